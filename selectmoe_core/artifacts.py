@@ -1,0 +1,180 @@
+"""What a stage leaves behind: a content-addressed folder whose manifest is written last."""
+
+import hashlib
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from selectmoe_core.errors import StageError
+
+Facts = Mapping[str, Any]
+"""Small JSON values that a stage reports: what the report shows."""
+
+MANIFEST = "artifact.json"
+DIGEST_LENGTH = 12
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON by rename, so that a reader sees the old file or the whole new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, default=str) + "\n"
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """The finished output of one node of the plan.
+
+    Attributes:
+        stage: the stage that made it, e.g. ``score``.
+        component: the component's name.
+        digest: hexadecimal, covers all that can change the content.
+        folder: where it lies.
+        facts: what the stage reported.
+        seconds: how long the stage took, all attempts since the last resume point.
+        details: how it was made: device, dtype, versions, options, digests of the inputs.
+    """
+
+    stage: str
+    component: str
+    digest: str
+    folder: Path
+    facts: Facts = field(default_factory=dict)
+    seconds: float = 0.0
+    details: Facts = field(default_factory=dict)
+
+    def save(self) -> None:
+        """Write the manifest; from now on the node counts as done."""
+        value = {
+            "stage": self.stage,
+            "component": self.component,
+            "digest": self.digest,
+            "facts": dict(self.facts),
+            "seconds": round(self.seconds, 3),
+            "details": dict(self.details),
+        }
+        write_json(self.folder / MANIFEST, value)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Artifact | None":
+        """Read a finished artifact, or ``None`` where the node did not finish."""
+        try:
+            text = (folder / MANIFEST).read_text(encoding="utf-8")
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        try:
+            return cls(**json.loads(text) | {"folder": folder})
+        except (ValueError, TypeError):
+            raise StageError(
+                f"{folder / MANIFEST} is damaged",
+                hint=f"remove the folder {folder} to have it made again",
+            ) from None
+
+
+@dataclass(frozen=True)
+class Store:
+    """All artifacts of an output folder, by stage and digest."""
+
+    root: Path
+
+    def folder(self, stage: str, digest: str) -> Path:
+        """Return where an artifact lies or will lie."""
+        return self.root / f"{stage}-{digest[:DIGEST_LENGTH]}"
+
+    def find(self, stage: str, digest: str) -> Artifact | None:
+        """Return a finished artifact, or ``None``."""
+        return Artifact.load(self.folder(stage, digest))
+
+    def remove(self, stage: str, digest: str) -> None:
+        """Forget an artifact: the manifest first, so that half of it never counts as whole."""
+        folder = self.folder(stage, digest)
+        (folder / MANIFEST).unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+    @contextmanager
+    def lock(self, stage: str, digest: str, say: Callable[[str], None]) -> Iterator[None]:
+        """Hold the sole right to make an artifact; wait, telling for whom, while another does."""
+        from filelock import FileLock, Timeout
+
+        self.root.mkdir(parents=True, exist_ok=True)
+        path = self.root / f"{stage}-{digest[:DIGEST_LENGTH]}.lock"
+        owner = path.with_suffix(".owner")
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            say(f"{stage}: another run is making this ({_read(owner)}); waiting for it")
+            lock.acquire()
+        try:
+            owner.write_text(
+                f"process {os.getpid()} on {socket.gethostname()} since "
+                f"{time.strftime('%Y-%m-%d %H:%M:%S')}",
+                encoding="utf-8",
+            )
+            yield
+        finally:
+            owner.unlink(missing_ok=True)
+            lock.release()
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        return "unknown process"
+
+
+class FileHashes:
+    """SHA-256 of files, remembered by path, size and modification time."""
+
+    def __init__(self, memory: Path | None, limit: int | None = None) -> None:
+        """Remember in the file ``memory``; hash no unknown file above ``limit`` bytes."""
+        self._memory = memory
+        self._limit = limit
+        self._known: dict[str, str] = {}
+        if memory and memory.is_file():
+            try:
+                self._known = json.loads(memory.read_text(encoding="utf-8"))
+            except ValueError:
+                self._known = {}
+        self._changed = False
+
+    def of(self, path: Path) -> str | None:
+        """Return the hash of a file's content, or ``None`` where it is too large to hash now."""
+        status = path.stat()
+        key = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
+        if key not in self._known:
+            if self._limit is not None and status.st_size > self._limit:
+                return None
+            with path.open("rb") as file:
+                self._known[key] = hashlib.file_digest(file, "sha256").hexdigest()
+            self._changed = True
+        return self._known[key]
+
+    def of_tree(self, path: Path) -> str | None:
+        """Return a hash over a file, or over the names and contents of a folder's files."""
+        if path.is_file():
+            return self.of(path)
+        found = []
+        for file in sorted(path.rglob("*")):
+            if file.is_file() and not file.name.startswith("."):
+                digest = self.of(file)
+                if digest is None:
+                    return None
+                found.append([file.relative_to(path).as_posix(), digest])
+        return hashlib.sha256(json.dumps(found).encode()).hexdigest()
+
+    def save(self) -> None:
+        """Write what was learned."""
+        if self._memory and self._changed:
+            self._memory.parent.mkdir(parents=True, exist_ok=True)
+            write_json(self._memory, self._known)
+            self._changed = False

@@ -1,0 +1,69 @@
+"""Options and arguments that several commands share."""
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from selectmoe_core.plugins import load_plugins
+from selectmoe_core.recipe import Recipe, read_recipe
+from selectmoe_core.registry import Registry
+
+recipe_argument = click.argument("recipe", type=click.Path(path_type=Path))
+overrides_argument = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+outputs_option = click.option(
+    "--outputs",
+    default="outputs",
+    show_default=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of all artifacts, runs and reports.",
+)
+until_option = click.option("--until", metavar="STAGE", help="Stop after this stage.")
+device_option = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="auto|cpu|cuda",
+    help="Where to compute; auto takes a GPU where there is one.",
+)
+dtype_option = click.option(
+    "--dtype",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    help="What to compute in; auto is bfloat16 on a GPU and float32 on the CPU.",
+)
+threads_option = click.option(
+    "--threads",
+    default=0,
+    type=click.IntRange(min=0),
+    help="Threads on the CPU; 0 takes one a core.",
+)
+
+
+def registry(context: click.Context) -> Registry:
+    """Load the plugins that the command line does not leave out."""
+    disabled: tuple[str, ...] = context.find_root().obj or ()
+    return Registry(load_plugins(disabled))
+
+
+def shipped_recipes() -> Path:
+    """Return the folder of the shipped recipes: in the package, or in the checkout."""
+    package = Path(__file__).resolve().parent.parent
+    inside = package / "_recipes"
+    return inside if inside.is_dir() else package.parent / "recipes"
+
+
+def load_recipe(path: Path, overrides: tuple[str, ...]) -> Recipe:
+    """Read a recipe by path or by the name of a shipped one."""
+    return read_recipe(path, overrides, shipped_recipes())
+
+
+def width() -> int:
+    """Return the columns to print for: the terminal's, or 100 elsewhere."""
+    if "COLUMNS" in os.environ or sys.stdout.isatty():
+        import shutil
+
+        return shutil.get_terminal_size().columns
+    return 100

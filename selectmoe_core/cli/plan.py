@@ -1,0 +1,113 @@
+"""``selectmoe plan``."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from selectmoe_core.cli.options import (
+    load_recipe,
+    outputs_option,
+    overrides_argument,
+    recipe_argument,
+    registry,
+    until_option,
+    width,
+)
+from selectmoe_core.cost import DEVICES
+from selectmoe_core.recipe import STAGES
+
+HASH_LIMIT = 64 << 20
+"""Bytes up to which ``plan`` hashes a file it does not know yet."""
+
+
+@click.command("plan")
+@recipe_argument
+@overrides_argument
+@outputs_option
+@until_option
+@click.option(
+    "--hash", "hash_all", is_flag=True, help="Hash large files too, so that every digest shows."
+)
+@click.option(
+    "--for",
+    "device",
+    default="cpu",
+    show_default=True,
+    type=click.Choice(sorted(DEVICES)),
+    help="The device whose seconds and memory are estimated.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
+@click.pass_context
+def command(
+    context: click.Context,
+    recipe: Path,
+    overrides: tuple[str, ...],
+    outputs: Path,
+    until: str | None,
+    hash_all: bool,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Check a recipe and show what it will do and cost.
+
+    Nothing is downloaded or computed. Estimated figures carry a ~, unknown ones are a ?.
+    """
+    from selectmoe_core.estimates import estimate
+    from selectmoe_core.plan import check_models, make_plan
+
+    if until is not None and until not in STAGES:
+        raise click.UsageError(f"--until {until}: the stages are {', '.join(STAGES)}")
+    plugins = registry(context)
+    limit = None if hash_all else HASH_LIMIT
+    plan = make_plan(
+        load_recipe(recipe, overrides), plugins, outputs.resolve(), until=until, hash_limit=limit
+    )
+    check_models(plan, plugins)
+    rows = estimate(plan, plugins, DEVICES[device])
+    if as_json:
+        import json
+
+        click.echo(json.dumps({"nodes": rows, "not_needed": dict(plan.not_needed)}, indent=2))
+        return
+    _print(plan.recipe.head.name, rows, device)
+    for stage, why in plan.not_needed.items():
+        click.echo(f"not needed: {stage} ({why})")
+    for dropped in plan.recipe.dropped:
+        click.echo(f"dropped, since 'use' changed: {dropped}")
+
+
+def _print(name: str, rows: list[dict[str, Any]], device: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        title=f"{name}, costs on {device}", title_justify="left", box=None, pad_edge=False
+    )
+    for column in (
+        "stage",
+        "component",
+        "digest",
+        "state",
+        "tokens",
+        "FLOPs",
+        "time",
+        "memory",
+        "disk",
+    ):
+        right = column in ("tokens", "FLOPs", "time", "memory", "disk")
+        table.add_column(column, justify="right" if right else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            row["key"],
+            row["component"],
+            row["digest"][:8] if row["digest"] else "hash?",
+            row["state"],
+            *(row["shown"][name] for name in ("tokens", "flops", "seconds", "memory", "disk")),
+        )
+    console = Console(width=max(width(), 80))
+    console.print(table)
+    for row in rows:
+        if row["reads"]:
+            read = ", ".join(f"{role} {of}" for role, of in row["reads"].items())
+            console.print(f"{row['key']} reads {read}", style="dim", highlight=False)

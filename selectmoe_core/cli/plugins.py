@@ -1,0 +1,16 @@
+"""``selectmoe plugins``."""
+
+import click
+
+from selectmoe_core.plugins import find_plugins
+
+
+@click.command("plugins")
+@click.pass_context
+def command(context: click.Context) -> None:
+    """List the installed plugins."""
+    disabled: tuple[str, ...] = context.find_root().obj or ()
+    for entry in find_plugins():
+        owner = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "?"
+        note = "  (left out)" if entry.name in disabled else ""
+        click.echo(f"{entry.name:<12} {owner:<20} {entry.value}{note}")

@@ -1,0 +1,20 @@
+"""``selectmoe report``."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command("report")
+@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+def command(run: Path) -> None:
+    """Write the report of a run again.
+
+    RUN is the run's folder, outputs/<recipe>/<date>/<time>.
+    """
+    from selectmoe_core.progress import make_progress
+    from selectmoe_core.report import write_report
+    from selectmoe_core.report.record import RunRecord
+
+    write_report(RunRecord.load(run), run, make_progress("auto"))
+    click.echo(str(run / "report.html"))

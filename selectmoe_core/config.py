@@ -1,0 +1,104 @@
+"""Typed options of components, and errors that say which option to change."""
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+
+from selectmoe_core.errors import Problem, RecipeError
+
+ConfigT = TypeVar("ConfigT", bound="Config")
+
+
+class Config(BaseModel):
+    """Base of all options: frozen, no unknown keys, described by the string under each field."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+        allow_inf_nan=False,
+    )
+
+
+def execution_only(default: Any) -> Any:  # noqa: ANN401  (the type of a pydantic default)
+    """Return a field whose value can change speed or memory, never the result.
+
+    Such options are left out of an artifact's digest.
+    """
+    return Field(default, json_schema_extra={"execution_only": True})
+
+
+def content_path(default: Any = ...) -> Any:  # noqa: ANN401  (the type of a pydantic default)
+    """Return a path field that enters the digest by the content it points to, not by its name.
+
+    Relative paths are taken from the folder of the recipe that wrote them.
+    """
+    return Field(default, json_schema_extra={"content_path": True})
+
+
+def marked(config: type[Config], mark: str) -> frozenset[str]:
+    """Return the fields of ``config`` that carry a mark such as ``execution_only``."""
+
+    def has(field: FieldInfo) -> bool:
+        extra = field.json_schema_extra
+        return isinstance(extra, dict) and bool(extra.get(mark))
+
+    return frozenset(name for name, field in config.model_fields.items() if has(field))
+
+
+def path_fields(config: type[Config]) -> frozenset[str]:
+    """Return the fields that hold paths: marked as content, or typed ``Path``."""
+    typed = {name for name, field in config.model_fields.items() if field.annotation is Path}
+    return frozenset(typed) | marked(config, "content_path")
+
+
+def parse(config: type[ConfigT], table: Mapping[str, object], *, where: str) -> ConfigT:
+    """Turn a TOML table into options, or raise a ``RecipeError`` that names every mistake."""
+    parsed, problems = examine(config, table, where=where)
+    if parsed is None:
+        raise RecipeError.of(problems)
+    return parsed
+
+
+def examine(
+    config: type[ConfigT], table: Mapping[str, object], *, where: str
+) -> tuple[ConfigT | None, tuple[Problem, ...]]:
+    """Turn a TOML table into options, or return what is wrong with it, mistake by mistake."""
+    try:
+        return config.model_validate(dict(table)), ()
+    except ValidationError as error:
+        return None, tuple(
+            _problem(dict(found), config.model_fields, where) for found in error.errors()
+        )
+
+
+def suggest(word: str, known: Iterable[str], *, otherwise: str = "known") -> str:
+    """Return a hint: the closest known word, or the list of them."""
+    names = sorted(set(known))
+    close = get_close_matches(word, names, n=1)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    return f"{otherwise}: {', '.join(names) or 'none'}"
+
+
+def _problem(found: dict[str, Any], fields: Mapping[str, FieldInfo], where: str) -> Problem:
+    key = ".".join(str(part) for part in found["loc"])
+    if found["type"] == "extra_forbidden":
+        hint = suggest(key, fields, otherwise="its options")
+        return Problem(where, f"unknown option '{key}'", hint)
+    if found["type"] == "missing":
+        field = fields.get(key)
+        hint = (field.description or "") if field else ""
+        return Problem(where, f"option '{key}' is missing", hint)
+    message = found["msg"].removeprefix("Value error, ")
+    shown = repr(found["input"])
+    shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
+    field = fields.get(str(found["loc"][0])) if found["loc"] else None
+    hint = (field.description or "") if field else ""
+    label = f"option '{key}': " if key else ""
+    return Problem(where, f"{label}{message}, got {shown}", hint)

@@ -1,0 +1,209 @@
+"""What a stage will cost: every formula that ``plan`` uses, with its source.
+
+Tokens are counted as the model sees them; FLOPs count a multiply and an add as two. All figures
+are estimates; those that rest on a guess (a pool not yet tokenised, a device not measured) are
+marked by ``estimated``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+CHARACTERS_PER_TOKEN = 4.0
+"""English text under a BPE of 32,000 to 50,000 entries; a guess until tokens are counted."""
+
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device to estimate for.
+
+    Attributes:
+        name: what the table calls it.
+        flops: dense matmul ceiling in FLOP/s, in the dtype that stages use on it.
+        share: the share of that ceiling that whole stages reach.
+        memory: bytes of memory, 0 where it is the machine's own.
+        source: where the figures come from.
+    """
+
+    name: str
+    flops: float
+    share: float
+    memory: float
+    source: str
+
+
+DEVICES = {
+    "h100": Device("h100", 750e12, 0.22, 80e9, "bf16 8192^3 matmul, measured; share: grouped_mm"),
+    "h200": Device("h200", 790e12, 0.22, 141e9, "bf16 8192^3 matmul, measured; share as on H100"),
+    "a100": Device("a100", 312e12, 0.22, 80e9, "vendor's dense bf16 peak; share as on H100"),
+    "rtx4090": Device("rtx4090", 165e12, 0.22, 24e9, "vendor's dense bf16 peak; share guessed"),
+    "cpu": Device("cpu", 50e9, 0.5, 0.0, "per core, fp32, AVX-512 at about 2 GHz; share guessed"),
+}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The numbers of a decoder model's ``config.json`` that costs depend on."""
+
+    layers: int
+    hidden: int
+    intermediate: int
+    vocabulary: int
+    heads: int
+    key_value_heads: int
+    head_size: int
+    experts: int = 0
+    top_k: int = 0
+    trash: int = 0
+    tied: bool = False
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> "Shape":
+        """Read a Llama-like or OLMoE-like configuration; a missing key raises ``KeyError``."""
+        heads = int(config["num_attention_heads"])
+        hidden = int(config["hidden_size"])
+        return cls(
+            layers=int(config["num_hidden_layers"]),
+            hidden=hidden,
+            intermediate=int(config["intermediate_size"]),
+            vocabulary=int(config["vocab_size"]),
+            heads=heads,
+            key_value_heads=int(config.get("num_key_value_heads") or heads),
+            head_size=int(config.get("head_dim") or hidden // heads),
+            experts=int(config.get("num_experts") or 0),
+            top_k=int(config.get("num_experts_per_tok") or 0),
+            trash=int(config.get("num_trash_experts") or 0),
+            tied=bool(config.get("tie_word_embeddings", False)),
+        )
+
+    @property
+    def attention(self) -> int:
+        """Parameters of one layer's q, k, v and o projections."""
+        width = self.head_size * (2 * self.heads + 2 * self.key_value_heads)
+        return self.hidden * width
+
+    @property
+    def expert(self) -> int:
+        """Parameters of one gated feed-forward block: gate, up and down."""
+        return 3 * self.hidden * self.intermediate
+
+    @property
+    def router(self) -> int:
+        """Parameters of one layer's router."""
+        return self.hidden * (self.experts + self.trash) if self.experts else 0
+
+    @property
+    def parameters(self) -> int:
+        """All parameters but the norms, which are less than a thousandth."""
+        blocks = self.attention + self.expert * max(self.experts, 1) + self.router
+        return self.layers * blocks + self.vocabulary * self.hidden * (1 if self.tied else 2)
+
+    @property
+    def active(self) -> int:
+        """Parameters that one token passes through in the layers (no embedding, no head)."""
+        return self.layers * (self.attention + self.expert * max(self.top_k, 1) + self.router)
+
+    @property
+    def head(self) -> int:
+        """Parameters of the language-model head."""
+        return self.vocabulary * self.hidden
+
+
+def forward_flops(shape: Shape, tokens: float, length: float, *, head: bool) -> float:
+    """Return FLOPs of a forward pass.
+
+    2 per active parameter and token, and 2 x 2 x length/2 x heads x head size for causal attention
+    (Kaplan et al. 2020, section 2.1; the half is the causal mask).
+    """
+    attention = 2 * length * shape.layers * shape.heads * shape.head_size
+    weights = shape.active + (shape.head if head else 0)
+    return tokens * (2 * weights + attention)
+
+
+def training_flops(
+    shape: Shape, tokens: float, length: float, *, frozen: bool, recompute: bool
+) -> float:
+    """Return FLOPs of forward and backward.
+
+    The backward pass costs as much as two forward passes: one for the gradient of the activations
+    and one for that of the weights, which frozen weights save (LoRA, router only). Activation
+    checkpointing adds a forward pass.
+    """
+    passes = 1 + (1 if frozen else 2) + (1 if recompute else 0)
+    return passes * forward_flops(shape, tokens, length, head=True)
+
+
+def weight_bytes(shape: Shape, dtype: str) -> float:
+    """Return bytes of the weights."""
+    return float(shape.parameters * BYTES.get(dtype, 4))
+
+
+def optimizer_bytes(trainable: float) -> float:
+    """Return bytes of a trained parameter's fp32 gradient and two fp32 Adam moments."""
+    return 12.0 * trainable
+
+
+def activation_bytes(shape: Shape, tokens: float, dtype: str, *, recompute: bool) -> float:
+    """Return bytes of activations kept for the backward pass of ``tokens`` at once.
+
+    About 34 x hidden bytes a token and layer in 16 bit (Korthikanti et al. 2022, equation 2,
+    without attention maps), the feed-forward part scaled by the active width; with checkpointing
+    one hidden state a layer. The fp32 logits come on top.
+    """
+    width = BYTES.get(dtype, 4)
+    feed_forward = 3 * shape.intermediate * max(shape.top_k, 1)
+    of_layer = width * shape.hidden if recompute else width * (8 * shape.hidden + feed_forward)
+    return tokens * (shape.layers * of_layer + 4 * shape.vocabulary)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What a component's cost function may know.
+
+    Attributes:
+        examples: examples to work on.
+        tokens: tokens in them, under the model's tokenizer.
+        estimated: whether ``tokens`` is a guess from characters.
+        model: the model's ``config.json``, or ``None`` where it cannot be read offline.
+        dtype: dtype the stage will run in.
+    """
+
+    examples: float
+    tokens: float
+    estimated: bool
+    model: Mapping[str, Any] | None
+    dtype: str
+
+    @property
+    def length(self) -> float:
+        """Mean tokens of an example."""
+        return self.tokens / max(self.examples, 1)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a component expects to use; ``None`` is unknown.
+
+    Attributes:
+        examples: examples that come out: what a reader expects to find, what a selector keeps.
+        tokens: tokens passed through the model, all epochs; for a reader, tokens of the pool.
+        flops: floating-point operations.
+        memory: peak bytes on the device.
+        disk: bytes written.
+    """
+
+    examples: float | None = None
+    tokens: float | None = None
+    flops: float | None = None
+    memory: float | None = None
+    disk: float | None = None
+
+
+def seconds(cost: Cost, device: Device, cores: int = 1) -> float | None:
+    """Return seconds at the device's stated share of its ceiling, start-up not counted."""
+    if cost.flops is None:
+        return None
+    rate = device.flops * device.share * (cores if device.name == "cpu" else 1)
+    return cost.flops / rate

@@ -1,0 +1,175 @@
+"""Digests: what names a node covers exactly what can change its result."""
+
+import hashlib
+import json
+import sys
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Protocol
+
+from selectmoe_core.artifacts import FileHashes
+from selectmoe_core.config import Config, marked
+from selectmoe_core.models import ModelRef
+from selectmoe_core.protocols import Need
+from selectmoe_core.recipe import Recipe, StageOptions
+from selectmoe_core.registry import Entry, Registry
+
+CORE_MODULES = (
+    "examples.py",
+    "chat.py",
+    "pool.py",
+    "pool_build.py",
+    "encoding.py",
+    "scores.py",
+    "models.py",
+    "training.py",
+    "stages",
+)
+"""The parts of the core that can change an artifact; a new command line or report changes none."""
+
+CHECKS_ONLY = frozenset({"use", "model", "revision", "seed", "max_skipped", "shard_examples"})
+"""Stage options that are covered elsewhere or only say when to stop."""
+
+LIBRARIES = {"evaluate": ("lm-eval",)}
+"""Packages whose version is part of what a stage gives."""
+
+
+class Planned(Protocol):
+    """What the digest reads of a node."""
+
+    @property
+    def stage(self) -> str:
+        """The stage of the node."""
+        ...
+
+    @property
+    def entry(self) -> Entry:
+        """The entry of the node."""
+        ...
+
+    @property
+    def config(self) -> Config:
+        """The config of the node."""
+        ...
+
+    @property
+    def own(self) -> StageOptions:
+        """The own of the node."""
+        ...
+
+    @property
+    def model(self) -> ModelRef | None:
+        """The model of the node."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """The seed of the node."""
+        ...
+
+
+class Digester:
+    """Names nodes."""
+
+    def __init__(self, recipe: Recipe, registry: Registry, hashes: FileHashes) -> None:
+        self.recipe = recipe
+        self.registry = registry
+        self.hashes = hashes
+
+    def of(self, node: Planned, inputs: Mapping[str, str | None]) -> str | None:
+        """Return a node's digest, or ``None`` where a file was too large to hash in passing."""
+        model = self.registry.models.digest(node.model, self.hashes) if node.model else ""
+        files = self._files(node)
+        if model is None or files is None or None in inputs.values():
+            return None
+        component = node.entry.component
+        needs = component.needs(node.config)
+        sampled = node.own.subset_ratio is not None
+        content: dict[str, Any] = {
+            "stage": node.stage,
+            "component": component.name,
+            "code": [_core_code(), self._plugin_code(node.entry)],
+            "options": _options(node.config),
+            "own": node.own.model_dump(mode="json", exclude=set(CHECKS_ONLY)),
+            "inputs": dict(inputs),
+            "model": model,
+            "files": files,
+            "seed": node.seed if component.seeded or sampled else None,
+            "chat": self.recipe_chat() if Need.TOKENS in needs else None,
+            "libraries": [_version(name) for name in LIBRARIES.get(node.stage, ())],
+        }
+        text = json.dumps(content, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def recipe_chat(self) -> str:
+        """Return the digest of the recipe's chat format, its template file included."""
+        from selectmoe_core.chat import ChatFormat
+
+        return ChatFormat.load(self.recipe.chat).digest
+
+    def _files(self, node: Planned) -> list[str] | None:
+        found: list[str] = []
+        component = node.entry.component
+        paths = list(component.files(node.config)) if component.files is not None else []
+        for name in sorted(marked(component.config, "content_path")):
+            if component.files is None:
+                value = getattr(node.config, name)
+                paths.extend(_paths(value))
+        for path in paths:
+            digest = self.hashes.of_tree(path) if path.exists() else f"missing {path}"
+            if digest is None:
+                return None
+            found.append(digest)
+        return found
+
+    def _plugin_code(self, entry: Entry) -> str:
+        module = self.registry.manager.get_plugin(entry.plugin)
+        name = getattr(module, "__name__", entry.plugin)
+        return _package_code(str(name).partition(".")[0])
+
+
+def _options(config: Config) -> dict[str, Any]:
+    left_out = marked(type(config), "execution_only") | marked(type(config), "content_path")
+    return config.model_dump(mode="json", exclude=set(left_out))
+
+
+def _paths(value: Any) -> list[Path]:  # noqa: ANN401
+    items = value if isinstance(value, (list, tuple)) else [value]
+    return [
+        Path(item) for item in items if item is not None and not str(item).startswith("bundled:")
+    ]
+
+
+@cache
+def _core_code() -> str:
+    folder = Path(__file__).parent
+    return _code_of([folder / name for name in CORE_MODULES])
+
+
+@cache
+def _package_code(package: str) -> str:
+    """Hash the Python files of an installed package: the same code, the same digest."""
+    file = getattr(sys.modules.get(package), "__file__", None)
+    if file is None:
+        return package
+    path = Path(file)
+    return _code_of([path.parent if path.name == "__init__.py" else path])
+
+
+def _code_of(paths: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
+        for file in files:
+            if file.is_file():
+                digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def _version(name: str) -> str:
+    try:
+        return f"{name} {version(name)}"
+    except PackageNotFoundError:
+        return name

@@ -1,0 +1,188 @@
+"""A pool's token ids and masks for one tokenizer: an artifact, so nothing is tokenised twice."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from selectmoe_core.chat import ChatFormat, EncodedExample, Tokenizer
+from selectmoe_core.examples import Example
+from selectmoe_core.progress import Advance
+
+IDS, PARTS, ROWS, NAMES = "ids.bin", "parts.bin", "rows.bin", "sources.json"
+BATCH = 512
+
+ROW = np.dtype([("stop", "<i8"), ("counted", "<i4"), ("source", "<i4"), ("cut", "?")])
+"""One example: where its tokens end, how many count, which source it is of, whether it was cut."""
+
+
+@dataclass
+class TokenCounts:
+    """Tokens of one source under one tokenizer and chat format."""
+
+    examples: int = 0
+    tokens: int = 0
+    counted_tokens: int = 0
+    cut: int = 0
+    """Examples of which ``max_length`` cut tokens off."""
+    nothing_counts: int = 0
+    """Examples in which no token counts: their mask is empty."""
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """Memory-mapped tokens of many examples: all that ``encode`` wrote, or a view on some rows.
+
+    Attributes:
+        folder: where ``encode`` wrote.
+        chat: the format they were rendered with.
+        rows: the rows of the folder that this view shows, in its order, int64 ``[examples]``;
+            ``None`` where it shows all of them.
+    """
+
+    folder: Path
+    chat: ChatFormat
+    rows: np.ndarray | None = field(default=None, repr=False)
+
+    @classmethod
+    def open(cls, folder: Path, chat: ChatFormat) -> "Encoded":
+        """Open what ``encode`` wrote."""
+        return cls(folder, chat)
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> "Encoded":
+        """Return a view on the given rows, in the given order; no token is copied.
+
+        Raises:
+            IndexError: where a row is not one of this view's.
+        """
+        wanted = np.asarray(rows, dtype=np.int64)
+        if len(wanted) and not 0 <= wanted.min() <= wanted.max() < len(self):
+            raise IndexError(f"a row lies outside the {len(self)} encoded examples")
+        return Encoded(self.folder, self.chat, wanted if self.rows is None else self.rows[wanted])
+
+    def __reduce__(self) -> tuple[type["Encoded"], tuple[Path, ChatFormat, np.ndarray | None]]:
+        """Pickle the place, not the tokens: a data loader's workers map the files themselves."""
+        return Encoded, (self.folder, self.chat, self.rows)
+
+    def __len__(self) -> int:
+        return len(self._table if self.rows is None else self.rows)
+
+    def __getitem__(self, row: int) -> EncodedExample:
+        if not -len(self) <= row < len(self):
+            raise IndexError(f"row {row} of {len(self)} encoded examples")
+        place = int(row % len(self) if self.rows is None else self.rows[row])
+        start = int(self._table["stop"][place - 1]) if place else 0
+        stop, cut = int(self._table["stop"][place]), bool(self._table["cut"][place])
+        return EncodedExample(self._ids[start:stop], self._parts[start:stop], cut)
+
+    def __iter__(self) -> Iterator[EncodedExample]:
+        return (self[row] for row in range(len(self)))
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each example, int64 ``[examples]``."""
+        return self._shown(np.diff(self._table["stop"], prepend=np.int64(0)))
+
+    @property
+    def counted(self) -> np.ndarray:
+        """Tokens of each example that count for the loss, int32 ``[examples]``."""
+        return self._shown(self._table["counted"])
+
+    @property
+    def cut(self) -> np.ndarray:
+        """Whether ``max_length`` cut tokens off, bool ``[examples]``."""
+        return self._shown(self._table["cut"])
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all examples."""
+        return int(self.lengths.sum())
+
+    @cached_property
+    def sources(self) -> dict[str, TokenCounts]:
+        """Token counts per source of the rows shown, by name."""
+        codes = self._shown(self._table["source"])
+        names = json.loads((self.folder / NAMES).read_text(encoding="utf-8"))
+
+        def sums(values: np.ndarray) -> np.ndarray:
+            """Exact: a double holds every integer up to 2**53."""
+            return np.bincount(codes, weights=values, minlength=len(names)).astype(np.int64)
+
+        columns = (self.lengths, self.counted, self.cut, self.counted == 0)
+        table = [np.bincount(codes, minlength=len(names)), *map(sums, columns)]
+        counts = {
+            name: TokenCounts(*map(int, row)) for name, *row in zip(names, *table, strict=True)
+        }
+        return {name: of for name, of in sorted(counts.items()) if of.examples}
+
+    @cached_property
+    def _table(self) -> np.ndarray:
+        return _mapped(self.folder / ROWS, ROW)
+
+    @cached_property
+    def _ids(self) -> np.ndarray:
+        return _mapped(self.folder / IDS, np.dtype("<i4"))
+
+    @cached_property
+    def _parts(self) -> np.ndarray:
+        return _mapped(self.folder / PARTS, np.dtype("u1"))
+
+    def _shown(self, column: np.ndarray) -> np.ndarray:
+        return np.asarray(column if self.rows is None else column[self.rows])
+
+
+def encode(
+    examples: Iterable[Example],
+    folder: Path,
+    chat: ChatFormat,
+    tokenizer: Tokenizer,
+    advance: Advance = lambda _: None,
+) -> Encoded:
+    """Tokenise examples into ``folder``, in bounded memory."""
+    folder.mkdir(parents=True, exist_ok=True)
+    codes: dict[str, int] = {}
+    position = 0
+    rows, ids, parts = ((folder / name).open("wb") for name in (ROWS, IDS, PARTS))
+    with rows, ids, parts:
+        for batch, encoded in _encoded(examples, chat, tokenizer):
+            table = _rows_of(batch, encoded, chat, codes, position)
+            position = int(table["stop"][-1])
+            rows.write(table.tobytes())
+            ids.write(np.concatenate([one.ids for one in encoded]).astype("<i4").tobytes())
+            parts.write(np.concatenate([one.parts for one in encoded]).tobytes())
+            advance(len(batch))
+    (folder / NAMES).write_text(json.dumps(list(codes)), encoding="utf-8")
+    return Encoded.open(folder, chat)
+
+
+def _encoded(
+    examples: Iterable[Example], chat: ChatFormat, tokenizer: Tokenizer
+) -> Iterator[tuple[tuple[Example, ...], list[EncodedExample]]]:
+    remaining = iter(examples)
+    while batch := tuple(islice(remaining, BATCH)):
+        yield batch, chat.encode(batch, tokenizer)
+
+
+def _rows_of(
+    batch: Sequence[Example],
+    encoded: Sequence[EncodedExample],
+    chat: ChatFormat,
+    codes: dict[str, int],
+    position: int,
+) -> np.ndarray:
+    table = np.empty(len(batch), dtype=ROW)
+    table["stop"] = position + np.cumsum([len(one.ids) for one in encoded], dtype=np.int64)
+    table["counted"] = [np.count_nonzero(chat.counts(one.parts)) for one in encoded]
+    table["source"] = [codes.setdefault(example.source, len(codes)) for example in batch]
+    table["cut"] = [one.cut for one in encoded]
+    return table
+
+
+def _mapped(path: Path, kind: np.dtype) -> np.ndarray:
+    if not path.stat().st_size:
+        return np.empty(0, dtype=kind)
+    return np.memmap(path, dtype=kind, mode="r")

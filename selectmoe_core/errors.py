@@ -1,0 +1,70 @@
+"""Errors a user can act on: the command line prints them without a traceback."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake: where it is, what it is, and what to do about it."""
+
+    where: str
+    what: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}" if self.where else self.what
+
+
+class SelectMoEError(Exception):
+    """Base of every error that selectmoe raises on purpose."""
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, hint: str = "") -> None:
+        super().__init__(what)
+        self.hint = hint
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """The mistakes behind this error, one or many."""
+        return (Problem("", str(self), self.hint),)
+
+
+class RecipeError(SelectMoEError):
+    """The recipe or the command line cannot be carried out as written; edit it and run again."""
+
+    exit_code = 2
+
+    def __init__(self, what: str, *, hint: str = "", problems: Iterable[Problem] = ()) -> None:
+        super().__init__(what, hint=hint)
+        self._problems = tuple(problems)
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """Every mistake found, so that a user mends them all at once."""
+        return self._problems or super().problems
+
+    @classmethod
+    def of(cls, problems: Iterable[Problem]) -> "RecipeError":
+        """Return one error that names every problem."""
+        found = tuple(problems)
+        return cls("\n".join(map(str, found)), hint=found[0].hint, problems=found)
+
+
+class PluginError(SelectMoEError):
+    """An installed plugin cannot be used; fix it, uninstall it or disable it."""
+
+    exit_code = 3
+
+
+class StageError(SelectMoEError):
+    """A stage could not finish; what was done before it is kept."""
+
+
+class DataError(StageError):
+    """An input file or example cannot be used as it is."""
+
+
+class ModelError(StageError):
+    """A model or tokenizer cannot be found or loaded as it is."""

@@ -1,0 +1,150 @@
+"""Examples, and the one way they are turned into text, tokens and a mask of what counts."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import IntEnum
+from hashlib import blake2b
+from typing import Literal
+
+Role = Literal["system", "user", "assistant"]
+ROLES: tuple[Role, ...] = ("system", "user", "assistant")
+ID_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A conversation that can be scored and trained on.
+
+    Attributes:
+        id: 32 hexadecimal digits, derived from the messages alone: equal content, equal id.
+        source: the name of the data set it came from.
+        messages: the turns, in order.
+    """
+
+    id: str
+    source: str
+    messages: tuple[Message, ...]
+
+    @property
+    def prompt(self) -> str:
+        """Everything before the last answer, as plain text."""
+        last = max((i for i, m in enumerate(self.messages) if m.role == "assistant"), default=None)
+        return "\n".join(message.content for message in self.messages[:last])
+
+    @property
+    def response(self) -> str:
+        """The answers of the assistant, as plain text."""
+        return "\n".join(m.content for m in self.messages if m.role == "assistant")
+
+
+@dataclass(frozen=True, slots=True)
+class RawExample:
+    """What a reader gives: a conversation and where it was found.
+
+    ``where`` is ``file:line`` or the like; ``original_id`` and ``label`` are kept in the pool's
+    ``meta``, which scorers, selectors and trainers never see.
+    """
+
+    source: str
+    messages: tuple[Message, ...]
+    where: str = ""
+    original_id: str = ""
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A row that a reader could not use, and why."""
+
+    source: str
+    where: str
+    reason: str
+
+
+def content_id(messages: Iterable[Message]) -> bytes:
+    """Return the 16-byte id of a conversation: BLAKE2b over its roles and texts.
+
+    The length before each text keeps apart what would otherwise read the same.
+    """
+    text = "".join([f"{m.role} {len(m.content)} {m.content}" for m in messages])
+    # Lone surrogates are legal in JSON escapes and in Python strings, not in UTF-8.
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=ID_BYTES).digest()
+
+
+class MessagesError(ValueError):
+    """Something that is not a list of messages; its text says why, in one line."""
+
+
+def messages_from(items: object) -> tuple[Message, ...]:
+    """Return messages from a list of ``{"role", "content"}``.
+
+    Raises:
+        MessagesError: what is wrong, in one line: a reader turns it into a ``Reject``.
+    """
+    if not isinstance(items, list) or not items:
+        raise MessagesError("'messages' is not a list with at least one message")
+    return tuple([_message(item) for item in items])
+
+
+def conversation_problem(messages: tuple[Message, ...]) -> str | None:
+    """Return why a conversation cannot be used, or ``None`` where it can."""
+    if not messages:
+        return "it has no message"
+    roles = [message.role for message in messages]
+    if "assistant" not in roles:
+        return "it has no answer of the assistant"
+    if not any([m.role == "assistant" and m.content.strip() for m in messages]):  # noqa: C419
+        return "every answer of the assistant is empty"
+    if roles[0] == "assistant":
+        return "it begins with the assistant"
+    if "system" in roles[1:]:
+        return "a system message stands after the first place"
+    return None
+
+
+def _message(item: object) -> Message:
+    if not isinstance(item, dict):
+        raise MessagesError(f"a message is not a table but {type(item).__name__}")
+    role, content = item.get("role"), item.get("content")
+    if role not in ROLES:
+        raise MessagesError(f"unknown role {role!r}, known: {', '.join(ROLES)}")
+    if not isinstance(content, str):
+        kind = "missing" if content is None else f"not text but {type(content).__name__}"
+        raise MessagesError(f"the content of a message is {kind}")
+    return Message(role, content)
+
+
+class Part(IntEnum):
+    """What a token is part of."""
+
+    FORMAT = 0
+    """The chat format's own text: role markers, line ends, begin-of-sequence."""
+    PROMPT = 1
+    """What a user or the system said."""
+    RESPONSE = 2
+    """What the assistant said, with the end-of-sequence that closes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Characters ``start`` to ``stop`` of a rendered text belong to ``part``."""
+
+    start: int
+    stop: int
+    part: Part
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A conversation as one text, with what each stretch of it is part of."""
+
+    text: str
+    spans: tuple[Span, ...] = field(default=())

@@ -1,0 +1,113 @@
+"""What this machine is: for choosing a device and for the record of a run."""
+
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from selectmoe_core.errors import RecipeError
+
+PACKAGES = (
+    "selectmoe",
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "datasets",
+    "lm-eval",
+    "safetensors",
+    "tokenizers",
+    "pyarrow",
+    "numpy",
+)
+
+
+def resolve_device(wanted: str) -> str:
+    """Return ``cpu`` or ``cuda``; ``auto`` takes a GPU where there is one.
+
+    Raises:
+        RecipeError: ``cuda`` is wanted and not there: nothing falls back to the CPU.
+    """
+    if wanted == "cpu":
+        return "cpu"
+    # torch is only imported where a GPU's driver is, since that takes seconds.
+    drivers = ("/dev/nvidiactl", "/proc/driver/nvidia", "/dev/kfd")
+    there = any(Path(path).exists() for path in drivers)
+    if there or wanted != "auto":
+        import torch
+
+        if torch.cuda.is_available():
+            return "cuda" if wanted == "auto" else wanted
+    if wanted == "auto":
+        return "cpu"
+    raise RecipeError(
+        f"--device {wanted}: torch sees no such device", hint="use --device cpu, or mend the driver"
+    )
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The machine a run is carried out on."""
+
+    cores: int
+    memory: int
+    gpu: str = ""
+    gpus: int = 0
+
+    @classmethod
+    def here(cls, device: str = "cpu") -> "Machine":
+        """Look at this machine."""
+        affinity = getattr(os, "sched_getaffinity", None)
+        cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if not device.startswith("cuda"):
+            return cls(cores, memory)
+        import torch
+
+        return cls(cores, memory, torch.cuda.get_device_name(0), torch.cuda.device_count())
+
+    def facts(self) -> dict[str, str]:
+        """Return what the record of a run says."""
+        facts = {
+            "system": f"{platform.system()} {platform.machine()}",
+            "processor": _processor(),
+            "cores": str(self.cores),
+            "memory": f"{self.memory / 2**30:.0f} GiB",
+        }
+        if self.gpu:
+            facts["gpu"] = f"{self.gpus} x {self.gpu}"
+        return facts
+
+
+def versions() -> Mapping[str, str]:
+    """Return the versions a result may depend on, and the git revision of the working folder."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    if revision := _git_revision():
+        found["git"] = revision
+    return found
+
+
+def _git_revision() -> str:
+    try:
+        command = ["git", "describe", "--always", "--dirty"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8", errors="replace").split("\n"):
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()

@@ -1,0 +1,160 @@
+"""Layers of a recipe: what it extends, the file itself, and ``key=value`` from the command line."""
+
+import re
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from selectmoe_core.errors import RecipeError
+
+Origins = dict[tuple[str, ...], Path]
+"""The folder that a key's relative paths start from, by the key's full name."""
+
+RESERVED = frozenset(
+    {"model", "revision", "trust_remote_code", "seed", "subset_ratio", "on_reject", "max_skipped"}
+)
+"""Keys of a stage that stay when a later layer changes its ``use``."""
+
+KEY = re.compile(r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")
+
+
+def load_layers(path: Path, shipped: Path | None) -> list[tuple[dict[str, Any], Path]]:
+    """Return the recipe and what it extends, the deepest first, each with its folder.
+
+    Raises:
+        RecipeError: a file that cannot be read, is not TOML, or extends itself.
+    """
+    layers: list[tuple[dict[str, Any], Path]] = []
+    seen: list[Path] = []
+    wanted: Path | None = find_recipe(path, Path.cwd(), shipped)
+    while wanted is not None:
+        if wanted in seen:
+            chain = " -> ".join(one.name for one in (*seen, wanted))
+            raise RecipeError(f"the recipe extends itself: {chain}")
+        seen.append(wanted)
+        table = _read(wanted)
+        layers.append((table, wanted.parent))
+        parent = table.pop("extends", None)
+        if parent is not None and not isinstance(parent, str):
+            raise RecipeError(f"{wanted}: 'extends' is not a file name but {parent!r}")
+        wanted = find_recipe(Path(parent), wanted.parent, shipped) if parent else None
+    return layers[::-1]
+
+
+def find_recipe(path: Path, folder: Path, shipped: Path | None) -> Path:
+    """Return the file of a recipe: a path, or the name of one that is shipped."""
+    here = (folder / path.expanduser()).resolve()
+    if here.is_file():
+        return here
+    if shipped is not None and len(path.parts) == 1:
+        named = shipped / path.with_suffix(".toml").name
+        if named.is_file():
+            return named.resolve()
+    raise RecipeError(
+        f"there is no recipe {path}", hint="selectmoe recipes list shows the ones that are shipped"
+    )
+
+
+def layer(
+    merged: dict[str, Any],
+    table: dict[str, Any],
+    folder: Path,
+    origins: Origins,
+    dropped: list[str],
+    path: tuple[str, ...] = (),
+) -> None:
+    """Lay a table over what is there, key by key; a changed ``use`` drops the old one's options."""
+    if path and "use" in table and merged.get("use", table["use"]) != table["use"]:
+        _drop(merged, path, dropped)
+    for key, value in table.items():
+        here = (*path, key)
+        if isinstance(value, dict) and isinstance(merged.get(key), dict):
+            layer(merged[key], value, folder, origins, dropped, here)
+        else:
+            merged[key] = value
+            _remember(value, here, folder, origins)
+
+
+def apply_overrides(
+    merged: dict[str, Any], overrides: Sequence[str], origins: Origins, dropped: list[str]
+) -> None:
+    """Apply ``key=value``, ``+key=value`` or ``~key``, as Hydra users write them.
+
+    They make one layer together, so that ``score.use=length score.unit=words`` means the same in
+    either order.
+    """
+    together: dict[str, Any] = {}
+    for override in overrides:
+        if not override.startswith("~"):
+            layer(together, _as_table(override), Path.cwd(), {}, [])
+    layer(merged, together, Path.cwd(), origins, dropped)
+    for override in overrides:
+        if override.startswith("~"):
+            _remove(merged, override[1:], override)
+
+
+def _as_table(override: str) -> dict[str, Any]:
+    name, equals, text = override.lstrip("+").partition("=")
+    name = name.strip()
+    if not equals or not KEY.match(name):
+        raise RecipeError(
+            f"'{override}' is not of the form KEY=VALUE",
+            hint="for example select.fraction=0.1, or ~warmup to remove a table",
+        )
+    *parents, last = name.split(".")
+    table: dict[str, Any] = {last: parse_value(text.strip())}
+    for parent in reversed(parents):
+        table = {parent: table}
+    return table
+
+
+def parse_value(text: str) -> Any:  # noqa: ANN401  (a TOML value can be of any type)
+    """Return a TOML value; text without quotes and lists of it are taken as strings."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        pass
+    if text.startswith("[") and text.endswith("]"):
+        items = (item.strip() for item in text[1:-1].split(","))
+        return [parse_value(item) for item in items if item]
+    return {"True": True, "False": False}.get(text, text)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{path}: not valid TOML: {error}") from None
+    except UnicodeDecodeError as error:
+        raise RecipeError(
+            f"{path}: not UTF-8: byte {error.start} is 0x{error.object[error.start]:02x}",
+            hint="save the recipe as UTF-8",
+        ) from None
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _drop(merged: dict[str, Any], path: tuple[str, ...], dropped: list[str]) -> None:
+    for key in [key for key in merged if key not in RESERVED]:
+        if key != "use" and not isinstance(merged[key], dict):
+            dropped.append(f"{'.'.join(path)}.{key} (of {merged['use']})")
+            del merged[key]
+
+
+def _remember(value: Any, path: tuple[str, ...], folder: Path, origins: Origins) -> None:  # noqa: ANN401
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _remember(item, (*path, key), folder, origins)
+    origins[path] = folder
+
+
+def _remove(merged: dict[str, Any], name: str, override: str) -> None:
+    *parents, last = name.split(".")
+    table: Any = merged
+    for parent in parents:
+        table = table.get(parent, {}) if isinstance(table, dict) else {}
+    if not isinstance(table, dict) or last not in table:
+        raise RecipeError(f"'{override}': the recipe has no '{name}' to remove")
+    del table[last]

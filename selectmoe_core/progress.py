@@ -1,0 +1,119 @@
+"""Progress of long work: rich bars on a terminal, plain lines elsewhere, nothing when quiet."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol
+
+Advance = Callable[[float], None]
+"""Call it with how many units were just done."""
+
+PLAIN_SECONDS = 10.0
+"""Time between two plain lines."""
+
+
+class Progress(Protocol):
+    """Where long work says how far it is."""
+
+    def task(
+        self, label: str, total: float | None, unit: str = "examples"
+    ) -> AbstractContextManager[Advance]:
+        """Open a bar; ``total`` is ``None`` where it is not known."""
+        ...
+
+
+class NoProgress:
+    """Says nothing."""
+
+    @contextmanager
+    def task(self, label: str, total: float | None, unit: str = "examples") -> Iterator[Advance]:  # noqa: ARG002
+        """Yield a function that does nothing."""
+        yield lambda _: None
+
+
+class RichProgress:
+    """Bars with rate and time left, on stderr; bars opened inside a bar stand below it."""
+
+    def __init__(self) -> None:
+        self._bars: Any = None
+
+    @contextmanager
+    def task(self, label: str, total: float | None, unit: str = "examples") -> Iterator[Advance]:
+        """Yield the bar's advance function."""
+        outermost = self._bars is None
+        if outermost:
+            self._bars = _rich_bars()
+            self._bars.start()
+        bars = self._bars
+        task = bars.add_task(label, total=total, unit=unit)
+        try:
+            yield lambda amount: bars.advance(task, amount)
+        finally:
+            if outermost:
+                bars.stop()
+                self._bars = None
+            else:
+                bars.remove_task(task)
+
+
+def _rich_bars() -> Any:  # noqa: ANN401  (rich is imported here alone)
+    from rich import progress
+    from rich.console import Console
+    from rich.text import Text
+
+    class Rate(progress.ProgressColumn):
+        def render(self, task: progress.Task) -> Text:
+            rate = f"{task.speed:,.0f} {task.fields['unit']}/s" if task.speed else ""
+            return Text(rate, style="cyan")
+
+    return progress.Progress(
+        progress.TextColumn("  {task.description}"),
+        progress.BarColumn(bar_width=20),
+        progress.MofNCompleteColumn(),
+        Rate(),
+        progress.TimeElapsedColumn(),
+        progress.TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+
+
+class PlainProgress:
+    """A line every few seconds, for logs and pipes."""
+
+    @contextmanager
+    def task(self, label: str, total: float | None, unit: str = "examples") -> Iterator[Advance]:
+        """Yield a function that counts and now and then prints."""
+        start = last = time.monotonic()
+        done = 0.0
+
+        def advance(amount: float) -> None:
+            nonlocal done, last
+            done += amount
+            now = time.monotonic()
+            if now - last >= PLAIN_SECONDS:
+                last = now
+                sys.stderr.write(_line(label, done, total, unit, now - start))
+
+        yield advance
+
+
+def _line(label: str, done: float, total: float | None, unit: str, seconds: float) -> str:
+    rate = done / max(seconds, 1e-9)
+    if not total:
+        return f"  {label}: {done:,.0f} {unit}, {rate:,.0f}/s\n"
+    left = (total - done) / max(rate, 1e-9)
+    return f"  {label}: {done:,.0f} of {total:,.0f} {unit}, {rate:,.0f}/s, {left:,.0f} s left\n"
+
+
+def make_progress(kind: str) -> Progress:
+    """Return the progress of kind ``none``, ``plain`` or ``rich``; ``auto`` asks the terminal."""
+    if kind == "auto":
+        kind = "rich" if sys.stderr.isatty() else "plain"
+    kinds: dict[str, type[Progress]] = {
+        "none": NoProgress,
+        "plain": PlainProgress,
+        "rich": RichProgress,
+    }
+    return kinds[kind]()

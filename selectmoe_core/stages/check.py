@@ -1,0 +1,23 @@
+"""Before the first stage: every part says what it already knows will not work."""
+
+from selectmoe_core.chat import ChatConfig, ChatFormat
+from selectmoe_core.component import Kind
+from selectmoe_core.config import parse
+from selectmoe_core.distributed import current_world
+from selectmoe_core.progress import NoProgress
+from selectmoe_core.registry import Registry
+from selectmoe_core.stages.perform import make_job
+from selectmoe_core.stages.work import Work
+
+
+def check_part(work: Work, registry: Registry) -> None:
+    """Build a node's part and call its ``check``, where it has one.
+
+    Inputs that do not exist yet are left out of its job.
+    """
+    entry = registry.get(Kind(work.kind), work.component, where=f"[{work.stage}]")
+    config = parse(entry.component.config, work.options, where=f"[{work.stage}]")
+    check = getattr(entry.component.build(config), "check", None)
+    if check is not None:
+        chat = ChatFormat.load(ChatConfig.model_validate(work.chat))
+        check(make_job(work, registry, current_world(), chat, NoProgress()))

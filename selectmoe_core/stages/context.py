@@ -1,0 +1,39 @@
+"""What a stage function gets: the built part, its options and its job."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from selectmoe_core.component import Component
+from selectmoe_core.config import Config
+from selectmoe_core.pool import Pool
+from selectmoe_core.protocols import Job
+from selectmoe_core.stages.work import Work
+
+
+@dataclass(frozen=True)
+class Context:
+    """One node about to be carried out.
+
+    Attributes:
+        part: the reader, converter, ... that the component built.
+        component: the component.
+        config: its options.
+        work: the order.
+        job: what the part may know.
+    """
+
+    part: Any
+    component: Component[Any, Any]
+    config: Config
+    work: Work
+    job: Job
+
+    @property
+    def folder(self) -> Path:
+        """The artifact's folder."""
+        return self.work.folder
+
+    def pool(self) -> Pool:
+        """Open the pool."""
+        return Pool.open(self.work.inputs["pool"])

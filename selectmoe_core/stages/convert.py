@@ -1,0 +1,11 @@
+"""``convert``: a pretrained mixture of experts becomes a selector model."""
+
+from selectmoe_core.artifacts import Facts
+from selectmoe_core.stages.context import Context
+
+
+def run(context: Context) -> Facts:
+    """Convert the model the table names."""
+    model = context.job.inputs.model
+    assert model is not None
+    return dict(context.part.convert(model, context.folder / "model", context.job))

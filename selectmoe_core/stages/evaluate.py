@@ -1,0 +1,14 @@
+"""``evaluate``: a base model, with the adapter trained on it where there is one."""
+
+from selectmoe_core.artifacts import Facts
+from selectmoe_core.models import TargetModel
+from selectmoe_core.stages.context import Context
+
+
+def run(context: Context) -> Facts:
+    """Evaluate the target."""
+    model = context.job.inputs.model
+    assert model is not None
+    train = context.work.inputs.get("train")
+    target = TargetModel(model, train / "model" if train else None)
+    return dict(context.part.evaluate(target, context.folder, context.job))

@@ -1,0 +1,180 @@
+"""Carrying out one node, in this process: build the part, run its stage, write the manifest."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from selectmoe_core.artifacts import Artifact, Facts, Store
+from selectmoe_core.chat import ChatConfig, ChatFormat
+from selectmoe_core.component import Kind
+from selectmoe_core.config import parse
+from selectmoe_core.distributed import World, current_world
+from selectmoe_core.errors import StageError
+from selectmoe_core.models import ModelRef
+from selectmoe_core.progress import Progress, make_progress
+from selectmoe_core.protocols import Inputs, Job
+from selectmoe_core.registry import Registry
+from selectmoe_core.stages import convert, evaluate, pool, score, select, train
+from selectmoe_core.stages.context import Context
+from selectmoe_core.stages.encoded import encoded_pool
+from selectmoe_core.stages.work import Work
+
+MODEL = "model"
+LOG = "train_log.jsonl"
+HOW = "how.json"
+"""How an unfinished artifact was begun: a resume that would mix devices or dtypes stops."""
+
+STAGES: Mapping[str, Callable[[Context], Facts]] = {
+    "pool": pool.run,
+    "convert": convert.run,
+    "warmup": train.run,
+    "score": score.run,
+    "select": select.run,
+    "train": train.run,
+    "evaluate": evaluate.run,
+}
+
+
+def perform(work: Work, registry: Registry, say: Callable[[str], None]) -> Artifact:
+    """Carry out a node under its lock, or return what another run made meanwhile."""
+    store = Store(work.store)
+    world = current_world()
+    if not world.main:
+        return _perform(work, registry, world)
+    with store.lock(work.stage, work.digest, say):
+        return store.find(work.stage, work.digest) or _perform(work, registry, world)
+
+
+def _perform(work: Work, registry: Registry, world: World) -> Artifact:
+    work.folder.mkdir(parents=True, exist_ok=True)
+    before = _check_how(work)
+    start = time.monotonic()
+    context = _context(work, registry, world)
+    try:
+        facts = STAGES[work.stage](context)
+    finally:
+        # What an attempt took counts even where it is interrupted.
+        seconds = before + time.monotonic() - start
+        _write_how(work, seconds)
+    shutil.rmtree(work.folder / "scratch", ignore_errors=True)
+    details = {
+        "key": work.key,
+        "device": work.device,
+        "dtype": work.dtype,
+        "threads": work.threads,
+        "options": dict(work.options),
+        "seed": work.seed,
+        "model": (work.model or {}).get("location"),
+        "inputs": dict(work.input_digests),
+    }
+    artifact = Artifact(
+        work.stage, work.component, work.digest, work.folder, facts, seconds, details
+    )
+    if world.main:
+        artifact.save()
+        (work.folder / HOW).unlink(missing_ok=True)
+    return artifact
+
+
+def _check_how(work: Work) -> float:
+    """Return the seconds of earlier attempts; stop where they computed on something else."""
+    path = work.folder / HOW
+    if not path.is_file():
+        _write_how(work, 0.0)
+        return 0.0
+    how = json.loads(path.read_text(encoding="utf-8"))
+    now = {"device": work.device.partition(":")[0], "dtype": work.dtype, "threads": work.threads}
+    for name, value in now.items():
+        if how.get(name, value) != value and (name != "threads" or work.device == "cpu"):
+            raise StageError(
+                f"{work.key} was begun with {name} {how[name]} and cannot go on with {value}: "
+                "its result would be a mixture",
+                hint=f"go on as it was begun, or start it anew with --fresh {work.stage}",
+            )
+    return float(how.get("seconds", 0.0))
+
+
+def _write_how(work: Work, seconds: float) -> None:
+    how = {
+        "device": work.device.partition(":")[0],
+        "dtype": work.dtype,
+        "threads": work.threads,
+        "seconds": seconds,
+    }
+    temporary = work.folder / f"{HOW}.tmp"
+    temporary.write_text(json.dumps(how), encoding="utf-8")
+    temporary.replace(work.folder / HOW)
+
+
+def _context(work: Work, registry: Registry, world: World) -> Context:
+    entry = registry.get(Kind(work.kind), work.component, where=f"[{work.stage}]")
+    config = parse(entry.component.config, work.options, where=f"[{work.stage}]")
+    progress = make_progress(work.progress if world.main else "none")
+    chat = ChatFormat.load(ChatConfig.model_validate(work.chat))
+    return Context(
+        part=entry.component.build(config),
+        component=entry.component,
+        config=config,
+        work=work,
+        job=make_job(work, registry, world, chat, progress),
+    )
+
+
+def make_job(
+    work: Work, registry: Registry, world: World, chat: ChatFormat, progress: Progress
+) -> Job:
+    """Return all that a part may know of its run."""
+    scores = {
+        role.partition(":")[2]: folder
+        for role, folder in work.inputs.items()
+        if role.startswith("score:")
+    }
+    pool_folder = work.inputs.get("pool")
+    warmup = work.inputs.get("model")
+    inputs = Inputs(
+        model=_model(work),
+        pool=pool_folder,
+        checkpoints=warmup / "checkpoints" if warmup else None,
+        scores=scores,
+    )
+    return Job(
+        seed=work.seed,
+        device=work.device,
+        dtype=work.dtype,
+        world=world,
+        chat=chat,
+        inputs=inputs,
+        scratch=work.folder / "scratch",
+        checkpoints=work.folder / "checkpoints",
+        models=registry.models,
+        progress=progress,
+        metrics=_recorder(work, registry, world),
+        encoded=lambda tokenizer: encoded_pool(work, chat, tokenizer, progress),
+        bundled_tasks=registry.bundled_tasks,
+    )
+
+
+def _model(work: Work) -> ModelRef | None:
+    if "model" in work.inputs:
+        return ModelRef(str(work.inputs["model"] / MODEL))
+    return ModelRef(**work.model) if work.model else None
+
+
+def _recorder(
+    work: Work, registry: Registry, world: World
+) -> Callable[[int, Mapping[str, float]], None]:
+    """Return what appends points to the training curve and tells the observers."""
+    path: Path = work.folder / LOG
+
+    def record(step: int, values: Mapping[str, float]) -> None:
+        if not world.main:
+            return
+        line: dict[str, Any] = {"step": step, **values}
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        registry.manager.hook.selectmoe_metrics(stage=work.stage, step=step, values=values)
+
+    return record

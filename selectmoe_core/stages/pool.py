@@ -1,0 +1,53 @@
+"""``pool``: a reader's rows, checked and kept once each in memory-mapped Arrow."""
+
+from collections.abc import Iterator
+
+from selectmoe_core.artifacts import Facts
+from selectmoe_core.examples import RawExample, Reject, content_id
+from selectmoe_core.pool import Pool
+from selectmoe_core.pool_build import build_pool
+from selectmoe_core.stages.context import Context
+
+
+def run(context: Context) -> Facts:
+    """Build the pool."""
+    own = context.work.own
+    with context.job.progress.task("read", None) as advance:
+        rows = context.part.read(context.job)
+        if own.get("subset_ratio"):
+            rows = _sampled(rows, float(own["subset_ratio"]), context.work.seed)
+        pool = build_pool(
+            rows, context.folder, on_reject=own.get("on_reject", "stop"), advance=advance
+        )
+    return describe(pool)
+
+
+def describe(pool: Pool) -> Facts:
+    """Return what the report says of a pool."""
+    sources = {name: vars(of) for name, of in pool.sources.items()}
+    rejected = sum(of.rejected for of in pool.sources.values())
+    duplicates = sum(of.duplicates for of in pool.sources.values())
+    return {
+        "examples": len(pool),
+        "rejected": rejected,
+        "duplicates": duplicates,
+        "sources": sources,
+    }
+
+
+def _sampled(
+    rows: Iterator[RawExample | Reject], ratio: float, seed: int
+) -> Iterator[RawExample | Reject]:
+    """Keep the share ``ratio`` by id and seed, row by row, so that memory stays flat."""
+    import numpy as np
+
+    from selectmoe_core.pool import hash_ids
+
+    limit = int(ratio * (1 << 64))
+    for row in rows:
+        if isinstance(row, Reject):
+            yield row
+        else:
+            words = np.frombuffer(content_id(row.messages), dtype=">u8").astype(np.uint64)
+            if int(hash_ids(words.reshape(1, 2), seed)[0]) < limit:
+                yield row

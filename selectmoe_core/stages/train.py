@@ -1,0 +1,71 @@
+"""``warmup`` and ``train``: a trainer over a sample of the pool, or over what was selected."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from selectmoe_core.artifacts import Facts
+from selectmoe_core.chat import ChatFormat, Tokenizer
+from selectmoe_core.encoding import Encoded, encode
+from selectmoe_core.examples import Example
+from selectmoe_core.pool import Pool, draw
+from selectmoe_core.protocols import Job
+from selectmoe_core.stages.context import Context
+from selectmoe_core.stages.select import selected_rows
+
+
+@dataclass(frozen=True)
+class PoolRows:
+    """Some rows of the pool.
+
+    Attributes:
+        pool: the pool.
+        rows: positions in it, int64.
+        job: gives the tokens of the whole pool.
+        chat: the chat format.
+        scratch: where tokens of these rows alone go.
+        whole: take the tokens from those of the whole pool, which a later stage needs anyway.
+    """
+
+    pool: Pool
+    rows: np.ndarray
+    job: Job
+    chat: ChatFormat
+    scratch: Path
+    whole: bool
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Example]:
+        return self.pool.take(self.rows)
+
+    def encoded(self, tokenizer: Tokenizer) -> Encoded:
+        """Return the tokens of these rows, in their order."""
+        if self.whole:
+            return self.job.encoded(tokenizer).take(self.rows)
+        with self.job.progress.task("tokenise", len(self)) as advance:
+            return encode(iter(self), self.scratch / "tokens", self.chat, tokenizer, advance)
+
+
+def run(context: Context) -> Facts:
+    """Train on the selection, or warm up on a sample of the pool."""
+    pool = context.pool()
+    ratio = context.work.own.get("subset_ratio")
+    select = context.work.inputs.get("select")
+    if select is None:
+        rows = pool.sample(ratio, context.work.seed) if ratio else np.arange(len(pool))
+    else:
+        rows = selected_rows(select)
+        if ratio:
+            ids = np.concatenate([pool.ids(int(row), int(row) + 1) for row in rows])
+            rows = rows[draw(ids, max(1, round(ratio * len(rows))), context.work.seed)]
+    examples = PoolRows(
+        pool, rows, context.job, context.job.chat, context.job.scratch, whole=select is None
+    )
+    model = context.job.inputs.model
+    assert model is not None
+    facts = context.part.train(model, examples, context.folder / "model", context.job)
+    return {"examples": len(rows), **facts}
