@@ -1,0 +1,121 @@
+"""Options of the readers."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from annotated_types import Len
+from pydantic import PositiveInt, StringConstraints, field_validator, model_validator
+
+from selectmoe_core import Config, content_path, execution_only
+
+Name = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
+
+RowFormat = Literal["auto", "messages", "alpaca", "sharegpt", "prompt_completion"]
+
+
+class Columns(Config):
+    """Which column (key of a JSON object) of a row holds what."""
+
+    messages: Name = "messages"
+    """``messages``: the list of ``{"role", "content"}``."""
+    conversations: Name = "conversations"
+    """``sharegpt``: the list of ``{"from", "value"}``."""
+    instruction: Name = "instruction"
+    """``alpaca``: the task."""
+    input: Name = "input"
+    """``alpaca``: what the task is about; may be missing or empty."""
+    output: Name = "output"
+    """``alpaca``: the answer."""
+    history: Name = "history"
+    """``alpaca``: earlier turns, a list of ``[question, answer]``; may be missing."""
+    prompt: Name = "prompt"
+    """``prompt_completion``: the question, as text or as a list of messages."""
+    completion: Name = "completion"
+    """``prompt_completion``: the answer, as text or as a list of messages."""
+    system: Name = "system"
+    """All formats but ``messages``: a system message; may be missing or empty."""
+    source: Name = "dataset"
+    """The name of the data set that the row came from; may be missing."""
+    id: Name = "id"
+    """The row's own id, kept for reports; may be missing."""
+    label: Name = "label"
+    """What is known about the row's quality, kept for judging only; may be missing."""
+
+
+class RowConfig(Config):
+    """How a row becomes an example."""
+
+    format: RowFormat = "auto"
+    """The row format; ``auto`` finds it by the columns of each file's first usable row."""
+    columns: Columns = Columns()
+    """Names of columns where they differ: ``columns = { prompt = "question" }``."""
+    source: Name | None = None
+    """One source name for every row, instead of the row's own or the file's name."""
+
+
+class LineConfig(RowConfig):
+    """How lines are read."""
+
+    max_line_bytes: PositiveInt = 64 << 20
+    """A line of more bytes than this is rejected without being held in memory."""
+
+
+Paths = Path | Annotated[tuple[Path, ...], Len(min_length=1)]
+
+
+class JsonlConfig(LineConfig):
+    """Read JSON lines: messages, Alpaca, ShareGPT or prompt/completion, plain or compressed."""
+
+    path: Paths = content_path(...)
+    """A file, a folder, a glob pattern, or a list of them; ``.gz`` and ``.zst`` are unpacked."""
+
+
+class ParquetConfig(RowConfig):
+    """Read Parquet files with messages, Alpaca, ShareGPT or prompt/completion columns."""
+
+    path: Paths = content_path(...)
+    """A file, a folder, a glob pattern, or a list of them."""
+
+
+class LessConfig(LineConfig):
+    """Read the LESS training data: ``<path>/<name>/<name>_data.jsonl``.
+
+    The source of a row is the name of its folder.
+    """
+
+    path: Path = content_path(...)
+    """The folder ``processed``, or the folder that holds it, directly or as ``train/processed``."""
+    sources: tuple[Name, ...] = ()
+    """Names to read, in this order; empty: all that are found, by name."""
+    format: RowFormat = "messages"
+    """The row format; the LESS data is ``messages``."""
+
+    @field_validator("sources")
+    @classmethod
+    def _each_once(cls, sources: tuple[str, ...]) -> tuple[str, ...]:
+        if twice := sorted({name for name in sources if sources.count(name) > 1}):
+            raise ValueError(f"'{twice[0]}' is named twice")
+        return sources
+
+
+class HubConfig(RowConfig):
+    """Read a data set of the Hugging Face hub by its name, or a local copy by its folder."""
+
+    name: Name | None = None
+    """The data set's name on the hub, such as ``HuggingFaceH4/no_robots``."""
+    path: Path | None = content_path(None)
+    """Instead of ``name``: a folder of data files, or one that ``save_to_disk`` wrote."""
+    split: Name = "train"
+    """The split, or a part of it as ``datasets`` writes it: ``train[:10%]``."""
+    config_name: Name | None = None
+    """The configuration ("subset") of a data set that has several."""
+    dataset_revision: Name | None = None
+    """A commit, tag or branch of the data set; give a commit so that a run can be repeated."""
+    streaming: bool = execution_only(False)
+    """Read over the network as it goes, without keeping a copy on disk."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "HubConfig":
+        if (self.name is None) == (self.path is None):
+            raise ValueError("give either 'name' (a data set of the hub) or 'path' (a folder)")
+        return self

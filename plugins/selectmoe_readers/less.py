@@ -1,0 +1,76 @@
+"""The layout of the LESS training data."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from selectmoe_core import DataError, Job, RawExample, Reject
+from selectmoe_core.config import suggest
+from selectmoe_readers.config import LessConfig
+from selectmoe_readers.files import COMPRESSED, Input, require, shared_names
+from selectmoe_readers.jsonl import read_lines
+
+FOLDERS = (".", "processed", "train/processed")
+
+
+class LessReader:
+    """Reads ``<name>/<name>_data.jsonl`` for each source."""
+
+    def __init__(self, config: LessConfig) -> None:
+        self.config = config
+
+    def check(self, job: Job) -> None:  # noqa: ARG002
+        """Raise a ``DataError`` where a source is missing."""
+        inputs(self.config)
+
+    def read(self, job: Job) -> Iterator[RawExample | Reject]:  # noqa: ARG002
+        """Yield every row as an example or as a reject with its reason."""
+        files = inputs(self.config)
+        # The folder names the source, whatever a row says of itself.
+        for file in files:
+            named = self.config.model_copy(update={"source": self.config.source or file.source})
+            yield from read_lines([file], named)
+
+
+def inputs(config: LessConfig) -> list[Input]:
+    """Return the file of each source.
+
+    Raises:
+        DataError: where the folder has no source, or one that was asked for is not there.
+    """
+    require(config.path)
+    found = _found(config.path)
+    if not found:
+        raise DataError(
+            f"{config.path} holds no <name>/<name>_data.jsonl",
+            hint="'path' is the folder 'processed' of the LESS data, or one that holds it",
+        )
+    missing = [name for name in config.sources if name not in found]
+    if missing:
+        raise DataError(
+            f"there is no source '{missing[0]}' in {config.path}",
+            hint=suggest(missing[0], found, otherwise="found there"),
+        )
+    names = config.sources or tuple(sorted(found))
+    return shared_names([found[name] for name in names], names)
+
+
+def present(config: LessConfig) -> list[Path]:
+    """Return the files of the sources; one that is missing by the name it should have."""
+    found = _found(config.path)
+    if not config.sources:
+        return [found[name] for name in sorted(found)] or [config.path]
+    return [found.get(name, config.path / name / f"{name}_data.jsonl") for name in config.sources]
+
+
+def _found(path: Path) -> dict[str, Path]:
+    """Return name to file of the first of ``FOLDERS`` that holds any."""
+    for folder in FOLDERS:
+        files: dict[str, Path] = {}
+        for packed in COMPRESSED:
+            for file in sorted((path / folder).glob(f"*/*_data.jsonl{packed}")):
+                name = file.parent.name
+                if file.name == f"{name}_data.jsonl{packed}":
+                    files.setdefault(name, file)
+        if files:
+            return files
+    return {}
