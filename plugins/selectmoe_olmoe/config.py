@@ -1,0 +1,83 @@
+"""Options of the converter and of the warm-up."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+from selectmoe_core.config import Config, execution_only
+
+
+class TrashcanConfig(Config):
+    """Add trash-can experts to an OLMoE router: tokens that need no expert may go there.
+
+    The defaults are the published method's.
+    """
+
+    num_trash_experts: PositiveInt | None = None
+    """Trash cans a layer gets; by default as many as a token has slots (top-k)."""
+    trash_can_init_mean: float = 0.0
+    """Mean of the normal distribution that new gate rows are drawn from."""
+    trash_can_init_std: NonNegativeFloat = 0.02
+    """Standard deviation of the normal distribution that new gate rows are drawn from."""
+    constraint_loss_weight: NonNegativeFloat = 0.01
+    """Weight of the constraint in the training loss, written into the model's configuration."""
+    constraint_alpha: PositiveFloat = 1.0
+    """First parameter of the constraint's Beta distribution; 1 leaves out the term in log r."""
+    constraint_beta: PositiveFloat = 2.0
+    """Second parameter of the constraint's Beta distribution; above 1 it taxes experts."""
+    balance_over: Literal["all", "regular"] = "all"
+    """Balance the load over all outputs of the router, or over the regular experts alone."""
+    router_aux_loss_coef: NonNegativeFloat | None = None
+    """Weight of the balance loss; by default what the source model has."""
+
+
+class WarmupConfig(Config):
+    """Train a selector's router on a sample of the pool: language-model loss, balance, constraint.
+
+    The defaults are the published method's. A resumed run repeats an uninterrupted one.
+    """
+
+    peft_mode: Literal["full_rank", "lora"] = "full_rank"
+    """Train the weights themselves, or low-rank additions to them."""
+    trainable: Literal["router", "all"] = "router"
+    """Only the gates, or everything; with ``lora``, ``all`` is attention beside full-rank gates."""
+    learning_rate: PositiveFloat = 1e-4
+    """Peak learning rate of AdamW."""
+    epochs: PositiveFloat = 4.0
+    """Passes over the sample."""
+    max_steps: PositiveInt | None = None
+    """Stop after so many optimizer steps; by default ``epochs`` decides."""
+    batch_size: PositiveInt = 4
+    """Examples of a forward pass, per process."""
+    gradient_accumulation: PositiveInt = 1
+    """Forward passes of an optimizer step; the loss is the mean over all of their tokens."""
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.03
+    """Share of the steps in which the learning rate rises from zero."""
+    scheduler: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
+    """How the learning rate goes on after its rise."""
+    weight_decay: NonNegativeFloat = 0.0
+    """Weight decay of AdamW."""
+    max_grad_norm: PositiveFloat = 1.0
+    """Clip the gradient to this norm."""
+    lora_rank: PositiveInt = 16
+    """Rank of the additions; ``peft_mode = "lora"`` only."""
+    lora_alpha: PositiveFloat = 32.0
+    """Scale of the additions times their rank; ``peft_mode = "lora"`` only."""
+    constraint_loss_weight: NonNegativeFloat | None = None
+    """Weight of the constraint; by default what the converted model says."""
+    constraint_alpha: PositiveFloat | None = None
+    """First parameter of the constraint's Beta distribution; by default the model's."""
+    constraint_beta: PositiveFloat | None = None
+    """Second parameter of the constraint's Beta distribution; by default the model's."""
+    balance_over: Literal["all", "regular"] | None = None
+    """Which outputs of the router the balance loss covers; by default the model's."""
+    router_aux_loss_coef: NonNegativeFloat | None = None
+    """Weight of the balance loss; by default the model's."""
+    statistics: bool = True
+    """Log the share of slots per layer that fall to the trash."""
+    checkpoint_every: PositiveInt | None = None
+    """Optimizer steps between checkpoints that are kept for later stages; by default none are."""
+    checkpoint_minutes: PositiveFloat = execution_only(5.0)
+    """Minutes between two checkpoints, the most that a killed run loses; the newest is kept."""
+    activation_checkpointing: bool = execution_only(default=False)
+    """Recompute activations in the backward pass: less memory, about a third more time."""

@@ -1,0 +1,139 @@
+"""What this plugin offers: the Select-MoE model type, its converter and its warm-up trainer."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from selectmoe_core import (
+    About,
+    Component,
+    Converter,
+    Cost,
+    Need,
+    Trainer,
+    Workload,
+    hookimpl,
+)
+from selectmoe_core.cost import (
+    Shape,
+    activation_bytes,
+    optimizer_bytes,
+    training_flops,
+    weight_bytes,
+)
+from selectmoe_olmoe.config import TrashcanConfig, WarmupConfig
+
+PAPER = "OLMoE: Muennighoff et al. 2024, arXiv:2409.02060; balance loss: Fedus et al. 2021"
+
+
+@hookimpl
+def selectmoe_model_types() -> Mapping[str, Callable[[], None]]:
+    """Offer the function that makes transformers know ``select_moe``."""
+    return {"select_moe": _register}
+
+
+@hookimpl
+def selectmoe_converters() -> list[Component[Any, Converter]]:
+    """Offer ``olmoe-trashcan``."""
+    about = About(
+        meaning="the source model with trash-can experts in every router; all else bit for bit",
+        range="",
+        cost="reads and writes the checkpoint once; memory of one shard, no GPU",
+        paper=PAPER,
+    )
+    return [
+        Component(
+            "olmoe-trashcan",
+            TrashcanConfig,
+            _converter,
+            about=about,
+            needs=lambda _: frozenset({Need.MODEL}),
+            cost=_conversion_cost,
+            seeded=True,
+            torch=True,
+        )
+    ]
+
+
+@hookimpl
+def selectmoe_trainers() -> list[Component[Any, Trainer]]:
+    """Offer ``select-moe-warmup``."""
+    about = About(
+        meaning="a router that sends to the trash what the language-model loss can spare",
+        range="",
+        cost="forward and backward passes over the sample; by default only the gates are trained",
+        paper=PAPER,
+    )
+    return [
+        Component(
+            "select-moe-warmup",
+            WarmupConfig,
+            _warmup,
+            about=about,
+            needs=lambda _: frozenset({Need.MODEL, Need.POOL, Need.TOKENS}),
+            cost=_warmup_cost,
+            seeded=True,
+            torch=True,
+        )
+    ]
+
+
+def _register() -> None:
+    from selectmoe_olmoe.modeling import register
+
+    register()
+
+
+def _converter(config: TrashcanConfig) -> Converter:
+    from selectmoe_olmoe.converter import TrashcanConverter
+
+    return TrashcanConverter(config)
+
+
+def _warmup(config: WarmupConfig) -> Trainer:
+    from selectmoe_olmoe.warmup import SelectMoeWarmup
+
+    return SelectMoeWarmup(config)
+
+
+def _conversion_cost(config: TrashcanConfig, work: Workload) -> Cost:
+    if work.model is None:
+        return Cost()
+    trash = config.num_trash_experts or work.model.get("num_experts_per_tok")
+    shape = Shape.of({**work.model, "num_trash_experts": trash})
+    stored = work.model.get("dtype") or work.model.get("torch_dtype") or "float32"
+    return Cost(disk=weight_bytes(shape, stored))
+
+
+def _warmup_cost(config: WarmupConfig, work: Workload) -> Cost:
+    batch = config.batch_size * config.gradient_accumulation
+    tokens = work.tokens * config.epochs
+    if config.max_steps is not None:
+        tokens = min(tokens, config.max_steps * batch * work.length)
+    if work.model is None:
+        return Cost(tokens=tokens)
+    shape = Shape.of(work.model)
+    whole = config.peft_mode == "full_rank" and config.trainable == "all"
+    recompute = config.activation_checkpointing
+    dtype = "float32" if whole else work.dtype
+    trained = shape.parameters if whole else _trained(config, shape)
+    return Cost(
+        tokens=tokens,
+        flops=training_flops(shape, tokens, work.length, frozen=not whole, recompute=recompute),
+        memory=weight_bytes(shape, dtype)
+        + optimizer_bytes(trained)
+        + activation_bytes(shape, config.batch_size * work.length, work.dtype, recompute=recompute),
+        # A checkpoint holds fp32 weights and two moments; the result is gates or a whole model.
+        disk=12.0 * trained
+        + (weight_bytes(shape, work.dtype) if config.trainable == "all" else 4.0 * trained),
+    )
+
+
+def _trained(config: WarmupConfig, shape: Shape) -> int:
+    """Return the number of trained parameters where not all are."""
+    gates = shape.layers * shape.router
+    if config.peft_mode == "full_rank":
+        return gates
+    rows = shape.hidden + shape.experts + shape.trash
+    if config.trainable == "router":
+        return shape.layers * config.lora_rank * rows
+    return gates + shape.layers * 4 * config.lora_rank * 2 * shape.hidden

@@ -1,0 +1,114 @@
+"""Which weights warm-up trains, in which dtype, and how the result is saved."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from selectmoe_core.errors import ModelError, StageError
+from selectmoe_core.models import SELECTOR, ModelRef, save_partial
+from selectmoe_core.protocols import Job
+from selectmoe_olmoe.config import WarmupConfig
+from selectmoe_olmoe.router import SelectMoeTopKRouter
+
+OVERRIDES = (
+    "constraint_loss_weight",
+    "constraint_alpha",
+    "constraint_beta",
+    "balance_over",
+    "router_aux_loss_coef",
+)
+
+
+def load_trainable(model: ModelRef, config: WarmupConfig, job: Job) -> Any:  # noqa: ANN401
+    """Load the selector and mark what is trained.
+
+    Trained weights are fp32 throughout: a bf16 weight of 0.02 cannot take a step below 6e-5, so
+    small updates would be lost. The gates multiply in the dtype of the activations; where all
+    weights are trained, the rest is left to autocast.
+
+    Raises:
+        ModelError: Not a Select-MoE model.
+        StageError: fp16, whose gradients underflow.
+    """
+    found = job.models.config(model)
+    if found is not None and found.get("model_type") != "select_moe":
+        raise ModelError(
+            f"{model} is of type {found.get('model_type')!r}, and warm-up trains 'select_moe'",
+            hint="convert it first: [convert] use = 'olmoe-trashcan'",
+        )
+    check_dtype(job)
+    dtype = "float32" if everything(config) else job.dtype
+    loaded = job.models.load(model, dtype=dtype, device=job.device)
+    for name in OVERRIDES:
+        if (value := getattr(config, name)) is not None:
+            setattr(loaded.config, name, value)
+    loaded.requires_grad_(everything(config))
+    for gate in gates(loaded):
+        gate.weight.data = gate.weight.data.float()
+        gate.weight.requires_grad_(config.peft_mode == "full_rank")
+    return _with_lora(loaded, config) if config.peft_mode == "lora" else loaded
+
+
+def check_dtype(job: Job) -> None:
+    """Raise where the job computes in fp16, whose gradients underflow."""
+    if job.dtype == "float16":
+        raise StageError("warm-up cannot train in float16", hint="use bfloat16 or float32")
+
+
+def everything(config: WarmupConfig) -> bool:
+    """Whether all weights are trained at full rank."""
+    return config.peft_mode == "full_rank" and config.trainable == "all"
+
+
+def gates(model: nn.Module) -> Iterator[SelectMoeTopKRouter]:
+    """Yield the routers, layer by layer."""
+    return (module for module in model.modules() if isinstance(module, SelectMoeTopKRouter))
+
+
+def save_trained(
+    model: Any,  # noqa: ANN401
+    base: ModelRef,
+    out: Path,
+    config: WarmupConfig,
+    job: Job,
+    tokenizer: Any,  # noqa: ANN401
+) -> None:
+    """Write the result: gates and a pointer to their base, or where more was trained a checkpoint.
+
+    Weights are saved in the dtype the stage computed in: for the gates that is exactly the rounding
+    the last forward pass saw.
+    """
+    dtype = getattr(torch, job.dtype)
+    if config.peft_mode == "lora":
+        model = model.merge_and_unload()
+    if config.trainable == "router":
+        names = {id(gate.weight) for gate in gates(model)}
+        tensors = {n: w.to(dtype) for n, w in model.named_parameters() if id(w) in names}
+        save_partial(out, tensors, base, job.models)
+    else:
+        model.to(dtype).save_pretrained(out)
+        tokenizer.save_pretrained(out)
+    selector = job.models.find(base) / SELECTOR
+    if selector.is_file():
+        (out / SELECTOR).write_bytes(selector.read_bytes())
+    for path in out.glob("*"):
+        path.chmod(0o644)  # safetensors makes its files readable by their owner alone
+
+
+def _with_lora(model: Any, config: WarmupConfig) -> Any:  # noqa: ANN401
+    from peft import LoraConfig, get_peft_model
+
+    router = config.trainable == "router"
+    lora = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha,
+        target_modules=[] if router else ["q_proj", "k_proj", "v_proj", "o_proj"],
+        target_parameters=["mlp.gate.weight"] if router else None,
+        # The trash rows are new: no low rank could lift them, so the gates stay whole.
+        modules_to_save=None if router else ["gate"],
+    )
+    return get_peft_model(model, lora)

@@ -1,0 +1,197 @@
+"""transformers' Trainer with the loss of Select-MoE, normalised over the whole optimizer step."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.utils.data import Sampler
+from transformers import Trainer
+
+from selectmoe_core.errors import StageError
+from selectmoe_core.models import PARTIAL_WEIGHTS, ModelRef, save_partial
+from selectmoe_core.protocols import Job
+from selectmoe_core.training import COMPLETE, finish_checkpoint, summed_cross_entropy
+from selectmoe_olmoe.batches import LengthGroupedSampler, TrainingRows
+from selectmoe_olmoe.losses import BalanceOver, balance_loss, constraint_per_token, trash_share
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The weights and shapes of the training loss."""
+
+    num_experts: int
+    top_k: int
+    balance_weight: float
+    balance_over: BalanceOver
+    constraint_weight: float
+    alpha: float
+    beta: float
+
+
+class WarmupTrainer(Trainer):
+    """Trains whatever requires a gradient; checkpoints hold only that, in fp32.
+
+    Each term is divided by its count over the whole optimizer step: all micro-batches, all
+    processes. So neither gradient accumulation nor the number of processes scales the auxiliary
+    gradient. (The balance loss is no sum over tokens; its micro-batches are weighted by tokens.)
+    """
+
+    loss_is_scaled_for_ga = True
+    train_dataset: TrainingRows
+
+    def __init__(
+        self,
+        *,
+        terms: Terms,
+        base: ModelRef,
+        job: Job,
+        statistics: bool,
+        keep_every: int | None,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
+        super().__init__(**kwargs)
+        self.model_accepts_loss_kwargs = True  # the loss below is normalised already
+        self.terms = terms
+        self.base = base
+        self.job = job
+        self.statistics = statistics
+        self.keep_every = keep_every
+        self.trained_tokens = 0
+        self._totals = torch.ones(2)
+        self._sums: dict[str, Tensor] = {}
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Tensor | None]:
+        """Fetch the micro-batches of a step and count their tokens and loss weights."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if not batches:
+            return batches, None
+        counts = [
+            torch.stack([batch["attention_mask"].sum().float(), batch["loss_weights"].sum()])
+            for batch in batches
+        ]
+        total = torch.stack(counts).sum(dim=0).to(device)
+        self._totals = self.accelerator.reduce(total, reduction="sum")
+        self.trained_tokens += int(self._totals[0])
+        return batches, self._totals[1]
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,  # noqa: ARG002
+    ) -> Any:  # noqa: ANN401
+        """Return this micro-batch's share of the step's loss."""
+        ids, mask = inputs["input_ids"], inputs["attention_mask"].reshape(-1).float()
+        # Right padding under causal attention needs no mask, and none is the faster kernel.
+        outputs = model(input_ids=ids, output_router_logits=True, use_cache=False)
+        tokens, targets = self._totals
+        terms, logits = self.terms, outputs.router_logits
+        weights = inputs["loss_weights"][:, 1:]
+        cross_entropy = summed_cross_entropy(outputs.logits[:, :-1], ids[:, 1:], weights) / targets
+        taxes = constraint_per_token(
+            logits, terms.num_experts, terms.top_k, terms.alpha, terms.beta
+        )
+        constraint = (taxes * mask).sum() / tokens
+        share = mask.sum() / tokens
+        balance = share * balance_loss(
+            logits, mask, terms.num_experts, terms.top_k, terms.balance_over
+        )
+        self._note("cross_entropy", cross_entropy)
+        self._note("balance", balance)
+        self._note("constraint", constraint)
+        if self.statistics:
+            trash = trash_share(logits, mask, terms.num_experts, terms.top_k)
+            self._note("trash_share", share * trash)
+        loss = cross_entropy + terms.balance_weight * balance + terms.constraint_weight * constraint
+        # Data-parallel training averages the gradients; the parts above are to be summed.
+        loss = loss * self.accelerator.num_processes
+        return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the loss terms of the step, and pass the figures on to the job."""
+        if self._sums and "loss" in logs:
+            logs.update(self._gathered())
+            if not all(torch.isfinite(torch.tensor(list(logs.values())))):
+                raise StageError(
+                    f"the loss is not finite at step {self.state.global_step}",
+                    hint="lower the learning rate, or train in float32",
+                )
+            if self.job.world.main:
+                self.job.metrics(self.state.global_step, dict(logs))
+        super().log(logs, start_time)
+
+    def _note(self, name: str, value: Tensor) -> None:
+        value = value.detach()
+        self._sums[name] = self._sums[name] + value if name in self._sums else value
+
+    def _gathered(self) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for name, value in self._sums.items():
+            summed = self.accelerator.reduce(value, reduction="sum")
+            found[name] = summed.mean().item()
+            if summed.ndim:
+                for layer, figure in enumerate(summed.tolist()):
+                    found[f"{name}/layer_{layer:02d}"] = figure
+        self._sums = {}
+        return found
+
+    def _get_train_sampler(self, train_dataset: TrainingRows | None = None) -> Sampler[int]:
+        rows = train_dataset or self.train_dataset
+        return LengthGroupedSampler(rows.lengths, self.args.train_batch_size, self.args.seed)
+
+    def _save(self, output_dir: str | None = None, state_dict: object = None) -> None:  # noqa: ARG002
+        assert output_dir is not None
+        save_partial(Path(output_dir), trained_tensors(self.model), self.base, self.job.models)
+
+    def _load_from_checkpoint(
+        self, resume_from_checkpoint: str, model: nn.Module | None = None
+    ) -> None:
+        load_trained(self.model if model is None else model, Path(resume_from_checkpoint))
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        super()._save_checkpoint(*args, **kwargs)
+        self.accelerator.wait_for_everyone()  # each process saves its random state
+        if self.args.should_save:
+            step = self.state.global_step
+            folder = self.job.checkpoints / f"checkpoint-{step}"
+            finish_checkpoint(folder, keep=self.state.max_steps + 1)
+            remove_passing_checkpoints(self.job.checkpoints, step, self.keep_every)
+
+
+def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return the parameters that require a gradient, by name, in their own dtype."""
+    return {
+        name: weight.detach() for name, weight in model.named_parameters() if weight.requires_grad
+    }
+
+
+def load_trained(model: nn.Module, folder: Path) -> None:
+    """Copy a checkpoint's tensors into the model; every trained parameter must be there."""
+    saved = load_file(folder / PARTIAL_WEIGHTS)
+    wanted = {n: weight for n, weight in model.named_parameters() if weight.requires_grad}
+    if saved.keys() != wanted.keys():
+        raise StageError(
+            f"{folder}: this checkpoint trains other tensors than the recipe",
+            hint="start the stage afresh (--fresh warmup)",
+        )
+    with torch.no_grad():
+        for name, weight in wanted.items():
+            weight.copy_(saved[name])
+
+
+def remove_passing_checkpoints(folder: Path, newest: int, keep_every: int | None) -> None:
+    """Remove checkpoints that neither resuming nor ``keep_every`` (steps) asks for."""
+    for marker in folder.glob(f"checkpoint-*/{COMPLETE}"):
+        step = int(marker.parent.name.rpartition("-")[2])
+        kept = keep_every is not None and step % keep_every == 0
+        if step != newest and not kept:
+            marker.unlink()  # first: half a checkpoint must not count as whole
+            shutil.rmtree(marker.parent, ignore_errors=True)

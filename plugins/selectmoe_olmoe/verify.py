@@ -1,0 +1,236 @@
+"""Prove that a converted model is its original plus trash rows: tensors first, then logits."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from selectmoe_core.errors import ModelError, StageError
+from selectmoe_core.models import ModelRef
+from selectmoe_core.protocols import Job, VerifyOptions
+from selectmoe_olmoe.checkpoint import Checkpoint, gate_layers, open_shard
+from selectmoe_olmoe.modeling import register
+
+SAMPLE = (
+    "The router sends each token to the experts that know it best.",
+    "Q: A train leaves at 9:40 and arrives at 11:05. How long is the journey?\nA: 85 minutes.",
+    "def area(radius):\n    return 3.14159 * radius ** 2",
+    "Rain.",
+)
+SHOWN = 8
+SIGMAS = 6.0
+
+
+@dataclass
+class Moments:
+    """Running count, sum and sum of squares of the trash rows."""
+
+    count: int = 0
+    total: float = 0.0
+    squares: float = 0.0
+
+    def add(self, rows: Tensor) -> None:
+        """Take in ``[trash, hidden]``."""
+        values = rows.double()
+        self.count += values.numel()
+        self.total += values.sum().item()
+        self.squares += values.square().sum().item()
+
+    @property
+    def mean(self) -> float:
+        """The mean of all values."""
+        return self.total / max(self.count, 1)
+
+    @property
+    def std(self) -> float:
+        """The standard deviation of all values."""
+        return math.sqrt(max(self.squares / max(self.count, 1) - self.mean**2, 0.0))
+
+
+@dataclass
+class Comparison:
+    """What the comparison of tensors found."""
+
+    tensors: int = 0
+    largest: float = 0.0
+    differ: list[str] = field(default_factory=list)
+    trash: Moments = field(default_factory=Moments)
+
+
+def verify_converted(
+    converted: Path, original: ModelRef, how: VerifyOptions, job: Job
+) -> dict[str, Any]:
+    """Compare a converted checkpoint with its original.
+
+    Every tensor but the gates must be equal within ``how.tolerance`` (0: the same bits); of a gate
+    the first rows must be. The trash rows must look drawn from the stated normal distribution. Then
+    the logits of sample text with the trash rows off must equal the original's.
+
+    Raises:
+        StageError: It names the tensors that differ, or the largest difference of the logits.
+        ModelError: One of the two is not what it should be.
+    """
+    mine = Checkpoint.open(converted, model_type="select_moe")
+    theirs = Checkpoint.open(job.models.find(original), model_type="olmoe")
+    found = compare_tensors(mine, theirs, how.tolerance, job)
+    if found.differ:
+        more = f" and {len(found.differ) - SHOWN} more" if len(found.differ) > SHOWN else ""
+        raise StageError(
+            f"{converted}: {len(found.differ)} of {found.tensors} tensors differ from {original}: "
+            f"{', '.join(found.differ[:SHOWN])}{more}",
+            hint="convert the model again; is this its original?",
+        )
+    facts: dict[str, Any] = {
+        "tensors": found.tensors,
+        "largest_difference": found.largest,
+        "trash_rows_mean": found.trash.mean,
+        "trash_rows_std": found.trash.std,
+    }
+    _check_trash(found.trash, mine)
+    return facts | (_check_logits(converted, original, how, job) if how.logits else {})
+
+
+def compare_tensors(mine: Checkpoint, theirs: Checkpoint, tolerance: float, job: Job) -> Comparison:
+    """Compare tensor by tensor, two at a time in memory."""
+    found = Comparison()
+    names = mine.where.keys() | theirs.where.keys()
+    found.differ = [f"{name} (only in one)" for name in sorted(_lone(mine, theirs))]
+    gates = gate_layers(theirs.olmoe.num_hidden_layers)
+    with job.progress.task("verify", len(names), "tensors") as advance:
+        for name, one, other in _pairs(mine, theirs):
+            found.tensors += 1
+            if name in gates:
+                rows = theirs.olmoe.num_experts
+                found.trash.add(one[rows:])
+                one = one[:rows]  # noqa: PLW2901
+            difference = _difference(one, other)
+            found.largest = max(found.largest, difference)
+            if difference > tolerance:
+                found.differ.append(f"{name} (by {difference:.3g})")
+            advance(1)
+    return found
+
+
+def _lone(mine: Checkpoint, theirs: Checkpoint) -> set[str]:
+    return set(mine.where.keys() ^ theirs.where.keys())
+
+
+def _pairs(mine: Checkpoint, theirs: Checkpoint) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Yield the tensors that both have, grouped by the two shards that hold them."""
+    groups: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for name, shard in mine.where.items():
+        if name in theirs.where:
+            groups[shard, theirs.where[name]].append(name)
+    for (one, other), names in groups.items():
+        with open_shard(mine.folder / one) as a, open_shard(theirs.folder / other) as b:
+            for name in names:
+                yield name, a.get_tensor(name), b.get_tensor(name)
+
+
+def _difference(one: Tensor, other: Tensor) -> float:
+    """Return the largest absolute difference: 0 for equal bits, infinite for unlike tensors."""
+    if one.shape != other.shape:
+        return math.inf
+    same_dtype = one.dtype == other.dtype
+    if same_dtype and torch.equal(_bits(one), _bits(other)):
+        return 0.0
+    difference = (one.double() - other.double()).abs().max().item()
+    if math.isnan(difference):
+        return math.inf
+    # Equal values in other bits (-0, another dtype) are a difference too, if the smallest.
+    return max(difference, math.ulp(0.0))
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    return tensor.contiguous().reshape(-1).view(torch.uint8)
+
+
+def _check_trash(found: Moments, mine: Checkpoint) -> None:
+    """Raise unless mean and deviation are within six standard errors of the stated."""
+    mean, std = mine.config["trash_can_init_mean"], mine.config["trash_can_init_std"]
+    rounding = 0.005 * (abs(mean) + std)
+    error = SIGMAS * std / math.sqrt(max(found.count, 1))
+    if abs(found.mean - mean) > error + rounding or abs(found.std - std) > error + rounding:
+        raise StageError(
+            f"{mine.folder}: the trash rows have mean {found.mean:.4g} and deviation "
+            f"{found.std:.4g}; its config.json states {mean:.4g} and {std:.4g}",
+            hint="was it trained after its conversion? verify compares a fresh conversion",
+        )
+
+
+def _check_logits(
+    converted: Path, original: ModelRef, how: VerifyOptions, job: Job
+) -> dict[str, Any]:
+    ids, mask, kind = _sample(original, job)
+    expected, _ = _logits(original, ids, mask, how, job)
+    found, trash = _logits(ModelRef(str(converted)), ids, mask, how, job, selector=True)
+    difference = (found.double() - expected.double()).abs().max().item()
+    if not torch.equal(found, expected) and not difference <= how.tolerance:
+        raise StageError(
+            f"{converted}: with the trash rows off its logits differ from those of {original} by "
+            f"{difference:.3g} in {how.dtype} on {how.device}",
+            hint="tensors are equal, so this is the model's code: please report it",
+        )
+    return {
+        "logits": "equal" if torch.equal(found, expected) else "within tolerance",
+        "logits_largest_difference": difference,
+        "sample": kind,
+        "sample_tokens": int(mask.sum()),
+        "trash_share_of_slots": trash,
+    }
+
+
+def _sample(original: ModelRef, job: Job) -> tuple[Tensor, Tensor, str]:
+    """Return ids and mask ``[4, length]``, right padded; without a tokenizer, drawn ids."""
+    config = job.models.config(original) or {}
+    try:
+        tokenizer = job.models.tokenizer(original)
+        rows = [tokenizer(text)["input_ids"] for text in SAMPLE]
+        kind = "text"
+    except ModelError:  # a bare checkpoint can be verified too; the facts say how
+        generator = torch.Generator().manual_seed(0)
+        size = int(config["vocab_size"])
+        rows = [torch.randint(size, (n,), generator=generator).tolist() for n in (48, 31, 17, 2)]
+        kind = "random ids (the original has no tokenizer)"
+    length = max(map(len, rows))
+    ids = torch.tensor([row + [0] * (length - len(row)) for row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows])
+    return ids, mask, kind
+
+
+@torch.no_grad()
+def _logits(
+    ref: ModelRef,
+    ids: Tensor,
+    mask: Tensor,
+    how: VerifyOptions,
+    job: Job,
+    *,
+    selector: bool = False,
+) -> tuple[Tensor, float | None]:
+    """Return the real tokens' logits on the CPU, and a selector's share of slots in the trash."""
+    from selectmoe_olmoe.losses import trash_share
+
+    register()
+    model = job.models.load(ref, dtype=how.dtype, device=how.device)
+    inputs = {"input_ids": ids.to(how.device), "attention_mask": mask.to(how.device)}
+    trash = None
+    if selector:
+        config, flat = model.config, inputs["attention_mask"].reshape(-1)
+        routed = model(**inputs, output_router_logits=True, use_cache=False).router_logits
+        shares = trash_share(routed, flat, config.num_experts, config.num_experts_per_tok)
+        trash = shares.mean().item()
+        with model.trash_disabled():
+            logits = model(**inputs, use_cache=False).logits
+    else:
+        logits = model(**inputs, use_cache=False).logits
+    kept = logits[inputs["attention_mask"].bool()].cpu()
+    del model, logits
+    if how.device.startswith("cuda"):
+        torch.cuda.empty_cache()  # the next model needs the room
+    return kept, trash
