@@ -1,0 +1,1 @@
+"""Fine-tuning of Llama-architecture models with LoRA."""

@@ -1,0 +1,132 @@
+"""The model with its additions: loading, saving, merging."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from selectmoe_core.errors import ModelError, StageError
+from selectmoe_core.models import ModelRef
+from selectmoe_core.protocols import Job
+from selectmoe_llama.config import LoraTrainingConfig
+
+WEIGHTS = "adapter_model.safetensors"
+
+LLAMA_LIKE = frozenset(
+    (
+        *("llama", "mistral", "ministral", "qwen2", "qwen3", "gemma", "gemma2", "olmo", "olmo2"),
+        *("olmo3", "smollm3", "cohere", "granite", "helium", "arcee", "seed_oss"),
+    )
+)
+"""Model types whose layers call their projections as Llama does."""
+
+
+def check_architecture(ref: ModelRef, job: Job) -> None:
+    """Raise a ``ModelError`` where the configuration, if at hand, is not of a Llama-like model."""
+    config = job.models.config(ref)
+    found = config.get("model_type") if config else None
+    if config is not None and found not in LLAMA_LIKE:
+        raise ModelError(
+            f"{ref} is of type {found!r}, which llama-lora cannot train",
+            hint=f"it trains {', '.join(sorted(LLAMA_LIKE))}",
+        )
+
+
+def load_with_additions(ref: ModelRef, config: LoraTrainingConfig, job: Job) -> Any:  # noqa: ANN401
+    """Load the base, frozen and in the job's dtype, with fresh additions in fp32.
+
+    Raises:
+        ModelError: the model lacks a target module.
+        StageError: fp16, whose gradients underflow.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    if job.dtype == "float16":
+        raise StageError("llama-lora cannot train in float16", hint="use bfloat16 or float32")
+    base = job.models.load(ref, dtype=job.dtype, device=job.device)
+    _check_targets(base, ref, config)
+    lora = LoraConfig(
+        task_type="CAUSAL_LM",
+        revision=ref.revision,
+        r=config.r,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules=list(config.target_modules),
+    )
+    model = get_peft_model(base, lora)
+    # peft names what the base was loaded from, a folder; the recipe's name may be another.
+    model.peft_config["default"].base_model_name_or_path = ref.location
+    return model
+
+
+def save_adapter(model: Any, out: Path) -> None:  # noqa: ANN401
+    """Write the adapter in PEFT's layout, without asking the hub about the base's vocabulary."""
+    config = model.peft_config["default"]
+    targets = config.target_modules
+    config.target_modules = sorted(targets)  # a set: its order would differ from run to run
+    with _quiet_peft():
+        model.save_pretrained(out, save_embedding_layers=False)
+    config.target_modules = targets
+    (out / "README.md").unlink(missing_ok=True)
+    make_readable(out)
+
+
+def load_adapter(model: Any, folder: Path) -> None:  # noqa: ANN401
+    """Copy a checkpoint's additions into the model.
+
+    Raises:
+        StageError: the checkpoint's additions are of other modules or another shape.
+    """
+    from peft import set_peft_model_state_dict
+    from peft.utils import get_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    saved = load_file(folder / WEIGHTS)
+    own = get_peft_model_state_dict(model, save_embedding_layers=False)
+    if {n: w.shape for n, w in saved.items()} != {n: w.shape for n, w in own.items()}:
+        raise StageError(
+            f"{folder}: this checkpoint trains other weights than the recipe",
+            hint="start the stage afresh (--fresh train)",
+        )
+    set_peft_model_state_dict(model, saved)
+
+
+def save_merged(model: Any, tokenizer: Any, out: Path) -> None:  # noqa: ANN401
+    """Write the full model with the additions merged into its weights; ``model`` is used up."""
+    merged = model.merge_and_unload()
+    merged.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    make_readable(out)
+
+
+def make_readable(folder: Path) -> None:
+    """Let others read the files: safetensors makes its own readable by their owner alone."""
+    for path in folder.iterdir():
+        if path.is_file():
+            path.chmod(0o644)
+
+
+def _check_targets(base: Any, ref: ModelRef, config: LoraTrainingConfig) -> None:  # noqa: ANN401
+    found = {
+        name.rpartition(".")[2] for name, of in base.named_modules() if isinstance(of, nn.Linear)
+    }
+    missing = [name for name in config.target_modules if name not in found]
+    if missing:
+        raise ModelError(
+            f"{ref} ({base.config.model_type}) has no linear layer {', '.join(missing)}",
+            hint=f"its linear layers: {', '.join(sorted(found))}",
+        )
+
+
+@contextmanager
+def _quiet_peft() -> Iterator[None]:
+    logger = logging.getLogger("peft")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

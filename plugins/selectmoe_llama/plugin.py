@@ -1,0 +1,91 @@
+"""What this plugin offers: the LoRA trainer."""
+
+from typing import Any
+
+from selectmoe_core import About, Component, Cost, Need, Trainer, Workload, hookimpl
+from selectmoe_core.cost import (
+    Shape,
+    activation_bytes,
+    optimizer_bytes,
+    training_flops,
+    weight_bytes,
+)
+from selectmoe_llama.config import LoraTrainingConfig
+
+
+@hookimpl
+def selectmoe_trainers() -> list[Component[Any, Trainer]]:
+    """Offer ``llama-lora``."""
+    about = About(
+        meaning="a low-rank adapter of the target model, learned from the selected examples",
+        range="",
+        cost="forward and backward passes over the selection, once an epoch",
+        paper="LoRA: Hu et al. 2021, arXiv:2106.09685; defaults of LESS: Xia et al. 2024, "
+        "arXiv:2402.04333",
+    )
+    return [
+        Component(
+            "llama-lora",
+            LoraTrainingConfig,
+            _trainer,
+            about=about,
+            needs=lambda _: frozenset({Need.MODEL, Need.TOKENS}),
+            cost=_cost,
+            seeded=True,
+            torch=True,
+        )
+    ]
+
+
+def _trainer(config: LoraTrainingConfig) -> Trainer:
+    from selectmoe_llama.trainer import LlamaLora
+
+    return LlamaLora(config)
+
+
+def _cost(config: LoraTrainingConfig, workload: Workload) -> Cost:
+    examples = workload.examples * config.epochs
+    if config.max_steps is not None:
+        examples = min(examples, config.max_steps * config.total_batch)
+    tokens = examples * workload.length
+    if workload.model is None:
+        return Cost(tokens=tokens)
+    try:
+        shape = Shape.of(workload.model)
+    except KeyError:
+        return Cost(tokens=tokens)
+    recompute = config.activation_checkpointing
+    added = _added_parameters(shape, config)
+    batch = max(float(config.packed_length), workload.length)
+    if config.per_device_batch is not None:
+        batch = workload.length * config.per_device_batch
+    weights = weight_bytes(shape, workload.dtype)
+    return Cost(
+        tokens=tokens,
+        flops=training_flops(shape, tokens, workload.length, frozen=True, recompute=recompute),
+        memory=weights
+        + 4.0 * added
+        + optimizer_bytes(added)
+        + activation_bytes(shape, batch, workload.dtype, recompute=recompute),
+        # the adapter, and a checkpoint of it with two Adam moments; merged: the whole model again
+        disk=16.0 * added + (weights if config.merge else 0.0),
+    )
+
+
+def _added_parameters(shape: Shape, config: LoraTrainingConfig) -> float:
+    """Return how many parameters LoRA adds: ``r x (inputs + outputs)`` for each linear layer."""
+    query = shape.heads * shape.head_size
+    value = shape.key_value_heads * shape.head_size
+    wide = shape.hidden + shape.intermediate
+    sums = {
+        "q_proj": shape.hidden + query,
+        "k_proj": shape.hidden + value,
+        "v_proj": shape.hidden + value,
+        "o_proj": query + shape.hidden,
+        "gate_proj": wide,
+        "up_proj": wide,
+        "down_proj": wide,
+    }
+    layered = shape.layers * sum(sums.get(name, 0) for name in config.target_modules)
+    head = shape.hidden + shape.vocabulary if "lm_head" in config.target_modules else 0
+    return float(config.r * (layered + head))

@@ -1,0 +1,1 @@
+"""Evaluation with EleutherAI's lm-evaluation-harness."""

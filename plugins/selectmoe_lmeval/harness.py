@@ -1,0 +1,233 @@
+"""The harness as a quiet guest: its bars, its log lines, its random state."""
+
+import contextlib
+import io
+import logging
+import platform
+import random
+import re
+import subprocess
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import datasets
+import lm_eval.api.model
+import lm_eval.api.task
+import lm_eval.evaluator
+import lm_eval.models.huggingface
+import numpy as np
+import torch
+import tqdm  # type: ignore[import-untyped]
+from lm_eval.models.huggingface import HFLM
+from torch.utils import collect_env
+
+from selectmoe_core.errors import StageError
+from selectmoe_core.models import TargetModel
+from selectmoe_core.progress import Advance
+from selectmoe_core.protocols import Job
+from selectmoe_lmeval.config import LmEvalConfig
+
+CPU_BATCH = 16
+LOG = "lm_eval.log"
+TRUNCATED = re.compile(r"exceeds model's maximum length|Truncating")
+
+
+def load_model(model: TargetModel, config: LmEvalConfig, job: Job) -> HFLM:
+    """Load a target into the harness' model class.
+
+    Raises:
+        ModelError: it cannot be loaded.
+        StageError: a chat template is wanted, but the tokenizer has none.
+    """
+    tokenizer = job.models.tokenizer(model.base)
+    if config.apply_chat_template and not tokenizer.chat_template:
+        raise StageError(
+            f"apply_chat_template is set, but the tokenizer of {model.base} has no chat template",
+            hint="leave it out, or give the tokenizer one (tokenizer_config.json)",
+        )
+    batch = config.batch_size
+    if batch == "auto" and job.device == "cpu":
+        batch = CPU_BATCH
+    loaded = HFLM(
+        pretrained=job.models.load_target(model, dtype=job.dtype, device=job.device),
+        tokenizer=tokenizer,
+        batch_size=batch,
+        max_batch_size=config.max_batch_size,
+    )
+    if job.world.size > 1:
+        _spread(loaded, job)
+    return loaded
+
+
+def _spread(model: HFLM, job: Job) -> None:
+    """Give each process its share of the requests, which HFLM does only for a model it loads."""
+    from accelerate import Accelerator
+
+    model.accelerator = Accelerator(cpu=job.device == "cpu")
+    model._rank = job.world.rank  # noqa: SLF001
+    model._world_size = job.world.size  # noqa: SLF001
+
+
+def summed(count: int, job: Job) -> int:
+    """Return the sum of a count over all processes."""
+    if job.world.size == 1:
+        return count
+    from accelerate.utils import gather_object
+
+    return sum(gather_object([count]))
+
+
+class LogCount(logging.Handler):
+    """Counts what the harness says about questions that do not fit into the model."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.truncated = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Count a record."""
+        self.truncated += bool(TRUNCATED.search(record.getMessage()))
+
+
+@contextmanager
+def quiet(job: Job, log: Path | None) -> Iterator[LogCount]:
+    """Show the harness' progress as the job's; write its log lines to a file; restore the rest.
+
+    ``simple_evaluate`` seeds the global generators of python, numpy and torch: they come back as
+    they were.
+    """
+    count = LogCount()
+    with ExitStack() as stack:
+        stack.enter_context(_kept_random_state())
+        stack.enter_context(_logging_to(log, count))
+        stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        stack.enter_context(_no_data_bars())
+        bars = _bars(job)
+        stack.enter_context(_replaced(lm_eval.models.huggingface, "tqdm", bars))
+        for module in (lm_eval.api.task, lm_eval.api.model, tqdm):
+            stack.enter_context(_replaced(module, "tqdm", _NoBar))
+        stack.enter_context(_replaced(lm_eval.evaluator, "get_git_commit_hash", _revision))
+        stack.enter_context(_replaced(collect_env, "get_pretty_env_info", _environment))
+        yield count
+
+
+class _NoBar:
+    """Stands in for tqdm and shows nothing."""
+
+    def __init__(self, iterable: Iterable[Any] = (), **_: Any) -> None:  # noqa: ANN401
+        self.iterable = iterable
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.iterable)
+
+    def update(self, amount: float = 1) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def _bars(job: Job) -> type[_NoBar]:
+    class Bar(_NoBar):
+        """Stands in for tqdm and moves the job's bar."""
+
+        def __init__(
+            self,
+            iterable: Iterable[Any] = (),
+            *,
+            total: float | None = None,
+            **options: Any,  # noqa: ANN401
+        ) -> None:
+            super().__init__(iterable)
+            self.bar: Any = None
+            self.advance: Advance = lambda _: None
+            if total and not options.get("disable"):
+                self.bar = job.progress.task("evaluate", total, "requests")
+                self.advance = self.bar.__enter__()
+
+        def update(self, amount: float = 1) -> None:
+            self.advance(amount)
+
+        def close(self) -> None:
+            if self.bar is not None:
+                self.bar.__exit__(None, None, None)
+                self.bar = None
+
+    return Bar
+
+
+@contextmanager
+def _replaced(module: ModuleType, name: str, value: object) -> Iterator[None]:
+    before = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)
+
+
+@contextmanager
+def _logging_to(path: Path | None, count: LogCount) -> Iterator[None]:
+    logger = logging.getLogger("lm_eval")
+    before = (logger.level, logger.propagate, logger.handlers[:])
+    handlers: list[logging.Handler] = [count]
+    if path is not None:
+        file = logging.FileHandler(path, mode="w", encoding="utf-8")
+        file.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+        handlers.append(file)
+    logger.handlers, logger.propagate = handlers, False
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.level, logger.propagate, logger.handlers = before
+        for handler in handlers:
+            handler.close()
+
+
+@contextmanager
+def _no_data_bars() -> Iterator[None]:
+    shown = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
+
+
+@contextmanager
+def _kept_random_state() -> Iterator[None]:
+    python, legacy, on_cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(legacy)
+        torch.set_rng_state(on_cpu)
+        if on_gpus:
+            torch.cuda.set_rng_state_all(on_gpus)
+
+
+def _environment() -> str:
+    """Return what matters of the machine; torch's own report runs pip and more for many seconds."""
+    lines = [f"PyTorch version: {torch.__version__}", f"Python: {platform.python_version()}"]
+    lines.append(f"OS: {platform.platform()}")
+    if torch.cuda.is_available():
+        lines.append(f"GPU: {torch.cuda.get_device_name()}")
+    return "\n".join(lines)
+
+
+def _revision() -> str | None:
+    """Return what ``git describe`` says; the harness lets its complaint through to stderr."""
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always"], capture_output=True, check=True, text=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()

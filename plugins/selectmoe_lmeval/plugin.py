@@ -1,0 +1,33 @@
+"""What this plugin offers: the evaluator."""
+
+from typing import Any
+
+from selectmoe_core import About, Component, Evaluator, Need, hookimpl
+from selectmoe_lmeval.config import LmEvalConfig
+
+
+@hookimpl
+def selectmoe_evaluators() -> list[Component[Any, Evaluator]]:
+    """Offer ``lm-eval``."""
+    about = About(
+        meaning="accuracy, or the task's own metric, with its standard error",
+        range="accuracy 0 to 1, higher is better; chance is one over the number of choices",
+        cost="a forward pass for each choice of each question",
+        paper="lm-evaluation-harness: Gao et al. 2024, doi:10.5281/zenodo.12608602",
+    )
+    return [
+        Component(
+            "lm-eval",
+            LmEvalConfig,
+            _evaluator,
+            about=about,
+            needs=lambda _: frozenset({Need.MODEL}),
+            torch=True,
+        )
+    ]
+
+
+def _evaluator(config: LmEvalConfig) -> Evaluator:
+    from selectmoe_lmeval.evaluator import LmEval
+
+    return LmEval(config)

@@ -1,0 +1,226 @@
+"""Finding the tasks that a recipe names, and loading them with their data."""
+
+import contextlib
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import lm_eval.tasks
+import yaml  # type: ignore[import-untyped]
+from datasets.exceptions import DatasetsError
+from lm_eval.api.group import Group
+from lm_eval.api.task import Task
+from lm_eval.tasks import TaskManager
+from lm_eval.tasks._index import Entry, Kind, TaskIndex
+from lm_eval.tasks._yaml_loader import load_yaml
+
+from selectmoe_core.config import suggest
+from selectmoe_core.errors import RecipeError, StageError
+from selectmoe_core.protocols import Job
+from selectmoe_lmeval.config import LmEvalConfig
+
+BUNDLED = "bundled:"
+HARNESS = Path(lm_eval.tasks.__file__).parent
+NAME = re.compile(rb"^(task|group):[ \t]*[\"']?([^\s\"'#\[{]+)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A task, group or tag, and where it is defined.
+
+    Attributes:
+        name: as the harness knows it.
+        folders: the folders whose YAML files define it and all it refers to.
+        home: the folder that its relative data files count from; ``None`` in the harness.
+    """
+
+    name: str
+    folders: tuple[Path, ...]
+    home: Path | None
+
+
+def find_tasks(config: LmEvalConfig, job: Job) -> list[Wanted]:
+    """Return what the options name, without loading data.
+
+    The harness has 14,000 YAML files, which it takes seconds to parse; where the folder of a task
+    holds all that the task refers to, that folder will do.
+
+    Raises:
+        RecipeError: an unknown task, with the name that is closest; a folder or file that cannot be
+            used.
+    """
+    own = tuple(Path(folder) for folder in config.include_path)
+    index = local_index(own)
+    found: list[Wanted] = []
+    for name in config.tasks:
+        if name.startswith(BUNDLED):
+            found.extend(_bundled(name.removeprefix(BUNDLED), job))
+        elif name in index:
+            found.append(_local(name, index, own))
+        else:
+            found.append(_of_harness(name, index))
+    return list({wanted.name: wanted for wanted in found}.values())
+
+
+def load_tasks(wanted: Sequence[Wanted]) -> list[Task | Group]:
+    """Load tasks with their data.
+
+    Raises:
+        StageError: the data of a task cannot be had.
+    """
+    managers: dict[tuple[Path, ...], TaskManager] = {}
+    loaded: list[Task | Group] = []
+    for one in wanted:
+        if one.folders not in managers:
+            folders = [str(folder) for folder in one.folders]
+            managers[one.folders] = TaskManager(include_path=folders, include_defaults=False)
+        loaded.extend(_load(one, managers[one.folders]))
+    return loaded
+
+
+def local_index(folders: Sequence[Path]) -> dict[str, Entry]:
+    """Return the tasks, groups and tags of local folders; raise where a file cannot be read."""
+    for folder in folders:
+        if not folder.is_dir():
+            raise RecipeError(
+                f"[evaluate] lm-eval: there is no folder {folder}",
+                hint="include_path names folders with the YAML files of tasks",
+            )
+        for path in sorted(folder.rglob("*.yaml")):
+            try:
+                load_yaml(path, resolve_func=False)
+            except (yaml.YAMLError, ValueError, OSError) as error:
+                first = " ".join(str(error).split())
+                raise RecipeError(f"{path}: not the YAML of a task: {first}") from None
+    return TaskIndex.build(list(folders))
+
+
+def _load(wanted: Wanted, manager: TaskManager) -> Iterator[Task | Group]:
+    home = contextlib.chdir(wanted.home) if wanted.home else contextlib.nullcontext()
+    try:
+        with home:
+            loaded = manager.load([wanted.name])
+    except (OSError, DatasetsError, ValueError, RuntimeError) as error:
+        first = str(error).strip().partition("\n")[0]
+        raise StageError(
+            f"the task '{wanted.name}' cannot be loaded: {first}",
+            hint="is its data on this machine, or the hub in reach (HF_HUB_OFFLINE, HF_ENDPOINT)? "
+            "the harness' tasks fetch their data from the hub once",
+        ) from error
+    if wanted.name in loaded["groups"]:
+        yield loaded["groups"][wanted.name]
+    else:
+        yield from loaded["tasks"].values()
+
+
+def _bundled(name: str, job: Job) -> Iterator[Wanted]:
+    """Yield the tasks of ``bundled:NAME``, or the one of ``bundled:NAME/TASK``."""
+    shipped, _, chosen = name.partition("/")
+    if shipped not in job.bundled_tasks:
+        raise RecipeError(
+            f"[evaluate] lm-eval: no plugin ships tasks named '{shipped}'",
+            hint=suggest(shipped, job.bundled_tasks, otherwise="bundled tasks"),
+        )
+    folders = (job.bundled_tasks[shipped],)
+    index = local_index(folders)
+    tasks = sorted(key for key, entry in index.items() if _is_task(entry))
+    if chosen and chosen not in index:
+        raise RecipeError(
+            f"[evaluate] lm-eval: {BUNDLED}{shipped} has no task '{chosen}'",
+            hint=suggest(chosen, index, otherwise="its tasks"),
+        )
+    for task in [chosen] if chosen else tasks:
+        yield _local(task, index, folders)
+
+
+def _local(name: str, index: Mapping[str, Entry], folders: tuple[Path, ...]) -> Wanted:
+    entry = index[name]
+    home = entry.yaml_path.parent if entry.yaml_path else folders[0]
+    complete = _refers_to(name, index) <= index.keys()
+    return Wanted(name, folders if complete else (HARNESS, *folders), home)
+
+
+def _of_harness(name: str, local: Mapping[str, Entry]) -> Wanted:
+    paths = _harness_names().get(name, [])
+    if len(paths) == 1:
+        folder = HARNESS / paths[0].relative_to(HARNESS).parts[0]
+        index = TaskIndex.build([folder])
+        if _refers_to(name, index) <= index.keys():
+            return Wanted(name, (folder,), None)
+    if not _mentioned(name) or name not in _harness_index():
+        raise RecipeError(
+            f"[evaluate] lm-eval: there is no task '{name}'",
+            hint=_closest(name, {*_harness_names(), *local}),
+        )
+    return Wanted(name, (HARNESS,), None)
+
+
+def _closest(name: str, known: Collection[str]) -> str:
+    hint = suggest(name, known)
+    if hint.startswith("did you mean"):
+        return hint
+    if "/" in name or name.endswith(".yaml"):
+        return "tasks are named, not given as paths: put their folder into include_path"
+    return (
+        "lm-eval ls tasks shows what the harness knows; a folder of your own goes to include_path"
+    )
+
+
+@cache
+def _harness_names() -> dict[str, list[Path]]:
+    """Return where the harness defines tasks and groups: a glance, much faster than YAML."""
+    names: dict[str, list[Path]] = {}
+    for path in sorted(HARNESS.rglob("*.yaml")):
+        for match in NAME.finditer(path.read_bytes()):
+            names.setdefault(match[2].decode("utf-8", "replace"), []).append(path)
+    return names
+
+
+def _mentioned(name: str) -> bool:
+    """Return whether any file of the harness holds the name: what none holds is no tag either."""
+    word = name.encode()
+    return any(word in path.read_bytes() for path in HARNESS.rglob("*.yaml"))
+
+
+@cache
+def _harness_index() -> dict[str, Entry]:
+    return TaskIndex.build([HARNESS])
+
+
+def _refers_to(name: str, index: Mapping[str, Entry]) -> set[str]:
+    """Return the name and all that it refers to, as far as the index knows."""
+    seen: set[str] = set()
+    todo = [name]
+    while todo:
+        current = todo.pop()
+        if current in seen:
+            continue
+        seen.add(current)
+        entry = index.get(current)
+        if entry is not None:
+            todo.extend(_children(entry))
+    return seen
+
+
+def _children(entry: Entry) -> Iterator[str]:
+    if entry.kind is Kind.TAG:
+        yield from entry.tags
+    elif entry.kind is Kind.GROUP:
+        yield from _named((entry.cfg or {}).get("task"))
+
+
+def _named(task: Any) -> Iterator[str]:  # noqa: ANN401
+    for item in task if isinstance(task, list) else [task]:
+        if isinstance(item, str):
+            yield item
+        elif isinstance(item, dict) and "group" in item and "task" in item:
+            yield from _named(item["task"])  # a group defined in place
+        elif isinstance(item, dict):
+            yield from _named(item.get("task") or item.get("group"))
+
+
+def _is_task(entry: Entry) -> bool:
+    return entry.kind in (Kind.TASK, Kind.PY_TASK)
