@@ -1,0 +1,1 @@
+"""The offline rehearsal: generated instruction data, its questions, and two nano models."""

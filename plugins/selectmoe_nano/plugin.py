@@ -1,0 +1,43 @@
+"""What this plugin offers: a generated pool, its questions, and two nano models."""
+
+from pathlib import Path
+from typing import Any
+
+from selectmoe_core import About, Component, Cost, Reader, Workload, hookimpl
+from selectmoe_nano.config import NanoConfig
+
+HERE = Path(__file__).resolve().parent
+TOKENS = 27
+"""Mean tokens of an example in the chat format, under the nano tokenizer."""
+
+
+@hookimpl
+def selectmoe_readers() -> list[Component[Any, Reader]]:
+    """Offer ``nano``."""
+    about = About(
+        meaning="instruction data whose damage is known, for rehearsals and audits",
+        cost="nothing is read; half a kilobyte of memory and 25 microseconds an example",
+    )
+    return [Component("nano", NanoConfig, _reader, about, cost=_cost, seeded=True)]
+
+
+@hookimpl
+def selectmoe_bundled_models() -> dict[str, Path]:
+    """Offer ``nano-olmoe``, which judges, and ``nano-llama``, which is tuned."""
+    return {name: HERE / "models" / name for name in ("nano-llama", "nano-olmoe")}
+
+
+@hookimpl
+def selectmoe_bundled_tasks() -> dict[str, Path]:
+    """Offer ``nano``: multiple choice, from questions that no pool holds."""
+    return {"nano": HERE / "tasks"}
+
+
+def _reader(config: NanoConfig) -> Reader:
+    from selectmoe_nano.reader import NanoReader
+
+    return NanoReader(config)
+
+
+def _cost(config: NanoConfig, _: Workload) -> Cost:
+    return Cost(examples=config.examples, tokens=TOKENS * config.examples)
