@@ -67,7 +67,7 @@ class Artifact:
     def load(cls, folder: Path) -> "Artifact | None":
         """Read a finished artifact, or ``None`` where the node did not finish."""
         try:
-            text = (folder / MANIFEST).read_text(encoding="utf-8")
+            text = (folder / MANIFEST).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
         try:
@@ -132,6 +132,15 @@ def _read(path: Path) -> str:
         return "unknown process"
 
 
+def _remembered(memory: Path) -> dict[str, str]:
+    """Read what was learned; a damaged memory is forgotten, for it only saves time."""
+    try:
+        known = json.loads(memory.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
 class FileHashes:
     """SHA-256 of files, remembered by path, size and modification time."""
 
@@ -141,10 +150,7 @@ class FileHashes:
         self._limit = limit
         self._known: dict[str, str] = {}
         if memory and memory.is_file():
-            try:
-                self._known = json.loads(memory.read_text(encoding="utf-8"))
-            except ValueError:
-                self._known = {}
+            self._known = _remembered(memory)
         self._changed = False
 
     def of(self, path: Path) -> str | None:
@@ -165,11 +171,13 @@ class FileHashes:
             return self.of(path)
         found = []
         for file in sorted(path.rglob("*")):
-            if file.is_file() and not file.name.startswith("."):
+            inside = file.relative_to(path)
+            hidden = any(part.startswith(".") for part in inside.parts)
+            if not hidden and file.is_file():
                 digest = self.of(file)
                 if digest is None:
                     return None
-                found.append([file.relative_to(path).as_posix(), digest])
+                found.append([inside.as_posix(), digest])
         return hashlib.sha256(json.dumps(found).encode()).hexdigest()
 
     def save(self) -> None:

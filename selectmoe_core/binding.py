@@ -1,5 +1,6 @@
 """Recipe tables to components: what does not fit is collected, to be told all at once."""
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,22 @@ class Binder:
             here = (folder / Path(location).expanduser()).resolve()
             location = str(here) if here.exists() else absolute(location, folder)
         return ModelRef(location, own.revision, own.trust_remote_code)
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the recipe as it runs from any folder: every path in it made absolute."""
+        out = copy.deepcopy(dict(self.recipe.resolved))
+        if "template" in out.get("chat", {}):
+            out["chat"]["template"] = self.recipe.chat.template
+        for table in (*self.recipe.tables.values(), *self.recipe.scores.values()):
+            place = out[table.stage][table.name] if table.name else out[table.stage]
+            if model := self.model(table):
+                place["model"] = model.location
+            try:
+                entry = self.registry.get(KINDS[table.stage], table.own.use, where=table.where)
+            except RecipeError:  # a table behind --until
+                continue
+            place.update(_resolve_paths(table, entry.component.config))
+        return out
 
     def random_scorer(self) -> StageTable:
         """Return the table of the baseline's scorer."""

@@ -169,10 +169,10 @@ def token_parts(offsets: np.ndarray, added: np.ndarray, rendered: Rendered) -> n
             ``[tokens]``: they belong to the format.
         rendered: the text and its spans.
 
-    A token that reaches over a border belongs to where its last character lies. A token of no
-    character is either a space whose offsets the tokenizer trimmed away (the characters before it
-    are then nobody else's, and it belongs to them) or a word mark that stands before a character
-    (and belongs with it).
+    A token that reaches over a border belongs to where its last character lies, as far as the
+    offsets show it. A token of no character is either a space whose offsets the tokenizer trimmed
+    away (the characters before it are then nobody else's, and it belongs to them) or a word mark
+    that stands before a character (and belongs with it).
     """
     characters = np.zeros(len(rendered.text) + 1, dtype=np.uint8)
     for span in rendered.spans:

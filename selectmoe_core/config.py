@@ -86,10 +86,20 @@ def suggest(word: str, known: Iterable[str], *, otherwise: str = "known") -> str
     return f"{otherwise}: {', '.join(names) or 'none'}"
 
 
+def _known_at(
+    place: tuple[int | str, ...], fields: Mapping[str, FieldInfo]
+) -> Mapping[str, FieldInfo]:
+    """Return the options of the table within a table that a mistake stands in."""
+    for part in place[:-1]:
+        kind = fields[str(part)].annotation if str(part) in fields else None
+        fields = kind.model_fields if isinstance(kind, type) and issubclass(kind, Config) else {}
+    return fields
+
+
 def _problem(found: dict[str, Any], fields: Mapping[str, FieldInfo], where: str) -> Problem:
     key = ".".join(str(part) for part in found["loc"])
     if found["type"] == "extra_forbidden":
-        hint = suggest(key, fields, otherwise="its options")
+        hint = suggest(str(found["loc"][-1]), _known_at(found["loc"], fields), otherwise="options")
         return Problem(where, f"unknown option '{key}'", hint)
     if found["type"] == "missing":
         field = fields.get(key)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Mapping
 from functools import cache
@@ -11,7 +12,7 @@ from typing import Any, Protocol
 
 from selectmoe_core.artifacts import FileHashes
 from selectmoe_core.config import Config, marked
-from selectmoe_core.models import ModelRef
+from selectmoe_core.models import BUNDLED, ModelRef
 from selectmoe_core.protocols import Need
 from selectmoe_core.recipe import Recipe, StageOptions
 from selectmoe_core.registry import Entry, Registry
@@ -24,12 +25,15 @@ CORE_MODULES = (
     "encoding.py",
     "scores.py",
     "models.py",
+    "weights.py",
     "training.py",
     "stages",
 )
 """The parts of the core that can change an artifact; a new command line or report changes none."""
 
-CHECKS_ONLY = frozenset({"use", "model", "revision", "seed", "max_skipped", "shard_examples"})
+CHECKS_ONLY = frozenset(
+    {"use", "model", "revision", "seed", "score", "max_skipped", "shard_examples"}
+)
 """Stage options that are covered elsewhere or only say when to stop."""
 
 LIBRARIES = {"evaluate": ("lm-eval",)}
@@ -73,13 +77,19 @@ class Planned(Protocol):
 class Digester:
     """Names nodes."""
 
-    def __init__(self, recipe: Recipe, registry: Registry, hashes: FileHashes) -> None:
+    def __init__(
+        self, recipe: Recipe, registry: Registry, hashes: FileHashes, *, fetch: bool
+    ) -> None:
+        """Name nodes; ``fetch`` hub models where only that tells what they hold."""
+        self.fetch = fetch
         self.recipe = recipe
         self.registry = registry
         self.hashes = hashes
 
     def of(self, node: Planned, inputs: Mapping[str, str | None]) -> str | None:
         """Return a node's digest, or ``None`` where a file was too large to hash in passing."""
+        if self.fetch and node.model:
+            self.registry.models.settle(node.model)
         model = self.registry.models.digest(node.model, self.hashes) if node.model else ""
         files = self._files(node)
         if model is None or files is None or None in inputs.values():
@@ -110,19 +120,27 @@ class Digester:
         return ChatFormat.load(self.recipe.chat).digest
 
     def _files(self, node: Planned) -> list[str] | None:
-        found: list[str] = []
+        """Return the contents of files, and their names where those may name sources."""
         component = node.entry.component
-        paths = list(component.files(node.config)) if component.files is not None else []
-        for name in sorted(marked(component.config, "content_path")):
-            if component.files is None:
-                value = getattr(node.config, name)
-                paths.extend(_paths(value))
-        for path in paths:
+        if component.files is not None:
+            named = _names(list(component.files(node.config)))
+        else:
+            options = sorted(marked(component.config, "content_path"))
+            named = [(path, "") for name in options for path in _paths(getattr(node.config, name))]
+        named += [(self.registry.bundled_tasks[name], name) for name in self._bundled(node.config)]
+        found: list[str] = []
+        for path, name in named:
             digest = self.hashes.of_tree(path) if path.exists() else f"missing {path}"
             if digest is None:
                 return None
-            found.append(digest)
+            found.append(f"{name} {digest}".strip())
         return found
+
+    def _bundled(self, config: Config) -> list[str]:
+        """Return the bundled tasks that options name: ``bundled:NAME`` or ``bundled:NAME/TASK``."""
+        texts = [text for value in config.model_dump().values() for text in _texts(value)]
+        names = {t.removeprefix(BUNDLED).partition("/")[0] for t in texts if t.startswith(BUNDLED)}
+        return sorted(names & set(self.registry.bundled_tasks))
 
     def _plugin_code(self, entry: Entry) -> str:
         module = self.registry.manager.get_plugin(entry.plugin)
@@ -130,9 +148,22 @@ class Digester:
         return _package_code(str(name).partition(".")[0])
 
 
+def _texts(value: Any) -> list[str]:  # noqa: ANN401
+    items = value if isinstance(value, (list, tuple)) else [value]
+    return [item for item in items if isinstance(item, str)]
+
+
 def _options(config: Config) -> dict[str, Any]:
     left_out = marked(type(config), "execution_only") | marked(type(config), "content_path")
     return config.model_dump(mode="json", exclude=set(left_out))
+
+
+def _names(paths: list[Path]) -> list[tuple[Path, str]]:
+    """Name files relative to the folder they share, so that a pool can move as a whole."""
+    if not paths:
+        return []
+    root = os.path.commonpath([path.absolute().parent for path in paths])
+    return [(path, path.absolute().relative_to(root).as_posix()) for path in paths]
 
 
 def _paths(value: Any) -> list[Path]:  # noqa: ANN401

@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,8 @@ from selectmoe_core.progress import Advance
 
 IDS, PARTS, ROWS, NAMES = "ids.bin", "parts.bin", "rows.bin", "sources.json"
 BATCH = 512
+BATCH_CHARACTERS = 1 << 22
+"""Where examples are long, fewer are tokenised at once: this bounds the memory."""
 
 ROW = np.dtype([("stop", "<i8"), ("counted", "<i4"), ("source", "<i4"), ("cut", "?")])
 """One example: where its tokens end, how many count, which source it is of, whether it was cut."""
@@ -52,6 +53,15 @@ class Encoded:
     def open(cls, folder: Path, chat: ChatFormat) -> "Encoded":
         """Open what ``encode`` wrote."""
         return cls(folder, chat)
+
+    def holds(self, examples: int, tokens: int) -> bool:
+        """Return whether the files are there, and as long as so many of them need."""
+        wanted = {ROWS: examples * ROW.itemsize, IDS: tokens * 4, PARTS: tokens, NAMES: None}
+        found = {name: self.folder / name for name in wanted}
+        return all(
+            path.is_file() and wanted[name] in (None, path.stat().st_size)
+            for name, path in found.items()
+        )
 
     def take(self, rows: Sequence[int] | np.ndarray) -> "Encoded":
         """Return a view on the given rows, in the given order; no token is copied.
@@ -161,10 +171,22 @@ def encode(
 
 def _encoded(
     examples: Iterable[Example], chat: ChatFormat, tokenizer: Tokenizer
-) -> Iterator[tuple[tuple[Example, ...], list[EncodedExample]]]:
-    remaining = iter(examples)
-    while batch := tuple(islice(remaining, BATCH)):
+) -> Iterator[tuple[list[Example], list[EncodedExample]]]:
+    for batch in _batches(examples):
         yield batch, chat.encode(batch, tokenizer)
+
+
+def _batches(examples: Iterable[Example]) -> Iterator[list[Example]]:
+    batch: list[Example] = []
+    characters = 0
+    for example in examples:
+        batch.append(example)
+        characters += sum(len(message.content) for message in example.messages)
+        if len(batch) >= BATCH or characters >= BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
 
 
 def _rows_of(

@@ -1,5 +1,6 @@
 """Errors a user can act on: the command line prints them without a traceback."""
 
+import errno
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -60,6 +61,36 @@ class PluginError(SelectMoEError):
 
 class StageError(SelectMoEError):
     """A stage could not finish; what was done before it is kept."""
+
+
+DISK = frozenset(
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EFBIG,
+        errno.EROFS,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EIO,
+        errno.ENOTDIR,
+        errno.ENAMETOOLONG,
+    }
+)
+"""What a disk or its permissions refuse: nothing that selectmoe could have done otherwise."""
+
+
+def of_disk(error: BaseException, doing: str) -> StageError | None:
+    """Return what to tell of an error that a full disk or missing permissions caused, if it is one.
+
+    Libraries written in other languages give the operating system's text alone.
+    """
+    hint = "free space or mend the path, then run again: finished work is kept"
+    if isinstance(error, OSError) and error.errno in DISK:
+        named = f": {error.filename}" if error.filename else ""
+        return StageError(f"{doing}: {error.strerror or error}{named}", hint=hint)
+    if "No space left on device" in str(error) or "File too large" in str(error):
+        return StageError(f"{doing}: the disk is full", hint=hint)
+    return None
 
 
 class DataError(StageError):

@@ -83,7 +83,11 @@ def _cost(plan: Plan, registry: Registry, node: Node, amount: Amount, device: De
         dtype="float32" if device.name == "cpu" else "bfloat16",
     )
     known = amount.tokens is not None or node.stage in ("pool", "convert", "evaluate")
-    return component.cost(node.config, workload) if known else Cost()
+    try:
+        return component.cost(node.config, workload) if known else Cost()
+    except (KeyError, TypeError, ValueError):
+        # The formulas do not know the configuration of this model.
+        return Cost()
 
 
 def _model_config(plan: Plan, registry: Registry, node: Node) -> Mapping[str, Any] | None:

@@ -8,14 +8,23 @@ adapter, or a partial checkpoint: some trained tensors and a pointer to their ba
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from selectmoe_core import hub
 from selectmoe_core.artifacts import FileHashes, write_json
 from selectmoe_core.config import suggest
 from selectmoe_core.errors import ModelError
+from selectmoe_core.weights import (
+    WHOLE,
+    adapt,
+    lay_over,
+    load_folder,
+    load_gguf,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +32,7 @@ if TYPE_CHECKING:
 BUNDLED = "bundled:"
 PARTIAL = "partial.json"
 PARTIAL_WEIGHTS = "partial.safetensors"
+COMMIT = re.compile("[0-9a-f]{40}")
 ADAPTER = "adapter_config.json"
 SELECTOR = "selector.json"
 """Beside a selector model: experts, trash cans, top-k, which converter made it."""
@@ -77,11 +87,14 @@ class Models:
             raise ModelError(
                 f"there is no model at {ref.location}", hint="check the path, or name a hub id"
             )
-        return hub_snapshot(ref)
+        return hub.snapshot(ref.location, ref.revision)
 
     def find(self, ref: ModelRef) -> Path:
         """Return the folder or file of a model; a hub model is fetched if it is not there."""
-        return self.local(ref) or _download(ref)
+        path = self.local(ref)
+        if path is None or (hub.is_snapshot(path) and not hub.is_whole(path)):
+            return hub.download(ref.location, ref.revision)
+        return path
 
     def config(self, ref: ModelRef) -> dict[str, Any] | None:
         """Return ``config.json`` (an adapter's or partial checkpoint's: its base's), if at hand."""
@@ -93,10 +106,7 @@ class Models:
         file = path / "config.json"
         if not file.is_file():
             return None
-        try:
-            return dict(json.loads(file.read_text(encoding="utf-8")))
-        except ValueError as error:
-            raise ModelError(f"{file} is not valid JSON: {error}") from None
+        return _read_object(file)
 
     def digest(self, ref: ModelRef, hashes: FileHashes) -> str | None:
         """Return what identifies a model's content; ``None`` where hashing it would take long.
@@ -107,7 +117,7 @@ class Models:
         path = self.local(ref)
         if path is None:
             return f"hub:{ref.location}@{ref.revision or 'main'}"
-        if path.parent.name == "snapshots":
+        if hub.is_snapshot(path):
             return f"hub:{ref.location}@{path.name}"
         own = hashes.of_tree(path)
         base = self._base_of(path) if path.is_dir() else None
@@ -115,6 +125,11 @@ class Models:
             return own
         of_base = self.digest(base, hashes)
         return of_base and hashlib.sha256(f"{own} {of_base}".encode()).hexdigest()
+
+    def settle(self, ref: ModelRef) -> None:
+        """Fetch a hub model whose name does not say which commit it is, so that ``digest`` can."""
+        if not COMMIT.fullmatch(ref.revision or ""):
+            self.find(ref)
 
     def tokenizer(self, ref: ModelRef) -> Any:  # noqa: ANN401
         """Return the model's tokenizer."""
@@ -133,7 +148,9 @@ class Models:
         try:
             return AutoTokenizer.from_pretrained(path, trust_remote_code=ref.trust_remote_code)
         except (OSError, ValueError) as error:
-            raise ModelError(f"the tokenizer of {ref} cannot be loaded: {error}") from None
+            raise ModelError(
+                f"the tokenizer of {ref} cannot be loaded: {error}", hint=WHOLE
+            ) from None
 
     def load(
         self,
@@ -159,19 +176,20 @@ class Models:
         self._register()
         path = self.find(ref)
         if (gguf := _gguf_file(path)) is not None:
-            model = _load_gguf(gguf, dtype, options)
+            model = load_gguf(gguf, dtype, options)
         elif (path / PARTIAL).is_file():
             base = self._base_of(path)
             assert base is not None
             self._check_base(base, path)
             model = self.load(base, dtype=dtype, device="cpu", **options)
-            _lay_over(model, path)
+            lay_over(model, path / PARTIAL_WEIGHTS)
         elif (path / ADAPTER).is_file():
             base = self._base_of(path)
             assert base is not None
             return self.adapt(self.load(base, dtype=dtype, device=device, **options), path)
         else:
-            model = _load_folder(path, ref, dtype, options)
+            remote = ref.trust_remote_code
+            model = load_folder(path, str(ref), dtype, options, trust_remote_code=remote)
         return model.to(device).eval()
 
     def load_target(self, target: TargetModel, *, dtype: str, device: str, **options: Any) -> Any:  # noqa: ANN401
@@ -181,9 +199,7 @@ class Models:
 
     def adapt(self, model: Any, adapter: Path) -> Any:  # noqa: ANN401
         """Return the model with a PEFT adapter applied."""
-        from peft import PeftModel
-
-        return PeftModel.from_pretrained(model, str(adapter)).eval()
+        return adapt(model, adapter)
 
     def _bundled(self, name: str) -> Path:
         if name not in self.bundled:
@@ -199,18 +215,27 @@ class Models:
 
     def _base_of(self, path: Path) -> ModelRef | None:
         if (path / PARTIAL).is_file():
-            base = json.loads((path / PARTIAL).read_text(encoding="utf-8"))["base"]
-            location = str(base["location"])
+            base = _read_object(path / PARTIAL).get("base")
+            base = base if isinstance(base, dict) else {}
+            location = base.get("location")
+            if not isinstance(location, str):
+                raise ModelError(f"{path / PARTIAL} names no base", hint="run the warm-up again")
             if location.startswith("."):
                 location = str((path / location).resolve())
             return ModelRef(location, base.get("revision"))
         if (path / ADAPTER).is_file():
-            adapter = json.loads((path / ADAPTER).read_text(encoding="utf-8"))
-            return ModelRef(str(adapter["base_model_name_or_path"]), adapter.get("revision"))
+            adapter = _read_object(path / ADAPTER)
+            location = adapter.get("base_model_name_or_path")
+            if not isinstance(location, str) or not location:
+                raise ModelError(
+                    f"{path / ADAPTER} names no base model",
+                    hint="write the base's folder or hub id there as base_model_name_or_path",
+                )
+            return ModelRef(location, adapter.get("revision"))
         return None
 
     def _check_base(self, base: ModelRef, path: Path) -> None:
-        recorded = json.loads((path / PARTIAL).read_text(encoding="utf-8"))["base"].get("config")
+        recorded = _read_object(path / PARTIAL)["base"].get("config")
         if recorded is not None and recorded != _config_digest(self.find(base)):
             raise ModelError(
                 f"{path} was trained on another base than the one now at {base}",
@@ -244,16 +269,17 @@ def save_partial(
     write_json(out / PARTIAL, {"base": base_entry, "weights": PARTIAL_WEIGHTS})
 
 
-def hub_snapshot(ref: ModelRef) -> Path | None:
-    """Return the folder of a hub model in the local cache, or ``None``; no network, no imports."""
-    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface"))
-    cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub")).expanduser()
-    folder = cache / f"models--{ref.location.replace('/', '--')}"
-    revision = ref.revision or "main"
-    pointer = folder / "refs" / revision
-    commit = pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else revision
-    snapshot = folder / "snapshots" / commit
-    return snapshot if (snapshot / "config.json").exists() else None
+def _read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that describes a model."""
+    try:
+        value = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ModelError(
+            f"{path} is not valid JSON: {error}", hint="copy the file again from where it came from"
+        ) from None
+    if not isinstance(value, dict):
+        raise ModelError(f"{path} holds no JSON object but {type(value).__name__}")
+    return value
 
 
 def _looks_like_path(location: str) -> bool:
@@ -269,22 +295,6 @@ def _config_digest(path: Path) -> str | None:
     return hashlib.sha256(content).hexdigest()
 
 
-def _download(ref: ModelRef) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    patterns = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.gguf"]
-    try:
-        return Path(snapshot_download(ref.location, revision=ref.revision, allow_patterns=patterns))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        first = str(error).strip().partition("\n")[0]
-        raise ModelError(
-            f"the model {ref} is neither a folder nor to be had from the hub: {first}",
-            hint="check the name, HF_ENDPOINT, HF_HUB_OFFLINE and whether you must log in "
-            "(hf auth login)",
-        ) from None
-
-
 def _gguf_file(path: Path) -> Path | None:
     if path.is_file():
         if path.suffix == ".gguf":
@@ -294,86 +304,3 @@ def _gguf_file(path: Path) -> Path | None:
         return None
     found = sorted(path.glob("*.gguf"))
     return found[0] if len(found) == 1 else None
-
-
-def _load_gguf(path: Path, dtype: str, options: Mapping[str, Any]) -> Any:  # noqa: ANN401
-    """Load and dequantise: left quantised it can be neither saved nor trained."""
-    import torch
-    from transformers import AutoModelForCausalLM, GgufConfig
-
-    model, info = AutoModelForCausalLM.from_pretrained(
-        path.parent,
-        gguf_file=path.name,
-        quantization_config=GgufConfig(gguf_file=path.name, dequantize=True),
-        dtype=getattr(torch, dtype),
-        output_loading_info=True,
-        **options,
-    )
-    _check_loaded(info, str(path))
-    return model
-
-
-def _load_folder(path: Path, ref: ModelRef, dtype: str, options: Mapping[str, Any]) -> Any:  # noqa: ANN401
-    import torch
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
-
-    _check_weights_format(path)
-    try:
-        model, info = AutoModelForCausalLM.from_pretrained(
-            path,
-            dtype=getattr(torch, dtype),
-            output_loading_info=True,
-            trust_remote_code=ref.trust_remote_code,
-            use_safetensors=True,
-            **options,
-        )
-    except (OSError, ValueError, SafetensorError, RuntimeError, KeyError) as error:
-        if isinstance(error, RuntimeError) and "out of memory" in str(error).lower():
-            raise
-        first = str(error).strip().partition("\n")[0]
-        raise ModelError(
-            f"the model {ref} cannot be loaded: {first}",
-            hint="is the checkpoint whole? compare the files with the place it came from",
-        ) from error
-    _check_loaded(info, str(ref))
-    return model
-
-
-def _check_weights_format(path: Path) -> None:
-    if not (path / "config.json").is_file():
-        raise ModelError(f"{path} is not a model: it has no config.json")
-    if not any(path.glob("*.safetensors")):
-        hint = "selectmoe reads weights from safetensors only"
-        if any(path.glob("*.bin")) or any(path.glob("*.pt")):
-            hint += "; convert pickled weights with safetensors' own tools"
-        raise ModelError(f"{path} has no *.safetensors", hint=hint)
-
-
-def _check_loaded(info: Mapping[str, Any], name: str) -> None:
-    """Raise unless every weight was loaded: transformers only prints what it left random."""
-    wrong: list[str] = []
-    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
-        found: Iterable[Any] = info.get(kind) or ()
-        names = sorted(str(key[0] if isinstance(key, tuple) else key) for key in found)
-        if names:
-            shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-            wrong.append(f"{len(names)} {kind.removesuffix('_keys')} ({shown})")
-    if wrong:
-        raise ModelError(
-            f"the model {name} did not load whole: {'; '.join(wrong)}",
-            hint="is the checkpoint complete, and of the type its config.json says?",
-        )
-
-
-def _lay_over(model: Any, path: Path) -> None:  # noqa: ANN401
-    import torch
-    from safetensors.torch import load_file
-
-    tensors = load_file(path / PARTIAL_WEIGHTS)
-    own = model.state_dict()
-    for name, tensor in tensors.items():
-        if name not in own or own[name].shape != tensor.shape:
-            raise ModelError(f"{path}: the trained tensor '{name}' does not fit its base")
-        with torch.no_grad():
-            own[name].copy_(tensor)

@@ -6,13 +6,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from selectmoe_core.config import suggest
 from selectmoe_core.errors import RecipeError
 
 Origins = dict[tuple[str, ...], Path]
 """The folder that a key's relative paths start from, by the key's full name."""
 
 RESERVED = frozenset(
-    {"model", "revision", "trust_remote_code", "seed", "subset_ratio", "on_reject", "max_skipped"}
+    {
+        "model",
+        "revision",
+        "trust_remote_code",
+        "seed",
+        "subset_ratio",
+        "on_reject",
+        "max_skipped",
+        "shard_examples",
+        "score",
+    }
 )
 """Keys of a stage that stay when a later layer changes its ``use``."""
 
@@ -31,13 +42,18 @@ def load_layers(path: Path, shipped: Path | None) -> list[tuple[dict[str, Any], 
     while wanted is not None:
         if wanted in seen:
             chain = " -> ".join(one.name for one in (*seen, wanted))
-            raise RecipeError(f"the recipe extends itself: {chain}")
+            raise RecipeError(
+                f"the recipe extends itself: {chain}", hint="remove one of these 'extends'"
+            )
         seen.append(wanted)
         table = _read(wanted)
         layers.append((table, wanted.parent))
         parent = table.pop("extends", None)
         if parent is not None and not isinstance(parent, str):
-            raise RecipeError(f"{wanted}: 'extends' is not a file name but {parent!r}")
+            raise RecipeError(
+                f"{wanted}: 'extends' is not a file name but {parent!r}",
+                hint='extends = "base.toml"',
+            )
         wanted = find_recipe(Path(parent), wanted.parent, shipped) if parent else None
     return layers[::-1]
 
@@ -51,6 +67,8 @@ def find_recipe(path: Path, folder: Path, shipped: Path | None) -> Path:
         named = shipped / path.with_suffix(".toml").name
         if named.is_file():
             return named.resolve()
+    if here.is_dir():
+        raise RecipeError(f"{path} is a folder, not a recipe", hint="name the .toml file in it")
     raise RecipeError(
         f"there is no recipe {path}", hint="selectmoe recipes list shows the ones that are shipped"
     )
@@ -123,17 +141,22 @@ def parse_value(text: str) -> Any:  # noqa: ANN401  (a TOML value can be of any 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
+        # A byte-order mark, as some editors write it, says nothing that matters here.
+        return tomllib.loads(path.read_text(encoding="utf-8").removeprefix("\ufeff"))
     except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{path}: not valid TOML: {error}") from None
+        raise RecipeError(
+            f"{path}: not valid TOML: {error}",
+            hint='text stands in quotes, a table is named once: [pool], path = "pool.jsonl"',
+        ) from None
     except UnicodeDecodeError as error:
         raise RecipeError(
             f"{path}: not UTF-8: byte {error.start} is 0x{error.object[error.start]:02x}",
             hint="save the recipe as UTF-8",
         ) from None
     except OSError as error:
-        raise RecipeError(f"{path}: cannot be read: {error.strerror}") from None
+        raise RecipeError(
+            f"{path}: cannot be read: {error.strerror}", hint="look at the file's permissions"
+        ) from None
 
 
 def _drop(merged: dict[str, Any], path: tuple[str, ...], dropped: list[str]) -> None:
@@ -156,5 +179,9 @@ def _remove(merged: dict[str, Any], name: str, override: str) -> None:
     for parent in parents:
         table = table.get(parent, {}) if isinstance(table, dict) else {}
     if not isinstance(table, dict) or last not in table:
-        raise RecipeError(f"'{override}': the recipe has no '{name}' to remove")
+        known = table if isinstance(table, dict) else merged
+        raise RecipeError(
+            f"'{override}': the recipe has no '{name}' to remove",
+            hint=suggest(last, known, otherwise="there are"),
+        )
     del table[last]

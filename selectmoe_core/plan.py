@@ -10,7 +10,7 @@ from selectmoe_core.binding import Binder
 from selectmoe_core.component import Kind
 from selectmoe_core.config import Config, suggest
 from selectmoe_core.digests import Digester
-from selectmoe_core.errors import ModelError, Problem, RecipeError
+from selectmoe_core.errors import DataError, ModelError, Problem, RecipeError
 from selectmoe_core.models import ModelRef
 from selectmoe_core.protocols import Need
 from selectmoe_core.recipe import STAGES, Recipe, SelectOptions, StageOptions, StageTable
@@ -105,6 +105,7 @@ def make_plan(
     *,
     until: str | None = None,
     hash_limit: int | None = None,
+    fetch: bool = False,
 ) -> Plan:
     """Bind every stage that something wanted needs, and name it by its digest.
 
@@ -114,6 +115,7 @@ def make_plan(
         outputs: the folder of all outputs.
         until: the last stage that is wanted.
         hash_limit: hash no unknown file above so many bytes; ``None`` hashes all.
+        fetch: fetch hub models that are not here: before, only their name can enter a digest.
 
     Raises:
         RecipeError: everything that is wrong with the recipe, at once.
@@ -123,15 +125,21 @@ def make_plan(
     binder = Binder(recipe, registry)
     builder = _Builder(recipe, binder, until)
     builder.build()
-    if problems := (*recipe.problems, *binder.problems):
+    found = (
+        *recipe.problems,
+        *binder.problems,
+        *_model_problems(builder.nodes, registry),
+        *_chat_problems(recipe),
+    )
+    if problems := tuple(dict.fromkeys(found)):
         raise RecipeError.of(problems)
-    digester = Digester(recipe, registry, hashes)
+    digester = Digester(recipe, registry, hashes, fetch=fetch)
     nodes: dict[str, Node] = {}
     for key, node in builder.nodes.items():
         inputs = {role: nodes[of].digest for role, of in node.inputs.items()}
         nodes[key] = replace(node, digest=digester.of(node, inputs))
     hashes.save()
-    return Plan(recipe, nodes, store, builder.not_needed)
+    return Plan(replace(recipe, resolved=binder.resolved()), nodes, store, builder.not_needed)
 
 
 class _Builder:
@@ -145,6 +153,10 @@ class _Builder:
         self.not_needed: dict[str, str] = {}
 
     def build(self) -> None:
+        # Every table first, so that a mistake in one does not hide those of the stages below.
+        for table in (*self.recipe.tables.values(), *self.recipe.scores.values()):
+            if self._wants(table.stage):
+                self.binder.bind(table)
         self._check_present()
         if self._wants("pool") and "pool" in self.recipe.tables:
             self._add("pool", self.recipe.tables["pool"], {}, SELECTED)
@@ -306,17 +318,26 @@ class _Builder:
                 self.not_needed[stage] = "nothing that is wanted reads it"
 
 
-def check_models(plan: Plan, registry: Registry) -> None:
-    """Raise for a model that is named by path or bundled name and is not there."""
-    problems = []
-    for node in plan.nodes.values():
-        if node.model is not None:
+def _chat_problems(recipe: Recipe) -> Iterator[Problem]:
+    """Yield what is wrong with the template file of the chat format."""
+    from selectmoe_core.chat import ChatFormat
+
+    try:
+        ChatFormat.load(recipe.chat)
+    except DataError as error:
+        yield Problem("", str(error), error.hint)
+
+
+def _model_problems(nodes: Mapping[str, Node], registry: Registry) -> Iterator[Problem]:
+    """Yield the models that are named by path or bundled name and are not there, each once."""
+    told: set[ModelRef] = set()
+    for node in nodes.values():
+        if node.model is not None and node.model not in told:
+            told.add(node.model)
             try:
                 registry.models.local(node.model)
             except ModelError as error:
-                problems.append(Problem(f"[{node.stage}]", str(error), error.hint))
-    if problems:
-        raise RecipeError.of(dict.fromkeys(problems))
+                yield Problem(f"[{node.stage}]", str(error), error.hint)
 
 
 def describe_inputs(node: Node) -> dict[str, Any]:

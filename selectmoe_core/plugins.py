@@ -1,7 +1,9 @@
 """Finding plugins: every plugin, ours included, is an entry point of the group ``selectmoe``."""
 
-from collections.abc import Collection, Iterable
+import logging
+from collections.abc import Callable, Collection, Iterable
 from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
 import pluggy
 
@@ -11,6 +13,8 @@ from selectmoe_core.errors import PluginError
 from selectmoe_core.hookspecs import PROJECT
 
 PREFIX = "selectmoe_"
+
+log = logging.getLogger("selectmoe.plugins")
 
 
 def find_plugins() -> list[EntryPoint]:
@@ -47,6 +51,22 @@ def empty_manager() -> pluggy.PluginManager:
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(hookspecs)
     return manager
+
+
+def notify(
+    manager: pluggy.PluginManager,
+    hook: str,
+    say: Callable[[str], None],
+    **arguments: Any,  # noqa: ANN401
+) -> None:
+    """Call the observers of a hook; one that fails is told of and changes nothing."""
+    for implementation in getattr(manager.hook, hook).get_hookimpls():
+        wanted = {name: arguments[name] for name in implementation.argnames}
+        try:
+            implementation.function(**wanted)
+        except Exception as error:
+            say(f"warning: {implementation.plugin_name}: {hook} failed: {error}")
+            log.exception("%s of %s failed", hook, implementation.plugin_name)
 
 
 def _register(
@@ -93,6 +113,12 @@ def _check_hooks(
                 hint=f"{suggest(name, known, otherwise='hooks')}; "
                 f"or run with --disable-plugin {entry.name}",
             )
+
+
+def named(plugin: str) -> str:
+    """Return a plugin's name with the distribution it came from, where that is known."""
+    owners = {entry.name: _owner(entry) for entry in find_plugins()}
+    return f"'{plugin}' ({owners[plugin]})" if plugin in owners else f"'{plugin}'"
 
 
 def _owner(entry: EntryPoint) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -9,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from selectmoe_core.errors import StageError
 from selectmoe_core.examples import ID_BYTES, Example, Message, Reject
 
 POOL = "pool.arrow"
 BATCHES = "batches.npy"
 REJECTS = "rejects.jsonl"
 COUNTS = "pool.json"
+AGAIN = "make the pool anew with --fresh pool"
 
 MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
 META = pa.struct([("original_id", pa.string()), ("where", pa.string()), ("label", pa.string())])
@@ -54,20 +57,30 @@ class Pool:
 
     @classmethod
     def open(cls, folder: Path) -> "Pool":
-        """Open the pool in ``folder``."""
-        counts = json.loads((folder / COUNTS).read_text(encoding="utf-8"))
-        return cls(folder, {name: SourceCounts(**of) for name, of in counts["sources"].items()})
+        """Open the pool in ``folder``.
+
+        Raises:
+            StageError: a file of it is missing or damaged.
+        """
+        with _whole(folder / COUNTS) as path:
+            counts = json.loads(path.read_bytes())["sources"]
+            pool = cls(folder, {name: SourceCounts(**of) for name, of in counts.items()})
+        if pool._reader.num_record_batches != len(pool._starts) - 1:
+            raise StageError(f"{folder / POOL} is cut short", hint=AGAIN)
+        return pool
 
     def __len__(self) -> int:
         return int(self._starts[-1])
 
     @cached_property
     def _reader(self) -> pa.RecordBatchFileReader:
-        return pa.ipc.open_file(pa.memory_map(str(self.folder / POOL)))
+        with _whole(self.folder / POOL) as path:
+            return pa.ipc.open_file(pa.memory_map(str(path)))
 
     @cached_property
     def _starts(self) -> np.ndarray:
-        return np.asarray(np.load(self.folder / BATCHES))
+        with _whole(self.folder / BATCHES) as path:
+            return np.asarray(np.load(path))
 
     def batches(self, start: int = 0, stop: int | None = None) -> Iterator[pa.RecordBatch]:
         """Yield the rows from ``start`` up to ``stop`` in file order, batch by batch."""
@@ -134,6 +147,15 @@ class Pool:
         """
         count = min(len(self), max(1, round(ratio * len(self))))
         return draw(self.ids(), count, seed)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """Turn a file of the pool that is missing or damaged into an error a user can act on."""
+    try:
+        yield path
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StageError(f"{path} is missing or damaged: {error}", hint=AGAIN) from None
 
 
 def draw(ids: np.ndarray, count: int, seed: int) -> np.ndarray:

@@ -86,7 +86,7 @@ class Job:
     device: str = "cpu"
     dtype: str = "float32"
     world: World = field(default_factory=World)
-    chat: ChatFormat = field(default_factory=lambda: _default_chat())
+    chat: ChatFormat = field(default_factory=lambda: _default_chat())  # noqa: PLW0108
     inputs: Inputs = field(default_factory=Inputs)
     scratch: Path = Path("scratch")
     checkpoints: Path = Path("checkpoints")

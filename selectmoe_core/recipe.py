@@ -84,6 +84,7 @@ OPTIONS: Mapping[str, type[StageOptions]] = {
 }
 HEAD = tuple(RecipeHead.model_fields)
 TABLES = (*STAGES, "chat", "compare")
+_AS_TABLE = "write [TABLE] on a line of its own and its keys below, or TABLE.KEY=VALUE"
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,7 @@ def _part(
     config: type[ConfigT], table: object, where: str, problems: list[Problem]
 ) -> ConfigT | None:
     if not isinstance(table, Mapping):
-        problems.append(Problem(where, f"is not a table but {table!r}"))
+        problems.append(Problem(where, f"is not a table but {table!r}", _AS_TABLE))
         return None
     parsed, found = examine(config, table, where=where)
     problems.extend(found)
@@ -213,7 +214,7 @@ def _stage_tables(
     if table is None:
         return
     if not isinstance(table, dict):
-        problems.append(Problem(f"[{stage}]", f"is not a table but {table!r}"))
+        problems.append(Problem(f"[{stage}]", f"is not a table but {table!r}", _AS_TABLE))
         return
     if stage == "score" and "use" not in table and _only_tables(table):
         for name, sub in table.items():

@@ -13,6 +13,7 @@ from selectmoe_core.component import Component, Kind
 from selectmoe_core.config import suggest
 from selectmoe_core.errors import PluginError, RecipeError
 from selectmoe_core.models import Models
+from selectmoe_core.plugins import named
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,13 @@ class Registry:
 
 
 def _clash(what: str, name: str, one: str, other: str) -> PluginError:
+    if one == other:
+        return PluginError(
+            f"the {what} '{name}' is offered twice by the plugin {named(one)}",
+            hint=f"mend the plugin, or run with --disable-plugin {one}",
+        )
     return PluginError(
-        f"the {what} '{name}' is offered by two plugins: {one} and {other}",
+        f"the {what} '{name}' is offered by two plugins: {named(one)} and {named(other)}",
         hint=f"run with --disable-plugin {other} (or {one})",
     )
 
@@ -103,4 +109,13 @@ def _clash(what: str, name: str, one: str, other: str) -> PluginError:
 def _offers(manager: pluggy.PluginManager, hook: str) -> Iterator[tuple[str, Any]]:
     for implementation in getattr(manager.hook, hook).get_hookimpls():
         function: Callable[[], Any] = implementation.function
-        yield implementation.plugin_name, function()
+        plugin = implementation.plugin_name
+        try:
+            offered = function()
+            offered = offered if isinstance(offered, Mapping) else list(offered)
+        except Exception as error:
+            raise PluginError(
+                f"plugin '{plugin}': {hook} failed: {type(error).__name__}: {error}",
+                hint=f"mend the plugin, or run with --disable-plugin {plugin}",
+            ) from error
+        yield plugin, offered

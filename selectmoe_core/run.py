@@ -6,6 +6,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ from selectmoe_core.children import check_children, run_child
 from selectmoe_core.errors import RecipeError, SelectMoEError, StageError
 from selectmoe_core.hardware import Machine, resolve_device, versions
 from selectmoe_core.plan import Node, Plan
+from selectmoe_core.plugins import notify
 from selectmoe_core.recipe import STAGES
 from selectmoe_core.registry import Registry
 from selectmoe_core.report import Report, write_report
 from selectmoe_core.report.record import NodeRecord, RunRecord
+from selectmoe_core.stages.check import check_part
 from selectmoe_core.stages.perform import perform
 from selectmoe_core.stages.work import Work
 
@@ -104,9 +107,14 @@ class _Run:
                 self._node(node, needed=node in missing)
             outcome = self._report()
             self._observe("selectmoe_run_finished", run=self.folder)
-        except (SelectMoEError, KeyboardInterrupt) as error:
-            log.error("%s: %s", type(error).__name__, error)  # noqa: TRY400
-            self._record().save(self.folder)
+        except (Exception, KeyboardInterrupt) as error:
+            foreseen = isinstance(error, (SelectMoEError, KeyboardInterrupt))
+            log.error(  # noqa: TRY400
+                "%s: %s", type(error).__name__, error, exc_info=not foreseen
+            )
+            # What went wrong first is what must be told, even where the disk is full.
+            with suppress(SelectMoEError, OSError):
+                self._record().save(self.folder)
             raise
         finally:
             logging.getLogger("selectmoe").removeHandler(handler)
@@ -127,6 +135,8 @@ class _Run:
         return [node for node in self.plan.nodes.values() if node.key in needed]
 
     def _node(self, node: Node, *, needed: bool) -> None:
+        # An arm may share a node with another under a key of its own.
+        needed = needed and self._artifact(node) is None
         self.cached[node.key] = not needed
         name = f"{node.key:<17} {node.entry.component.name:<18}"
         if not needed:
@@ -143,22 +153,12 @@ class _Run:
     def _make(self, node: Node) -> Artifact:
         work = self._work(node)
         if not node.uses_torch:
-            return self._in_place(node, work)
+            return perform(work, self.registry, self.say)
         run_child(work, self.folder, processes=self.options.processes)
         artifact = self._artifact(node)
         if artifact is None:
             raise StageError(f"{node.key} ended without a result", hint="see run.log")
         return artifact
-
-    def _in_place(self, node: Node, work: Work) -> Artifact:
-        try:
-            return perform(work, self.registry, self.say)
-        except OSError as error:
-            raise StageError(
-                f"[{node.stage}] {node.entry.component.name}: {error.strerror or error}"
-                f"{f': {error.filename}' if error.filename else ''}",
-                hint="free space or mend the path, then run again: finished work is kept",
-            ) from error
 
     def _artifact(self, node: Node) -> Artifact | None:
         assert node.digest is not None
@@ -171,6 +171,8 @@ class _Run:
         dtype = self.options.dtype
         if dtype == "auto":
             dtype = "bfloat16" if on_gpu else "float32"
+        # What does not compute with torch may go on under other settings.
+        dtype, threads = (dtype, self.threads) if node.uses_torch else ("float32", 1)
         return Work(
             key=node.key,
             stage=node.stage,
@@ -188,7 +190,7 @@ class _Run:
             chat=self.plan.recipe.chat.model_dump(mode="json"),
             device=self.device if on_gpu else "cpu",
             dtype=dtype,
-            threads=self.threads,
+            threads=threads,
             disabled=self.options.disabled,
             progress=_progress_kind(self.options.progress),
             log=self.folder / "run.log",
@@ -197,6 +199,9 @@ class _Run:
 
     def _check(self, missing: list[Node]) -> None:
         """Let every part that will run say now what will not work."""
+        for node in missing:
+            if not node.uses_torch:
+                check_part(self._work(node), self.registry)
         if torch_nodes := [node for node in missing if node.uses_torch]:
             check_children([self._work(node) for node in torch_nodes], self.folder)
 
@@ -209,7 +214,8 @@ class _Run:
             if node.stage == stage or gone & set(node.inputs.values()):
                 gone.add(node.key)
                 assert node.digest is not None
-                self.plan.store.remove(node.stage, node.digest)
+                with self.plan.store.lock(node.stage, node.digest, self.say):
+                    self.plan.store.remove(node.stage, node.digest)
 
     def _write_recipe(self) -> None:
         import tomli_w
@@ -248,8 +254,9 @@ class _Run:
             started=self.started,
             seconds=time.monotonic() - self.begun,
             command=self.options.command,
-            versions=versions(),
-            hardware=self.machine.facts(),
+            # In the order in which run.json keeps them, so that a report reads the same again.
+            versions=dict(sorted(versions().items())),
+            hardware=dict(sorted(self.machine.facts().items())),
             nodes=tuple(nodes),
         )
 
@@ -263,13 +270,7 @@ class _Run:
 
     def _observe(self, hook: str, **arguments: Any) -> None:  # noqa: ANN401
         """Call the observers; one that fails is told of and changes nothing."""
-        for implementation in getattr(self.registry.manager.hook, hook).get_hookimpls():
-            wanted = {name: arguments[name] for name in implementation.argnames}
-            try:
-                implementation.function(**wanted)
-            except Exception as error:
-                self.say(f"warning: {implementation.plugin_name}: {hook} failed: {error}")
-                log.exception("%s of %s failed", hook, implementation.plugin_name)
+        notify(self.registry.manager, hook, self.say, **arguments)
 
 
 def _summary(artifact: Artifact) -> str:

@@ -4,6 +4,7 @@ from typing import Any
 
 from selectmoe_core.binding import KINDS
 from selectmoe_core.chat import ChatConfig
+from selectmoe_core.config import Config
 from selectmoe_core.recipe import (
     OPTIONS,
     STAGES,
@@ -16,13 +17,13 @@ from selectmoe_core.registry import Entry, Registry
 
 def recipe_schema(registry: Registry) -> dict[str, Any]:
     """Return a JSON schema (draft 2020-12) that completes and checks a recipe."""
-    head = RecipeHead.model_json_schema()
-    properties: dict[str, Any] = dict(head["properties"])
-    properties["chat"] = ChatConfig.model_json_schema()
-    properties["compare"] = CompareConfig.model_json_schema()
+    definitions: dict[str, Any] = {}
+    properties: dict[str, Any] = dict(_schema(RecipeHead, "recipe", definitions)["properties"])
+    properties["chat"] = _schema(ChatConfig, "chat", definitions)
+    properties["compare"] = _schema(CompareConfig, "compare", definitions)
     for stage in STAGES:
         entries = [entry for entry in registry if entry.kind is KINDS[stage]]
-        properties[stage] = _stage(stage, entries)
+        properties[stage] = _stage(stage, entries, definitions)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "selectmoe recipe",
@@ -31,33 +32,38 @@ def recipe_schema(registry: Registry) -> dict[str, Any]:
         # A recipe that extends another may leave out what that one says.
         "anyOf": [{"required": ["extends"]}, {"required": ["format", "name", "pool"]}],
         "additionalProperties": False,
+        "$defs": definitions,
     }
 
 
-def _stage(stage: str, entries: list[Entry]) -> dict[str, Any]:
-    table: dict[str, Any] = {"anyOf": [_component(stage, entry) for entry in entries]}
+def _schema(config: type[Config], owner: str, definitions: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of options; what they refer to goes to the top, named after its owner."""
+    schema = config.model_json_schema(ref_template=f"#/$defs/{owner}.{{model}}")
+    for name, definition in schema.pop("$defs", {}).items():
+        definitions[f"{owner}.{name}"] = definition
+    return schema
+
+
+def _stage(stage: str, entries: list[Entry], definitions: dict[str, Any]) -> dict[str, Any]:
+    table: dict[str, Any] = {"anyOf": [_component(stage, entry, definitions) for entry in entries]}
     if stage == "score":
         several = {"type": "object", "additionalProperties": {"anyOf": list(table["anyOf"])}}
         table["anyOf"] = [*table["anyOf"], several]
     return table
 
 
-def _component(stage: str, entry: Entry) -> dict[str, Any]:
-    own = OPTIONS.get(stage, StageOptions).model_json_schema()
-    options = entry.component.config.model_json_schema()
+def _component(stage: str, entry: Entry, definitions: dict[str, Any]) -> dict[str, Any]:
+    own = _schema(OPTIONS.get(stage, StageOptions), stage, definitions)
+    options = _schema(entry.component.config, f"{stage}.{entry.component.name}", definitions)
     properties = {**options.get("properties", {}), **own["properties"]}
     properties["use"] = {
         "const": entry.component.name,
         "description": entry.component.summary,
     }
-    definitions = {**own.get("$defs", {}), **options.get("$defs", {})}
-    schema: dict[str, Any] = {
+    return {
         "title": entry.component.name,
         "type": "object",
         "properties": properties,
         "required": ["use", *options.get("required", [])],
         "additionalProperties": False,
     }
-    if definitions:
-        schema["$defs"] = definitions
-    return schema

@@ -14,6 +14,7 @@ from selectmoe_core.errors import StageError
 
 SCORES = "scores"
 FEATURES = "features"
+ONE_EACH = "mend the scorer: one number for each example of the shard, in its order"
 OWN_COLUMNS = ("id", "source", "score", "skipped")
 
 
@@ -53,9 +54,13 @@ def check_scores(scores: ShardScores, examples: int) -> None:
     """
     values = np.asarray(scores.score, dtype=np.float64)
     if values.shape != (examples,):
-        raise StageError(f"the scorer gave scores of shape {values.shape} for {examples} examples")
+        raise StageError(
+            f"the scorer gave scores of shape {values.shape} for {examples} examples", hint=ONE_EACH
+        )
     if scores.skipped is not None and len(scores.skipped) != examples:
-        raise StageError(f"the scorer gave {len(scores.skipped)} reasons for {examples} examples")
+        raise StageError(
+            f"the scorer gave {len(scores.skipped)} reasons for {examples} examples", hint=ONE_EACH
+        )
     skipped = _is_skipped(scores, examples)
     bad = ~np.isfinite(values) & ~skipped
     if bad.any():

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from selectmoe_core.errors import SelectMoEError
+from selectmoe_core.errors import SelectMoEError, of_disk
 
 COMMANDS = {
     "run": "run",
@@ -100,11 +100,19 @@ def call(arguments: list[str]) -> int:
         # Whoever read stdout has gone, as with `| head`.
         sys.stderr.close()
         return 0
-    except Exception:
-        traceback.print_exc()
-        click.echo("\nThis is a bug of selectmoe or of a plugin; please report it.", err=True)
-        return 1
+    except Exception as error:
+        return _unforeseen(error)
     return result if isinstance(result, int) else 0
+
+
+def _unforeseen(error: Exception) -> int:
+    """Print a bug with its traceback, and what the disk refused without."""
+    if told := of_disk(error, "a file cannot be written or read"):
+        show(told)
+        return told.exit_code
+    traceback.print_exc()
+    click.echo("\nThis is a bug of selectmoe or of a plugin; please report it.", err=True)
+    return 1
 
 
 def show(error: SelectMoEError) -> None:

@@ -14,7 +14,9 @@ from selectmoe_core.cli.options import (
     until_option,
     width,
 )
+from selectmoe_core.config import suggest
 from selectmoe_core.cost import DEVICES
+from selectmoe_core.errors import RecipeError
 from selectmoe_core.recipe import STAGES
 
 HASH_LIMIT = 64 << 20
@@ -54,16 +56,16 @@ def command(
     Nothing is downloaded or computed. Estimated figures carry a ~, unknown ones are a ?.
     """
     from selectmoe_core.estimates import estimate
-    from selectmoe_core.plan import check_models, make_plan
+    from selectmoe_core.plan import make_plan
 
     if until is not None and until not in STAGES:
-        raise click.UsageError(f"--until {until}: the stages are {', '.join(STAGES)}")
+        hint = suggest(until, STAGES, otherwise="the stages")
+        raise RecipeError(f"--until {until}: there is no such stage", hint=hint)
     plugins = registry(context)
     limit = None if hash_all else HASH_LIMIT
     plan = make_plan(
         load_recipe(recipe, overrides), plugins, outputs.resolve(), until=until, hash_limit=limit
     )
-    check_models(plan, plugins)
     rows = estimate(plan, plugins, DEVICES[device])
     if as_json:
         import json

@@ -18,6 +18,8 @@ from selectmoe_core.cli.options import (
     until_option,
     width,
 )
+from selectmoe_core.config import suggest
+from selectmoe_core.errors import RecipeError
 from selectmoe_core.recipe import STAGES
 
 
@@ -59,16 +61,17 @@ def command(
     RECIPE is a file or the name of a shipped recipe; KEY=VALUE changes it, as in
     select.fraction=0.1, train.model=bundled:nano-llama or ~warmup.
     """
-    from selectmoe_core.plan import check_models, make_plan
+    from selectmoe_core.plan import make_plan
     from selectmoe_core.run import RunOptions, command_line, run_plan
 
     for name, stage in (("--until", until), ("--fresh", fresh)):
         if stage is not None and stage not in STAGES:
-            raise click.UsageError(f"{name} {stage}: the stages are {', '.join(STAGES)}")
+            hint = suggest(stage, STAGES, otherwise="the stages")
+            raise RecipeError(f"{name} {stage}: there is no such stage", hint=hint)
     say = _silent if quiet else _say
     plugins = registry(context)
-    plan = make_plan(load_recipe(recipe, overrides), plugins, outputs.resolve(), until=until)
-    check_models(plan, plugins)
+    loaded = load_recipe(recipe, overrides)
+    plan = make_plan(loaded, plugins, outputs.resolve(), until=until, fetch=True)
     options = RunOptions(
         outputs=outputs.resolve(),
         device=device,
@@ -108,7 +111,8 @@ def _print_table(rows: Sequence[Sequence[str]]) -> None:
     head, *body = rows
     table = Table(box=None, pad_edge=False, header_style="bold")
     for index, name in enumerate(head):
-        table.add_column(name, justify="left" if index == 0 else "right")
+        table.add_column(name, justify="left" if index == 0 else "right", no_wrap=True)
     for row in body:
         table.add_row(*row)
-    Console(width=width()).print(table)
+    # Three arms and their differences need this much; a value and its error stay on one line.
+    Console(width=max(width(), 130)).print(table)

@@ -1,5 +1,8 @@
 """Before the first stage: every part says what it already knows will not work."""
 
+from dataclasses import replace
+
+from selectmoe_core.artifacts import MANIFEST
 from selectmoe_core.chat import ChatConfig, ChatFormat
 from selectmoe_core.component import Kind
 from selectmoe_core.config import parse
@@ -20,4 +23,9 @@ def check_part(work: Work, registry: Registry) -> None:
     check = getattr(entry.component.build(config), "check", None)
     if check is not None:
         chat = ChatFormat.load(ChatConfig.model_validate(work.chat))
-        check(make_job(work, registry, current_world(), chat, NoProgress()))
+        check(make_job(_with_finished_inputs(work), registry, current_world(), chat, NoProgress()))
+
+
+def _with_finished_inputs(work: Work) -> Work:
+    inputs = {role: path for role, path in work.inputs.items() if (path / MANIFEST).is_file()}
+    return replace(work, inputs=inputs)

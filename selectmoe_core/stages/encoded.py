@@ -43,7 +43,20 @@ def encoded_pool(work: Work, chat: ChatFormat, tokenizer: Any, progress: Progres
                 _encode(Pool.open(work.inputs["pool"]), store, digest, chat, tokenizer, progress)
     else:
         _wait_for_main()
-    return Encoded.open(folder, chat)
+    return _whole(Encoded.open(folder, chat), store, digest)
+
+
+def _whole(encoded: Encoded, store: Store, digest: str) -> Encoded:
+    """Check that no file was lost or cut since the tokens were written."""
+    artifact = store.find(STAGE, digest)
+    if artifact is not None and not encoded.holds(
+        int(artifact.facts["examples"]), int(artifact.facts["tokens"])
+    ):
+        raise StageError(
+            f"the tokens in {artifact.folder} are damaged",
+            hint=f"remove the folder {artifact.folder} to have them made again",
+        )
+    return encoded
 
 
 def _encode(

@@ -2,8 +2,10 @@
 
 import json
 import shutil
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,9 @@ from selectmoe_core.chat import ChatConfig, ChatFormat
 from selectmoe_core.component import Kind
 from selectmoe_core.config import parse
 from selectmoe_core.distributed import World, current_world
-from selectmoe_core.errors import StageError
+from selectmoe_core.errors import SelectMoEError, StageError, of_disk
 from selectmoe_core.models import ModelRef
+from selectmoe_core.plugins import notify
 from selectmoe_core.progress import Progress, make_progress
 from selectmoe_core.protocols import Inputs, Job
 from selectmoe_core.registry import Registry
@@ -44,8 +47,22 @@ def perform(work: Work, registry: Registry, say: Callable[[str], None]) -> Artif
     world = current_world()
     if not world.main:
         return _perform(work, registry, world)
-    with store.lock(work.stage, work.digest, say):
+    with _disk_errors(work), store.lock(work.stage, work.digest, say):
         return store.find(work.stage, work.digest) or _perform(work, registry, world)
+
+
+@contextmanager
+def _disk_errors(work: Work) -> Iterator[None]:
+    """Turn what a full disk or missing permissions cause into an error a user can act on."""
+    try:
+        yield
+    except SelectMoEError:
+        raise
+    except Exception as error:
+        told = of_disk(error, f"[{work.stage}] {work.component}")
+        if told is None:
+            raise
+        raise told from error
 
 
 def _perform(work: Work, registry: Registry, world: World) -> Artifact:
@@ -69,6 +86,7 @@ def _perform(work: Work, registry: Registry, world: World) -> Artifact:
         "seed": work.seed,
         "model": (work.model or {}).get("location"),
         "inputs": dict(work.input_digests),
+        **_peak_memory(),
     }
     artifact = Artifact(
         work.stage, work.component, work.digest, work.folder, facts, seconds, details
@@ -77,6 +95,17 @@ def _perform(work: Work, registry: Registry, world: World) -> Artifact:
         artifact.save()
         (work.folder / HOW).unlink(missing_ok=True)
     return artifact
+
+
+def _peak_memory() -> dict[str, int]:
+    """Return the peak of this process's memory and, where it used a GPU, of torch's allocations."""
+    import resource
+
+    peak = {"peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        peak["peak_gpu_bytes"] = int(torch.cuda.max_memory_allocated())
+    return peak
 
 
 def _check_how(work: Work) -> float:
@@ -168,6 +197,13 @@ def _recorder(
 ) -> Callable[[int, Mapping[str, float]], None]:
     """Return what appends points to the training curve and tells the observers."""
     path: Path = work.folder / LOG
+    told: list[str] = []
+
+    def say(text: str) -> None:
+        # Once is enough of an observer that fails at every step.
+        if text not in told:
+            told.append(text)
+            print(f"  {text}", file=sys.stderr)  # noqa: T201
 
     def record(step: int, values: Mapping[str, float]) -> None:
         if not world.main:
@@ -175,6 +211,13 @@ def _recorder(
         line: dict[str, Any] = {"step": step, **values}
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-        registry.manager.hook.selectmoe_metrics(stage=work.stage, step=step, values=values)
+        notify(
+            registry.manager,
+            "selectmoe_metrics",
+            say,
+            stage=work.stage,
+            step=step,
+            values=values,
+        )
 
     return record

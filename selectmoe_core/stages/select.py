@@ -24,6 +24,11 @@ def run(context: Context) -> Facts:
     """Select, check what was selected, and write it out in full."""
     pool = context.pool()
     table = ScoreTable.open(context.work.inputs["score"])
+    if len(table) != len(pool):
+        raise StageError(
+            f"{context.work.inputs['score']} holds {len(table)} scores for a pool of {len(pool)}",
+            hint="parts of it were lost: make it anew with --fresh score",
+        )
     selection: Selection = context.part.select(table, context.job)
     scores = table.score()
     rows = np.asarray(selection.rows, dtype=np.int64)

@@ -1,0 +1,23 @@
+# What contributors run; `just` alone lists it.
+default:
+    @just --list
+
+# Run the tests; arguments go to pytest, as in `just test -k recipes`.
+test *arguments:
+    pytest {{arguments}}
+
+# Check style, types and layers.
+lint:
+    ruff check .
+    ruff format --check .
+    mypy
+    lint-imports
+
+# Write the generated pages anew, and check all of the docs.
+docs:
+    cog -r docs/hooks.md docs/components.md docs/cli.md
+    pytest tests/test_docs.py
+
+# Measure full-size shapes on a GPU.
+bench *arguments:
+    python benchmarks/full_size.py {{arguments}}

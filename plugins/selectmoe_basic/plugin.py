@@ -1,0 +1,108 @@
+"""What this plugin offers: ``random``, ``length``; ``top-fraction``, ``top-k``, ``threshold``."""
+
+from typing import Any
+
+from selectmoe_basic.config import (
+    LengthConfig,
+    RandomConfig,
+    ThresholdConfig,
+    TopFractionConfig,
+    TopKConfig,
+)
+from selectmoe_core import (
+    About,
+    Component,
+    Config,
+    Cost,
+    Need,
+    Scorer,
+    Selector,
+    Workload,
+    hookimpl,
+)
+
+
+@hookimpl
+def selectmoe_scorers() -> list[Component[Any, Scorer]]:
+    """Offer ``length`` and ``random``."""
+    return [
+        Component(
+            "length",
+            LengthConfig,
+            _length,
+            about=About(
+                meaning="how long the answers are",
+                range="0 upward; 0 downward where short answers are better",
+                cost="reads the text once",
+            ),
+            needs=_pool,
+        ),
+        Component(
+            "random",
+            RandomConfig,
+            _random,
+            about=About(
+                meaning="nothing: the draw that a strategy has to beat",
+                range="0 to 1",
+                cost="a hash of each id",
+            ),
+            needs=_pool,
+            seeded=True,
+        ),
+    ]
+
+
+@hookimpl
+def selectmoe_selectors() -> list[Component[Any, Selector]]:
+    """Offer ``top-fraction``, ``top-k`` and ``threshold``."""
+    cost = "time in proportion to the pool; 16 bytes of memory an example"
+    share = About("the best-scored share of the pool", "best first", cost)
+    number = About("so many best-scored examples", "best first", cost)
+    bounds = About("every example with a score within bounds", "best first", cost)
+    return [
+        Component("top-fraction", TopFractionConfig, _top_fraction, about=share, cost=_share_cost),
+        Component("top-k", TopKConfig, _top_k, about=number, cost=_number_cost),
+        Component("threshold", ThresholdConfig, _threshold, about=bounds, by_rank=False),
+    ]
+
+
+def _pool(_: Config) -> frozenset[Need]:
+    return frozenset({Need.POOL})
+
+
+def _share_cost(config: TopFractionConfig, work: Workload) -> Cost:
+    return Cost(examples=config.fraction * work.examples)
+
+
+def _number_cost(config: TopKConfig, work: Workload) -> Cost:
+    return Cost(examples=min(float(config.k), work.examples))
+
+
+def _length(config: LengthConfig) -> Scorer:
+    from selectmoe_basic.scorers import LengthScorer
+
+    return LengthScorer(config)
+
+
+def _random(_: RandomConfig) -> Scorer:
+    from selectmoe_basic.scorers import RandomScorer
+
+    return RandomScorer()
+
+
+def _top_fraction(config: TopFractionConfig) -> Selector:
+    from selectmoe_basic.selectors import TopFraction
+
+    return TopFraction(config)
+
+
+def _top_k(config: TopKConfig) -> Selector:
+    from selectmoe_basic.selectors import TopK
+
+    return TopK(config)
+
+
+def _threshold(config: ThresholdConfig) -> Selector:
+    from selectmoe_basic.selectors import Threshold
+
+    return Threshold(config)

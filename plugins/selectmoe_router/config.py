@@ -1,0 +1,63 @@
+"""Options of the router scorer."""
+
+import re
+from typing import Literal
+
+from pydantic import NonNegativeInt, PositiveInt, field_validator
+
+from selectmoe_core.config import Config, execution_only
+
+Statistic = Literal["trash_mass", "trash_slots", "topk_ratio", "logit_sum"]
+NEEDS_TRASH: tuple[Statistic, ...] = ("trash_mass", "trash_slots")
+_RANGE = re.compile(r"(first|last):([1-9][0-9]*)")
+
+
+class RouterConfig(Config):
+    """Score an example by how much of it the router sends to real experts, not to trash cans.
+
+    One forward pass, no language-model head; the same for every example whatever stands beside it.
+    """
+
+    statistic: Statistic = "trash_mass"
+    """The score: 1 - mass on trash cans, 1 - share of top-k slots that fell to them, the top-k mass
+    of the regular experts, or the sum of the regular experts' logits (``logit_sum``)."""
+    tokens: Literal["response", "all"] = "response"
+    """Tokens to average over: the answers', or all (without the format's if ``mask_format``)."""
+    layers: str | tuple[NonNegativeInt, ...] = "all"
+    """``all``, ``first:N``, ``last:N`` or a list of layers, from 0; none behind the last is run."""
+    features: bool = False
+    """Also keep each example's mean router probabilities, layer by layer, as a feature vector."""
+    batch_tokens: PositiveInt = execution_only(16384)
+    """Tokens of a forward pass, padding included; a longer example goes by itself."""
+
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _check_layers(cls, value: object) -> object:
+        if isinstance(value, str) and (value == "all" or _RANGE.fullmatch(value)):
+            return value
+        if isinstance(value, list | tuple) and value:
+            numbers = all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in value)
+            if numbers and len(set(value)) == len(value):
+                return tuple(value)
+        raise ValueError('must be "all", "first:N", "last:N" or a list of different layer numbers')
+
+
+def chosen_layers(layers: str | tuple[int, ...], count: int) -> tuple[int, ...]:
+    """Return the sorted layer numbers that an option names in a model of ``count`` layers.
+
+    Raises:
+        ValueError: a layer is named that the model does not have.
+    """
+    if layers == "all":
+        return tuple(range(count))
+    if isinstance(layers, str):
+        end, _, number = layers.partition(":")
+        wanted = int(number)
+        if wanted > count:
+            raise ValueError(f"layers = '{layers}', but the model has {count} layers with a router")
+        return tuple(range(wanted) if end == "first" else range(count - wanted, count))
+    if max(layers) >= count:
+        raise ValueError(
+            f"layers names {max(layers)}, but the model has {count} layers with a router, from 0"
+        )
+    return tuple(sorted(layers))

@@ -1,0 +1,106 @@
+"""One forward pass, and the router logits of each layer handed over as they come."""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from selectmoe_core import ModelError
+
+Take = Callable[[int, Tensor], None]
+"""Gets a layer's number and its logits ``[batch * length, outputs]``."""
+
+
+class RouterSignals:
+    """The routers of a loaded model, for any architecture that can return router logits.
+
+    Layers are numbered from 0 over those that have a router.
+
+    Raises:
+        ModelError: the model has no router whose logits transformers knows how to record.
+    """
+
+    def __init__(self, model: Any) -> None:  # noqa: ANN401
+        whole = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self._decoder = whole.base_model
+        self._layers = _routers_by_layer(self._decoder)
+        if not self._layers:
+            raise ModelError(
+                f"{type(whole).__name__} has no router whose logits can be read",
+                hint="the router scorer needs a mixture-of-experts model, e.g. a converted OLMoE",
+            )
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    def cut_behind(self, layer: int) -> None:
+        """Drop the decoder's layers behind router layer ``layer``: nothing of them is needed."""
+        last = self._layers[layer][0]
+        self._decoder.layers = self._decoder.layers[: last + 1]
+        self._layers = self._layers[: layer + 1]
+
+    def outputs(self, device: str) -> int:
+        """Return how many outputs a router has, from a pass over one token.
+
+        Raises:
+            ModelError: the routers differ in width, or not every one is called in a pass.
+        """
+        widths: list[int] = []
+        layers = range(len(self))
+        one = torch.zeros((1, 1), dtype=torch.long, device=device)
+        self.read(one, layers, lambda _, logits: widths.append(logits.shape[-1]))
+        if len(widths) != len(self) or len(set(widths)) != 1:
+            raise ModelError(f"the routers of this model gave logits of widths {widths}")
+        return widths[0]
+
+    @torch.inference_mode()
+    def read(self, ids: Tensor, layers: Sequence[int], take: Take) -> None:
+        """Run the decoder without its head and hand over the logits of the chosen layers.
+
+        What ``take`` does not keep is freed before the next layer runs. There is no attention mask:
+        behind a causal mask no real token sees the padding on its right.
+
+        Args:
+            ids: token ids ``[batch, length]``, padded on the right with any token.
+            layers: numbers of the layers wanted.
+            take: called once a layer, in order.
+        """
+        with ExitStack() as stack:
+            for layer in layers:
+                for router, index in self._layers[layer][1]:
+                    stack.enter_context(_listening(router, index, layer, take))
+            self._decoder(input_ids=ids, use_cache=False)
+
+
+def _routers_by_layer(decoder: Any) -> list[tuple[int, list[tuple[nn.Module, int]]]]:  # noqa: ANN401
+    """Return, for each layer with a router, its position and its routers with their output index.
+
+    Transformers finds the routers the same way when it records router logits. An adapter may hold
+    two copies of a router, of which one runs.
+    """
+    recorders = (getattr(decoder, "_can_record_outputs", None) or {}).get("router_logits", [])
+    recorders = recorders if isinstance(recorders, list) else [recorders]
+    found = []
+    for position, layer in enumerate(getattr(decoder, "layers", [])):
+        routers = [
+            (module, recorder.index)
+            for name, module in layer.named_modules()
+            for recorder in recorders
+            if isinstance(module, recorder.target_class)
+            and (recorder.layer_name is None or recorder.layer_name in name)
+        ]
+        if routers:
+            found.append((position, routers))
+    return found
+
+
+def _listening(router: nn.Module, index: int, layer: int, take: Take) -> Any:  # noqa: ANN401
+    """Return a handle, itself a context, under which the router's logits go to ``take``."""
+
+    def hear(_module: nn.Module, _inputs: object, output: Any) -> None:  # noqa: ANN401
+        logits = output[index] if isinstance(output, tuple) else output
+        take(layer, logits.reshape(-1, logits.shape[-1]))
+
+    return router.register_forward_hook(hear)

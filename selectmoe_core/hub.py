@@ -1,0 +1,64 @@
+"""Models of the Hugging Face hub: what is in the local cache, and fetching the rest."""
+
+import json
+import os
+from pathlib import Path
+
+from selectmoe_core.errors import ModelError
+
+PATTERNS = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.gguf"]
+"""What is fetched: never pickled weights."""
+INDEX = "model.safetensors.index.json"
+
+
+def snapshot(location: str, revision: str | None) -> Path | None:
+    """Return the folder of a model in the local cache, or ``None``; no network, no imports.
+
+    Its configuration is there; whether its weights are, ``is_whole`` says.
+    """
+    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface"))
+    cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub")).expanduser()
+    folder = cache / f"models--{location.replace('/', '--')}"
+    revision = revision or "main"
+    pointer = folder / "refs" / revision
+    commit = pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else revision
+    found = folder / "snapshots" / commit
+    return found if (found / "config.json").exists() else None
+
+
+def is_snapshot(path: Path) -> bool:
+    """Return whether a folder is one of the cache: its name is then the commit."""
+    return path.parent.name == "snapshots"
+
+
+def is_whole(path: Path) -> bool:
+    """Return whether all weights of a snapshot are there; an interrupted download leaves some."""
+    index = path / INDEX
+    if index.is_file():
+        try:
+            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, AttributeError):
+            return False
+        return all((path / shard).is_file() for shard in shards)
+    return any(path.glob("*.safetensors")) or any(path.glob("*.gguf"))
+
+
+def download(location: str, revision: str | None) -> Path:
+    """Fetch a model into the cache.
+
+    Raises:
+        ModelError: there is no such model, no access to it, or no network.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(location, revision=revision, allow_patterns=PATTERNS))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        first = str(error).strip().partition("\n")[0]
+        name = f"{location}@{revision}" if revision else location
+        raise ModelError(
+            f"the model {name} is neither a folder nor to be had from the hub: {first}",
+            hint="check the name, HF_ENDPOINT, HF_HUB_OFFLINE and whether you must log in "
+            "(hf auth login)",
+        ) from None

@@ -1,0 +1,56 @@
+"""The report: what ran, what was chosen, and what it was worth."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from selectmoe_core.progress import NoProgress, Progress
+from selectmoe_core.report.record import NodeRecord, RunRecord
+
+__all__ = ["NodeRecord", "Report", "RunRecord", "write_report"]
+
+
+@dataclass(frozen=True)
+class Report:
+    """The outcome of a run.
+
+    Attributes:
+        table: task by arm with value ± standard error, its head first; empty without evaluation.
+        verdicts: one sentence for each task and baseline.
+        markdown: the whole report as Markdown.
+        page: the HTML file.
+    """
+
+    table: tuple[tuple[str, ...], ...]
+    verdicts: tuple[str, ...]
+    markdown: str
+    page: Path
+
+
+def write_report(record: RunRecord, folder: Path, progress: Progress | None = None) -> Report:
+    """Write ``report.json``, ``report.md`` and ``report.html`` into the run's folder.
+
+    Sections of stages that did not run are left out. Memory is bounded by a few columns of the
+    score table; texts are read for the shown examples and a sample alone.
+    """
+    from selectmoe_core.artifacts import write_json
+    from selectmoe_core.report.document import differences, to_document
+    from selectmoe_core.report.gather import SECTIONS, gather
+    from selectmoe_core.report.html import render_html
+    from selectmoe_core.report.markdown import evaluation_rows, render_markdown
+
+    with (progress or NoProgress()).task("report", SECTIONS + 1, "sections") as advance:
+        summary = gather(record, advance)
+        write_json(folder / "report.json", to_document(summary))
+        markdown = render_markdown(summary)
+        _write(folder / "report.md", markdown)
+        _write(folder / "report.html", render_html(summary))
+        advance(1)
+    rows = evaluation_rows(summary.evaluation) if summary.evaluation else []
+    verdicts = tuple(difference.verdict for _, difference in differences(summary))
+    return Report(tuple(map(tuple, rows)), verdicts, markdown, folder / "report.html")
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,149 @@
+"""The pool's composition, and the selection's beside it."""
+
+from collections import Counter
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from selectmoe_core.artifacts import Artifact, Facts
+from selectmoe_core.pool import Pool, SourceCounts
+from selectmoe_core.report.summary import (
+    PoolSource,
+    PoolSummary,
+    RejectedRow,
+    SelectionSummary,
+    Share,
+)
+
+REJECTS_SHOWN = 20
+REASONS_SHOWN = 20
+REASONS_COUNTED = 10_000
+LABELS_SHOWN = 40
+NO_LABEL = "none"
+SELECTION = "selection.parquet"
+
+
+def summarise_pool(pool: Pool, score_facts: Facts) -> PoolSummary:
+    """Return the composition; token figures come from the facts of the score stage."""
+    tokens: Mapping[str, Any] = score_facts.get("tokens") or {}
+    counted: Mapping[str, Any] = tokens.get("sources", tokens)
+    sources = [_source(name, of, counted.get(name)) for name, of in pool.sources.items()]
+    reasons: Counter[str] = Counter()
+    for reject in pool.rejects():
+        known = reject.reason in reasons or len(reasons) < REASONS_COUNTED
+        reasons[reject.reason if known else "other reasons"] += 1
+    return PoolSummary(
+        examples=len(pool),
+        sources=tuple(sorted(sources, key=lambda source: (-source.examples, source.name))),
+        rejected=sum(of.rejected for of in pool.sources.values()),
+        duplicates=sum(of.duplicates for of in pool.sources.values()),
+        reasons=tuple(reasons.most_common(REASONS_SHOWN)),
+        rejects=tuple(
+            RejectedRow(row.source, row.where, row.reason)
+            for row in islice(pool.rejects(), REJECTS_SHOWN)
+        ),
+        tokenizer=tokens.get("tokenizer"),
+    )
+
+
+def _source(name: str, of: SourceCounts, counted: object) -> PoolSource:
+    source = PoolSource(
+        name, of.examples, of.rejected, of.duplicates, of.turns / max(of.examples, 1)
+    )
+    if not isinstance(counted, Mapping) or not counted.get("examples"):
+        return source
+    return PoolSource(
+        **vars(source)
+        | {
+            "tokens": counted["tokens"] / counted["examples"] if "tokens" in counted else None,
+            "cut": counted.get("cut"),
+            "empty": counted.get("nothing_counts"),
+        }
+    )
+
+
+def selected_rows(artifact: Artifact) -> np.ndarray:
+    """Return the pool rows that were selected, int64, the best first."""
+    column = pq.read_table(artifact.folder / SELECTION, columns=["row"]).column(0)
+    return np.asarray(column.to_numpy(), dtype=np.int64)
+
+
+def summarise_selection(
+    arm: str, selected: Artifact, baseline: Artifact | None, pool: Pool | None
+) -> SelectionSummary:
+    """Return what was selected per source, and per label where the pool's rows carry labels."""
+    facts = selected.facts
+    of, kept = _counts(facts, "of"), _counts(facts, "kept")
+    other = _counts(baseline.facts, "kept") if baseline else None
+    labels: tuple[Share, ...] = ()
+    if pool is not None and (found := label_counts(pool, selected_rows(selected))):
+        in_pool, in_selection = found
+        in_baseline = label_counts(pool, selected_rows(baseline)) if baseline else None
+        labels = shares(in_pool, in_selection, in_baseline[1] if in_baseline else None)
+    return SelectionSummary(
+        arm,
+        selected.component,
+        int(facts["kept"]),
+        int(facts["of"]),
+        shares(of, kept, other),
+        labels,
+    )
+
+
+def _counts(facts: Facts, key: str) -> dict[str, int]:
+    return {name: int(source[key]) for name, source in facts["sources"].items()}
+
+
+def shares(
+    pool: Mapping[str, int], kept: Mapping[str, int], baseline: Mapping[str, int] | None = None
+) -> tuple[Share, ...]:
+    """Return each group's share of the pool and of the selection, the largest group first."""
+    in_pool, in_kept = sum(pool.values()) or 1, sum(kept.values()) or 1
+    in_baseline = sum(baseline.values()) or 1 if baseline else 1
+    return tuple(
+        Share(
+            name,
+            pool[name],
+            kept.get(name, 0),
+            pool[name] / in_pool,
+            kept.get(name, 0) / in_kept,
+            baseline.get(name, 0) / in_baseline if baseline is not None else None,
+        )
+        for name in sorted(pool, key=lambda name: (-pool[name], name))
+    )
+
+
+def label_counts(pool: Pool, rows: np.ndarray) -> tuple[dict[str, int], dict[str, int]] | None:
+    """Count labels in the pool and in ``rows``; ``None`` where there are none, or too many.
+
+    Labels are the reader's notes (say, planted damage). Scorers and selectors never see them, so
+    they can judge a selection.
+    """
+    total: Counter[str] = Counter()
+    kept: Counter[str] = Counter()
+    wanted, start = np.sort(rows), 0
+    for batch in pool.batches():
+        labels = pc.fill_null(pc.struct_field(batch.column("meta"), "label"), "")
+        low, high = np.searchsorted(wanted, [start, start + batch.num_rows])
+        _add(total, labels)
+        _add(kept, labels.take(pa.array(wanted[low:high] - start)))
+        start += batch.num_rows
+        if len(total) > LABELS_SHOWN:
+            return None
+    if set(total) <= {""}:
+        return None
+    return _named(total), _named(kept)
+
+
+def _named(counts: Mapping[str, int]) -> dict[str, int]:
+    return {label or NO_LABEL: number for label, number in counts.items()}
+
+
+def _add(counts: Counter[str], labels: pa.Array) -> None:
+    for entry in pc.value_counts(labels).to_pylist():
+        counts[entry["values"]] += entry["counts"]

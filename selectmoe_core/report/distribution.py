@@ -1,0 +1,246 @@
+"""How scores are distributed: per source, against length, and the examples at both ends."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from selectmoe_core.artifacts import Artifact
+from selectmoe_core.pool import Pool
+from selectmoe_core.report.summary import (
+    Histograms,
+    LengthCorrelation,
+    ScoreSummary,
+    ShownExample,
+    SourceScores,
+    Turn,
+)
+from selectmoe_core.scores import ScoreTable
+
+SHOWN = 10
+SHOWN_CHARACTERS = 50_000
+"""Characters of one message that the report shows; no ordinary example is longer."""
+LENGTH_SAMPLE = 20_000
+BINS = (12, 60)
+TAIL = 0.001
+QUANTILES = (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)
+
+
+def summarise_scores(
+    key: str, artifact: Artifact, pool: Pool | None, kept: np.ndarray | None, *, examples: bool
+) -> ScoreSummary:
+    """Return what a finished score looks like.
+
+    Args:
+        key: the node's name in the plan.
+        artifact: the finished score.
+        pool: the pool it scored, for lengths and texts.
+        kept: pool rows that were selected by it.
+        examples: whether to show the best and the worst ten.
+    """
+    table = ScoreTable.open(artifact.folder)
+    score = table.score()
+    codes, names = table.sources()
+    known = np.isfinite(score)
+    values = score[known]
+    same_rows = pool is not None and len(pool) == len(score)
+    best, worst = ends(score, table.ids()) if examples and same_rows else ([], [])
+    some = len(values) > 0
+    return ScoreSummary(
+        key=key,
+        component=artifact.component,
+        examples=len(score),
+        scored=len(values),
+        mean=float(values.mean()) if some else float("nan"),
+        std=float(values.std()) if some else float("nan"),
+        minimum=float(values.min()) if some else float("nan"),
+        maximum=float(values.max()) if some else float("nan"),
+        sources=source_scores(score, codes, names),
+        skipped=skipped_rows(table),
+        length=length_correlation(score, pool) if pool is not None and same_rows else None,
+        best=_shown(best, score, pool, table) if pool else (),
+        worst=_shown(worst, score, pool, table) if pool else (),
+        histograms=histograms(score, codes, names, kept) if some else None,
+    )
+
+
+def source_scores(
+    score: np.ndarray, codes: np.ndarray, names: Sequence[str]
+) -> tuple[SourceScores, ...]:
+    """Return the scores of each source, the highest median first; a source without any is last."""
+    found = []
+    for code, name in enumerate(names):
+        own = score[codes == code]
+        values = own[np.isfinite(own)]
+        figures = [float("nan")] * (2 + len(QUANTILES))
+        if len(values):
+            moments = float(values.mean()), float(values.std())
+            figures = [*moments, *np.quantile(values, QUANTILES).tolist()]
+        found.append(SourceScores(name, len(values), len(own) - len(values), *figures))
+    return tuple(
+        sorted(found, key=lambda of: (not of.scored, -of.median if of.scored else 0, of.name))
+    )
+
+
+def histograms(
+    score: np.ndarray, codes: np.ndarray, names: Sequence[str], kept: np.ndarray | None
+) -> Histograms:
+    """Return counts per source over common bins, in the order of ``source_scores``.
+
+    There are more bins the more scores a source has. They span all scores, or all but the
+    outermost 0.1 % on either side where a few far outliers would squeeze the rest together.
+    """
+    order = [names.index(of.name) for of in source_scores(score, codes, names)]
+    values = score[np.isfinite(score)]
+    low, high = values.min(), values.max()
+    inner = np.quantile(values, [TAIL, 1 - TAIL])
+    if high - low > 3 * (inner[1] - inner[0]) > 0:
+        low, high = inner
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    bins = int(np.clip(2 * np.sqrt(len(values) / len(names)), *BINS))
+    edges = np.linspace(low, high, bins + 1)
+    chosen = np.zeros(len(score), dtype=bool)
+    if kept is not None:
+        chosen[kept] = True
+
+    def count(mask: np.ndarray) -> np.ndarray:
+        return np.stack([np.histogram(score[(codes == c) & mask], edges)[0] for c in order])
+
+    pool = count(np.isfinite(score))
+    return Histograms(
+        edges, pool, count(chosen & np.isfinite(score)), len(values) - int(pool.sum())
+    )
+
+
+def ends(score: np.ndarray, ids: np.ndarray) -> tuple[list[int], list[int]]:
+    """Return the rows of the ten best scores, best first, and of the ten worst, worst first.
+
+    Equal scores are ordered by id, the smaller the better, as selectors do.
+    """
+    rows = np.flatnonzero(np.isfinite(score))
+    count = min(SHOWN, len(rows))
+    if not count:
+        return [], []
+    return _top(-score, ids, rows, count), _top(score, ~ids, rows, count)
+
+
+def _top(keys: np.ndarray, ids: np.ndarray, rows: np.ndarray, count: int) -> list[int]:
+    own = keys[rows]
+    limit = np.partition(own, count - 1)[count - 1]
+    near = rows[own <= limit]
+    order = np.lexsort((ids[near, 1], ids[near, 0], keys[near]))
+    return [int(row) for row in near[order[:count]]]
+
+
+def skipped_rows(table: ScoreTable) -> tuple[tuple[str, str, int], ...]:
+    """Return source, reason and how many rows of it were skipped, the most first."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for path in table.parts:
+        part = pq.read_table(path, columns=["source", "skipped"])
+        reasons = part.column("skipped").cast(pa.string())
+        if reasons.null_count < len(reasons):
+            gone = part.set_column(1, "skipped", reasons).filter(pc.is_valid(reasons))
+            for entry in (
+                gone.group_by(["source", "skipped"]).aggregate([([], "count_all")]).to_pylist()
+            ):
+                counts[entry["source"], entry["skipped"]] += entry["count_all"]
+    return tuple(
+        (*pair, count) for pair, count in sorted(counts.items(), key=lambda i: (-i[1], i[0]))
+    )
+
+
+def length_correlation(score: np.ndarray, pool: Pool) -> LengthCorrelation | None:
+    """Return the correlation of score and length in characters, over a fixed sample of rows."""
+    rows = np.flatnonzero(np.isfinite(score))
+    of = len(rows)
+    if of < 3:
+        return None
+    if of > LENGTH_SAMPLE:
+        rows = np.sort(np.random.default_rng(0).choice(rows, LENGTH_SAMPLE, replace=False))
+    text, answer = lengths(pool, rows)
+    own = score[rows]
+    return LengthCorrelation(spearman(own, text), spearman(own, answer), len(rows), of)
+
+
+def lengths(pool: Pool, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the characters of the whole conversation and of its answers, for sorted ``rows``."""
+    text, answer, start = [], [], 0
+    for batch in pool.batches():
+        low, high = np.searchsorted(rows, [start, start + batch.num_rows])
+        if high > low:
+            messages = batch.column("messages").take(pa.array(rows[low:high] - start))
+            turns = messages.flatten()
+            parent = pc.list_parent_indices(messages).to_numpy()
+            characters = pc.utf8_length(turns.field("content")).to_numpy().astype(np.float64)
+            said = pc.equal(turns.field("role"), "assistant").to_numpy(zero_copy_only=False)
+            text.append(np.bincount(parent, characters, minlength=high - low))
+            answer.append(np.bincount(parent, characters * said, minlength=high - low))
+        start += batch.num_rows
+    return np.concatenate(text), np.concatenate(answer)
+
+
+def spearman(first: np.ndarray, second: np.ndarray) -> float:
+    """Return Spearman's rank correlation: Pearson's of the mean ranks; NaN if one is constant."""
+    a, b = (_ranks(values) for values in (first, second))
+    a, b = a - a.mean(), b - b.mean()
+    scale = np.sqrt((a * a).sum() * (b * b).sum())
+    return float((a * b).sum() / scale) if scale else float("nan")
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return np.asarray((last - (counts - 1) / 2)[inverse])
+
+
+def _shown(
+    rows: Sequence[int], score: np.ndarray, pool: Pool, table: ScoreTable
+) -> tuple[ShownExample, ...]:
+    details = _details(table, rows)
+    found = []
+    for place, (row, example) in enumerate(zip(rows, pool.take(rows), strict=True), start=1):
+        meta = pool.meta(row)
+        turns = tuple(
+            Turn(m.role, m.content[:SHOWN_CHARACTERS], max(len(m.content) - SHOWN_CHARACTERS, 0))
+            for m in example.messages
+        )
+        found.append(
+            ShownExample(
+                place,
+                float(score[row]),
+                example.source,
+                example.id,
+                meta.get("where") or "",
+                meta.get("label") or "",
+                turns,
+                details[place - 1],
+            )
+        )
+    return tuple(found)
+
+
+def _details(table: ScoreTable, rows: Sequence[int]) -> list[tuple[tuple[str, str], ...]]:
+    """Return the details of a few rows as text, reading one part at a time."""
+    found: list[tuple[tuple[str, str], ...]] = [()] * len(rows)
+    names = list(table.details)
+    start = 0
+    for path in table.parts if names else ():
+        size = pq.read_metadata(path).num_rows
+        wanted = [place for place, row in enumerate(rows) if start <= row < start + size]
+        if wanted:
+            own = pq.read_table(path, columns=names)
+            for place in wanted:
+                row = own.slice(rows[place] - start, 1).to_pylist()[0]
+                found[place] = tuple((name, _text(row[name])) for name in names)
+        start += size
+    return found
+
+
+def _text(value: object) -> str:
+    if isinstance(value, list):
+        return " ".join(_text(item) for item in value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

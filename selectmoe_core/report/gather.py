@@ -1,0 +1,130 @@
+"""From the record of a run to its summary: opens the artifacts, section by section."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from selectmoe_core.artifacts import Artifact
+from selectmoe_core.pool import Pool
+from selectmoe_core.progress import Advance
+from selectmoe_core.report.composition import selected_rows, summarise_pool, summarise_selection
+from selectmoe_core.report.curves import summarise_training
+from selectmoe_core.report.distribution import summarise_scores
+from selectmoe_core.report.evaluation import order_arms, summarise_evaluation
+from selectmoe_core.report.record import NodeRecord, RunRecord
+from selectmoe_core.report.summary import (
+    EvaluationSummary,
+    PoolSummary,
+    ScoreSummary,
+    SelectionSummary,
+    Summary,
+    TrainingSummary,
+)
+
+SECTIONS = 5
+OWN, RANDOM = "selected", "random"
+
+
+def gather(record: RunRecord, advance: Advance = lambda _: None) -> Summary:
+    """Return the summary of a run; sections of stages that did not run stay empty."""
+    opened = _Opened(record)
+    sections = {}
+    for name in ("pool", "scores", "selection", "training", "evaluation"):
+        sections[name] = getattr(opened, f"{name}_section")()
+        advance(1)
+    return Summary(record=record, own=opened.own, notes=tuple(opened.notes), **sections)
+
+
+@dataclass
+class _Opened:
+    """The artifacts of a run by node."""
+
+    record: RunRecord
+    notes: list[str] = field(default_factory=list)
+
+    @cached_property
+    def artifacts(self) -> Mapping[str, Artifact]:
+        """The artifacts by the key of their node."""
+        found = {}
+        for node in self.record.nodes:
+            artifact = Artifact.load(node.folder)
+            if artifact is None:
+                self.notes.append(f"{node.key}: its artifact {node.folder} is gone")
+            else:
+                found[node.key] = artifact
+        return found
+
+    @cached_property
+    def own(self) -> str:
+        """The arm that the report is about: the recipe's own."""
+        arms = [arm for node in self.record.nodes for arm in node.arms]
+        return OWN if OWN in arms or not arms else arms[0]
+
+    def nodes(self, stage: str) -> list[NodeRecord]:
+        """Return the nodes of a stage whose artifacts are there."""
+        return [n for n in self.record.nodes if n.stage == stage and n.key in self.artifacts]
+
+    def of_arm(self, stage: str, arm: str) -> Artifact | None:
+        """Return the artifact that an arm uses of a stage; the last one, where it has several."""
+        nodes = [node for node in self.nodes(stage) if arm in node.arms]
+        return self.artifacts[nodes[-1].key] if nodes else None
+
+    @cached_property
+    def main_score(self) -> NodeRecord | None:
+        """The score that the own arm was selected by."""
+        nodes = [node for node in self.nodes("score") if self.own in node.arms]
+        select = tomllib.loads(self.record.recipe).get("select", {})
+        wanted = f"score:{select['score']}" if select.get("score") else "score"
+        named = [node for node in nodes if node.key == wanted]
+        return (named or nodes)[-1] if nodes else None
+
+    @cached_property
+    def pool(self) -> Pool | None:
+        """The pool, if the run made or reused one."""
+        nodes = self.nodes("pool")
+        return Pool.open(self.artifacts[nodes[0].key].folder) if nodes else None
+
+    def pool_section(self) -> PoolSummary | None:
+        """Return the pool's composition."""
+        if self.pool is None:
+            return None
+        scored = [self.artifacts[node.key].facts for node in self.nodes("score")]
+        counted = next((facts for facts in scored if facts.get("tokens")), {})
+        return summarise_pool(self.pool, counted)
+
+    def scores_section(self) -> tuple[ScoreSummary, ...]:
+        """Return the scores of the own arm, the one it was selected by first."""
+        nodes = [node for node in self.nodes("score") if self.own in node.arms]
+        nodes.sort(key=lambda node: node is not self.main_score)
+        return tuple(self._scores(node) for node in nodes)
+
+    def _scores(self, node: NodeRecord) -> ScoreSummary:
+        final = node is self.main_score
+        selected = self.of_arm("select", self.own) if final else None
+        kept: np.ndarray | None = selected_rows(selected) if selected else None
+        return summarise_scores(node.key, self.artifacts[node.key], self.pool, kept, examples=final)
+
+    def selection_section(self) -> SelectionSummary | None:
+        """Return what the own arm selected, beside the pool and the random arm."""
+        selected, baseline = self.of_arm("select", self.own), self.of_arm("select", RANDOM)
+        if selected is None:
+            return None
+        same = baseline is not None and baseline.digest == selected.digest
+        return summarise_selection(self.own, selected, None if same else baseline, self.pool)
+
+    def training_section(self) -> tuple[TrainingSummary, ...]:
+        """Return the curves of warm-up and of every arm's training."""
+        nodes = [*self.nodes("warmup"), *self.nodes("train")]
+        found = [summarise_training(n.key, self.artifacts[n.key], n.arms) for n in nodes]
+        return tuple(one for one in found if one is not None)
+
+    def evaluation_section(self) -> EvaluationSummary | None:
+        """Return the evaluation of every arm."""
+        nodes = self.nodes("evaluate")
+        arms = {arm: self.artifacts[node.key] for node in nodes for arm in node.arms}
+        if not arms:
+            return None
+        return summarise_evaluation({arm: arms[arm] for arm in order_arms(tuple(arms))}, self.own)

@@ -1,0 +1,259 @@
+"""The report as Markdown: the same figures as the page, without its pictures."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from selectmoe_core.report.summary import (
+    EvaluationSummary,
+    PoolSummary,
+    ScoreSummary,
+    SelectionSummary,
+    Share,
+    ShownExample,
+    Summary,
+    TrainingSummary,
+)
+from selectmoe_core.report.wording import (
+    NOTHING,
+    correlation,
+    count,
+    duration,
+    measured,
+    number,
+    percent,
+    plural,
+    signed,
+    times,
+)
+
+Row = Sequence[str]
+
+
+def render_markdown(summary: Summary) -> str:
+    """Return the report; texts of the data stand escaped, or in fences that they cannot close."""
+    record = summary.record
+    lines = [
+        f"# {escape(record.name)}",
+        "",
+        f"Started {record.started}, {duration(record.seconds)}.",
+    ]
+    for note in summary.notes:
+        lines += ["", f"> {escape(note)}"]
+    for section in _sections(summary):
+        lines += ["", *section]
+    return "\n".join(lines) + "\n"
+
+
+def _sections(summary: Summary) -> Iterator[Iterable[str]]:
+    if summary.evaluation:
+        yield _evaluation(summary.evaluation)
+    if summary.pool:
+        yield _pool(summary.pool)
+    if summary.scores:
+        yield _scores(summary.scores)
+    if summary.selection:
+        yield _selection(summary.selection)
+    if summary.training:
+        yield _training(summary.training)
+    yield _run(summary)
+
+
+def table(rows: Sequence[Row], text_columns: int = 1) -> list[str]:
+    """Return a Markdown table, the first row its head; all cells are escaped."""
+    head, *body = ([escape(cell) for cell in row] for row in rows)
+    rule = ["---" if place < text_columns else "---:" for place in range(len(head))]
+    return [f"| {' | '.join(row)} |" for row in (head, rule, *body)]
+
+
+def escape(text: str) -> str:
+    """Return text that Markdown and HTML show as it is, on one line."""
+    flat = re.sub(r"\s+", " ", text)
+    return re.sub(r"([\\`*_{}\[\]<>#|&~])", r"\\\1", flat)
+
+
+def fence(text: str) -> list[str]:
+    """Return text as a code block whose fence is longer than any in the text."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    mark = "`" * max(3, longest + 1)
+    return [f"{mark}text", text, mark]
+
+
+def evaluation_rows(evaluation: EvaluationSummary) -> list[Row]:
+    """Return the table of tasks and arms as text, its head first."""
+    baselines = evaluation.baselines
+    rows: list[Row] = [
+        ("task", *evaluation.arms, *(f"vs {name}" for name in baselines), "chance", "questions")
+    ]
+    for task in evaluation.tasks:
+        results = [task.results.get(arm) for arm in evaluation.arms]
+        values = [measured(of.value, of.stderr) if of else NOTHING for of in results]
+        values = [
+            f"{value} (at chance)" if of and of.at_chance else value
+            for value, of in zip(values, results, strict=True)
+        ]
+        by_name = {d.baseline: signed(d.value, d.stderr) for d in task.differences}
+        differences = [by_name.get(name, NOTHING) for name in baselines]
+        rows.append((task.task, *values, *differences, number(task.chance), count(task.questions)))
+    return rows
+
+
+def _evaluation(evaluation: EvaluationSummary) -> Iterator[str]:
+    yield from ("## Result", "")
+    yield from table(evaluation_rows(evaluation))
+    yield ""
+    for baseline in evaluation.baselines:
+        for row in evaluation.tasks:
+            for difference in row.differences:
+                if difference.baseline == baseline:
+                    kind = "paired" if difference.paired else "unpaired"
+                    yield f"- {escape(difference.verdict)} ({kind})."
+    yield from (
+        "",
+        "± is one standard error over the questions; it knows nothing of other training seeds.",
+    )
+
+
+def _pool(pool: PoolSummary) -> Iterator[str]:
+    yield from ("## Pool", "")
+    yield (
+        f"{plural(pool.examples, 'example')}, {plural(pool.duplicates, 'exact duplicate')} "
+        f"dropped, {plural(pool.rejected, 'row')} rejected."
+    )
+    yield ""
+    head = ("source", "examples", "rejected", "duplicates", "turns", "tokens", "cut", "empty mask")
+    yield from table(
+        [
+            head,
+            *(
+                (
+                    of.name,
+                    count(of.examples),
+                    count(of.rejected),
+                    count(of.duplicates),
+                    f"{of.turns:.2f}",
+                    number(of.tokens),
+                    count(of.cut),
+                    count(of.empty),
+                )
+                for of in pool.sources
+            ),
+        ]
+    )
+    if pool.rejected:
+        yield ""
+        yield from table([("reason", "rows"), *((text, count(n)) for text, n in pool.reasons)])
+        yield from ("", "The first of them:", "")
+        for row in pool.rejects:
+            yield f"- {escape(row.where)}: {escape(row.reason)}"
+
+
+def _scores(found: Sequence[ScoreSummary]) -> Iterator[str]:
+    for scores in found:
+        yield from (f"## Scores: {escape(scores.key)}", "")
+        yield (
+            f"{escape(scores.component)} gave {count(scores.scored)} of "
+            f"{plural(scores.examples, 'example')} a score: mean {number(scores.mean)}, "
+            f"standard deviation {number(scores.std)}."
+        )
+        if scores.length:
+            text, answer = (correlation(of) for of in (scores.length.text, scores.length.answer))
+            yield (
+                f"Rank correlation with length: {text} (whole conversation), {answer} (answers), "
+                f"on {plural(scores.length.rows, 'row')}."
+            )
+            if scores.length.strong:
+                yield "**The score follows length**: compare it with `score.use=length`."
+        yield ""
+        yield from table(
+            [
+                ("source", "scored", "skipped", "5 %", "25 %", "median", "75 %", "95 %"),
+                *(
+                    (
+                        of.name,
+                        count(of.scored),
+                        count(of.skipped),
+                        number(of.low),
+                        number(of.first),
+                        number(of.median),
+                        number(of.third),
+                        number(of.high),
+                    )
+                    for of in scores.sources
+                ),
+            ]
+        )
+        if scores.skipped:
+            yield ""
+            rows = [(source, reason, count(n)) for source, reason, n in scores.skipped]
+            yield from table([("source", "reason", "skipped"), *rows], text_columns=2)
+        yield from _examples("Best", scores.best)
+        yield from _examples("Worst", scores.worst)
+        yield ""
+
+
+def _examples(title: str, examples: Iterable[ShownExample]) -> Iterator[str]:
+    for example in examples:
+        if example.place == 1:
+            yield from ("", f"### {title} examples")
+        yield from ("", f"{example.place}. **{number(example.score, 5)}** {escape(example.source)}")
+        for turn in example.turns:
+            left_out = f" ({turn.hidden:,} further characters left out)" if turn.hidden else ""
+            yield from ("", f"{turn.role}{left_out}:", "", *fence(turn.content))
+
+
+def _selection(selection: SelectionSummary) -> Iterator[str]:
+    yield from ("## Selection", "")
+    yield (
+        f"{escape(selection.component)} kept {count(selection.kept)} of "
+        f"{plural(selection.of, 'example')}."
+    )
+    yield ""
+    yield from _shares("source", selection.sources)
+    if selection.labels:
+        yield ""
+        yield from _shares("label", selection.labels)
+
+
+def _shares(head: str, groups: Sequence[Share]) -> list[str]:
+    columns = (head, "pool", "selected", "share of pool", "share of selection", "factor")
+    rows = [
+        (
+            of.name,
+            count(of.pool),
+            count(of.kept),
+            percent(of.pool_share),
+            percent(of.kept_share),
+            times(of.factor),
+        )
+        for of in groups
+    ]
+    return table([columns, *rows])
+
+
+def _training(found: Sequence[TrainingSummary]) -> Iterator[str]:
+    yield from ("## Training", "")
+    rows = [
+        (of.key, ", ".join(of.arms), count(of.steps), number(of.first_loss), number(of.last_loss))
+        for of in found
+    ]
+    yield from table([("stage", "arms", "steps", "first loss", "last loss"), *rows], 2)
+
+
+def _run(summary: Summary) -> Iterator[str]:
+    record = summary.record
+    yield from ("## What ran", "")
+    rows = [
+        (
+            node.key,
+            node.component,
+            node.digest[:12],
+            ", ".join(node.arms),
+            "reused" if node.cached else "made",
+            duration(node.seconds),
+        )
+        for node in record.nodes
+    ]
+    yield from table([("node", "component", "digest", "arms", "this run", "time"), *rows], 5)
+    yield from ("", *fence(record.command), "")
+    for name, value in (*record.hardware.items(), *record.versions.items()):
+        yield f"- {escape(name)}: {escape(value)}"

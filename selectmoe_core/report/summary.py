@@ -1,0 +1,270 @@
+"""What the report says, as plain values: pages, pictures and ``report.json`` are made from it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from selectmoe_core.report.record import RunRecord
+
+
+@dataclass(frozen=True)
+class PoolSource:
+    """One source of the pool; token figures are ``None`` where no stage counted tokens."""
+
+    name: str
+    examples: int
+    rejected: int
+    duplicates: int
+    turns: float
+    tokens: float | None = None
+    cut: int | None = None
+    empty: int | None = None
+
+
+@dataclass(frozen=True)
+class RejectedRow:
+    """A row that could not be used."""
+
+    source: str
+    where: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class PoolSummary:
+    """What the pool is made of.
+
+    Attributes:
+        sources: by falling number of examples.
+        rejected: rejected rows in all.
+        reasons: how often each reason occurred, the most frequent first.
+        rejects: the first rejected rows.
+        tokenizer: what the token figures were counted with.
+    """
+
+    examples: int
+    sources: tuple[PoolSource, ...]
+    rejected: int
+    duplicates: int
+    reasons: tuple[tuple[str, int], ...]
+    rejects: tuple[RejectedRow, ...]
+    tokenizer: str | None
+
+
+@dataclass(frozen=True)
+class SourceScores:
+    """Scores of one source; quantiles are exact, NaN where nothing was scored."""
+
+    name: str
+    scored: int
+    skipped: int
+    mean: float
+    std: float
+    minimum: float
+    low: float
+    """The 5 % quantile."""
+    first: float
+    median: float
+    third: float
+    high: float
+    """The 95 % quantile."""
+    maximum: float
+
+
+@dataclass(frozen=True)
+class LengthCorrelation:
+    """Spearman's rank correlation of score and length, on ``rows`` sampled examples.
+
+    NaN where all lengths, or all scores, are equal.
+    """
+
+    text: float
+    answer: float
+    rows: int
+    of: int
+
+    @property
+    def strong(self) -> bool:
+        """Whether the score may be little more than length."""
+        return any(abs(value) > STRONG_CORRELATION for value in (self.text, self.answer))
+
+
+STRONG_CORRELATION = 0.6
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One message of a shown example; ``hidden`` characters of a giant one are left out."""
+
+    role: str
+    content: str
+    hidden: int = 0
+
+
+@dataclass(frozen=True)
+class ShownExample:
+    """An example in full."""
+
+    place: int
+    score: float
+    source: str
+    id: str
+    where: str
+    label: str
+    turns: tuple[Turn, ...]
+    details: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Histograms:
+    """Counts per source over common bins; what lies outside the bins is counted apart.
+
+    Attributes:
+        edges: float ``[bins + 1]``.
+        pool: int ``[sources, bins]``.
+        kept: int ``[sources, bins]``: those of them that were selected.
+        outside: scored examples outside the edges.
+    """
+
+    edges: np.ndarray
+    pool: np.ndarray
+    kept: np.ndarray
+    outside: int
+
+
+@dataclass(frozen=True)
+class ScoreSummary:
+    """One finished score; ``best`` and ``worst`` are filled for the score that was selected by."""
+
+    key: str
+    component: str
+    examples: int
+    scored: int
+    mean: float
+    std: float
+    minimum: float
+    maximum: float
+    sources: tuple[SourceScores, ...]
+    skipped: tuple[tuple[str, str, int], ...]
+    """Source, reason and how many."""
+    length: LengthCorrelation | None
+    best: tuple[ShownExample, ...] = ()
+    worst: tuple[ShownExample, ...] = ()
+    histograms: Histograms | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Share:
+    """How much of a group of the pool was selected: a source, or a label."""
+
+    name: str
+    pool: int
+    kept: int
+    pool_share: float
+    kept_share: float
+    baseline_share: float | None = None
+    """Its share of the random arm's selection."""
+
+    @property
+    def factor(self) -> float:
+        """How many times its share of the pool it takes of the selection."""
+        return self.kept_share / self.pool_share if self.pool_share else float("nan")
+
+
+@dataclass(frozen=True)
+class SelectionSummary:
+    """What was selected, beside what there was."""
+
+    arm: str
+    component: str
+    kept: int
+    of: int
+    sources: tuple[Share, ...]
+    labels: tuple[Share, ...] = ()
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One metric of a training run: ``steps`` and ``values``, both ``[points]``."""
+
+    steps: np.ndarray
+    values: np.ndarray
+
+
+@dataclass(frozen=True)
+class TrainingSummary:
+    """The log of one training, metric by metric."""
+
+    key: str
+    stage: str
+    component: str
+    arms: tuple[str, ...]
+    steps: int
+    first_loss: float | None
+    last_loss: float | None
+    curves: Mapping[str, Curve] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Result:
+    """One arm's result on one task."""
+
+    arm: str
+    value: float
+    stderr: float | None
+    questions: int | None
+    at_chance: bool
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The recipe's own arm less a baseline on one task, and what may be said of it."""
+
+    baseline: str
+    value: float
+    stderr: float | None
+    paired: bool
+    verdict: str
+
+
+@dataclass(frozen=True)
+class TaskRow:
+    """One task in every arm."""
+
+    task: str
+    metric: str
+    chance: float | None
+    questions: int | None
+    higher_is_better: bool
+    results: Mapping[str, Result]
+    differences: tuple[Difference, ...] = ()
+
+
+@dataclass(frozen=True)
+class EvaluationSummary:
+    """All tasks in all arms."""
+
+    arms: tuple[str, ...]
+    tasks: tuple[TaskRow, ...]
+
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        """The arms that the recipe's own was compared with, in column order."""
+        return tuple(dict.fromkeys(d.baseline for row in self.tasks for d in row.differences))
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The whole report; a section whose stage did not run is ``None`` or empty."""
+
+    record: RunRecord
+    own: str = "selected"
+    """The arm that the report is about: the recipe's own."""
+    pool: PoolSummary | None = None
+    scores: tuple[ScoreSummary, ...] = ()
+    selection: SelectionSummary | None = None
+    training: tuple[TrainingSummary, ...] = ()
+    evaluation: EvaluationSummary | None = None
+    notes: tuple[str, ...] = ()
+    """What could not be shown, and why."""

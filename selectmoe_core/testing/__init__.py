@@ -1,0 +1,33 @@
+"""The conformance kit for plugin authors: checks that any scorer, selector or reader must pass.
+
+Each check raises an ``AssertionError`` that says what the part did and what the core relies on. Put
+them into an ordinary test::
+
+    # tests/test_my_plugin.py
+    from my_plugin import vowels                      # a Component
+    from selectmoe_core.testing import check_plugin, check_scorer
+
+    def test_the_plugin_loads():
+        check_plugin("my_plugin")
+
+    def test_vowels_is_a_scorer():
+        check_scorer(vowels, options={"letters": "aeiou"})
+
+A scorer that needs a model gets a small one: ``check_scorer(part, model="path/to/tiny")``. Nothing
+here needs a GPU, a network or pytest.
+"""
+
+from selectmoe_core.testing.components import check_component, check_plugin
+from selectmoe_core.testing.pools import generated_examples
+from selectmoe_core.testing.readers import check_reader
+from selectmoe_core.testing.scorers import check_scorer
+from selectmoe_core.testing.selectors import check_selector
+
+__all__ = [
+    "check_component",
+    "check_plugin",
+    "check_reader",
+    "check_scorer",
+    "check_selector",
+    "generated_examples",
+]

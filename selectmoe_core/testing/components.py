@@ -1,0 +1,158 @@
+"""Checks of a component's description, and of a plugin's module as a whole."""
+
+import inspect
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+from selectmoe_core.component import Component, Kind
+from selectmoe_core.config import Config, examine
+from selectmoe_core.cost import Cost, Workload
+from selectmoe_core.hookspecs import PROJECT
+from selectmoe_core.plugins import load_plugins
+from selectmoe_core.protocols import Need
+from selectmoe_core.recipe import OPTIONS, StageOptions
+from selectmoe_core.registry import Registry
+from selectmoe_core.testing.requirement import errors_of, require
+
+HEAVY = ("torch", "transformers", "datasets", "lm_eval", "peft", "accelerate")
+"""Packages that ``selectmoe list`` and ``plan`` must not pay for."""
+
+_STAGE_OF = {Kind.READER: "pool", Kind.SCORER: "score", Kind.SELECTOR: "select"}
+_REPORT = (
+    "import importlib, json, os, sys; before = dict(os.environ); "
+    "importlib.import_module({module!r}); "
+    "print(json.dumps([[m for m in {heavy!r} if m in sys.modules], before != dict(os.environ)]))"
+)
+
+
+def check_plugin(module: str) -> None:
+    """Check a plugin's module: light to import, only hooks that exist, sound components.
+
+    Args:
+        module: what its entry point of the group ``selectmoe`` names, e.g. ``my_plugin.plugin``.
+    """
+    _check_import(module)
+    with errors_of(module):
+        manager = load_plugins(found=[EntryPoint("checked", module, PROJECT)])
+        entries = list(Registry(manager))
+    for entry in entries:
+        check_component(entry.component, kind=entry.kind)
+
+
+def check_component(
+    component: Component[Any, Any],
+    *,
+    kind: Kind | None = None,
+    options: Mapping[str, object] | None = None,
+) -> Config | None:
+    """Check what a component says of itself; nothing is built.
+
+    Args:
+        component: the component.
+        kind: what it is; makes sure that no option has the name of a key of its table.
+        options: as a recipe would write them; without, the defaults.
+
+    Returns:
+        The options as the component's Config; ``None`` where none were given and some are needed.
+    """
+    name = component.name
+    require(
+        re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name),
+        f"the name {name!r} must be lower-case words joined by dashes",
+    )
+    _check_config(component, kind)
+    require(
+        component.about.meaning or kind is not Kind.SCORER,
+        f"{name}: about.meaning must say what the number means",
+    )
+    _check_import(component.config.__module__)
+    found, problems = examine(component.config, options or {}, where=name)
+    if found is None and options is None:
+        return None
+    if found is None:
+        raise AssertionError("\n".join(map(str, problems)))
+    config: Config = found
+    _check_declarations(component, config)
+    return config
+
+
+def _check_config(component: Component[Any, Any], kind: Kind | None) -> None:
+    name, config = component.name, component.config
+    require(
+        inspect.isclass(config) and issubclass(config, Config),
+        f"{name}: its options must be a subclass of selectmoe_core.Config",
+    )
+    for rule, wanted in (("frozen", True), ("extra", "forbid")):
+        require(
+            config.model_config.get(rule) == wanted, f"{name}: Config must keep {rule}={wanted}"
+        )
+    own_doc = config.__dict__.get("__doc__") or ""
+    require(
+        own_doc.strip() and component.summary.endswith("."),
+        f"{name}: the first line of {config.__name__}'s docstring is its summary, one sentence "
+        "with a full stop",
+    )
+    reserved = OPTIONS.get(_STAGE_OF.get(kind, ""), StageOptions) if kind else StageOptions
+    for option, field in config.model_fields.items():
+        require(
+            (field.description or "").strip().endswith("."),
+            f"{name}: option '{option}' needs a sentence under it, with a full stop",
+        )
+        require(
+            option not in reserved.model_fields,
+            f"{name}: option '{option}' is a key that every such table has; take another name",
+        )
+
+
+def _check_declarations(component: Component[Any, Any], config: Config) -> None:
+    name = component.name
+    needs = component.needs(config)
+    require(
+        isinstance(needs, frozenset) and all(isinstance(need, Need) for need in needs),
+        f"{name}: needs(config) must be a frozenset of Need, got {needs!r}",
+    )
+    if component.scores is not None:
+        require(Need.SCORES in needs, f"{name}: it names scores but does not need SCORES")
+    if component.files is not None:
+        for path in component.files(config):
+            require(isinstance(path, Path), f"{name}: files(config) gave {path!r}, not a Path")
+    if component.cost is not None:
+        unknown = Workload(1000, 2e5, estimated=True, model=None, dtype="float32")
+        cost = component.cost(config, unknown)
+        require(isinstance(cost, Cost), f"{name}: cost(config, workload) gave {cost!r}, not a Cost")
+
+
+def _check_import(module: str) -> None:
+    if module == "__main__":
+        return
+    heavy, changed = _import_afresh(module)
+    require(
+        not heavy,
+        f"importing {module} imports {', '.join(heavy)}: move that into the build function",
+    )
+    require(not changed, f"importing {module} changes os.environ")
+
+
+@cache
+def _import_afresh(module: str) -> tuple[tuple[str, ...], bool]:
+    """Return what heavy a module imports in a new interpreter, and if it changes ``os.environ``."""
+    code = _REPORT.format(module=module, heavy=HEAVY)
+    path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    require(done.returncode == 0, f"{module} cannot be imported:\n{done.stderr}")
+    heavy, changed = json.loads(done.stdout.splitlines()[-1])
+    return tuple(heavy), bool(changed)

@@ -1,0 +1,100 @@
+"""Small pools for the checks: generated examples, and a job around them."""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from selectmoe_core.encoding import Encoded, encode
+from selectmoe_core.examples import Example, Message, RawExample, content_id
+from selectmoe_core.models import ModelRef, Models
+from selectmoe_core.pool import Pool
+from selectmoe_core.pool_build import build_pool
+from selectmoe_core.protocols import Inputs, Job, Need
+
+TEXT = """the router sends each token to few experts and an answer may be short or long, Größe
+naïve 数 一 42 3.14 def f(x): return x*x 🙂 why how list"""
+SOURCES = ("cot", "dolly", "flan_v2")
+
+
+def generated_examples(count: int = 40, seed: int = 0) -> list[Example]:
+    """Return examples of one or more turns, of many lengths, from three sources, all different."""
+    draw = random.Random(seed)
+    words_known = TEXT.split()
+
+    def text(most: int) -> str:
+        words = draw.choices(words_known, k=draw.randint(1, most))
+        return draw.choice((" ", "\n", "  ")).join(words)
+
+    examples = []
+    for number in range(count):
+        turns = [Message("system", "Be brief.")] if number % 5 == 0 else []
+        for _ in range(1 + number % 3):
+            turns += [Message("user", f"{number}: {text(20)}"), Message("assistant", text(40))]
+        identity = content_id(turns).hex()
+        examples.append(Example(identity, draw.choice(SOURCES), tuple(turns)))
+    return examples
+
+
+@dataclass
+class Bench:
+    """A pool in a folder, and jobs that see what a component needs of it, no more.
+
+    Attributes:
+        folder: where everything is written.
+        examples: the pool's examples, in its order.
+        pool: the pool.
+    """
+
+    folder: Path
+    examples: Sequence[Example]
+    pool: Pool = field(init=False)
+    _encoded: dict[int, tuple[Any, Encoded]] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        folder = self.folder / "pool"
+        folder.mkdir(parents=True)
+        self.pool = build_pool(
+            (RawExample(example.source, example.messages) for example in self.examples), folder
+        )
+        if len(self.pool) != len(self.examples):
+            raise ValueError("two of the examples are equal; give different ones")
+
+    def job(
+        self,
+        needs: frozenset[Need],
+        base: Job,
+        model: ModelRef | None,
+        scores: Mapping[str, Path],
+    ) -> Job:
+        """Return ``base`` with the inputs that ``needs`` names."""
+        job = replace(
+            base,
+            scratch=self.folder / "scratch",
+            checkpoints=self.folder / "checkpoints",
+            inputs=Inputs(
+                model=model if Need.MODEL in needs else None,
+                pool=self.pool.folder if Need.POOL in needs else None,
+                scores=scores if Need.SCORES in needs else {},
+            ),
+        )
+        if Need.TOKENS not in needs:
+            return job
+        return replace(job, encoded=lambda tokenizer: self._encode(job, tokenizer))
+
+    def _encode(self, job: Job, tokenizer: Any) -> Encoded:  # noqa: ANN401
+        known = self._encoded.get(id(tokenizer))
+        if known is None:
+            folder = self.folder / f"encoded-{len(self._encoded)}"
+            known = tokenizer, encode(self.pool.examples(), folder, job.chat, tokenizer)
+            self._encoded[id(tokenizer)] = known
+        return known[1]
+
+
+def installed_models() -> Models:
+    """Return what loads every model that the installed plugins know."""
+    from selectmoe_core.plugins import load_plugins
+    from selectmoe_core.registry import Registry
+
+    return Registry(load_plugins()).models

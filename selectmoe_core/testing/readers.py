@@ -1,0 +1,67 @@
+"""The check of a reader: the same rows every time, each an example or a reject with its reason."""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from selectmoe_core.component import Component, Kind
+from selectmoe_core.examples import RawExample, Reject
+from selectmoe_core.pool_build import build_pool
+from selectmoe_core.protocols import Job
+from selectmoe_core.testing.components import check_component
+from selectmoe_core.testing.requirement import errors_of, require
+
+
+def check_reader(
+    component: Component[Any, Any],
+    *,
+    options: Mapping[str, object] | None = None,
+    job: Job | None = None,
+) -> tuple[RawExample | Reject, ...]:
+    """Read everything twice and check the contract.
+
+    It yields examples and rejects one by one; each says where it was found and of which source it
+    is, a reject why; two reads are equal; a pool can be built of them; the files it names exist.
+
+    Args:
+        component: the reader.
+        options: as a recipe would write them, with paths to a small data set.
+        job: seed and bundled folders to read with.
+
+    Returns:
+        What it read, for further checks.
+
+    Raises:
+        AssertionError: what the reader did, and what the core relies on.
+    """
+    name = component.name
+    config = check_component(component, kind=Kind.READER, options=options or {})
+    assert config is not None
+    for path in component.files(config) if component.files is not None else ():
+        require(path.exists(), f"{name}: files() names {path}, which is not there")
+    job = job or Job(seed=1)
+    with errors_of(name):
+        rows = component.build(config).read(job)
+        require(isinstance(rows, Iterator), f"{name}: read() must yield row by row")
+        read = tuple(rows)
+        again = tuple(component.build(config).read(job))
+    require(read, f"{name}: it read nothing")
+    for row in read:
+        _check_row(name, row)
+    require(read == again, f"{name}: a second read gives other rows")
+    with tempfile.TemporaryDirectory() as folder, errors_of(name):
+        build_pool(read, Path(folder), on_reject="skip")
+    return read
+
+
+def _check_row(name: str, row: object) -> None:
+    require(
+        isinstance(row, RawExample | Reject),
+        f"{name}: it yielded a {type(row).__name__}, not a RawExample or Reject",
+    )
+    assert isinstance(row, RawExample | Reject)
+    require(row.source, f"{name}: a row has no source: {row}")
+    require(row.where, f"{name}: a row does not say where it was found: {row}")
+    if isinstance(row, Reject):
+        require(row.reason, f"{name}: a reject has no reason: {row}")

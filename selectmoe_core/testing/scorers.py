@@ -1,0 +1,232 @@
+"""The check of a scorer: the same score for the same example, in any company."""
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from selectmoe_core.component import Component, Kind
+from selectmoe_core.config import Config, marked
+from selectmoe_core.examples import Example
+from selectmoe_core.models import ModelRef, Models
+from selectmoe_core.protocols import Job, Need, Shard
+from selectmoe_core.scores import ScoreTable, ShardScores, write_part
+from selectmoe_core.stages.score import shards
+from selectmoe_core.testing.components import check_component
+from selectmoe_core.testing.pools import Bench, generated_examples, installed_models
+from selectmoe_core.testing.requirement import errors_of, require
+
+Columns = dict[str, np.ndarray]
+
+
+def check_scorer(
+    component: Component[Any, Any],
+    *,
+    options: Mapping[str, object] | None = None,
+    examples: Sequence[Example] | None = None,
+    model: str | Path | None = None,
+    models: Models | None = None,
+    job: Job | None = None,
+    tolerance: float = 1e-5,
+) -> None:
+    """Run a scorer over a small pool, shard by shard as the core does, and check the contract.
+
+    Every example gets a finite score or a reason, never both; order is kept; two runs are equal to
+    the last bit; scores, details and features do not depend on how the pool is cut or ordered, on
+    the other examples of a shard, on execution-only options, nor on the seed unless the component
+    says ``seeded``.
+
+    Args:
+        component: the scorer.
+        options: as a recipe would write them.
+        examples: the pool, at least two different examples; by default generated ones.
+        model: a model's folder or reference, for a scorer that needs one.
+        models: what loads it; by default what the installed plugins know.
+        job: seed, device, dtype and chat format to run with; its inputs are replaced.
+        tolerance: how far two numbers may be apart, absolute and relative.
+
+    Raises:
+        AssertionError: what the scorer did, and what the core relies on.
+    """
+    config = check_component(component, kind=Kind.SCORER, options=options or {})
+    assert config is not None
+    needs = component.needs(config)
+    require(
+        model is not None or Need.MODEL not in needs,
+        f"{component.name} needs a model: check_scorer(..., model=...)",
+    )
+    base = job or Job(seed=1)
+    if Need.MODEL in needs or models is not None:
+        base = replace(base, models=models or installed_models())
+    pool = list(examples) if examples is not None else generated_examples()
+    reference = ModelRef(str(model)) if model is not None else None
+    with tempfile.TemporaryDirectory() as folder:
+        trial = _Trial(component, config, base, reference, tolerance, Path(folder))
+        if Need.SCORES in needs:
+            trial.check_combination(pool)
+        else:
+            trial.check(pool)
+
+
+@dataclass
+class _Trial:
+    """A scorer, and what it is run with."""
+
+    component: Component[Any, Any]
+    config: Config
+    base: Job
+    model: ModelRef | None
+    tolerance: float
+    folder: Path
+    numbers: Iterator[int] = field(default_factory=count)
+
+    @property
+    def name(self) -> str:
+        return self.component.name
+
+    def check(self, pool: list[Example]) -> None:
+        bench = self.bench(pool)
+        whole = self.score(bench, len(pool), tokens=True)
+        self.require_variety(whole["score"])
+        self.compare(whole, self.score(bench, len(pool)), "run a second time", exact=True)
+        self.compare(whole, self.score(bench, 7), "cut into shards of 7")
+        self.compare(whole, self.score(bench, 1), "scored one example at a time")
+        order = np.argsort([example.id for example in pool])[::-1]
+        moved = self.score(self.bench([pool[row] for row in order]), 11)
+        self.compare({k: v[order] for k, v in whole.items()}, moved, "put in another order")
+        for name, config in _execution_variants(self.config):
+            other = replace(self, config=config)
+            self.compare(whole, other.score(bench, len(pool)), f"with another '{name}'")
+        reseeded = replace(self, base=replace(self.base, seed=self.base.seed + 1))
+        self.check_seed(whole["score"], reseeded.score(bench, len(pool))["score"])
+
+    def check_combination(self, pool: list[Example]) -> None:
+        """Check a scorer over finished tables."""
+        bench = self.bench(pool)
+        names = list(self.component.scores(self.config)) if self.component.scores else ["a", "b"]
+        random = np.random.default_rng(0)
+        for name in names:
+            of_name = ShardScores(random.normal(size=len(pool)))
+            self.write(bench, self.folder / f"of-{name}", 0, 0, len(pool), of_name)
+        tables = {name: ScoreTable.open(self.folder / f"of-{name}") for name in names}
+        job = self.job(bench, {name: self.folder / f"of-{name}" for name in names})
+        one, other = (self.component.build(self.config).combine(tables, job) for _ in range(2))
+        first = self.write(bench, self.folder / "one", 0, 0, len(pool), one)
+        second = self.write(bench, self.folder / "two", 0, 0, len(pool), other)
+        self.require_variety(first["score"])
+        self.compare(first, second, "run a second time", exact=True)
+
+    def bench(self, pool: list[Example]) -> Bench:
+        return Bench(self.folder / f"bench-{next(self.numbers)}", pool)
+
+    def job(self, bench: Bench, scores: Mapping[str, Path] | None = None) -> Job:
+        needs = self.component.needs(self.config)
+        return bench.job(needs, self.base, self.model, scores or {})
+
+    def score(self, bench: Bench, size: int, *, tokens: bool = False) -> Columns:
+        """Score the pool in shards through files, as the core does."""
+        out = bench.folder / f"run-{next(self.numbers)}"
+        parts: list[Columns] = []
+        part = self.component.build(self.config)
+        with errors_of(self.name), part.open(self.job(bench)) as scorer:
+            for number, start, stop in shards(bench.pool, size):
+                some = list(bench.pool.examples(start, stop))
+                scores = scorer.score(Shard(number, np.arange(start, stop), some))
+                parts.append(self.write(bench, out, number, start, stop, scores))
+            if tokens:
+                self.check_tokens(scorer.tokens(list(bench.examples[:3])))
+        columns = {
+            name: np.concatenate([one.get(name, np.empty(0)) for one in parts]) for name in parts[0]
+        }
+        for name, column in columns.items():
+            require(len(column) == len(bench.pool), f"{self.name}: not every shard has '{name}'")
+        table = ScoreTable.open(out)
+        np.testing.assert_array_equal(table.score(), columns["score"])
+        return columns
+
+    def write(
+        self, bench: Bench, out: Path, number: int, start: int, stop: int, scores: ShardScores
+    ) -> Columns:
+        """Check one shard's scores, write them, and return what must not depend on company."""
+        require(
+            isinstance(scores, ShardScores),
+            f"{self.name}: score() gave a {type(scores).__name__}, not ShardScores",
+        )
+        ids = [batch.column("id") for batch in bench.pool.batches(start, stop)]
+        names = bench.pool.source_names(start, stop)
+        with errors_of(self.name):
+            write_part(out, number, pa.chunked_array(ids).combine_chunks(), names, scores)
+        self.check_reasons(scores)
+        found = {"score": np.asarray(scores.score, dtype=np.float64)}
+        found |= {name: np.asarray(of) for name, of in scores.details.items()}
+        if scores.features is not None:
+            found["features"] = np.asarray(scores.features).astype(np.float16)
+        return found
+
+    def check_reasons(self, scores: ShardScores) -> None:
+        for value, reason in zip(scores.score, scores.skipped or (), strict=False):
+            require(
+                reason is None or np.isnan(value),
+                f"{self.name}: an example is skipped ({reason}) and has the score {value}; a "
+                "skipped one's is NaN",
+            )
+
+    def check_tokens(self, details: Any) -> None:  # noqa: ANN401
+        if details is None:
+            return
+        require(len(details) == 3, f"{self.name}: tokens() gave {len(details)} details for 3")
+        for one in details:
+            require(
+                len(one.tokens) == len(one.values),
+                f"{self.name}: tokens() gave {len(one.values)} values for {len(one.tokens)} tokens",
+            )
+            require(np.isfinite(one.values).all(), f"{self.name}: tokens() gave a value not finite")
+
+    def require_variety(self, score: np.ndarray) -> None:
+        scored = score[~np.isnan(score)]
+        require(len(scored), f"{self.name}: no example got a score")
+        require(scored.min() < scored.max(), f"{self.name}: all scores are equal ({scored[0]})")
+
+    def compare(self, one: Columns, other: Columns, what: str, *, exact: bool = False) -> None:
+        require(one.keys() == other.keys(), f"{self.name}: {what}, it gives other details")
+        for name, column in one.items():
+            close = max(self.tolerance, 2e-3) if name == "features" else self.tolerance
+            close = 0.0 if exact else close
+            same = _close(column, other[name], close)
+            require(
+                same.all(),
+                f"{self.name}: {what}, '{name}' differs for {int((~same).sum())} of {len(same)} "
+                f"examples, the first from {column[~same][:1]} to {other[name][~same][:1]}",
+            )
+
+    def check_seed(self, score: np.ndarray, other: np.ndarray) -> None:
+        same = _close(score, other, self.tolerance).all()
+        if self.component.seeded:
+            require(not same, f"{self.name}: it says seeded, but the seed changes nothing")
+        else:
+            require(same, f"{self.name}: the seed changes its scores; say seeded=True")
+
+
+def _close(one: np.ndarray, other: np.ndarray, tolerance: float) -> np.ndarray:
+    """Return which rows agree, bool ``[rows]``; NaN agrees with NaN."""
+    if one.shape != other.shape:
+        return np.zeros(len(one), dtype=bool)
+    first, second = one.astype(np.float64), other.astype(np.float64)
+    close = np.isclose(first, second, rtol=tolerance, atol=tolerance, equal_nan=True)
+    return np.asarray(close.reshape(len(one), -1).all(axis=1))
+
+
+def _execution_variants(config: Config) -> list[tuple[str, Config]]:
+    """Return the options with one execution-only option changed: a number to 1, a switch turned."""
+    variants = []
+    for name in sorted(marked(type(config), "execution_only")):
+        value = getattr(config, name)
+        other: object = not value if isinstance(value, bool) else 1
+        if isinstance(value, int) and other != value:
+            variants.append((name, config.model_copy(update={name: other})))
+    return variants

@@ -1,0 +1,141 @@
+"""The check of a selector: the same choice from the same scores, however they are stored."""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from selectmoe_core.component import Component, Kind
+from selectmoe_core.config import Config
+from selectmoe_core.protocols import Job
+from selectmoe_core.scores import ScoreTable, Selection, ShardScores, write_part
+from selectmoe_core.testing.components import check_component
+from selectmoe_core.testing.pools import Bench, generated_examples
+from selectmoe_core.testing.requirement import errors_of, require
+
+FEATURE_WIDTH = 8
+
+
+def check_selector(
+    component: Component[Any, Any],
+    *,
+    options: Mapping[str, object] | None = None,
+    rows: int = 200,
+    job: Job | None = None,
+) -> None:
+    """Run a selector over a generated table with ties and skipped rows, and check the contract.
+
+    It keeps at least one row, each once, none that was skipped; two runs are equal; the choice does
+    not depend on how the table is cut into parts or in which order its rows stand (ties go by id),
+    nor on the seed unless the component says ``seeded``; one that says ``by_rank`` goes by the
+    order of the scores alone.
+
+    Args:
+        component: the selector.
+        options: as a recipe would write them; they must keep something of ``rows`` rows whose
+            scores lie between 0 and 1.
+        rows: size of the table.
+        job: seed and device to run with; its inputs are replaced.
+
+    Raises:
+        AssertionError: what the selector did, and what the core relies on.
+    """
+    config = check_component(component, kind=Kind.SELECTOR, options=options or {})
+    assert config is not None
+    with tempfile.TemporaryDirectory() as folder:
+        _Trial(component, config, job or Job(seed=1), Path(folder)).check(rows)
+
+
+@dataclass
+class _Trial:
+    """A selector, and what it is run with."""
+
+    component: Component[Any, Any]
+    config: Config
+    base: Job
+    folder: Path
+    tables: int = 0
+
+    @property
+    def name(self) -> str:
+        return self.component.name
+
+    def check(self, rows: int) -> None:
+        random = np.random.default_rng(0)
+        score = random.integers(0, 20, size=rows) / 19  # many ties
+        score[random.random(rows) < 0.05] = np.nan
+        features = random.normal(size=(rows, FEATURE_WIDTH))
+        bench = Bench(self.folder / "pool", generated_examples(rows))
+        table = self.table(bench, score, features, parts=1)
+        chosen = self.select(bench, table, score, self.base)
+        self.same(chosen, self.select(bench, table, score, self.base), "run a second time")
+        cut = self.table(bench, score, features, parts=7)
+        self.same(chosen, self.select(bench, cut, score, self.base), "with the table in 7 parts")
+        self.check_order(bench, score, features, chosen)
+        if not self.component.seeded:
+            other = self.select(bench, table, score, replace(self.base, seed=self.base.seed + 1))
+            self.same(chosen, other, "with another seed (or say seeded=True)")
+        if self.component.by_rank:
+            stretched = np.exp(3 * score) - 2
+            again = self.table(bench, stretched, features, parts=1)
+            found = self.select(bench, again, stretched, self.base)
+            self.same(chosen, found, "with scores in the same order (or say by_rank=False)")
+
+    def check_order(
+        self, bench: Bench, score: np.ndarray, features: np.ndarray, chosen: np.ndarray
+    ) -> None:
+        moved = Bench(self.folder / "moved", bench.examples[::-1])
+        table = self.table(moved, score[::-1], features[::-1], parts=1)
+        found = self.select(moved, table, score[::-1], self.base)
+        self.same(chosen, len(score) - 1 - found, "with the rows in another order (ties go by id)")
+
+    def table(
+        self, bench: Bench, score: np.ndarray, features: np.ndarray, parts: int
+    ) -> ScoreTable:
+        self.tables += 1
+        out = bench.folder / f"scores-{self.tables}"
+        for number, rows in enumerate(np.array_split(np.arange(len(score)), parts)):
+            start, stop = int(rows[0]), int(rows[-1]) + 1
+            ids = [batch.column("id") for batch in bench.pool.batches(start, stop)]
+            reasons = ["cut off" if np.isnan(value) else None for value in score[rows]]
+            scores = ShardScores(score[rows], reasons, features=features[rows])
+            names = bench.pool.source_names(start, stop)
+            write_part(out, number, pa.chunked_array(ids).combine_chunks(), names, scores)
+        return ScoreTable.open(out)
+
+    def select(self, bench: Bench, table: ScoreTable, score: np.ndarray, base: Job) -> np.ndarray:
+        job = bench.job(self.component.needs(self.config), base, None, {})
+        with errors_of(self.name):
+            selection = self.component.build(self.config).select(table, job)
+        require(
+            isinstance(selection, Selection),
+            f"{self.name}: select() gave a {type(selection).__name__}, not a Selection",
+        )
+        rows = np.asarray(selection.rows)
+        self.check_rows(rows, score)
+        for what in ("group", "reason"):
+            notes = getattr(selection, what)
+            require(
+                notes is None or len(notes) == len(rows),
+                f"{self.name}: '{what}' has not one entry for each kept row",
+            )
+        return rows
+
+    def check_rows(self, rows: np.ndarray, score: np.ndarray) -> None:
+        name = self.name
+        require(rows.ndim == 1, f"{name}: rows has the shape {rows.shape}")
+        require(len(rows), f"{name}: it kept nothing; give check_selector options that keep some")
+        require(
+            np.issubdtype(rows.dtype, np.integer), f"{name}: rows are {rows.dtype}, not integers"
+        )
+        within = rows.min() >= 0 and rows.max() < len(score)
+        require(within, f"{name}: it kept a row outside the table")
+        require(len(np.unique(rows)) == len(rows), f"{name}: it kept a row twice")
+        require(np.isfinite(score[rows]).all(), f"{name}: it kept a row that was skipped")
+
+    def same(self, one: np.ndarray, other: np.ndarray, what: str) -> None:
+        require(np.array_equal(one, other), f"{self.name}: {what}, it selects other rows")

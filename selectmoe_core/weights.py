@@ -1,0 +1,146 @@
+"""Weights into models: every one of them, or an error that says which are not."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from selectmoe_core.errors import ModelError
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+SAID = 300
+"""Characters of a library's own words that are shown."""
+WHOLE = "is the checkpoint whole? compare the files with the place it came from"
+
+
+@contextmanager
+def _whole(what: str) -> Iterator[None]:
+    """Turn what the libraries raise over a damaged file into one line that names the model."""
+    from struct import error as StructError  # noqa: N812
+
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+
+    damage = (OSError, ValueError, RuntimeError, KeyError, SafetensorError, StrictDataclassError)
+    try:
+        yield
+    except (*damage, StructError) as error:
+        if "out of memory" in str(error).lower():
+            raise
+        said = " ".join(str(error).split())
+        said = said if len(said) <= SAID else f"{said[: SAID - 3]}..."
+        raise ModelError(f"{what} cannot be loaded: {said}", hint=WHOLE) from error
+
+
+def load_gguf(path: Path, dtype: str, options: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    """Load and dequantise: left quantised it can be neither saved nor trained."""
+    import torch
+    from transformers import AutoModelForCausalLM, GgufConfig
+
+    with _whole(f"the model {path}"):
+        model, info = AutoModelForCausalLM.from_pretrained(
+            path.parent,
+            gguf_file=path.name,
+            quantization_config=GgufConfig(gguf_file=path.name, dequantize=True),
+            dtype=getattr(torch, dtype),
+            output_loading_info=True,
+            **options,
+        )
+    check_loaded(info, str(path))
+    return model
+
+
+def load_folder(
+    path: Path,
+    name: str,
+    dtype: str,
+    options: Mapping[str, Any],
+    *,
+    trust_remote_code: bool = False,
+) -> Any:  # noqa: ANN401
+    """Load a folder of safetensors."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    _check_weights_format(path)
+    with _whole(f"the model {name}"):
+        model, info = AutoModelForCausalLM.from_pretrained(
+            path,
+            dtype=getattr(torch, dtype),
+            output_loading_info=True,
+            trust_remote_code=trust_remote_code,
+            use_safetensors=True,
+            **options,
+        )
+    check_loaded(info, name)
+    return model
+
+
+def _check_weights_format(path: Path) -> None:
+    if not (path / "config.json").is_file():
+        raise ModelError(f"{path} is not a model: it has no config.json")
+    if not any(path.glob("*.safetensors")):
+        hint = "selectmoe reads weights from safetensors only"
+        if any(path.glob("*.bin")) or any(path.glob("*.pt")):
+            hint += "; convert pickled weights with safetensors' own tools"
+        raise ModelError(f"{path} has no *.safetensors", hint=hint)
+
+
+def check_loaded(info: Mapping[str, Any], name: str) -> None:
+    """Raise unless every weight was loaded: transformers only prints what it left random."""
+    wrong: list[str] = []
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
+        found: Iterable[Any] = info.get(kind) or ()
+        names = sorted(str(key[0] if isinstance(key, tuple) else key) for key in found)
+        if names:
+            shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+            wrong.append(f"{len(names)} {kind.removesuffix('_keys')} ({shown})")
+    if wrong:
+        raise ModelError(
+            f"the model {name} did not load whole: {'; '.join(wrong)}",
+            hint="is the checkpoint complete, and of the type its config.json says?",
+        )
+
+
+def lay_over(model: Any, weights: Path) -> None:  # noqa: ANN401
+    """Put the tensors of a partial checkpoint into the model they were trained in."""
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(weights)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(
+            f"{weights} cannot be read: {error}",
+            hint="run the warm-up again: --fresh warmup",
+        ) from None
+    own = model.state_dict()
+    for name, tensor in tensors.items():
+        if name not in own or own[name].shape != tensor.shape:
+            raise ModelError(f"{weights}: the trained tensor '{name}' does not fit its base")
+        with torch.no_grad():
+            own[name].copy_(tensor)
+
+
+def adapt(model: Any, adapter: Path) -> Any:  # noqa: ANN401
+    """Return the model with a PEFT adapter applied, every weight of it loaded.
+
+    Raises:
+        ModelError: no weights, weights that do not fit, or too few or too many of them: peft only
+            warns of what it left random.
+    """
+    from peft import PeftModel, get_peft_model_state_dict
+    from safetensors import safe_open
+
+    weights = adapter / ADAPTER_WEIGHTS
+    if not weights.is_file():
+        raise ModelError(f"the adapter {adapter} has no {ADAPTER_WEIGHTS}", hint=WHOLE)
+    with _whole(f"the adapter {adapter}"):
+        with safe_open(weights, framework="pt") as file:
+            stored = set(file.keys())
+        adapted = PeftModel.from_pretrained(model, str(adapter))
+    own = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
+    info = {"missing_keys": own - stored, "unexpected_keys": stored - own}
+    check_loaded(info, str(adapter))
+    return adapted.eval()

@@ -1,0 +1,252 @@
+"""Fixtures: a project with a small pool, a chain of fakes as a plugin, the command line."""
+
+import importlib.util
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pluggy
+import pytest
+
+from selectmoe_core.plugins import empty_manager
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+
+RECIPE = """\
+format = 1
+name = "fake"
+seed = 7
+
+[pool]
+use = "jsonl"
+path = "pool.jsonl"
+
+[convert]
+use = "fake-convert"
+model = "./base"
+
+[warmup]
+use = "fake-train"
+subset_ratio = 0.5
+
+[score]
+use = "fake-score"
+reads_model = true
+shard_examples = 8
+
+[select]
+use = "top-fraction"
+fraction = 0.25
+
+[train]
+use = "fake-train"
+model = "./base"
+
+[evaluate]
+use = "fake-eval"
+
+[compare]
+baselines = ["base", "random"]
+"""
+
+SOURCES = ("dolly", "cot", "oasst1")
+ROWS = 40
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command left: its exit code and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True)
+class Project:
+    """A working folder with a recipe, its pool and its model, and a switchboard for the fakes."""
+
+    folder: Path
+    control: Path
+    call: Callable[..., Said] = field(repr=False)
+
+    @property
+    def recipe(self) -> Path:
+        return self.folder / "recipe.toml"
+
+    @property
+    def store(self) -> Path:
+        return self.folder / "outputs" / "store"
+
+    def run(self, *arguments: object) -> Said:
+        return self.call("run", "recipe.toml", *arguments)
+
+    def plan(self, *arguments: object) -> dict:
+        said = self.call("plan", "recipe.toml", "--json", *arguments)
+        assert said.code == 0, said.err
+        return json.loads(said.out)
+
+    def digests(self, *arguments: object) -> dict[str, str]:
+        return {node["key"]: node["digest"] for node in self.plan(*arguments)["nodes"]}
+
+    def edit(self, old: str, new: str) -> None:
+        text = self.recipe.read_text()
+        assert old in text
+        self.recipe.write_text(text.replace(old, new))
+
+    def tell(self, name: str, text: str = "") -> None:
+        (self.control / name).write_text(text)
+
+    def untell(self, name: str) -> None:
+        (self.control / name).unlink()
+
+    def calls(self) -> list[str]:
+        """What the fakes were asked to do since the last look."""
+        path = self.control / "calls"
+        found = path.read_text().splitlines() if path.exists() else []
+        path.unlink(missing_ok=True)
+        return found
+
+    def runs(self) -> list[Path]:
+        return sorted(
+            (path.parent for path in self.folder.glob("outputs/fake/*/*/recipe.toml")),
+            key=lambda folder: folder.stat().st_ctime_ns,
+        )
+
+
+def rows_of(count: int, start: int = 0) -> list[dict]:
+    """Distinct rows over three sources, answers of different lengths."""
+    return [
+        {
+            "dataset": SOURCES[number % 3],
+            "id": f"row-{number}",
+            "messages": [
+                {"role": "user", "content": f"Question {number}?"},
+                {"role": "assistant", "content": f"Answer {number}" + "." * (number * 7 % 53)},
+            ],
+        }
+        for number in range(start, start + count)
+    ]
+
+
+def write_rows(path: Path, rows: list[dict]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def write_plugin(site: Path, name: str, source: str, *, distribution: str = "") -> None:
+    """Install a plugin of one module by hand: what ``pip install`` would leave in ``site``."""
+    distribution = distribution or f"{name}-dist"
+    site.mkdir(parents=True, exist_ok=True)
+    module = f"{distribution.replace('-', '_')}_module"
+    (site / f"{module}.py").write_text(source, encoding="utf-8")
+    folder = site / f"{distribution.replace('-', '_')}-1.5.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.5\n")
+    (folder / "entry_points.txt").write_text(f"[selectmoe]\n{name} = {module}\n")
+
+
+def use_site(site: Path, patch: pytest.MonkeyPatch) -> None:
+    """Let this process and its children find what is installed in ``site``."""
+    patch.syspath_prepend(str(site))
+    before = os.environ.get("PYTHONPATH", "")
+    patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(site), before])))
+    for path in site.glob("*.py"):
+        patch.delitem(sys.modules, path.stem, raising=False)
+
+
+@pytest.fixture
+def manager() -> pluggy.PluginManager:
+    """A manager that knows the hooks and no plugin."""
+    return empty_manager()
+
+
+@pytest.fixture
+def cli(capfd: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    """Runs the command line in this process; what its children write is captured too."""
+
+    def run(*arguments: object) -> Said:
+        from selectmoe_core.cli import call
+
+        capfd.readouterr()
+        code = call([*LEFT_OUT, *map(str, arguments)])
+        written = capfd.readouterr()
+        return Said(code, written.out, written.err)
+
+    return run
+
+
+def _not_there() -> Iterator[str]:
+    for entry in entry_points(group="selectmoe"):
+        try:
+            there = importlib.util.find_spec(entry.module) is not None
+        except ModuleNotFoundError:
+            there = False
+        if not there:
+            yield from ("--disable-plugin", entry.name)
+
+
+LEFT_OUT = tuple(_not_there())
+
+
+@pytest.fixture(scope="session")
+def fake_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the chain of fakes is installed."""
+    site = tmp_path_factory.mktemp("site")
+    write_plugin(site, "fake", (HERE / "fake_chain.py").read_text(encoding="utf-8"))
+    return site
+
+
+@pytest.fixture
+def project(
+    tmp_path: Path, fake_site: Path, cli: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+) -> Project:
+    """The working folder of a recipe whose chain is made of fakes; it is the current folder."""
+    folder, control = tmp_path / "project", tmp_path / "control"
+    folder.mkdir()
+    control.mkdir()
+    use_site(fake_site, monkeypatch)
+    monkeypatch.setenv("FAKE_CHAIN", str(control))
+    monkeypatch.chdir(folder)
+    write_rows(folder / "pool.jsonl", rows_of(ROWS))
+    (folder / "base").mkdir()
+    (folder / "base" / "config.json").write_text('{"model_type": "fake"}')
+    (folder / "base" / "model.safetensors").write_bytes(b"weights")
+    (folder / "recipe.toml").write_text(RECIPE)
+    return Project(folder, control, cli)
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real data that ``SELECTMOE_DATA`` names."""
+    path = Path(os.environ.get("SELECTMOE_DATA", ROOT.parent / "shared" / "data"))
+    if not path.is_dir():
+        pytest.skip(f"the real data is not at {path}: set SELECTMOE_DATA")
+    return path
+
+
+def forget_modules(*prefixes: str) -> None:
+    """Drop modules from memory, so that the next import loads them anew."""
+    for name in list(sys.modules):
+        if name.startswith(prefixes):
+            del sys.modules[name]
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder with its content."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def copy_tree(source: Path, target: Path) -> Path:
+    shutil.copytree(source, target)
+    return target

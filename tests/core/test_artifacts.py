@@ -1,0 +1,215 @@
+"""Artifacts: the manifest is last, one process makes one, and hashes are remembered."""
+
+import json
+import multiprocessing
+import os
+import time
+
+import pytest
+
+from selectmoe_core.artifacts import MANIFEST, Artifact, FileHashes, Store, write_json
+from selectmoe_core.errors import StageError
+
+DIGEST = "0123456789abcdef" * 4
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "store")
+
+
+def make(store, facts=None):
+    folder = store.folder("score", DIGEST)
+    folder.mkdir(parents=True, exist_ok=True)
+    artifact = Artifact("score", "length", DIGEST, folder, facts or {}, 1.5, {"seed": 3})
+    artifact.save()
+    return artifact
+
+
+def test_a_folder_without_a_manifest_did_not_happen(store):
+    folder = store.folder("score", DIGEST)
+    assert folder.name == "score-0123456789ab"
+    assert store.find("score", DIGEST) is None
+    folder.mkdir(parents=True)
+    (folder / "scores.parquet").write_text("half of it")
+    assert store.find("score", DIGEST) is None
+
+
+def test_what_was_saved_comes_back(store):
+    saved = make(store, {"examples": 3, "text": "é\u2028"})
+    assert store.find("score", DIGEST) == saved
+
+
+def test_the_manifest_is_written_by_rename(store, monkeypatch):
+    make(store, {"old": 1})
+    monkeypatch.setattr("pathlib.Path.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "x")))
+    with pytest.raises(OSError, match="x"):
+        make(store, {"new": 2})
+    monkeypatch.undo()
+    assert store.find("score", DIGEST).facts == {"old": 1}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "null", "3", '{"stage": "score"}', '{"unknown": 1}', "\x00" * 40],
+)
+def test_a_damaged_manifest_is_told_and_kept(store, text):
+    folder = make(store).folder
+    (folder / MANIFEST).write_text(text)
+    with pytest.raises(StageError, match=r"artifact\.json is damaged") as caught:
+        store.find("score", DIGEST)
+    assert str(folder) in caught.value.hint
+    assert (folder / MANIFEST).read_text() == text
+
+
+def test_a_manifest_that_is_not_utf8_is_damaged(store):
+    folder = make(store).folder
+    (folder / MANIFEST).write_bytes(b'{"stage": "\xff"}')
+    with pytest.raises(StageError, match="damaged"):
+        store.find("score", DIGEST)
+
+
+def test_removing_forgets(store):
+    folder = make(store).folder
+    store.remove("score", DIGEST)
+    assert store.find("score", DIGEST) is None
+    assert not folder.exists()
+    store.remove("score", DIGEST)
+
+
+# -------------------------------------------------------------------------------------- locks
+
+
+def _hold(root, seconds, events):
+    with Store(root).lock("score", DIGEST, lambda text: events.put(("told", text))):
+        events.put(("in", os.getpid()))
+        time.sleep(seconds)
+        events.put(("out", os.getpid()))
+
+
+def test_a_second_process_waits_and_says_for_whom(store):
+    context = multiprocessing.get_context("fork")
+    events = context.Queue()
+    first = context.Process(target=_hold, args=(store.root, 0.8, events))
+    first.start()
+    assert events.get(timeout=20) == ("in", first.pid)
+    second = context.Process(target=_hold, args=(store.root, 0.0, events))
+    second.start()
+    seen = [events.get(timeout=20) for _ in range(4)]
+    first.join()
+    second.join()
+    assert [event for event, _ in seen] == ["told", "out", "in", "out"]
+    told = seen[0][1]
+    assert f"process {first.pid}" in told
+    assert "waiting" in told
+    assert not list(store.root.glob("*.owner"))
+
+
+def test_a_lock_is_free_again_after_an_error_and_after_a_kill(store):
+    with pytest.raises(ZeroDivisionError), store.lock("score", DIGEST, print):
+        _ = 1 / 0
+    context = multiprocessing.get_context("fork")
+    events = context.Queue()
+    process = context.Process(target=_hold, args=(store.root, 60, events))
+    process.start()
+    events.get(timeout=20)
+    process.kill()
+    process.join()
+    told = []
+    with store.lock("score", DIGEST, told.append):
+        pass
+    assert told == []
+
+
+# ------------------------------------------------------------------------------------- hashes
+
+
+@pytest.fixture
+def hashed(monkeypatch):
+    """Counts how often a file is really read."""
+    import hashlib
+
+    read = []
+    real = hashlib.file_digest
+    monkeypatch.setattr(
+        "hashlib.file_digest", lambda file, kind: read.append(file.name) or real(file, kind)
+    )
+    return read
+
+
+def test_a_hash_is_remembered_by_path_size_and_time(tmp_path, hashed):
+    path, memory = tmp_path / "file", tmp_path / "memory" / "hashes.json"
+    path.write_text("one")
+    first = FileHashes(memory)
+    digest = first.of(path)
+    assert first.of(path) == digest
+    first.save()
+    assert FileHashes(memory).of(path) == digest
+    assert len(hashed) == 1
+    status = path.stat()
+    path.write_text("two")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    changed = FileHashes(memory).of(path)
+    assert changed != digest
+    assert len(hashed) == 2
+    copy = tmp_path / "copy"
+    copy.write_text("two")
+    assert FileHashes(memory).of(copy) == changed
+    assert len(hashed) == 3
+
+
+def test_a_large_file_is_hashed_only_where_asked(tmp_path, hashed):
+    path, memory = tmp_path / "large", tmp_path / "hashes.json"
+    path.write_bytes(b"x" * 101)
+    assert FileHashes(memory, limit=100).of(path) is None
+    assert FileHashes(memory, limit=101).of(path) is not None
+    whole = FileHashes(memory)
+    digest = whole.of(path)
+    whole.save()
+    assert FileHashes(memory, limit=100).of(path) == digest
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "\x00"])
+def test_a_damaged_memory_is_forgotten(tmp_path, text):
+    memory, path = tmp_path / "hashes.json", tmp_path / "file"
+    memory.write_text(text)
+    path.write_text("x")
+    hashes = FileHashes(memory)
+    assert hashes.of(path)
+    hashes.save()
+    assert isinstance(json.loads(memory.read_text()), dict)
+
+
+def test_a_tree_counts_by_names_and_contents(tmp_path):
+    def digest_of(files):
+        folder = tmp_path / f"tree{digest_of.count}"
+        digest_of.count += 1
+        for name, text in files.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return FileHashes(None).of_tree(folder)
+
+    digest_of.count = 0
+    files = {"a": "1", "sub/b": "2"}
+    same = digest_of(files)
+    assert same == digest_of(dict(reversed(files.items())))
+    assert same == digest_of({**files, ".hidden": "x", ".cache/lock": "y", "sub/.x/z": "w"})
+    others = [{"a": "1"}, {"a": "2", "sub/b": "1"}, {"a": "1", "b": "2"}, {"a": "1", "sub/c": "2"}]
+    assert len({same, *map(digest_of, others)}) == 5
+
+
+def test_a_tree_with_a_large_file_is_not_hashed_in_passing(tmp_path):
+    (tmp_path / "a").write_bytes(b"x" * 11)
+    assert FileHashes(None, limit=10).of_tree(tmp_path) is None
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "x.json"
+    write_json(path, {"a": 1})
+    circular: list = []
+    circular.append(circular)
+    with pytest.raises(ValueError, match="ircular"):
+        write_json(path, circular)
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,108 @@
+"""Stages in processes of their own: whatever end they come to, the run says it in one message."""
+
+import os
+
+import pytest
+
+CHILD = ("score.use=fake-child", "score.reads_model=true", "--until", "score")
+
+
+def pids(project):
+    return {line.split()[1] for line in project.calls() if line.startswith("pid ")}
+
+
+def test_a_stage_that_computes_with_torch_has_a_process_of_its_own(project):
+    said = project.run(*CHILD, "--threads", "1")
+    assert said.code == 0, said.err
+    calls = project.calls()
+    mine = str(os.getpid())
+    [checked] = {line.split()[1] for line in calls if line.startswith("check")}
+    [scored] = {line.split()[1] for line in calls if line.startswith("pid")}
+    assert len({mine, checked, scored}) == 3
+    assert {line.split()[-1] for line in calls if line.startswith("pid")} == {"1"}
+    assert calls.index(f"check {checked}") < calls.index("convert")
+    assert "reused" in project.run(*CHILD, "--threads", "1").err
+    assert not pids(project)
+
+
+def test_a_child_gives_what_a_stage_in_place_gives(project):
+    import json
+
+    project.run(*CHILD)
+    project.run("--until", "score")
+    facts = [
+        json.loads(path.read_text())["facts"]
+        for path in project.store.glob("score-*/artifact.json")
+    ]
+    assert len(facts) == 2
+    assert facts[0] == facts[1]
+
+
+@pytest.mark.parametrize(
+    ("told", "code", "message", "hint"),
+    [
+        ("error", 1, "Error: score: the child says no", "Hint: ask again"),
+        ("disk", 1, "No space left on device: somewhere", "Hint: free space"),
+        ("kill", 1, "Error: score: its process was ended by SIGKILL (out of memory?)", "Hint: run"),
+        ("check", 2, "the check before the first stage: the check says no", "Hint: listen to it"),
+    ],
+)
+def test_the_end_of_a_child_is_told_once_and_gone_on_from(project, told, code, message, hint):
+    project.tell(f"fail-{told}")
+    said = project.run(*CHILD)
+    written = said.err
+    assert said.code == code, written
+    assert message in written
+    assert hint in written
+    assert written.count("Error: ") == 1
+    assert "Traceback" not in written
+    project.untell(f"fail-{told}")
+    assert project.run(*CHILD).code == 0
+
+
+def test_a_failing_check_stops_before_the_first_stage(project):
+    project.tell("fail-check")
+    assert project.run(*CHILD).code == 2
+    assert not list(project.store.glob("*/artifact.json"))
+    assert "convert" not in project.calls()
+
+
+def test_a_bug_in_a_child_keeps_its_traceback_on_stderr_and_in_the_log(project):
+    project.tell("fail-score-1")
+    said = project.run(*CHILD)
+    written = said.err
+    assert said.code == 1
+    assert "RuntimeError: told to fail at score-1" in written
+    assert written.count("Traceback") == 1
+    assert "a bug of selectmoe" in written
+    [folder] = project.runs()
+    assert "told to fail at score-1" in (folder / "run.log").read_text()
+    project.untell("fail-score-1")
+    project.calls()
+    assert project.run(*CHILD).code == 0
+    assert [c for c in project.calls() if c.startswith("score ")] == [
+        "score 1",
+        "score 2",
+        "score 3",
+        "score 4",
+    ]
+
+
+def test_an_interrupted_child_ends_the_run_with_130(project):
+    project.tell("fail-interrupt")
+    assert project.run(*CHILD).code == 130
+    project.untell("fail-interrupt")
+    assert project.run(*CHILD).code == 0
+
+
+def test_a_child_leaves_out_the_same_plugins(project):
+    said = project.call("--disable-plugin", "router", "run", "recipe.toml", *CHILD)
+    assert said.code == 0, said.err
+
+
+def test_a_resume_in_other_threads_stops(project):
+    project.tell("fail-score-1")
+    project.run(*CHILD, "--threads", "1")
+    project.untell("fail-score-1")
+    said = project.run(*CHILD, "--threads", "2")
+    assert said.code == 1

@@ -1,0 +1,457 @@
+"""The command line: help, exit codes, what goes to which stream, and what is not imported."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+
+import click
+import pytest
+from click.testing import CliRunner
+from conftest import LEFT_OUT, ROOT, use_site, write_plugin
+from one_module_plugins import BROKEN, GOOD
+
+from selectmoe_core.cli import COMMANDS, HELP
+from selectmoe_core.cli import cli as group
+from selectmoe_core.component import Kind
+
+HEAVY = {"torch", "transformers", "datasets", "lm_eval", "peft", "accelerate", "matplotlib"}
+
+
+def commands():
+    context = click.Context(group)
+    return {name: group.get_command(context, name) for name in group.list_commands(context)}
+
+
+def subcommands():
+    for name, command in commands().items():
+        yield (name,), command
+        for sub, inner in getattr(command, "commands", {}).items():
+            yield (name, sub), inner
+
+
+# --------------------------------------------------------------------------------------- help
+
+
+def test_every_command_is_there():
+    assert set(commands()) == set(COMMANDS) == set(HELP)
+    assert len(HELP) >= 9
+
+
+@pytest.mark.parametrize("name", sorted(HELP))
+def test_the_list_of_commands_says_what_each_says_of_itself(name):
+    command = commands()[name]
+    assert command.help.partition("\n")[0].strip() == HELP[name]
+    assert HELP[name].endswith(".")
+
+
+@pytest.mark.parametrize("path", [path for path, _ in subcommands()], ids=" ".join)
+def test_every_command_explains_itself_and_its_options(cli, path):
+    said = cli(*path, "--help")
+    assert said.code == 0
+    assert said.out.startswith(f"Usage: selectmoe {' '.join(path)}")
+    command = dict(subcommands())[path]
+    for option in command.params:
+        if isinstance(option, click.Option):
+            assert option.help, f"{option.name} has no help"
+            assert option.opts[0] in said.out
+
+
+def test_help_lists_the_commands_in_order(cli):
+    said = cli("--help")
+    places = [said.out.index(f"\n  {name} ") for name in COMMANDS]
+    assert places == sorted(places)
+    assert cli("-h").out == said.out
+
+
+def test_the_version_is_that_of_the_package(cli):
+    from importlib.metadata import version
+
+    assert version("selectmoe") in cli("--version").out
+
+
+# ------------------------------------------------------------------------------- light imports
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["list"],
+        ["plugins"],
+        ["describe", "scorer", "random"],
+        ["recipes", "list"],
+        ["recipes", "schema"],
+        ["run", "--help"],
+        ["plan", "--help"],
+        ["convert", "--help"],
+    ],
+    ids=" ".join,
+)
+def test_light_commands_import_nothing_heavy(arguments):
+    program = (
+        "import sys\n"
+        "from selectmoe_core.cli import call\n"
+        "code = call(sys.argv[1:])\n"
+        "print('loaded', sorted(set(sys.modules)), file=sys.stderr)\n"
+        "sys.exit(code)\n"
+    )
+    command = [sys.executable, "-c", program, *LEFT_OUT, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+    loaded = set(ast.literal_eval(done.stderr.strip().rpartition("\n")[2].removeprefix("loaded ")))
+    assert not loaded & HEAVY
+    assert "selectmoe_core.cli" in loaded
+
+
+def test_the_module_runs_as_the_command_does():
+    done = subprocess.run(
+        [sys.executable, "-m", "selectmoe_core", "--help"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert "Commands" in done.stdout
+
+
+# ---------------------------------------------------------------------------------- exit codes
+
+
+def test_a_run_ends_with_0_and_prints_only_its_result(project):
+    said = project.run("--quiet")
+    assert said.code == 0
+    assert said.err == ""
+    assert "Report: outputs/fake/" in said.out
+    assert "selected" in said.out
+
+
+def test_progress_goes_to_stderr(project):
+    said = project.run()
+    assert "pool" in said.err
+    assert "done in" not in said.out
+
+
+def test_a_failing_stage_ends_with_1_one_line_and_a_hint(project):
+    said = project.run("score.what=equal", "--quiet")
+    assert said.code == 1
+    assert said.out == ""
+    lines = said.err.strip().splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("Error: ")
+    assert lines[1].startswith("Hint: ")
+
+
+def test_a_bug_ends_with_1_and_keeps_its_traceback(project):
+    project.tell("fail-train-10")
+    said = project.run()
+    assert said.code == 1
+    assert "Traceback" in said.err
+    assert "RuntimeError: told to fail at train-10" in said.err
+    assert "bug" in said.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["rum"],
+        ["run"],
+        ["run", "recipe.toml", "--nothing"],
+        ["run", "recipe.toml", "--until", "nowhere"],
+        ["run", "recipe.toml", "--fresh", "nowhere"],
+        ["run", "recipe.toml", "--threads", "-1"],
+        ["run", "recipe.toml", "--dtype", "int8"],
+        ["run", "recipe.toml", "--num-processes", "0"],
+        ["run", "recipe.toml", "--outputs", "recipe.toml"],
+        ["run", "recipe.toml", "select.fraction"],
+        ["run", "nowhere.toml"],
+        ["plan", "recipe.toml", "--for", "abacus"],
+        ["plan", "recipe.toml", "--until", "nowhere"],
+        ["list", "scorers"],
+        ["describe", "scorer"],
+        ["describe", "scorer", "nothing"],
+        ["recipes", "copy", "nothing", "x.toml"],
+        ["report", "nowhere"],
+        ["verify", "nowhere", "x"],
+        ["convert", "base", "out", "nothing=3"],
+        ["convert", "base", "out", "--use", "nothing"],
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_command_line_ends_with_2_and_no_traceback(project, arguments):
+    said = project.call(*arguments)
+    assert said.code == 2, said.err
+    assert "Error: " in said.err
+    assert "Traceback" not in said.err
+    assert said.out == ""
+    assert not (project.folder / "out").exists()
+
+
+def test_a_misspelt_command_gets_a_suggestion(cli):
+    assert "did you mean 'describe'?" in cli("descrbe").err
+
+
+def test_a_misspelt_component_gets_a_suggestion(cli):
+    assert "did you mean 'random'?" in cli("describe", "scorer", "randm").err
+
+
+@pytest.mark.parametrize("name", ["import", "misspelt hook", "no component"])
+def test_a_broken_plugin_ends_with_3_and_can_be_left_out(cli, tmp_path, monkeypatch, name):
+    source, message = BROKEN[name]
+    write_plugin(tmp_path / "site", "bad", source)
+    use_site(tmp_path / "site", monkeypatch)
+    said = cli("list")
+    assert said.code == 3
+    assert message.partition(":")[0] in said.err
+    assert "--disable-plugin bad" in said.err
+    assert "Traceback" not in said.err
+    left_out = cli("--disable-plugin", "bad", "list")
+    assert left_out.code == 0
+    assert "random" in left_out.out
+
+
+def test_two_plugins_of_one_name_end_with_3(cli, tmp_path, monkeypatch):
+    for distribution in ("one-dist", "two-dist"):
+        write_plugin(tmp_path / "site", "twin", GOOD, distribution=distribution)
+    use_site(tmp_path / "site", monkeypatch)
+    said = cli("list")
+    assert said.code == 3
+    assert "one-dist 1.5, two-dist 1.5" in said.err
+
+
+def test_two_plugins_that_offer_one_component_end_with_3_and_name_both(cli, tmp_path, monkeypatch):
+    for name in ("one", "two"):
+        write_plugin(tmp_path / "site", name, GOOD)
+    use_site(tmp_path / "site", monkeypatch)
+    said = cli("list")
+    assert said.code == 3
+    assert "'one' (one-dist 1.5) and 'two' (two-dist 1.5)" in said.err or (
+        "'two' (two-dist 1.5) and 'one' (one-dist 1.5)" in said.err
+    )
+
+
+def test_an_interrupt_ends_with_130(cli, monkeypatch):
+    from selectmoe_core.cli import options
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(options, "load_plugins", interrupted)
+    said = cli("list")
+    assert said.code == 130
+    assert "Traceback" not in said.err
+
+
+def test_a_reader_that_has_gone_is_no_error():
+    command = f"{sys.executable} -m selectmoe_core {' '.join(LEFT_OUT)} recipes schema | head -c 10"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False
+    )
+    assert "Traceback" not in done.stderr
+    assert len(done.stdout) == 10
+
+
+# ------------------------------------------------------------------------------------- output
+
+
+def test_the_list_has_every_component_with_its_plugin(cli):
+    lines = cli("list").out.splitlines()
+    assert len(lines) >= 10
+    kinds = [line.split()[0] for line in lines]
+    assert set(kinds) <= {str(kind) for kind in Kind}
+    assert kinds == sorted(kinds, key=lambda kind: list(Kind).index(Kind(kind)))
+    assert all(line.endswith(".") for line in lines)
+    only = cli("list", "selector").out.splitlines()
+    assert only == [line for line in lines if line.startswith("selector")]
+    assert len(only) >= 3
+
+
+def test_the_description_shows_every_option_with_its_default(cli):
+    said = cli("describe", "scorer", "length")
+    assert 'unit = "characters"' in said.out
+    assert "Count characters" in said.out
+    assert "meaning: " in said.out
+    assert "path = required" in cli("describe", "reader", "jsonl").out
+    assert "(speed or memory only)" in cli("describe", "scorer", "router").out
+
+
+def test_the_plugins_are_listed_with_distribution_and_module(cli):
+    said = cli("plugins")
+    assert "basic" in said.out
+    assert "selectmoe_basic.plugin" in said.out
+    assert "(left out)" in cli("--disable-plugin", "basic", "plugins").out
+
+
+def test_a_plan_is_readable_and_complete_as_json(project):
+    said = project.call("plan", "recipe.toml")
+    assert said.code == 0
+    for word in ("pool", "fake-train", "to do", "?", "score reads pool pool"):
+        assert word in said.out
+    [first, *_] = project.plan()["nodes"]
+    assert {"key", "component", "digest", "state", "reads", "arms", "cost", "shown"} <= set(first)
+
+
+def test_the_report_can_be_written_again(project):
+    project.run()
+    [folder] = project.runs()
+    before = (folder / "report.md").read_text()
+    (folder / "report.md").unlink()
+    said = project.call("report", folder)
+    assert said.code == 0
+    assert (folder / "report.md").read_text() == before
+    assert "report.html" in said.out
+
+
+def test_the_report_of_what_is_no_run_is_told(project):
+    said = project.call("report", project.folder)
+    assert said.code == 1
+    assert "run.json is missing" in said.err
+    assert "Hint: " in said.err
+
+
+def test_click_and_the_call_agree():
+    result = CliRunner().invoke(group, [*LEFT_OUT, "list"])
+    assert result.exit_code == 0
+
+
+# ------------------------------------------------------------------------------------ recipes
+
+
+def test_shipped_recipes_are_listed_and_copied(project):
+    said = project.call("recipes", "list")
+    assert said.code == 0
+    names = [line.split()[0] for line in said.out.splitlines()]
+    shipped = sorted(path.stem for path in (ROOT / "recipes").glob("*.toml"))
+    assert names == shipped
+    assert "default" in names
+    assert all(len(line.split()) > 3 for line in said.out.splitlines())
+    assert project.call("recipes", "copy", "default", "mine.toml").code == 0
+    copied = (project.folder / "mine.toml").read_bytes()
+    assert copied == (ROOT / "recipes" / "default.toml").read_bytes()
+    again = project.call("recipes", "copy", "default.toml", "mine.toml")
+    assert again.code == 2
+    assert "exists" in again.err
+    assert project.call("recipes", "copy", "default", "mine.toml", "--force").code == 0
+    assert project.call("recipes", "copy", "default", ".").code == 0
+    assert (project.folder / "default.toml").is_file()
+
+
+@pytest.fixture
+def schema(cli):
+    said = cli("recipes", "schema")
+    assert said.code == 0
+    return json.loads(said.out)
+
+
+def references(value):
+    if isinstance(value, dict):
+        if "$ref" in value:
+            yield value["$ref"]
+        for item in value.values():
+            yield from references(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from references(item)
+
+
+def test_every_reference_of_the_schema_leads_somewhere(schema):
+    found = set(references(schema))
+    assert found
+    for reference in found:
+        assert reference.startswith("#/$defs/")
+        assert reference.removeprefix("#/$defs/") in schema["$defs"]
+
+
+def test_every_key_of_the_schema_is_described(schema):
+    for stage in ("pool", "score", "select", "train"):
+        for component in schema["properties"][stage]["anyOf"]:
+            for key, of in component.get("properties", {}).items():
+                assert of.get("description"), f"{stage}.{key} of {component['title']}"
+
+
+KINDS = {
+    "object": dict,
+    "array": list,
+    "string": str,
+    "number": (int, float),
+    "integer": int,
+    "boolean": bool,
+    "null": type(None),
+}
+
+
+def fits(value, schema, root):
+    """A small validator of the parts of JSON schema that the recipe's schema uses."""
+    if "$ref" in schema:
+        return fits(value, root["$defs"][schema["$ref"].removeprefix("#/$defs/")], root)
+    kind = schema.get("type")
+    rules = [
+        "anyOf" not in schema or any(fits(value, one, root) for one in schema["anyOf"]),
+        "const" not in schema or value == schema["const"],
+        "enum" not in schema or value in schema["enum"],
+        kind is None or isinstance(value, KINDS[kind]),
+        kind not in ("number", "integer") or not isinstance(value, bool),
+        not isinstance(value, dict) or _fits_object(value, schema, root),
+        not isinstance(value, list)
+        or all(fits(item, schema.get("items", {}), root) for item in value),
+    ]
+    return all(rules)
+
+
+def _fits_object(value, schema, root):
+    if any(key not in value for key in schema.get("required", [])):
+        return False
+    known, extra = schema.get("properties", {}), schema.get("additionalProperties", True)
+    for key, item in value.items():
+        rule = known.get(key, extra)
+        if rule is False or (isinstance(rule, dict) and not fits(item, rule, root)):
+            return False
+    return True
+
+
+RECIPES = sorted((ROOT / "recipes").glob("*.toml"))
+
+
+def test_there_are_recipes_to_check():
+    assert len(RECIPES) >= 3
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_shipped_recipe_fits_the_schema(schema, path):
+    import tomllib
+
+    recipe = tomllib.loads(path.read_text(encoding="utf-8"))
+    for key, value in recipe.items():
+        assert key in schema["properties"]
+        assert fits(value, schema["properties"][key], schema), f"[{key}] {value}"
+    assert fits(recipe, schema, schema)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"select": {"use": "top-fraction", "fracton": 0.1}},
+        {"select": {"use": "nothing"}},
+        {"select": {"fraction": 0.1}},
+        {"score": {"use": "length", "unit": 3}},
+        {"nothing": {}},
+        {"name": 3},
+        {"pool": {"use": "jsonl"}},
+    ],
+)
+def test_the_schema_refuses_what_is_wrong(schema, change):
+    good = {
+        "format": 1,
+        "name": "x",
+        "pool": {"use": "jsonl", "path": "p", "columns": {"prompt": "question"}},
+        "score": {"a": {"use": "length", "unit": "words"}, "b": {"use": "random"}},
+        "select": {"use": "top-fraction", "fraction": 0.1, "score": "a"},
+    }
+    assert fits(good, schema, schema)
+    assert not fits({**good, **change}, schema, schema)
+
+
+def test_the_environment_of_this_test_is_the_users_own():
+    assert "SELECTMOE" not in " ".join(name for name in os.environ if name != "SELECTMOE_DATA")

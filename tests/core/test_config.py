@@ -1,0 +1,117 @@
+"""Options: what a user gets wrong is told with its place, its value and a way out."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pytest
+from pydantic import Field, ValidationError, field_validator
+
+from selectmoe_core.config import (
+    Config,
+    content_path,
+    examine,
+    execution_only,
+    marked,
+    parse,
+    path_fields,
+    suggest,
+)
+from selectmoe_core.errors import Problem, RecipeError
+
+
+class Inner(Config):
+    """Inner."""
+
+    size: int = 1
+    """A size."""
+
+
+class Options(Config):
+    """Options."""
+
+    rate: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """A rate above 0."""
+    mode: Literal["a", "b"] = "a"
+    """A mode."""
+    inner: Inner = Inner()
+    """A table."""
+    needed: int
+    """What is needed."""
+    batch: int = execution_only(4)
+    """Speed only."""
+    data: Path = content_path(Path("x"))
+    """Data."""
+    plain: Path = Path("y")
+    """A path that enters by name."""
+    data_list: tuple[Path, ...] = content_path(())
+    """More data."""
+
+    @field_validator("mode")
+    @classmethod
+    def _mode(cls, mode: str) -> str:
+        if mode == "b":
+            raise ValueError("'b' is out of order")
+        return mode
+
+
+def test_options_are_frozen_and_typed():
+    options = parse(Options, {"needed": 1}, where="[x]")
+    assert options.rate == 0.5
+    with pytest.raises(ValidationError, match="frozen"):
+        options.rate = 0.1
+
+
+@pytest.mark.parametrize(
+    ("table", "what", "hint"),
+    [
+        ({"rat": 1}, "unknown option 'rat'", "did you mean 'rate'?"),
+        ({"zzz": 1}, "unknown option 'zzz'", "options: batch, data"),
+        ({"rate": 2}, "option 'rate': Input should be less than or equal to 1, got 2", "A rate"),
+        ({"rate": float("nan")}, "option 'rate': Input should be a finite number", "A rate"),
+        ({"rate": float("inf")}, "option 'rate': Input should be a finite number", "A rate"),
+        ({"rate": "x" * 200}, "option 'rate'", "A rate"),
+        ({"mode": "c"}, "option 'mode': Input should be 'a' or 'b', got 'c'", "A mode"),
+        ({"mode": "b"}, "option 'mode': 'b' is out of order, got 'b'", "A mode"),
+        ({"inner": {"sise": 2}}, "unknown option 'inner.sise'", "did you mean 'size'?"),
+        ({"inner": 3}, "option 'inner'", "A table"),
+    ],
+)
+def test_a_mistake_says_where_what_and_what_to_do(table, what, hint):
+    found, problems = examine(Options, {"needed": 1, **table}, where="[x] y")
+    assert found is None
+    assert len(problems) == 1
+    problem = problems[0]
+    assert problem.where == "[x] y"
+    assert problem.what.startswith(what)
+    assert len(problem.what) < 200
+    assert hint in problem.hint
+
+
+def test_a_missing_option_says_what_it_is():
+    _, problems = examine(Options, {}, where="[x]")
+    assert problems == (Problem("[x]", "option 'needed' is missing", "What is needed."),)
+
+
+def test_every_mistake_is_told():
+    with pytest.raises(RecipeError) as caught:
+        parse(Options, {"a": 1, "rate": 3, "mode": "q"}, where="[x]")
+    assert len(caught.value.problems) == 4
+    assert str(caught.value).count("\n") == 3
+
+
+def test_marks_are_found():
+    assert marked(Options, "execution_only") == {"batch"}
+    assert marked(Options, "content_path") == {"data", "data_list"}
+    assert path_fields(Options) == {"data", "plain", "data_list"}
+
+
+@pytest.mark.parametrize(
+    ("word", "known", "hint"),
+    [
+        ("fracton", ["fraction", "k"], "did you mean 'fraction'?"),
+        ("zebra", ["b", "a", "a"], "known: a, b"),
+        ("zebra", [], "known: none"),
+    ],
+)
+def test_a_suggestion_is_the_closest_name_or_all(word, known, hint):
+    assert suggest(word, known) == hint

@@ -1,0 +1,48 @@
+"""Progress says what it should and never disturbs the work."""
+
+import sys
+
+import pytest
+
+from selectmoe_core import progress
+from selectmoe_core.progress import NoProgress, PlainProgress, RichProgress, make_progress
+
+
+@pytest.mark.parametrize("kind", [NoProgress, PlainProgress, RichProgress])
+def test_bars_inside_bars_and_errors(kind, capsys):
+    bars = kind()
+    for total in (3, None, 0):
+        with bars.task("outer", total) as outer, bars.task("inner", 2, "tokens") as inner:
+            outer(1)
+            inner(2.5)
+    with pytest.raises(ZeroDivisionError), bars.task("outer", 3) as outer:
+        outer(1 / 0)
+    with bars.task("after", 1) as advance:
+        advance(1)
+    assert capsys.readouterr().out == ""
+
+
+def test_plain_lines_come_now_and_then(capsys, monkeypatch):
+    now = iter([100.0, 105.0, 112.0, 113.0, 130.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
+    with PlainProgress().task("score", 200) as advance:
+        for _ in range(4):
+            advance(20)
+    assert capsys.readouterr().err == (
+        "  score: 40 of 200 examples, 3/s, 48 s left\n  score: 80 of 200 examples, 3/s, 45 s left\n"
+    )
+
+
+def test_plain_lines_without_a_total(capsys, monkeypatch):
+    now = iter([0.0, 20.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
+    with PlainProgress().task("read", None, "rows") as advance:
+        advance(5000)
+    assert capsys.readouterr().err == "  read: 5,000 rows, 250/s\n"
+
+
+def test_auto_asks_the_terminal(monkeypatch):
+    for terminal, kind in ((True, RichProgress), (False, PlainProgress)):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda answer=terminal: answer, raising=False)
+        assert isinstance(make_progress("auto"), kind)
+    assert isinstance(make_progress("none"), NoProgress)

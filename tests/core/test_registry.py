@@ -1,0 +1,120 @@
+"""Names to components."""
+
+from pathlib import Path
+
+import pytest
+
+from selectmoe_core import Component, Config, hookimpl
+from selectmoe_core.component import Kind
+from selectmoe_core.errors import PluginError, RecipeError
+from selectmoe_core.registry import Registry
+
+
+class Nothing(Config):
+    """Does nothing.
+
+    And says more than that.
+    """
+
+
+class Fake:
+    def __init__(self, *names, requires=(), models=None, tasks=None):
+        self.names, self.requires = names, requires
+        self.models, self.tasks = models or {}, tasks or {}
+
+    @hookimpl
+    def selectmoe_scorers(self):
+        return [Component(name, Nothing, list, requires=self.requires) for name in self.names]
+
+    @hookimpl
+    def selectmoe_selectors(self):
+        yield from (Component(f"{name}-cut", Nothing, list) for name in self.names)
+
+    @hookimpl
+    def selectmoe_bundled_models(self):
+        return self.models
+
+    @hookimpl
+    def selectmoe_bundled_tasks(self):
+        return self.tasks
+
+
+def test_components_come_in_the_order_of_the_chain_and_of_their_names(manager):
+    manager.register(Fake("b", "a"), name="one")
+    found = [(str(entry.kind), entry.component.name) for entry in Registry(manager)]
+    assert found == [("scorer", "a"), ("scorer", "b"), ("selector", "a-cut"), ("selector", "b-cut")]
+
+
+def test_a_component_is_found_with_its_plugin(manager):
+    manager.register(Fake("a"), name="one")
+    entry = Registry(manager).get(Kind.SCORER, "a", where="[score]")
+    assert (entry.plugin, entry.component.summary) == ("one", "Does nothing.")
+
+
+def test_two_plugins_may_not_offer_one_name(manager):
+    manager.register(Fake("twice"), name="one")
+    manager.register(Fake("twice"), name="two")
+    with pytest.raises(PluginError, match="'twice' is offered by two plugins: ") as caught:
+        Registry(manager)
+    assert "--disable-plugin" in caught.value.hint
+    assert {"one", "two"} <= set(caught.value.hint.replace("(or ", "").rstrip(")").split())
+
+
+def test_one_name_may_stand_for_two_kinds(manager):
+    class Both:
+        @hookimpl
+        def selectmoe_readers(self):
+            return [Component("same", Nothing, list)]
+
+        @hookimpl
+        def selectmoe_scorers(self):
+            return [Component("same", Nothing, list)]
+
+    manager.register(Both(), name="both")
+    assert len(list(Registry(manager))) == 2
+
+
+@pytest.mark.parametrize("offered", ["a string", Nothing, None])
+def test_what_is_not_a_component_is_told(manager, offered):
+    class Wrong:
+        @hookimpl
+        def selectmoe_readers(self):
+            return [offered]
+
+    manager.register(Wrong(), name="wrong")
+    with pytest.raises(PluginError, match=r"selectmoe_readers offers .*, not a Component"):
+        Registry(manager)
+
+
+def test_an_unknown_name_suggests_a_known_one_of_its_kind(manager):
+    manager.register(Fake("entropy"), name="one")
+    with pytest.raises(RecipeError, match=r"\[score\]: there is no scorer named") as caught:
+        Registry(manager).get(Kind.SCORER, "entrpy", where="[score]")
+    assert caught.value.hint == "did you mean 'entropy'?"
+    with pytest.raises(RecipeError) as caught:
+        Registry(manager).get(Kind.READER, "entropy", where="[pool]")
+    assert caught.value.hint == "the readers: none"
+
+
+def test_a_missing_extra_is_named_without_importing_it(manager):
+    manager.register(Fake("a", requires=("nowhere_at_all.part",)), name="one")
+    registry = Registry(manager)
+    with pytest.raises(RecipeError, match=r"needs the package 'nowhere_at_all\.part'") as caught:
+        registry.get(Kind.SCORER, "a", where="[score]")
+    assert "pip install" in caught.value.hint
+    assert registry.get(Kind.SELECTOR, "a-cut", where="[select]")
+
+
+def test_bundled_models_and_tasks_of_all_plugins_are_merged(manager, tmp_path):
+    manager.register(Fake(models={"m": tmp_path}, tasks={"t": tmp_path}), name="one")
+    manager.register(Fake(models={"n": tmp_path}), name="two")
+    registry = Registry(manager)
+    assert set(registry.models.bundled) == {"m", "n"}
+    assert dict(registry.bundled_tasks) == {"t": tmp_path}
+
+
+def test_a_bundled_name_may_not_be_given_twice(manager):
+    manager.register(Fake(models={"m": Path("a")}), name="one")
+    manager.register(Fake(models={"m": Path("b")}), name="two")
+    with pytest.raises(PluginError, match="'m' is offered by two plugins"):
+        _ = Registry(manager).models

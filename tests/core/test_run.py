@@ -1,0 +1,448 @@
+"""Runs: what is done is kept and reused, whatever happens in between."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pyarrow.parquet as pq
+import pytest
+from conftest import LEFT_OUT, ROWS, rows_of, tree, write_rows
+
+CHAIN = ["pool", "convert", "warmup", "score", "select", "train", "evaluate"]
+STATES = ("...", "done in", "reused", "not needed")
+
+
+def states(said):
+    """What a run said of each node in the end."""
+    found = {}
+    for line in said.err.splitlines():
+        words = line.split()
+        if len(words) > 2:
+            found[words[0]] = " ".join(words[2:4]) if words[2] != "reused" else "reused"
+    return found
+
+
+def made(said):
+    return {key for key, state in states(said).items() if state == "done in"}
+
+
+def selected(project):
+    [path] = project.store.glob("select-*/selected_data.jsonl")
+    return path.read_bytes()
+
+
+# ------------------------------------------------------------------------------------- reuse
+
+
+def test_a_first_run_makes_everything_and_says_so(project):
+    said = project.run()
+    assert said.code == 0, said.err
+    assert made(said) == {
+        *CHAIN, "evaluate@base", "score@random", "select@random", "train@random", "evaluate@random",
+    }  # fmt: skip
+    calls = project.calls()
+    assert calls.count("convert") == 1
+    assert [call for call in calls if call.startswith("score")] == [f"score {n}" for n in range(5)]
+    assert calls.count("evaluate base") == 1
+    assert calls.count("evaluate tuned") == 2
+    assert calls[0] == "run started"
+    assert calls[-1] == "run finished True"
+    assert [c for c in calls if c.startswith("finished")][:3] == [
+        "finished pool",
+        "finished convert",
+        "finished warmup",
+    ]
+    # The result is a table of the three arms and the place of the report, on stdout alone.
+    assert all(word in said.out for word in ("base", "random", "selected", "letters", "±"))
+    assert "report.html" in said.out
+
+
+def test_a_second_run_makes_nothing(project):
+    project.run()
+    project.calls()
+    before = {name: text for name, text in tree(project.store).items() if "hashes" not in name}
+    said = project.run()
+    assert said.code == 0
+    assert set(states(said).values()) == {"reused"}
+    assert project.calls() == ["run started", "run finished True"]
+    after = {name: text for name, text in tree(project.store).items() if "hashes" not in name}
+    assert after == before
+
+
+def test_a_changed_fraction_makes_the_selection_and_below_only(project):
+    project.run()
+    said = project.run("select.fraction=0.5")
+    assert made(said) == {
+        "select", "train", "evaluate", "select@random", "train@random", "evaluate@random",
+    }  # fmt: skip
+
+
+def test_other_rows_of_the_pool_make_what_reads_them(project):
+    project.run()
+    write_rows(project.folder / "pool.jsonl", rows_of(ROWS + 3))
+    assert "convert" not in made(project.run())
+
+
+def test_what_only_the_lost_needed_is_not_made_again(project):
+    """With the selection at hand, nobody misses the scores it was made from."""
+    import shutil
+
+    project.run()
+    for folder in (*project.store.glob("score-*"), *project.store.glob("warmup-*")):
+        if folder.is_dir():
+            shutil.rmtree(folder)
+    project.calls()
+    said = project.run()
+    assert said.code == 0, said.err
+    assert made(said) == set()
+    assert states(said)["score"].startswith("not needed")
+
+
+def test_nodes_of_equal_digest_are_made_once(project):
+    said = project.run("score.use=random")
+    assert said.code == 0
+    assert states(said)["train@random"] == "reused"
+    assert project.calls().count("train 10") == 1
+
+
+def test_until_stops_there_and_the_rest_follows_later(project):
+    said = project.run("--until", "score")
+    assert made(said) == {"pool", "convert", "warmup", "score"}
+    assert made(project.run("--until", "select")) == {"select", "score@random", "select@random"}
+
+
+def test_fresh_makes_a_stage_and_all_that_reads_it_anew(project):
+    project.run()
+    before = selected_all(project)
+    said = project.run("--fresh", "select")
+    assert made(said) == {
+        "select", "train", "evaluate", "select@random", "train@random", "evaluate@random",
+    }  # fmt: skip
+    assert selected_all(project) == before
+    assert "pool" not in made(said)
+
+
+def selected_all(project):
+    return sorted(path.read_bytes() for path in project.store.glob("select-*/selected_data.jsonl"))
+
+
+# ----------------------------------------------------------------------------------- failures
+
+
+@pytest.mark.parametrize(("stage", "name"), [("train", "train-10"), ("evaluate", "evaluate")])
+def test_a_failure_keeps_what_was_before(project, stage, name):
+    project.tell(f"fail-{name}")
+    said = project.run()
+    assert said.code == 1
+    assert "told to fail" in said.err
+    [folder] = project.runs()
+    log = (folder / "run.log").read_text()
+    assert "Traceback" in log
+    assert f"told to fail at {name}" in log
+    project.untell(f"fail-{name}")
+    project.calls()
+    again = project.run()
+    assert again.code == 0
+    done = CHAIN[: CHAIN.index(stage)]
+    assert not made(again) & set(done)
+    assert {states(again)[key] for key in done} == {"reused"}
+
+
+def test_scoring_goes_on_from_the_last_finished_shard(project):
+    project.tell("fail-score-3")
+    assert project.run().code == 1
+    assert [c for c in project.calls() if c.startswith("score ")] == [
+        "score 0",
+        "score 1",
+        "score 2",
+        "score 3",
+    ]
+    project.untell("fail-score-3")
+    # Shards keep the size they were begun with.
+    assert project.run("score.shard_examples=100").code == 0
+    assert [c for c in project.calls() if c.startswith("score ")] == ["score 3", "score 4"]
+    resumed = selected_all(project)
+    assert len(resumed) == 2
+    whole = project.run("--outputs", "elsewhere")
+    assert whole.code == 0
+    fresh = sorted(
+        path.read_bytes() for path in project.folder.glob("elsewhere/store/select-*/*.jsonl")
+    )
+    assert fresh == resumed
+
+
+def test_the_size_of_shards_does_not_change_the_scores(project):
+    for size in (1, 7, 40, 1000):
+        outputs = f"out{size}"
+        said = project.run(
+            f"score.shard_examples={size}", "--outputs", outputs, "--until", "select"
+        )
+        assert said.code == 0
+    found = {
+        path.read_bytes() for path in project.folder.glob("out*/store/select-*/selected_data.jsonl")
+    }
+    assert len(found) == 2  # the recipe's own and the random one
+
+
+def test_a_resume_that_would_mix_devices_or_dtypes_stops(project, manager):
+    from selectmoe_core.registry import Registry
+    from selectmoe_core.stages.perform import HOW
+
+    _ = Registry(manager)
+    project.tell("fail-score-3")
+    project.run()
+    project.untell("fail-score-3")
+    [how] = project.store.glob(f"score-*/{HOW}")
+    value = json.loads(how.read_text())
+    how.write_text(json.dumps({**value, "dtype": "bfloat16"}))
+    said = project.run()
+    assert said.code == 1
+    assert "score was begun with dtype bfloat16 and cannot go on with float32" in said.err
+    assert "--fresh score" in said.err
+    assert how.is_file()
+    assert project.run("--fresh", "score").code == 0
+
+
+def test_a_stage_without_torch_may_go_on_under_other_settings(project):
+    project.tell("fail-score-3")
+    project.run("--threads", "1")
+    project.untell("fail-score-3")
+    assert project.run("--threads", "2", "--dtype", "bfloat16").code == 0
+
+
+def test_a_failing_observer_is_told_of_and_changes_nothing(project):
+    project.tell("fail-observer")
+    said = project.run()
+    assert said.code == 0
+    assert "warning: fake: selectmoe_stage_finished failed: told to fail at observer" in said.err
+    assert "warning: fake: selectmoe_metrics failed" in said.err
+    project.untell("fail-observer")
+    assert made(project.run()) == set()
+
+
+def test_observers_see_the_training_curve(project):
+    project.run()
+    calls = project.calls()
+    assert [c for c in calls if c.startswith("metrics")] == [
+        "metrics warmup 1",
+        "metrics warmup 2",
+        "metrics train 1",
+        "metrics train 2",
+        "metrics train 1",
+        "metrics train 2",
+    ]
+    [log] = project.store.glob("warmup-*/train_log.jsonl")
+    assert [json.loads(line) for line in log.read_text().splitlines()] == [
+        {"step": 1, "loss": 2.0},
+        {"step": 2, "loss": 1.0},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("equal", "all 40 scores are equal (1.0)"),
+        ("nothing", "got no finite score"),
+        ("infinite", "got no finite score"),
+        ("short", "scores of shape (7,) for 8 examples"),
+        ("skip", "more than max_skipped = 1.0%: 40 x no tokens"),
+    ],
+)
+def test_scores_that_cannot_be_trusted_stop_the_run(project, what, message):
+    said = project.run(f"score.what={what}")
+    assert said.code == 1
+    assert message in said.err
+    assert "Traceback" not in said.err
+    assert not list(project.store.glob("score-*/artifact.json"))
+    # Mended, the run goes on with what was good.
+    assert project.run().code == 0
+
+
+# -------------------------------------------------------------------------------- run folders
+
+
+def test_the_run_folder_holds_all_that_tells_of_it(project):
+    project.run("select.fraction=0.5")
+    [folder] = project.runs()
+    names = {path.name for path in folder.iterdir()}
+    assert {
+        "recipe.toml",
+        "run.json",
+        "run.log",
+        "report.html",
+        "report.md",
+        "report.json",
+    } <= names
+    record = json.loads((folder / "run.json").read_text())
+    assert record["name"] == "fake"
+    assert {"python", "selectmoe", "torch", "transformers"} <= set(record["versions"])
+    assert record["hardware"]["cores"]
+    keys = [node["key"] for node in record["nodes"]]
+    assert keys[:7] == CHAIN
+    for node in record["nodes"]:
+        assert (folder / node["folder"] / "artifact.json").is_file()
+        assert not node["cached"]
+        link = folder / "artifacts" / node["key"].replace(":", "-")
+        assert (link / "artifact.json").is_file()
+    assert record["nodes"][0]["arms"]
+    assert "score done in" in (folder / "run.log").read_text()
+
+
+def test_the_recipe_in_the_run_folder_makes_the_same_nodes_from_anywhere(project, monkeypatch):
+    template = project.folder / "chat.jinja"
+    template.write_text("{{ messages }}")
+    project.edit("[pool]", '[chat]\ntemplate = "chat.jinja"\n\n[pool]')
+    project.edit('model = "./base"', 'model = "base"')
+    wanted = project.digests("select.fraction=0.5")
+    assert project.run("select.fraction=0.5").code == 0
+    [folder] = project.runs()
+    monkeypatch.chdir(folder)
+    said = project.call("plan", "recipe.toml", "--json", "--outputs", project.folder / "outputs")
+    assert said.code == 0, said.err
+    nodes = json.loads(said.out)["nodes"]
+    assert {node["key"]: node["digest"] for node in nodes} == wanted
+    assert {node["state"] for node in nodes} == {"cached"}
+
+
+def test_runs_within_one_second_have_folders_of_their_own(project):
+    for _ in range(3):
+        project.run("--until", "pool")
+    assert len(project.runs()) == 3
+
+
+def test_a_failed_run_leaves_its_record_and_log(project):
+    project.run("score.what=equal")
+    [folder] = project.runs()
+    assert (folder / "run.json").is_file()
+    assert "all 40 scores are equal" in (folder / "run.log").read_text()
+    assert [node["key"] for node in json.loads((folder / "run.json").read_text())["nodes"]] == [
+        "pool",
+        "convert",
+        "warmup",
+    ]
+
+
+def test_the_selection_holds_full_rows_best_first(project):
+    project.run()
+    rows = {row["id"]: row for row in rows_of(ROWS)}
+    [path] = [
+        folder for folder in project.store.glob("select-*")
+        if folder.is_dir()
+        and json.loads((folder / "artifact.json").read_text())["details"]["key"] == "select"
+    ]  # fmt: skip
+    lines = [json.loads(line) for line in (path / "selected_data.jsonl").open(encoding="utf-8")]
+    assert len(lines) == 10
+    assert [line["rank"] for line in lines] == list(range(1, 11))
+    lengths = [len(line["messages"][1]["content"]) for line in lines]
+    assert lengths == sorted(lengths, reverse=True)
+    assert lengths == [line["score"] for line in lines]
+    cut = sorted((len(row["messages"][1]["content"]) for row in rows.values()), reverse=True)[9]
+    assert min(lengths) == cut
+    for line in lines:
+        original = rows[line["meta"]["original_id"]]
+        assert line["messages"] == original["messages"]
+        assert line["source"] == original["dataset"]
+    table = pq.read_table(path / "selection.parquet").to_pydict()
+    assert [one.hex() for one in table["id"]] == [line["id"] for line in lines]
+    facts = json.loads((path / "artifact.json").read_text())["facts"]
+    assert facts["kept"] == 10
+    assert sum(of["kept"] for of in facts["sources"].values()) == 10
+
+
+def test_the_random_arm_does_not_depend_on_the_recipes_scores(project):
+    project.run("--until", "select")
+    before = set(selected_all(project))
+    project.run("--until", "select", "score.factor=-1.0")
+    assert len(set(selected_all(project)) - before) == 1
+
+
+# ------------------------------------------------------------------------------- at one time
+
+
+def start(project, *arguments):
+    command = [sys.executable, "-m", "selectmoe_core", *LEFT_OUT, "run", "recipe.toml", *arguments]
+    return subprocess.Popen(
+        command, cwd=project.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_two_runs_at_once_on_one_store_share_the_work(project):
+    project.tell("slow", "0.5")
+    processes = [start(project, "--until", "select") for _ in range(2)]
+    said = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    calls = project.calls()
+    scores = [call for call in calls if call.startswith("score ")]
+    assert sorted(scores) == [f"score {number}" for number in range(5)]
+    assert calls.count("convert") == 1
+    assert "another run is making this" in said[0][1] + said[1][1]
+    assert project.run("--until", "select").code == 0
+    assert not [call for call in project.calls() if call.startswith("score ")]
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(project):
+    import signal
+    import time
+
+    project.tell("slow", "0.4")
+    process = start(project, "--until", "select")
+    for _ in range(600):
+        if (project.control / "calls").exists() and "score 2" in (
+            project.control / "calls"
+        ).read_text():
+            break
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    project.untell("slow")
+    project.calls()
+    assert project.run("--until", "select").code == 0
+    again = [call for call in project.calls() if call.startswith("score ")]
+    assert "score 0" not in again
+    assert again[-1] == "score 4"
+    resumed = selected_all(project)
+    project.run("--until", "select", "--outputs", "whole")
+    assert resumed == sorted(
+        path.read_bytes() for path in project.folder.glob("whole/store/select-*/*.jsonl")
+    )
+
+
+def test_an_interrupt_ends_with_130_and_keeps_what_is_done(project, monkeypatch):
+    from selectmoe_core.stages import score
+
+    real = score.write_part
+
+    def interrupted(folder, number, *rest):
+        if number == 2:
+            raise KeyboardInterrupt
+        real(folder, number, *rest)
+
+    monkeypatch.setattr(score, "write_part", interrupted)
+    said = project.run()
+    assert said.code == 130
+    assert "Interrupted" in said.err
+    assert "Traceback" not in said.err
+    monkeypatch.undo()
+
+
+def test_work_that_is_interrupted_is_gone_on_with(project):
+    from selectmoe_core.stages import score
+
+    with pytest.MonkeyPatch.context() as patch:
+        real = score.write_part
+
+        def interrupted(folder, number, *rest):
+            if number == 2:
+                raise KeyboardInterrupt
+            real(folder, number, *rest)
+
+        patch.setattr(score, "write_part", interrupted)
+        assert project.run().code == 130
+    project.calls()
+    assert project.run().code == 0
+    assert [c for c in project.calls() if c.startswith("score ")] == [
+        "score 2",
+        "score 3",
+        "score 4",
+    ]

@@ -1,0 +1,265 @@
+"""A chain without torch, for tests of the core: it is installed as a plugin of its own.
+
+What a test wants to go wrong is said by files in the folder that ``FAKE_CHAIN`` names:
+``fail-score-3`` (the scorer fails at shard 3), ``fail-train-10`` (the trainer fails at 10
+examples), ``fail-evaluate``, ``fail-observer``, ``slow`` (seconds a shard takes). Each call is a
+line of the file ``calls`` there.
+"""
+
+import errno
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from selectmoe_core import (
+    Component,
+    Config,
+    Cost,
+    Job,
+    Need,
+    Shard,
+    ShardScores,
+    StageError,
+    execution_only,
+    hookimpl,
+)
+from selectmoe_core.errors import RecipeError
+
+
+def control() -> Path:
+    return Path(os.environ["FAKE_CHAIN"])
+
+
+def note(text: str) -> None:
+    with (control() / "calls").open("a", encoding="utf-8") as file:
+        file.write(f"{text}\n")
+
+
+def fail_if_told(name: str) -> None:
+    if (control() / f"fail-{name}").exists():
+        raise RuntimeError(f"told to fail at {name}")
+
+
+class NoOptions(Config):
+    """Has no options."""
+
+
+class ScoreConfig(Config):
+    """Score by the length of the answer times a factor."""
+
+    factor: float = 1.0
+    """What the length is multiplied by."""
+    what: Literal["length", "equal", "nothing", "infinite", "skip", "short"] = "length"
+    """What to give: a length, always the same, no number, or a reason to skip."""
+    reads_model: bool = False
+    """Read the selector model."""
+    reads_tokens: bool = False
+    """Read tokens: brings the chat format into the digest."""
+    batch: int = execution_only(4)
+    """Examples at once."""
+
+
+class BlendConfig(Config):
+    """Add up other scores."""
+
+    of: tuple[str, ...]
+    """The names of the scores."""
+
+
+class TrainConfig(Config):
+    """Pretend to train."""
+
+    epochs: int = 1
+    """Rounds."""
+    batch: int = execution_only(4)
+    """Examples at once."""
+
+
+class EvaluateConfig(Config):
+    """Count the letters of a model's path."""
+
+    tasks: tuple[str, ...] = ("letters",)
+    """The tasks."""
+
+
+class FakeConverter:
+    def __init__(self, config: NoOptions) -> None:
+        self.config = config
+
+    def convert(self, model: Any, out: Path, job: Job) -> Mapping[str, Any]:
+        note("convert")
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "config.json").write_text(json.dumps({"seed": job.seed}))
+        return {"tensors": 1}
+
+
+class FakeTrainer:
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+
+    def train(self, model: Any, examples: Any, out: Path, job: Job) -> Mapping[str, Any]:
+        note(f"train {len(examples)}")
+        fail_if_told(f"train-{len(examples)}")
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "rows").write_text("\n".join(example.id for example in examples))
+        job.metrics(1, {"loss": 2.0})
+        job.metrics(2, {"loss": 1.0})
+        return {"steps": 2, "loss": 1.0}
+
+
+class FakeScorer:
+    def __init__(self, config: ScoreConfig) -> None:
+        self.config = config
+
+    @contextmanager
+    def open(self, job: Job) -> Iterator["FakeScorer"]:
+        yield self
+
+    def score(self, shard: Shard) -> ShardScores:
+        note(f"score {shard.number}")
+        fail_if_told(f"score-{shard.number}")
+        if (control() / "slow").exists():
+            time.sleep(float((control() / "slow").read_text()))
+        lengths = np.array([len(one.response) for one in shard.examples], dtype=float)
+        values = lengths * self.config.factor
+        reasons = None
+        match self.config.what:
+            case "equal":
+                values[:] = 1.0
+            case "nothing":
+                values[0] = np.nan
+            case "infinite":
+                values[0] = np.inf
+            case "short":
+                values = values[:-1]
+            case "skip":
+                values[:] = np.nan
+                reasons = ["no tokens"] * len(values)
+        return ShardScores(values, reasons)
+
+    def tokens(self, examples: Sequence[Any]) -> None:
+        return None
+
+
+class ChildScorer(FakeScorer):
+    """Runs in a process of its own, and comes to every kind of end there."""
+
+    def check(self, job: Job) -> None:
+        note(f"check {os.getpid()}")
+        if (control() / "fail-check").exists():
+            raise RecipeError("the check says no", hint="listen to it")
+
+    def score(self, shard: Shard) -> ShardScores:
+        note(f"pid {os.getpid()} threads {os.environ.get('OMP_NUM_THREADS')}")
+        if (control() / "fail-error").exists():
+            raise StageError("the child says no", hint="ask again")
+        if (control() / "fail-disk").exists():
+            raise OSError(errno.ENOSPC, "No space left on device", "somewhere")
+        if (control() / "fail-kill").exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+        if (control() / "fail-interrupt").exists():
+            raise KeyboardInterrupt
+        return super().score(shard)
+
+
+class FakeBlend:
+    def __init__(self, config: BlendConfig) -> None:
+        self.config = config
+
+    def combine(self, tables: Mapping[str, Any], job: Job) -> ShardScores:
+        note("blend")
+        return ShardScores(np.sum([tables[name].score() for name in self.config.of], axis=0))
+
+
+class FakeEvaluator:
+    def __init__(self, config: EvaluateConfig) -> None:
+        self.config = config
+
+    def evaluate(self, model: Any, out: Path, job: Job) -> Mapping[str, Any]:
+        note(f"evaluate {'tuned' if model.adapter else 'base'}")
+        fail_if_told("evaluate")
+        value = 0.5 + 0.001 * (len((model.adapter / "rows").read_text()) if model.adapter else 0)
+        task = {"metric": "acc", "value": min(value, 1.0), "stderr": 0.01, "questions": 10}
+        return {"tasks": {name: {**task, "chance": 0.25} for name in self.config.tasks}}
+
+    def questions(self, job: Job) -> Iterator[Any]:
+        yield from ()
+
+
+def _score_needs(config: ScoreConfig) -> frozenset[Need]:
+    needs = {Need.POOL}
+    if config.reads_model:
+        needs.add(Need.MODEL)
+    if config.reads_tokens:
+        needs.add(Need.TOKENS)
+    return frozenset(needs)
+
+
+TRAINER = Component(
+    "fake-train",
+    TrainConfig,
+    FakeTrainer,
+    needs=lambda _: frozenset({Need.MODEL, Need.POOL, Need.TOKENS}),
+    seeded=True,
+    cost=lambda config, work: Cost(tokens=work.tokens * config.epochs, flops=1e9 * work.examples),
+)
+
+
+@hookimpl
+def selectmoe_converters() -> list[Any]:
+    needs = frozenset({Need.MODEL})
+    return [Component("fake-convert", NoOptions, FakeConverter, needs=lambda _: needs, seeded=True)]
+
+
+@hookimpl
+def selectmoe_trainers() -> list[Any]:
+    return [TRAINER]
+
+
+@hookimpl
+def selectmoe_scorers() -> list[Any]:
+    return [
+        Component("fake-score", ScoreConfig, FakeScorer, needs=_score_needs),
+        Component("fake-child", ScoreConfig, ChildScorer, needs=_score_needs, torch=True),
+        Component(
+            "fake-blend",
+            BlendConfig,
+            FakeBlend,
+            needs=lambda _: frozenset({Need.SCORES, Need.POOL}),
+            scores=lambda config: config.of,
+        ),
+    ]
+
+
+@hookimpl
+def selectmoe_evaluators() -> list[Any]:
+    return [Component("fake-eval", EvaluateConfig, FakeEvaluator)]
+
+
+@hookimpl
+def selectmoe_stage_finished(artifact: Any) -> None:
+    note(f"finished {artifact.stage}")
+    fail_if_told("observer")
+
+
+@hookimpl
+def selectmoe_metrics(stage: str, step: int, values: Mapping[str, float]) -> None:
+    note(f"metrics {stage} {step}")
+    fail_if_told("observer")
+
+
+@hookimpl
+def selectmoe_run_started(run: Path) -> None:
+    note("run started")
+
+
+@hookimpl
+def selectmoe_run_finished(run: Path) -> None:
+    note(f"run finished {(run / 'report.html').is_file()}")

@@ -1,0 +1,129 @@
+"""The shipped recipes: each says what it is for, and plans offline."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from selectmoe_core.cli import call
+from selectmoe_core.plan import make_plan
+from selectmoe_core.plugins import load_plugins
+from selectmoe_core.recipe import STAGES, read_recipe
+from selectmoe_core.registry import Registry
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+RECIPES = sorted((REPOSITORY / "recipes").glob("*.toml"))
+HEADER = ("# What for: ", "# What it needs: ", "# How to run: ", "# What to expect: ")
+DATA = Path(os.environ.get("SELECTMOE_DATA") or REPOSITORY.parent / "shared" / "data")
+LESS = DATA / "less" / "train" / "processed"
+SOURCES = ("cot", "dolly", "flan_v2", "oasst1")
+
+every_recipe = pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+
+
+@pytest.fixture(scope="module")
+def registry() -> Registry:
+    return Registry(load_plugins())
+
+
+@pytest.fixture
+def less(tmp_path: Path) -> Path:
+    """A pool of four rows in the layout of the LESS data."""
+    for name in SOURCES:
+        turns = [{"role": "user", "content": name}, {"role": "assistant", "content": "Yes."}]
+        file = tmp_path / "less" / name / f"{name}_data.jsonl"
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps({"dataset": name, "messages": turns}) + "\n", encoding="utf-8")
+    return tmp_path / "less"
+
+
+def overrides_for(path: Path, less: Path) -> list[str]:
+    """Return what points a recipe at data that is there."""
+    uses_less = read_recipe(path).tables["pool"].own.use == "less"
+    return [f"pool.path={less}"] if uses_less else []
+
+
+def test_the_recipes_are_there() -> None:
+    assert {path.stem for path in RECIPES} >= {"default", "select-moe-llama2-7b", "smollm2"}
+
+
+@every_recipe
+def test_header(path: Path) -> None:
+    head = path.read_text(encoding="utf-8").partition("\nformat = 1\n")[0]
+    lines = head.splitlines()
+    assert lines, "a recipe opens with its header, then format = 1"
+    assert all(line.startswith("#") or not line for line in lines)
+    assert 20 < len(lines[0]) <= 100, "the first line says in a sentence what the recipe is"
+    for title in HEADER:
+        assert sum(line.startswith(title) for line in lines) == 1, title
+    assert f"selectmoe run {path.stem}" in head
+
+
+@every_recipe
+def test_recipe_reads(path: Path) -> None:
+    recipe = read_recipe(path)
+    assert recipe.problems == ()
+    assert recipe.head.format == 1
+    assert recipe.head.name == path.stem
+    assert set(recipe.tables) | ({"score"} if recipe.scores else set()) == set(STAGES)
+
+
+@every_recipe
+def test_plans_offline(
+    path: Path, less: Path, tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "empty"))
+    recipe = read_recipe(path, overrides_for(path, less))
+    plan = make_plan(recipe, registry, tmp_path / "outputs", hash_limit=1 << 20)
+    arms = {node.arms for node in plan.nodes.values() if node.stage == "evaluate"}
+    assert arms == {("selected",), ("base",), ("random",)}
+    assert not plan.not_needed
+
+
+@every_recipe
+def test_plan_command(
+    path: Path, less: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(path), *overrides_for(path, less), "--outputs", str(tmp_path / "outputs")]
+    assert call(["plan", *arguments]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"\n{stage} " in shown for stage in STAGES)
+
+
+def test_published_defaults_are_written_out(registry: Registry) -> None:
+    """What the published recipe says equals the components' defaults, option for option."""
+    recipe = read_recipe(REPOSITORY / "recipes" / "select-moe-llama2-7b.toml")
+    kinds = {"convert": "converter", "warmup": "trainer", "train": "trainer", "select": "selector"}
+    checked = 0
+    for stage, kind in kinds.items():
+        table = recipe.tables[stage]
+        (config,) = (
+            entry.component.config
+            for entry in registry
+            if entry.kind == kind and entry.component.name == table.own.use
+        )
+        for name, value in table.options.items():
+            default = config.model_fields[name].get_default()
+            assert value == (list(default) if isinstance(default, tuple) else default), name
+            checked += 1
+    assert checked >= 17
+    assert recipe.tables["warmup"].own.subset_ratio == 0.05
+
+
+@pytest.mark.skipif(not LESS.is_dir(), reason=f"there is no {LESS} (SELECTMOE_DATA names the data)")
+@pytest.mark.parametrize("name", ["select-moe-llama2-7b", "smollm2"])
+def test_plans_with_the_real_pool(name: str, tmp_path: Path, registry: Registry) -> None:
+    path = REPOSITORY / "recipes" / f"{name}.toml"
+    recipe = read_recipe(path, [f"pool.path={LESS}"])
+    plan = make_plan(recipe, registry, tmp_path / "outputs")
+    assert plan.nodes["pool"].digest
+
+
+def test_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call(["recipes", "copy", "default", "my.toml"]) == 0
+    assert (tmp_path / "my.toml").read_bytes() == (REPOSITORY / "recipes/default.toml").read_bytes()
+    assert call(["recipes", "copy", "default", "my.toml"]) == 2
+    assert call(["recipes", "copy", "defualt", "other.toml"]) == 2
