@@ -21,7 +21,10 @@ class LoraTrainingConfig(Config):
     total_batch: PositiveInt = 128
     """Examples of an optimizer step, over all processes and accumulated forward passes."""
     per_device_batch: PositiveInt | None = execution_only(None)
-    """Examples of a forward pass; by default up to 16, as many as fill ``packed_length``."""
+    """Examples of a forward pass; by default as many as make ``pass_tokens``."""
+    pass_tokens: PositiveInt | None = execution_only(None)
+    """Tokens of a forward pass; by default 8192 on a GPU, 4096 there without checkpointing, 2048 on
+    the CPU. More keep a GPU busy, fewer save memory."""
     learning_rate: PositiveFloat = 2e-5
     """Peak learning rate of AdamW."""
     epochs: PositiveFloat = 4.0

@@ -56,7 +56,8 @@ def _cost(config: LoraTrainingConfig, workload: Workload) -> Cost:
         return Cost(tokens=tokens)
     recompute = config.activation_checkpointing
     added = _added_parameters(shape, config)
-    batch = max(float(config.packed_length), workload.length)
+    # The figures of batches.pass_tokens on a GPU: importing it would import torch.
+    batch = max(float(config.pass_tokens or (8192 if recompute else 4096)), workload.length)
     if config.per_device_batch is not None:
         batch = workload.length * config.per_device_batch
     weights = weight_bytes(shape, workload.dtype)

@@ -17,7 +17,14 @@ from selectmoe_llama.adapter import (
     save_adapter,
     save_merged,
 )
-from selectmoe_llama.batches import Collator, Split, StepSampler, TrainingRows, split_batch
+from selectmoe_llama.batches import (
+    Collator,
+    Split,
+    StepSampler,
+    TrainingRows,
+    pass_tokens,
+    split_batch,
+)
 from selectmoe_llama.config import LoraTrainingConfig
 from selectmoe_llama.packed_trainer import PackedTrainer
 
@@ -50,7 +57,8 @@ class LlamaLora:
             set_seed(job.seed)
             tokenizer = job.models.tokenizer(model)
             rows = TrainingRows(examples.encoded(tokenizer))
-            split = split_batch(self.config, job.world.size, float(rows.lengths.mean()))
+            length, tokens = float(rows.lengths.mean()), pass_tokens(self.config, job.device)
+            split = split_batch(self.config, job.world.size, length, tokens)
             network = load_with_additions(model, self.config, job)
             use_cache = network.config.use_cache
             trainer = self._trainer(network, rows, split, job)

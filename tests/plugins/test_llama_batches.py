@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from selectmoe_core.cost import Workload
 from selectmoe_core.errors import RecipeError
-from selectmoe_llama.batches import NOTHING, Split, StepSampler, first_fit, split_batch
+from selectmoe_llama.batches import NOTHING, Split, StepSampler, first_fit, pass_tokens, split_batch
 from selectmoe_llama.config import LoraTrainingConfig
 from selectmoe_llama.plugin import selectmoe_trainers
 
@@ -29,9 +29,24 @@ def test_the_total_batch_is_divided(total, batch, processes, expected):
 
 
 def test_short_examples_go_together():
-    config = LoraTrainingConfig(total_batch=48, packed_length=1000)
-    sizes = [split_batch(config, 1, length).batch for length in (10, 100, 150, 300, 999, 5000)]
-    assert sizes == [16, 8, 6, 3, 1, 1]
+    config = LoraTrainingConfig(total_batch=48)
+    lengths = (10, 50, 100, 150, 300, 999, 5000)
+    sizes = [split_batch(config, 1, length, 1000).batch for length in lengths]
+    assert sizes == [48, 16, 8, 6, 3, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("device", "checkpointing", "stated", "expected"),
+    [
+        ("cpu", False, None, 2048),
+        ("cuda", False, None, 4096),
+        ("cuda:1", True, None, 8192),
+        ("cuda", True, 300, 300),
+    ],
+)
+def test_a_pass_holds_what_the_device_wants(device, checkpointing, stated, expected):
+    config = LoraTrainingConfig(activation_checkpointing=checkpointing, pass_tokens=stated)
+    assert pass_tokens(config, device) == expected
 
 
 @pytest.mark.parametrize(
