@@ -1,13 +1,18 @@
 """Models of the Hugging Face hub: what is in the local cache, and fetching the rest."""
 
 import json
+import logging
 import os
+import sys
 from pathlib import Path
+from typing import Any
 
 from selectmoe_core.errors import ModelError
 
 PATTERNS = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.gguf"]
 """What is fetched: never pickled weights."""
+PROGRESS = "SELECTMOE_PROGRESS"
+"""The variable that tells a stage's process which progress is wanted."""
 INDEX = "model.safetensors.index.json"
 
 
@@ -52,13 +57,32 @@ def download(location: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+    name = f"{location}@{revision}" if revision else location
+    logging.getLogger("selectmoe.hub").info("fetching %s", name)
+    if os.environ.get(PROGRESS) != "none":
+        sys.stderr.write(f"  fetching {name} from the hub\n")
     try:
-        return Path(snapshot_download(location, revision=revision, allow_patterns=PATTERNS))
+        fetched = snapshot_download(
+            location, revision=revision, allow_patterns=PATTERNS, tqdm_class=_bar()
+        )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         first = str(error).strip().partition("\n")[0]
-        name = f"{location}@{revision}" if revision else location
         raise ModelError(
             f"the model {name} is neither a folder nor to be had from the hub: {first}",
             hint="check the name, HF_ENDPOINT, HF_HUB_OFFLINE and whether you must log in "
             "(hf auth login)",
         ) from None
+    return Path(fetched)
+
+
+def _bar() -> Any:  # noqa: ANN401
+    """Return the bar of a download: shown on a terminal although other bars are off."""
+    from tqdm.auto import tqdm
+
+    class Bar(tqdm):  # type: ignore[misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+            kwargs.pop("name", None)
+            kwargs["disable"] = not sys.stderr.isatty() or os.environ.get(PROGRESS) == "none"
+            super().__init__(*args, **kwargs)
+
+    return Bar

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from selectmoe_core.artifacts import write_json
 from selectmoe_core.errors import SelectMoEError
+from selectmoe_core.hub import PROGRESS
 from selectmoe_core.plugins import load_plugins
 from selectmoe_core.registry import Registry
 from selectmoe_core.stages.check import check_part
@@ -85,10 +86,12 @@ def _prepare(work: Work) -> None:
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
         "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+        "TQDM_DISABLE": "1",
         "TOKENIZERS_PARALLELISM": "true",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
     }.items():
         os.environ.setdefault(name, value)
+    os.environ[PROGRESS] = work.progress
     if work.device == "cpu":
         os.environ["OMP_NUM_THREADS"] = str(work.threads)
 
