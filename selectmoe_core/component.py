@@ -69,6 +69,10 @@ class Component(Generic[ConfigT, PartT_co]):
         files: the files whose content decides the result (readers: what will be read); a path
             that does not exist is reported by ``plan``.
         scores: names of the other scores it reads (needs ``SCORES``).
+        max_skipped: a scorer's own rule for the share it may skip where the recipe says nothing;
+            ``None`` is 1 %.
+        damages: a trainer's kinds of damage that it shows the model, ``None`` for all that there
+            are: an audit tells them apart from those that the model never saw.
     """
 
     name: str
@@ -83,6 +87,8 @@ class Component(Generic[ConfigT, PartT_co]):
     torch: bool = False
     files: Callable[[ConfigT], Iterable[Path]] | None = None
     scores: Callable[[ConfigT], Iterable[str]] | None = None
+    max_skipped: Callable[[ConfigT], float] | None = None
+    damages: Callable[[ConfigT], Iterable[str] | None] | None = None
 
     @property
     def summary(self) -> str:

@@ -83,6 +83,9 @@ def layer(
     path: tuple[str, ...] = (),
 ) -> None:
     """Lay a table over what is there, key by key; a changed ``use`` drops the old one's options."""
+    if path == ("score",) and {_named(table), _named(merged)} == {True, False}:
+        # One score in place of several, or several in place of one: nothing of the old fits.
+        _clear(merged, path, dropped)
     if path and "use" in table and merged.get("use", table["use"]) != table["use"]:
         _drop(merged, path, dropped)
     for key, value in table.items():
@@ -164,6 +167,18 @@ def _drop(merged: dict[str, Any], path: tuple[str, ...], dropped: list[str]) -> 
         if key != "use" and not isinstance(merged[key], dict):
             dropped.append(f"{'.'.join(path)}.{key} (of {merged['use']})")
             del merged[key]
+
+
+def _named(scores: dict[str, Any]) -> bool | None:
+    """Return whether a score table holds several scores by name; ``None``: it can be either."""
+    if "use" in scores:
+        return False
+    return True if any(isinstance(one, dict) and "use" in one for one in scores.values()) else None
+
+
+def _clear(merged: dict[str, Any], path: tuple[str, ...], dropped: list[str]) -> None:
+    dropped.extend(f"{'.'.join(path)}.{key} (of the parent recipe)" for key in merged)
+    merged.clear()
 
 
 def _remember(value: Any, path: tuple[str, ...], folder: Path, origins: Origins) -> None:  # noqa: ANN401

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
     from selectmoe_core.artifacts import Facts
     from selectmoe_core.chat import ChatFormat, Tokenizer
+    from selectmoe_core.damages import Damage
     from selectmoe_core.encoding import Encoded
     from selectmoe_core.examples import Example, RawExample, Reject
     from selectmoe_core.models import ModelRef, TargetModel
-    from selectmoe_core.scores import ScoreTable, Selection, ShardScores
+    from selectmoe_core.scores import Finish, ScoreTable, Selection, ShardScores
 
 
 class Need(StrEnum):
@@ -40,6 +41,8 @@ class Need(StrEnum):
     QUESTIONS = "questions"
     SCORES = "scores"
     """Finished tables of other scores, by name."""
+    DAMAGES = "damages"
+    """The kinds of damage that plugins offer: ``Job.damages``."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ class Job:
         checkpoints: where a trainer keeps what it resumes from; kept when the stage is done.
         models: loads any model reference.
         bundled_tasks: folders of evaluation tasks that plugins ship, by name.
+        damages: kinds of damage that plugins offer, by name.
         progress: bars for long work.
         metrics: ``metrics(step, values)`` records numbers of a training curve; observers see them.
         encoded: the whole pool's tokens for a tokenizer (made once, kept as an artifact).
@@ -92,6 +96,7 @@ class Job:
     checkpoints: Path = Path("checkpoints")
     models: Models = field(default_factory=Models)
     bundled_tasks: Mapping[str, Path] = field(default_factory=dict)
+    damages: Mapping[str, Damage] = field(default_factory=dict)
     progress: Progress = field(default_factory=NoProgress)
     metrics: Callable[[int, Mapping[str, float]], None] = _no_metrics
     encoded: Callable[[Tokenizer], Encoded] = _no_encoding
@@ -202,6 +207,17 @@ class Scorer(Protocol):
 
     def open(self, job: Job) -> AbstractContextManager[ShardScorer]:
         """Load what is needed once."""
+        ...
+
+
+class FinishingScorer(Scorer, Protocol):
+    """A scorer that has to see the whole pool before it knows its scores: percentiles."""
+
+    def finish(self, table: ScoreTable) -> Finish:
+        """Return final scores and warnings, from the details of all shards; asked once, at the end.
+
+        Until then the shards hold provisional scores.
+        """
         ...
 
 

@@ -14,6 +14,7 @@ from selectmoe_core.errors import StageError
 
 SCORES = "scores"
 FEATURES = "features"
+KERNEL = "kernel"
 ONE_EACH = "mend the scorer: one number for each example of the shard, in its order"
 OWN_COLUMNS = ("id", "source", "score", "skipped")
 
@@ -29,12 +30,29 @@ class ShardScores:
         details: further numbers for the report and for other parts, each ``[examples]`` or
             ``[examples, width]``.
         features: ``[examples, width]``, stored as float16.
+        kernel: which implementation computed them, where it matters; one table, one kernel.
     """
 
     score: np.ndarray
     skipped: Sequence[str | None] | None = None
     details: Mapping[str, np.ndarray] = field(default_factory=dict)
     features: np.ndarray | None = None
+    kernel: str | None = None
+
+
+@dataclass(frozen=True)
+class Finish:
+    """What a scorer says once every shard is written.
+
+    Attributes:
+        score: the final scores, float ``[rows]``, NaN where a row was skipped; ``None`` leaves them
+            as they are. They must follow from the details alone: a resumed stage asks again, and
+            finds scores that may be final already.
+        warnings: sentences for the user.
+    """
+
+    score: np.ndarray | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def part_path(folder: Path, number: int) -> Path:
@@ -129,7 +147,8 @@ def write_part(
         _write_features(features_path(folder, number), np.asarray(scores.features))
     path = part_path(folder, number)
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table(columns), path.with_suffix(".tmp"), compression="zstd")
+    table = pa.table(columns, metadata={KERNEL: scores.kernel} if scores.kernel else None)
+    pq.write_table(table, path.with_suffix(".tmp"), compression="zstd")
     path.with_suffix(".tmp").replace(path)
 
 
@@ -291,6 +310,29 @@ def _to_numpy(column: pa.Array) -> np.ndarray:
         width = column.type.list_size
         return np.asarray(column.flatten().to_numpy(zero_copy_only=False)).reshape(-1, width)
     return np.asarray(column.to_numpy(zero_copy_only=False))
+
+
+def replace_scores(table: ScoreTable, score: np.ndarray) -> None:
+    """Put other scores into finished parts, each by rename; whatever else they hold stays.
+
+    Raises:
+        StageError: a row without a finite score that was not skipped, or one with a score that was.
+    """
+    now = np.asarray(score, dtype=np.float64)
+    if now.shape != (len(table),) or (np.isfinite(now) != np.isfinite(table.score())).any():
+        raise StageError(
+            f"the scorer finished {len(table)} rows with scores of shape {now.shape} that are not "
+            "finite where the shards' are",
+            hint="mend the scorer's finish(): one finite number for each row it did not skip",
+        )
+    start = 0
+    for path in table.parts:
+        part = pq.read_table(path)
+        piece = pa.array(now[start : start + len(part)], pa.float64())
+        start += len(part)
+        part = part.set_column(part.column_names.index("score"), "score", piece)
+        pq.write_table(part, path.with_suffix(".tmp"), compression="zstd")
+        path.with_suffix(".tmp").replace(path)
 
 
 @dataclass(frozen=True)

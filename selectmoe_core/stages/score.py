@@ -1,6 +1,7 @@
 """``score``: the pool in shards, each scored and written once; what is there is kept."""
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,11 +13,21 @@ from selectmoe_core.encoding import Encoded
 from selectmoe_core.errors import StageError
 from selectmoe_core.pool import Pool
 from selectmoe_core.protocols import Job, Need, Shard
-from selectmoe_core.scores import SCORES, ScoreTable, ShardScores, part_path, write_part
+from selectmoe_core.scores import (
+    KERNEL,
+    SCORES,
+    ScoreTable,
+    ShardScores,
+    part_path,
+    replace_scores,
+    write_part,
+)
 from selectmoe_core.stages.context import Context
 
 CUTS = "shards.json"
 TOKENS = "tokens.json"
+MAX_SKIPPED = 0.01
+"""The share of the pool that may be skipped where neither recipe nor scorer says otherwise."""
 
 
 def run(context: Context) -> Facts:
@@ -32,7 +43,10 @@ def run(context: Context) -> Facts:
             f"{len(table)} scores for a pool of {len(pool)} examples",
             hint="start the stage anew with --fresh score",
         )
+    warnings = _finish(context, table)
     facts = _facts(context, table)
+    if warnings:
+        facts["warnings"] = list(warnings)
     _check(facts, context)
     return facts
 
@@ -53,6 +67,7 @@ def _score_shards(context: Context, pool: Pool) -> None:
     if not mine:
         return
     done = len(pool) - sum(stop - start for _, start, stop in todo)
+    before = _kernels(ScoreTable.open(context.folder)) if done else []
     with (
         context.part.open(context.job) as scorer,
         context.job.progress.task("score", len(pool)) as advance,
@@ -60,9 +75,42 @@ def _score_shards(context: Context, pool: Pool) -> None:
         advance(done)
         for number, start, stop in mine:
             shard = Shard(number, np.arange(start, stop), list(pool.examples(start, stop)))
-            _write(context, pool, shard, scorer.score(shard))
+            scores = scorer.score(shard)
+            _check_kernel(before, scores.kernel)
+            _write(context, pool, shard, scores)
             advance(stop - start)
     _note_tokens(context)
+
+
+def _finish(context: Context, table: ScoreTable) -> tuple[str, ...]:
+    """Let a scorer that asks for it settle its scores over the whole pool; return its warnings."""
+    finish = getattr(context.part, "finish", None)
+    if finish is None or not context.job.world.main:
+        return ()
+    finished = finish(table)
+    if finished.score is not None:
+        replace_scores(table, finished.score)
+    for text in finished.warnings:
+        print(f"  warning: {context.work.key}: {text}", file=sys.stderr)  # noqa: T201
+    return tuple(finished.warnings)
+
+
+def _kernels(table: ScoreTable) -> list[str]:
+    """Return the kernels that a table's parts name: none, or one."""
+    import pyarrow.parquet as pq
+
+    named = ((pq.read_schema(part).metadata or {}).get(KERNEL.encode()) for part in table.parts)
+    return sorted({name.decode() for name in named if name is not None})
+
+
+def _check_kernel(before: list[str], now: str | None) -> None:
+    """Stop where finished shards were scored by another kernel."""
+    if before and before != [now]:
+        raise StageError(
+            f"the scores were begun with the kernel '{before[0]}' and cannot go on with '{now}': "
+            "they would be a mixture",
+            hint="go on where they were begun, or start anew with --fresh score",
+        )
 
 
 def _write(context: Context, pool: Pool, shard: Shard, scores: ShardScores) -> None:
@@ -84,6 +132,7 @@ def _combine(context: Context, pool: Pool) -> None:
             scores.skipped[start:stop] if scores.skipped is not None else None,
             {name: detail[start:stop] for name, detail in scores.details.items()},
             scores.features[start:stop] if scores.features is not None else None,
+            scores.kernel,
         )
         _write(context, pool, Shard(number, np.arange(start, stop), ()), piece)
 
@@ -119,6 +168,8 @@ def _facts(context: Context, table: ScoreTable) -> dict[str, Any]:
         "skipped": table.skipped(),
         "skipped_by_source": _skipped_by_source(table, score),
     }
+    if kernels := _kernels(table):
+        facts["kernel"] = kernels[0]
     if len(scored):
         facts |= {
             "mean": float(scored.mean()),
@@ -139,22 +190,36 @@ def _skipped_by_source(table: ScoreTable, score: np.ndarray) -> dict[str, int]:
 
 
 def _check(facts: Mapping[str, Any], context: Context) -> None:
-    """Stop where too many examples have no score, or where all scores are equal."""
+    """Stop where too many examples or all have no score, or where all scores are equal."""
     examples, scored = facts["examples"], facts["scored"]
-    limit = float(context.work.own.get("max_skipped", 0.01))
+    limit = _max_skipped(context)
     share = (examples - scored) / examples
+    reasons = "; ".join(f"{count} x {why}" for why, count in facts["skipped"].items())
     if share > limit:
-        reasons = "; ".join(f"{count} x {why}" for why, count in facts["skipped"].items())
         raise StageError(
             f"{examples - scored} of {examples} examples ({share:.1%}) have no score, more than "
             f"max_skipped = {limit:.1%}: {reasons}",
             hint="mend the pool, or raise max_skipped in the score's table",
+        )
+    if not scored:
+        raise StageError(
+            f"none of {examples} examples has a score: {reasons}",
+            hint="look at the scorer's options, the chat format and the model it reads",
         )
     if scored > 1 and facts["min"] == facts["max"]:
         raise StageError(
             f"all {scored} scores are equal ({facts['min']}): nothing can be selected by them",
             hint="look at the scorer's options and at the model it reads",
         )
+
+
+def _max_skipped(context: Context) -> float:
+    """Return the share that may be skipped: the recipe's word, the scorer's rule, or 1 %."""
+    said = context.work.own.get("max_skipped")
+    if said is not None:
+        return float(said)
+    rule = context.component.max_skipped
+    return MAX_SKIPPED if rule is None else float(rule(context.config))
 
 
 __all__ = ["SCORES", "run", "shards"]

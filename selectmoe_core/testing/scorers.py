@@ -15,7 +15,7 @@ from selectmoe_core.config import Config, marked
 from selectmoe_core.examples import Example
 from selectmoe_core.models import ModelRef, Models
 from selectmoe_core.protocols import Job, Need, Shard
-from selectmoe_core.scores import ScoreTable, ShardScores, write_part
+from selectmoe_core.scores import ScoreTable, ShardScores, replace_scores, write_part
 from selectmoe_core.stages.score import shards
 from selectmoe_core.testing.components import check_component
 from selectmoe_core.testing.pools import Bench, generated_examples, installed_models
@@ -147,7 +147,21 @@ class _Trial:
             require(len(column) == len(bench.pool), f"{self.name}: not every shard has '{name}'")
         table = ScoreTable.open(out)
         np.testing.assert_array_equal(table.score(), columns["score"])
-        return columns
+        return columns | self.finished(part, table)
+
+    def finished(self, part: Any, table: ScoreTable) -> Columns:  # noqa: ANN401
+        """Return the final scores of a scorer that settles them at the end, asked twice."""
+        if not hasattr(part, "finish"):
+            return {}
+        with errors_of(self.name):
+            score = part.finish(table).score
+            if score is None:
+                return {}
+            replace_scores(table, score)
+            again = part.finish(table).score
+        same = np.array_equal(score, again, equal_nan=True)
+        require(same, f"{self.name}: finish() asked again gives other scores; read details alone")
+        return {"score": table.score()}
 
     def write(
         self, bench: Bench, out: Path, number: int, start: int, stop: int, scores: ShardScores

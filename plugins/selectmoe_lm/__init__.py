@@ -1,0 +1,1 @@
+"""Scores from what a language model loses on the answers, and blends of finished scores."""

@@ -1,0 +1,86 @@
+"""The blend scorer: finished tables in, one score out."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+
+from selectmoe_core import Job, ScoreTable, ShardScores, StageError
+from selectmoe_lm.config import BlendConfig
+from selectmoe_lm.ranks import percentiles, ranks, z_scores
+
+SCALES = {"rank": ranks, "percentile": percentiles, "z-score": z_scores}
+
+
+class BlendScorer:
+    """Combines scores; see ``BlendConfig``."""
+
+    def __init__(self, config: BlendConfig) -> None:
+        self.config = config
+
+    def combine(self, tables: Mapping[str, ScoreTable], job: Job) -> ShardScores:  # noqa: ARG002
+        """Return one score for each row.
+
+        Ranks, percentiles and z-scores are those among the rows that every table scores. Details:
+        ``of_NAME``, each score on the common scale.
+
+        Raises:
+            StageError: a score is missing, or the tables are not of the same examples.
+        """
+        chosen = [_table(tables, name) for name in self.config.scores]
+        _check_same_examples(dict(zip(self.config.scores, chosen, strict=True)))
+        skipped = _skipped(dict(zip(self.config.scores, chosen, strict=True)))
+        common = np.flatnonzero([reason is None for reason in skipped])
+        scaled = np.full((len(chosen), len(skipped)), np.nan)
+        for place, table in enumerate(chosen):
+            scaled[place, common] = SCALES[self.config.scale](table.score()[common])
+        named = zip(self.config.scores, scaled, strict=True)
+        details = {f"of_{name}": values for name, values in named}
+        return ShardScores(self._combined(scaled), skipped, details)
+
+    def _combined(self, scaled: np.ndarray) -> np.ndarray:
+        """Return ``[rows]`` from ``[scores, rows]``; NaN stays NaN."""
+        if self.config.combine == "min":
+            return np.asarray(scaled.min(axis=0))
+        if self.config.combine == "product":
+            return np.asarray(scaled.prod(axis=0))
+        weights = np.array(self.config.weights or [1.0] * len(scaled))
+        return np.asarray(weights @ scaled)
+
+
+def _table(tables: Mapping[str, ScoreTable], name: str) -> ScoreTable:
+    if name not in tables:
+        raise StageError(f"there is no score '{name}' to blend", hint=f"add [score.{name}]")
+    return tables[name]
+
+
+def _check_same_examples(tables: Mapping[str, ScoreTable]) -> None:
+    """Stop unless all tables have the same ids in the same order."""
+    (first, table), *others = tables.items()
+    ids = table.ids()
+    for name, other in others:
+        theirs = other.ids()
+        if len(ids) != len(theirs) or (ids != theirs).any():
+            missing = len(np.setdiff1d(_keys(ids), _keys(theirs)))
+            raise StageError(
+                f"the scores '{first}' ({len(ids)} examples) and '{name}' ({len(theirs)}) are not "
+                f"of the same examples in the same order; {missing} ids of the first have no score "
+                "in the second",
+                hint="let both score the same pool",
+            )
+
+
+def _keys(ids: np.ndarray) -> np.ndarray:
+    """Return ids ``[rows, 2]`` as one value each."""
+    return np.ascontiguousarray(ids).view([("high", "<u8"), ("low", "<u8")]).reshape(-1)
+
+
+def _skipped(tables: Mapping[str, ScoreTable]) -> list[str | None]:
+    """Return why a row has no score: the reason of the first table that skipped it."""
+    rows = len(next(iter(tables.values())))
+    reasons: list[str | None] = [None] * rows
+    for name, table in tables.items():
+        for row, reason in enumerate(table.column("skipped").cast(pa.string()).to_pylist()):
+            if reason is not None and reasons[row] is None:
+                reasons[row] = f"{name}: {reason}"
+    return reasons

@@ -1,0 +1,117 @@
+"""The loss on chosen tokens of many sequences, the head run on nothing else."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from selectmoe_core import ModelError
+from selectmoe_core.batches import Batch, padded, within_budget
+
+HEAD_BYTES = 1 << 28
+"""Bytes of fp32 logits that exist at once."""
+
+
+class TokenLosses:
+    """A causal language model that tells its loss token by token.
+
+    Args:
+        model: a loaded causal language model of transformers, or PEFT around one.
+        device: where it is.
+        batch_tokens: tokens of a forward pass, padding included.
+
+    Raises:
+        ModelError: the model's decoder cannot be told from its head.
+    """
+
+    def __init__(self, model: Any, device: str, batch_tokens: int) -> None:  # noqa: ANN401
+        self._model = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self._decoder = self._model.base_model
+        self._device = device
+        self._batch_tokens = batch_tokens
+        vocabulary = int(self._model.config.get_text_config().vocab_size)
+        self._rows = max(1, HEAD_BYTES // (4 * vocabulary))
+        self._check()
+
+    def of(self, ids: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Return the loss on each token that counts, in nats.
+
+        Args:
+            ids: token ids of each sequence, ``[length]``.
+            masks: which tokens count, bool ``[length]``; a first token has nothing before it and
+                must not count.
+
+        Returns:
+            For each sequence fp32 ``[counted]``: minus the log-probability of the token after all
+            tokens before it. A sequence's losses depend on the others by rounding alone.
+        """
+        found = [np.empty(0, dtype=np.float32)] * len(ids)
+        rows = np.array([row for row, mask in enumerate(masks) if mask.any()], dtype=np.int64)
+        lengths = np.array([len(of) for of in ids], dtype=np.int64)[rows]
+        for places in within_budget(lengths, self._batch_tokens):
+            batch = padded(rows[places], ids, masks, self._device)
+            counts = batch.mask.sum(dim=1).cpu().numpy()
+            losses = self._read(batch).cpu().numpy()
+            pieces = np.split(losses, np.cumsum(counts)[:-1])
+            for row, piece in zip(batch.rows.tolist(), pieces, strict=True):
+                found[row] = piece
+        return found
+
+    @torch.inference_mode()
+    def _read(self, batch: Batch) -> Tensor:
+        """Return the losses of a batch's counted tokens, fp32 ``[counted]``, row after row.
+
+        There is no attention mask: behind a causal mask no real token sees the padding.
+        """
+        states = self._decoder(input_ids=batch.ids, use_cache=False).last_hidden_state
+        counted = batch.mask[:, 1:]
+        before, targets = states[:, :-1][counted], batch.ids[:, 1:][counted]
+        del states
+        losses = [
+            cross_entropy(self._logits(some).float(), wanted, reduction="none")
+            for some, wanted in zip(
+                before.split(self._rows), targets.split(self._rows), strict=True
+            )
+        ]
+        return torch.cat(losses)
+
+    def _logits(self, states: Tensor) -> Tensor:
+        """Return the logits ``[tokens, vocabulary]`` of last hidden states ``[tokens, hidden]``.
+
+        The whole model is called, so that whatever it does to its logits (caps, scales) is done.
+        """
+        ids = torch.zeros((1, len(states)), dtype=torch.long, device=self._device)
+        with _answering(self._decoder, states[None]):
+            logits: Tensor = self._model(input_ids=ids, use_cache=False).logits[0]
+        return logits
+
+    @torch.inference_mode()
+    def _check(self) -> None:
+        """Compare head after decoder with the model called as a whole."""
+        if self._decoder is not self._model:
+            ids = torch.arange(3, device=self._device)[None]
+            whole = self._model(input_ids=ids, use_cache=False).logits[0]
+            states = self._decoder(input_ids=ids, use_cache=False).last_hidden_state[0]
+            apart = self._logits(states)
+            if whole.shape == apart.shape and torch.allclose(whole, apart, rtol=1e-2, atol=1e-2):
+                return
+        raise ModelError(
+            f"the decoder of {type(self._model).__name__} cannot be told from its head",
+            hint="score with a causal language model that transformers ships",
+        )
+
+
+@contextmanager
+def _answering(decoder: Any, states: Tensor) -> Iterator[None]:  # noqa: ANN401
+    """Let the decoder answer with given hidden states ``[1, tokens, hidden]`` for a while."""
+    from transformers.modeling_outputs import MoeModelOutputWithPast
+
+    decoder.forward = lambda *_, **__: MoeModelOutputWithPast(last_hidden_state=states)
+    try:
+        yield
+    finally:
+        del decoder.forward

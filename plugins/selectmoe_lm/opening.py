@@ -1,0 +1,26 @@
+"""What both model scorers begin with: the model and its tokenizer."""
+
+from typing import Any
+
+import numpy as np
+
+from selectmoe_core import Job, ModelError
+from selectmoe_lm.losses import TokenLosses
+
+
+def model_of(job: Job, scorer: str, batch_tokens: int) -> tuple[TokenLosses, Any]:
+    """Load the stage's model; return its losses and its tokenizer.
+
+    Raises:
+        ModelError: the stage has no model, or it is no causal language model.
+    """
+    ref = job.inputs.model
+    if ref is None:
+        raise ModelError(f"the {scorer} scorer was given no model")
+    model = job.models.load(ref, dtype=job.dtype, device=job.device)
+    return TokenLosses(model, job.device, batch_tokens), job.models.tokenizer(ref)
+
+
+def texts(tokenizer: Any, ids: np.ndarray) -> list[str]:  # noqa: ANN401
+    """Return the text of each token."""
+    return list(tokenizer.batch_decode([[int(token)] for token in ids]))

@@ -1,0 +1,94 @@
+"""The perplexity scorer: the loss on the answers."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from selectmoe_core import Example, Finish, Job, ScoreTable, Shard, ShardScores, TokenDetail
+from selectmoe_core.encoding import Encoded
+from selectmoe_core.examples import Part
+from selectmoe_lm.config import PerplexityConfig
+from selectmoe_lm.losses import TokenLosses
+from selectmoe_lm.opening import model_of, texts
+from selectmoe_lm.ranks import percentiles
+
+NOTHING_COUNTS = "no response token (answer empty or cut off)"
+
+
+class PerplexityScorer:
+    """Opens a causal language model; see ``PerplexityConfig``."""
+
+    def __init__(self, config: PerplexityConfig) -> None:
+        self.config = config
+
+    @contextmanager
+    def open(self, job: Job) -> Iterator["PerplexityShardScorer"]:
+        """Load the model."""
+        losses, tokenizer = model_of(job, "perplexity", self.config.batch_tokens)
+        yield PerplexityShardScorer(self.config, job, tokenizer, losses)
+
+    def finish(self, table: ScoreTable) -> Finish:
+        """Turn losses into distances from a percentile, where the middle is preferred."""
+        if self.config.prefer != "mid":
+            return Finish()
+        loss = table.detail("loss")
+        scored = np.isfinite(loss)
+        score = np.full(len(loss), np.nan)
+        score[scored] = -np.abs(percentiles(loss[scored]) - self.config.percentile)
+        return Finish(score)
+
+
+class PerplexityShardScorer:
+    """Scores with a loaded model."""
+
+    def __init__(
+        self,
+        config: PerplexityConfig,
+        job: Job,
+        tokenizer: Any,  # noqa: ANN401
+        losses: TokenLosses,
+    ) -> None:
+        self._config = config
+        self._job = job
+        self._tokenizer = tokenizer
+        self._losses = losses
+
+    @cached_property
+    def _encoded(self) -> Encoded:
+        return self._job.encoded(self._tokenizer)
+
+    def score(self, shard: Shard) -> ShardScores:
+        """Return the mean loss on response tokens, negated unless high loss is preferred.
+
+        Details: ``loss``, in nats a token, and ``tokens``, how many it is the mean of. An example
+        without a response token is skipped. With ``prefer = "mid"`` the score is provisional.
+        """
+        of_rows = [self._encoded[int(row)] for row in shard.rows]
+        masks = [_after_the_first(one.parts == Part.RESPONSE) for one in of_rows]
+        losses = self._losses.of([one.ids for one in of_rows], masks)
+        counts = np.array([len(of) for of in losses], dtype=np.int32)
+        sums = np.array([of.sum(dtype=np.float64) for of in losses])
+        loss = np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0)
+        return ShardScores(
+            score=loss if self._config.prefer == "high" else -loss,
+            skipped=[None if count else NOTHING_COUNTS for count in counts],
+            details={"loss": loss, "tokens": counts},
+        )
+
+    def tokens(self, examples: Sequence[Example]) -> list[TokenDetail]:
+        """Return the loss on each token, in nats; the first has none and is left out."""
+        encoded = self._job.chat.encode(examples, self._tokenizer)
+        masks = [_after_the_first(np.ones(len(one.ids), dtype=bool)) for one in encoded]
+        losses = self._losses.of([one.ids for one in encoded], masks)
+        return [
+            TokenDetail(texts(self._tokenizer, one.ids[mask]), of.tolist())
+            for one, mask, of in zip(encoded, masks, losses, strict=True)
+        ]
+
+
+def _after_the_first(mask: np.ndarray) -> np.ndarray:
+    """Return the mask without the first token, which nothing stands before."""
+    return np.asarray(mask & (np.arange(len(mask)) > 0))

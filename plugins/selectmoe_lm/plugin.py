@@ -1,0 +1,140 @@
+"""What this plugin offers: the scorers ``perplexity``, ``ifd`` and ``blend``."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from selectmoe_core import (
+    About,
+    Component,
+    Config,
+    Cost,
+    Need,
+    Scorer,
+    TableScorer,
+    Workload,
+    hookimpl,
+)
+from selectmoe_core.cost import Shape, activation_bytes, forward_flops, weight_bytes
+from selectmoe_lm.config import BlendConfig, IfdConfig, PerplexityConfig
+
+ROW_BYTES = 60
+"""Of a scored example in a parquet part: id, score, reason and four details."""
+
+
+@hookimpl
+def selectmoe_scorers() -> list[Component[Any, Scorer | TableScorer]]:
+    """Offer ``perplexity``, ``ifd`` and ``blend``."""
+    return [_perplexity(), _ifd(), _blend()]
+
+
+def _perplexity() -> Component[Any, Scorer]:
+    return Component(
+        "perplexity",
+        PerplexityConfig,
+        _build_perplexity,
+        about=About(
+            meaning="how surprised a language model is by the answers (the logarithm of their "
+            "perplexity); low loss is fluent or known text, high loss is hard or broken",
+            range="low: 0 downward; high: 0 upward; mid: -100 to 0; higher is better",
+            cost="one forward pass over every token, the head over response tokens only",
+            paper="Marion et al. 2023, https://arxiv.org/abs/2309.04564 (the middle was best); "
+            "Ankner et al. 2024, https://arxiv.org/abs/2405.20541 (small models as judges)",
+        ),
+        needs=_needs,
+        cost=_perplexity_cost,
+        torch=True,
+    )
+
+
+def _ifd() -> Component[Any, Scorer]:
+    return Component(
+        "ifd",
+        IfdConfig,
+        _build_ifd,
+        about=About(
+            meaning="loss on the answers given the instructions over loss on the answers alone: "
+            "near 0 the instructions say it all, at 1 they say nothing of the answers",
+            range="0 to 1 (upward of 1 without skip_from_one), negated with prefer = low; higher "
+            "is better",
+            cost="a forward pass over every token and one over the response tokens; small models "
+            "rank much like large ones",
+            paper="IFD: Li et al. 2023, https://arxiv.org/abs/2308.12032; small models: Li et al. "
+            "2024, https://arxiv.org/abs/2402.00530",
+        ),
+        needs=_needs,
+        cost=_ifd_cost,
+        torch=True,
+        # How many lie at 1 or above is a finding about the pool, not a failure.
+        max_skipped=lambda config: 1.0 if config.skip_from_one else 0.01,
+    )
+
+
+def _blend() -> Component[Any, TableScorer]:
+    return Component(
+        "blend",
+        BlendConfig,
+        _build_blend,
+        about=About(
+            meaning="several scores as one: how an example stands by all of them",
+            range="ranks, percentiles or z-scores, summed or multiplied; higher is better",
+            cost="sorts finished scores; 16 bytes of memory an example and score",
+            paper="products of scores: DEITA, Liu et al. 2023, https://arxiv.org/abs/2312.15685",
+        ),
+        needs=lambda _: frozenset({Need.SCORES}),
+        scores=_named_scores,
+        # Each score was held to its own limit.
+        max_skipped=lambda _: 1.0,
+    )
+
+
+def _needs(_: Config) -> frozenset[Need]:
+    return frozenset({Need.MODEL, Need.POOL, Need.TOKENS})
+
+
+def _named_scores(config: BlendConfig) -> Iterable[str]:
+    return config.scores
+
+
+def _build_perplexity(config: PerplexityConfig) -> Scorer:
+    from selectmoe_lm.perplexity import PerplexityScorer
+
+    return PerplexityScorer(config)
+
+
+def _build_ifd(config: IfdConfig) -> Scorer:
+    from selectmoe_lm.ifd import IfdScorer
+
+    return IfdScorer(config)
+
+
+def _build_blend(config: BlendConfig) -> TableScorer:
+    from selectmoe_lm.blend import BlendScorer
+
+    return BlendScorer(config)
+
+
+def _perplexity_cost(config: PerplexityConfig, workload: Workload) -> Cost:
+    return _cost(config.batch_tokens, workload, workload.tokens)
+
+
+def _ifd_cost(config: IfdConfig, workload: Workload) -> Cost:
+    # What share of the tokens are responses is not known; at most all of them run twice.
+    return _cost(config.batch_tokens, workload, 2 * workload.tokens)
+
+
+def _cost(batch_tokens: int, workload: Workload, tokens: float) -> Cost:
+    disk = ROW_BYTES * workload.examples
+    if workload.model is None:
+        return Cost(tokens=tokens, disk=disk)
+    try:
+        shape = Shape.of(workload.model)
+    except KeyError:  # the formulas do not know this architecture
+        return Cost(tokens=tokens, disk=disk)
+    at_once = Shape(**{**vars(shape), "layers": 1, "vocabulary": 0})
+    return Cost(
+        tokens=tokens,
+        flops=forward_flops(shape, tokens, workload.length, head=True),
+        memory=weight_bytes(shape, workload.dtype)
+        + activation_bytes(at_once, batch_tokens, workload.dtype, recompute=False),
+        disk=disk,
+    )

@@ -1,0 +1,31 @@
+"""Scores of a whole pool on a common scale. Pure functions on arrays without NaN."""
+
+import numpy as np
+
+from selectmoe_core import StageError
+
+
+def ranks(values: np.ndarray) -> np.ndarray:
+    """Return ranks from 1, the smallest; equal values share their mean rank: ``[rows]``."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return np.asarray((last - (counts - 1) / 2)[inverse], dtype=np.float64)
+
+
+def percentiles(values: np.ndarray) -> np.ndarray:
+    """Return percentiles, ``100 * (rank - 1/2) / rows``, between 0 and 100: ``[rows]``."""
+    return 100 * (ranks(values) - 0.5) / max(len(values), 1)
+
+
+def z_scores(values: np.ndarray) -> np.ndarray:
+    """Return distances from the mean in standard deviations: ``[rows]``.
+
+    Raises:
+        StageError: all values are equal.
+    """
+    deviation = values.std() if len(values) else 0.0
+    if not deviation:
+        raise StageError(
+            f"{len(values)} equal scores have no z-scores", hint='set scale = "rank" in the blend'
+        )
+    return np.asarray((values - values.mean()) / deviation)

@@ -1,0 +1,494 @@
+"""Perplexity, IFD and blends: hand-made numbers, a slow loop, and the same score in any company."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from pydantic import ValidationError
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
+
+from selectmoe_core import Example, Job, Message, ModelError, ModelRef, Shard, StageError
+from selectmoe_core.chat import ChatConfig, ChatFormat, EncodedExample
+from selectmoe_core.cost import Workload
+from selectmoe_core.encoding import encode
+from selectmoe_core.examples import content_id
+from selectmoe_core.protocols import Inputs
+from selectmoe_core.scores import ScoreTable, ShardScores, write_part
+from selectmoe_core.stages import score as score_stage
+from selectmoe_core.stages.context import Context
+from selectmoe_core.testing import check_plugin, check_scorer, generated_examples
+from selectmoe_core.testing.pools import Bench
+from selectmoe_lm import losses as losses_module
+from selectmoe_lm.blend import BlendScorer
+from selectmoe_lm.config import BlendConfig, IfdConfig, PerplexityConfig
+from selectmoe_lm.ifd import FROM_ONE, NO_TURN, IfdScorer
+from selectmoe_lm.losses import TokenLosses
+from selectmoe_lm.perplexity import NOTHING_COUNTS, PerplexityScorer
+from selectmoe_lm.plugin import selectmoe_scorers
+from selectmoe_lm.ranks import percentiles, ranks, z_scores
+from selectmoe_lm.turns import Turn, alone, answered_turns, within
+
+PERPLEXITY, IFD, BLEND = selectmoe_scorers()
+EOS = 256
+TINY = {
+    "vocab_size": 257,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "initializer_range": 0.3,
+    "max_position_embeddings": 1024,
+    "pad_token_id": 0,
+    "bos_token_id": None,
+    "eos_token_id": EOS,
+}
+
+
+def _tokenizer() -> PreTrainedTokenizerFast:
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {letter: number for number, letter in enumerate(letters)} | {"<eos>": EOS}
+    tokenizer = Tokenizer(models.BPE(vocabulary, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>")
+
+
+def _save(model, folder: Path) -> ModelRef:
+    model.save_pretrained(folder)
+    _tokenizer().save_pretrained(folder)
+    return ModelRef(str(folder))
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory) -> ModelRef:
+    torch.manual_seed(3)
+    return _save(LlamaForCausalLM(LlamaConfig(**TINY)), tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="module")
+def examples() -> list[Example]:
+    random = np.random.default_rng()
+    letters = list("abcdefgh ,.éß")
+
+    def text() -> str:
+        return "x" + "".join(random.choice(letters, size=int(random.integers(1, 50))))
+
+    rows = []
+    for number in range(30):
+        turns = [Message("system", text())] if number % 4 == 0 else []
+        for _ in range(1 + number % 3):
+            turns += [Message("user", text()), Message("assistant", text())]
+        rows.append(_example(turns))
+    rows[7] = _example([Message("user", "far too long " * 60), Message("assistant", "no")])
+    rows[8] = _example([Message("user", ""), Message("assistant", "an answer to nothing")])
+    return rows
+
+
+def _example(turns: list[Message]) -> Example:
+    return Example(content_id(turns).hex(), "s", tuple(turns))
+
+
+def _job(ref: ModelRef, examples: list[Example], folder: Path) -> Job:
+    chat = ChatFormat(ChatConfig(max_length=400))
+    return Job(
+        seed=1,
+        chat=chat,
+        inputs=Inputs(model=ref),
+        encoded=lambda tokenizer: encode(examples, folder / "encoded", chat, tokenizer),
+    )
+
+
+@pytest.fixture
+def job(llama, examples, tmp_path) -> Job:
+    return _job(llama, examples, tmp_path)
+
+
+def _score(scorer, job: Job, examples: list[Example]) -> ShardScores:
+    with scorer.open(job) as opened:
+        return opened.score(Shard(0, np.arange(len(examples)), examples))
+
+
+def _nats(model, context: str, text: str) -> list[float]:
+    """The loss on each byte of a text after a context, one forward pass over both, by hand."""
+    tokenizer = _tokenizer()
+    before, of_text = tokenizer(context)["input_ids"], tokenizer(text)["input_ids"]
+    with torch.no_grad():
+        logits = model(torch.tensor([before + of_text])).logits[0].double()
+    found = []
+    for place, token in enumerate(of_text):
+        row = logits[len(before) + place - 1]
+        found.append(float(-row[token] + math.log(sum(math.exp(v) for v in row.tolist()))))
+    return found
+
+
+def _tulu(turns) -> str:
+    return "".join(
+        f"<|{m.role}|>\n{m.content.strip()}{'<eos>' if m.role == 'assistant' else ''}\n"
+        for m in turns
+    )
+
+
+def _slow_answers(model, example: Example):
+    """For each answer its losses after the conversation, and after the text that opens it."""
+    for place, message in enumerate(example.messages):
+        if message.role == "assistant":
+            answer = message.content.strip() + "<eos>"
+            opened = _tulu(example.messages[:place]) + "<|assistant|>\n"
+            given = _nats(model, opened, answer)
+            yield given, _nats(model, "\n<|assistant|>\n", answer)
+
+
+@pytest.fixture(scope="module")
+def slow(llama, examples):
+    """Losses of every answer of every example but the two without one that can be scored."""
+    model = LlamaForCausalLM.from_pretrained(llama.location)
+    return {
+        row: list(_slow_answers(model, example))
+        for row, example in enumerate(examples)
+        if row not in (7, 8)
+    }
+
+
+# ------------------------------------------------------------------------------- perplexity
+
+
+@pytest.mark.parametrize(("prefer", "sign"), [("low", -1), ("high", 1)])
+def test_perplexity_is_the_mean_loss_over_all_answer_tokens(job, examples, slow, prefer, sign):
+    found = _score(PerplexityScorer(PerplexityConfig(prefer=prefer)), job, examples)
+    for row, answers in slow.items():
+        nats = [loss for given, _ in answers for loss in given]
+        assert found.score[row] == pytest.approx(sign * np.mean(nats), rel=1e-4)
+        assert found.details["tokens"][row] == len(nats)
+    assert found.skipped[7] == NOTHING_COUNTS
+    assert np.isnan(found.score[7])
+    assert [row for row, reason in enumerate(found.skipped) if reason] == [7]
+
+
+def test_the_middle_is_the_distance_from_a_percentile_of_the_pool(tmp_path):
+    _write(tmp_path, [9.0] * 5, loss=np.array([3.0, np.nan, 1.0, 2.0, 9.0]), skip=[1])
+    table = ScoreTable.open(tmp_path)
+    # Percentiles of 1, 2, 3, 9: 12.5, 37.5, 62.5, 87.5.
+    found = PerplexityScorer(PerplexityConfig(prefer="mid")).finish(table).score
+    np.testing.assert_allclose(found, [-12.5, np.nan, -37.5, -12.5, -37.5])
+    found = PerplexityScorer(PerplexityConfig(prefer="mid", percentile=80)).finish(table).score
+    np.testing.assert_allclose(found, [-17.5, np.nan, -67.5, -42.5, -7.5])
+    assert PerplexityScorer(PerplexityConfig(prefer="high")).finish(table).score is None
+
+
+# -------------------------------------------------------------------------------------- ifd
+
+
+def test_ifd_is_loss_given_over_loss_alone_answer_by_answer(job, examples, slow):
+    config = IfdConfig(skip_from_one=False)
+    found = _score(IfdScorer(config), job, examples)
+    for row, answers in slow.items():
+        expected = np.mean([np.mean(given) / np.mean(by) for given, by in answers])
+        assert found.score[row] == pytest.approx(expected, rel=1e-4)
+        assert found.details["turns"][row] == len(answers)
+        loss = np.mean([np.mean(given) for given, _ in answers])
+        assert found.details["loss"][row] == pytest.approx(loss, rel=1e-4)
+    assert [row for row, reason in enumerate(found.skipped) if reason == NO_TURN] == [7, 8]
+    low = _score(IfdScorer(config.model_copy(update={"prefer": "low"})), job, examples)
+    np.testing.assert_array_equal(low.score, -found.score)
+
+
+def test_an_ifd_of_one_or_more_is_skipped_with_its_reason_and_kept_as_a_detail(job, examples):
+    everything = _score(IfdScorer(IfdConfig(skip_from_one=False)), job, examples)
+    found = _score(IfdScorer(IfdConfig()), job, examples)
+    ifd = everything.details["ifd"]
+    assert (ifd >= 1).any()
+    assert (ifd < 1).any()
+    for row, value in enumerate(ifd):
+        if value >= 1:
+            assert found.skipped[row] == FROM_ONE
+            assert np.isnan(found.score[row])
+        elif value < 1:
+            assert found.score[row] == everything.score[row]
+    np.testing.assert_array_equal(found.details["ifd"], ifd)
+
+
+def test_a_template_that_pushes_most_above_one_is_told(tmp_path):
+    scorer = IfdScorer(IfdConfig())
+    _write(tmp_path / "most", [1.0] * 4, ifd=np.array([1.2, 1.0, 1.1, 0.3]))
+    (text,) = scorer.finish(ScoreTable.open(tmp_path / "most")).warnings
+    assert text.startswith("75% of the examples have an IFD of 1 or more")
+    _write(tmp_path / "half", [1.0] * 4, ifd=np.array([1.2, 1.1, 0.1, 0.3]))
+    assert scorer.finish(ScoreTable.open(tmp_path / "half")).warnings == ()
+    _write(tmp_path / "none", [1.0] * 4, ifd=np.array([np.nan, 0.1, 0.1, 0.3]), skip=[0])
+    (text,) = scorer.finish(ScoreTable.open(tmp_path / "none")).warnings
+    assert text.startswith("25.0% of the examples have no IFD")
+
+
+def _encoded(parts: list[int]) -> EncodedExample:
+    return EncodedExample(
+        np.arange(10, 10 + len(parts), dtype=np.int32), np.array(parts, np.uint8), cut=False
+    )
+
+
+def test_turns_of_hand_made_parts():
+    #               f  p  p  f  f  r  r  f  p  f  r  f  r  f
+    one = _encoded([0, 1, 1, 0, 0, 2, 2, 0, 1, 0, 2, 0, 2, 0])
+    turns = answered_turns(one)
+    # The last answer follows an answer: nobody asked for it.
+    assert turns == [Turn(3, 5, 7), Turn(9, 10, 11)]
+    ids, mask = alone(one, turns[0], None)
+    assert ids.tolist() == [13, 14, 15, 16]
+    assert mask.tolist() == [False, False, True, True]
+    ids, mask = alone(one, turns[0], 10)
+    assert ids.tolist() == [10, 13, 14, 15, 16]
+    assert mask.tolist() == [False, False, False, True, True]
+    assert np.flatnonzero(within(one, turns, [2, 1])).tolist() == [5, 6, 10]
+    assert answered_turns(_encoded([0, 0, 2, 2])) == []
+    assert answered_turns(_encoded([0, 1, 0])) == []
+    # Nothing opens the answer: its first token has no loss alone, so it counts in neither.
+    ids, mask = alone(_encoded([1, 2, 2]), Turn(1, 1, 3), None)
+    assert (ids.tolist(), mask.tolist()) == ([11, 12], [False, True])
+
+
+# ------------------------------------------------------------------------------ token losses
+
+
+def test_tokens_are_the_losses_that_the_score_is_the_mean_of(job, examples):
+    some = examples[9:14]
+    with IfdScorer(IfdConfig()).open(job) as scorer:
+        details = scorer.tokens(some)
+        found = scorer._answers(job.chat.encode(some, _tokenizer()))
+    for example, detail, answers in zip(some, details, found, strict=True):
+        texts = [m.content.strip() + "<eos>" for m in example.messages if m.role == "assistant"]
+        if example.response.isascii():
+            assert "".join(detail.tokens) == "".join(texts)
+        assert detail.values == pytest.approx(np.concatenate(answers.given))
+    with PerplexityScorer(PerplexityConfig()).open(job) as scorer:
+        (detail,) = scorer.tokens(some[:1])
+    (one,) = job.chat.encode(some[:1], _tokenizer())
+    assert len(detail.tokens) == len(detail.values) == len(one.ids) - 1
+    response = np.array(detail.values)[one.parts[1:] == 2]
+    scores = _score(PerplexityScorer(PerplexityConfig()), job, examples)
+    assert -scores.score[9] == pytest.approx(response.mean(), rel=1e-5)
+
+
+def test_the_head_runs_on_nothing_but_counted_tokens_and_in_pieces(llama, monkeypatch):
+    model = LlamaForCausalLM.from_pretrained(llama.location)
+    monkeypatch.setattr(losses_module, "HEAD_BYTES", 4 * 257 * 5)
+    reader = TokenLosses(model, "cpu", 64)
+    rows = []
+    model.lm_head.register_forward_hook(lambda _m, inputs, _o: rows.append(inputs[0].shape[:-1]))
+    random = np.random.default_rng()
+    ids = [random.integers(0, 256, size=length) for length in (30, 1, 17, 23, 9)]
+    masks = [random.random(len(of)) < 0.4 for of in ids]
+    masks[3][:] = False
+    for mask in masks:
+        mask[0] = False
+    found = reader.of(ids, masks)
+    assert sum(math.prod(shape) for shape in rows) == sum(mask.sum() for mask in masks)
+    assert max(math.prod(shape) for shape in rows) <= 5
+    for of, mask, losses in zip(ids, masks, found, strict=True):
+        with torch.no_grad():
+            logits = model(torch.tensor(of[None])).logits[0]
+        expected = -logits.log_softmax(-1)[np.arange(len(of)) - 1, of]
+        np.testing.assert_allclose(losses, expected[torch.from_numpy(mask)], rtol=1e-4, atol=1e-5)
+
+
+def test_what_a_model_does_to_its_logits_behind_the_head_counts():
+    torch.manual_seed(0)
+    config = Gemma2Config(**TINY, head_dim=8, final_logit_softcapping=0.5, query_pre_attn_scalar=8)
+    model = Gemma2ForCausalLM(config).eval()
+    ids = np.array([5, 9, 77, 3])
+    (found,) = TokenLosses(model, "cpu", 64).of([ids], [np.array([False, True, True, True])])
+    with torch.no_grad():
+        logits = model(torch.tensor(ids[None])).logits[0]
+    assert logits.abs().max() <= 0.5
+    expected = -logits.log_softmax(-1)[np.arange(3), ids[1:]]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_a_model_without_a_decoder_of_its_own_is_refused(llama):
+    model = LlamaForCausalLM.from_pretrained(llama.location)
+    with pytest.raises(ModelError, match="cannot be told from its head"):
+        TokenLosses(model.model, "cpu", 64)
+
+
+# ------------------------------------------------------------------------------------ ranks
+
+
+def test_ranks_percentiles_and_z_scores_by_hand():
+    values = np.array([3.0, 1.0, 3.0, 8.0])
+    assert ranks(values).tolist() == [2.5, 1.0, 2.5, 4.0]
+    assert percentiles(values).tolist() == [50.0, 12.5, 50.0, 87.5]
+    assert z_scores(np.array([1.0, 3.0])).tolist() == [-1.0, 1.0]
+    with pytest.raises(StageError, match="3 equal scores have no z-scores"):
+        z_scores(np.full(3, 2.0))
+
+
+def _write(folder: Path, scores, *, skip=(), ids=None, **details) -> None:
+    """Write a table of one part; the rows in ``skip`` are skipped because of ``why ROW``."""
+    reasons = [f"why {row}" if row in skip else None for row in range(len(scores))]
+    values = np.where([reason is not None for reason in reasons], np.nan, scores)
+    names = [f"{number:016d}".encode() for number in ids or range(len(scores))]
+    write_part(
+        folder,
+        0,
+        pa.array(names, pa.binary(16)),
+        pa.array(["s"] * len(scores)),
+        ShardScores(values, reasons, details),
+    )
+
+
+def _blend(tmp_path: Path, **options: object) -> ShardScores:
+    _write(tmp_path / "a", [10.0, 30.0, 20.0, 99.0, 0.0, 7.0], skip=[3])
+    _write(tmp_path / "b", [0.5, 0.1, 0.9, 0.0, 0.7, 0.0], skip=[3, 5])
+    tables = {name: ScoreTable.open(tmp_path / name) for name in "ab"}
+    return BlendScorer(BlendConfig(scores=("a", "b"), **options)).combine(tables, Job(seed=0))
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        # Of the four rows that both score: ranks 2 4 3 1 by a, 2 1 4 3 by b.
+        ({}, [4, 5, 7, 4]),
+        ({"weights": (2.0, 0.5)}, [5, 8.5, 8, 3.5]),
+        ({"combine": "min"}, [2, 1, 3, 1]),
+        ({"combine": "product"}, [4, 4, 12, 3]),
+        ({"combine": "min", "scale": "percentile"}, [37.5, 12.5, 62.5, 12.5]),
+    ],
+)
+def test_blends_of_hand_made_scores(tmp_path, options, expected):
+    found = _blend(tmp_path, **options)
+    assert found.score[[0, 1, 2, 4]].tolist() == expected
+    assert found.skipped == [None, None, None, "a: why 3", None, "b: why 5"]
+    assert np.isnan(found.score[[3, 5]]).all()
+    assert found.details.keys() == {"of_a", "of_b"}
+
+
+def test_a_blend_of_z_scores(tmp_path):
+    found = _blend(tmp_path, scale="z-score", weights=(1.0, 3.0)).score[[0, 1, 2, 4]]
+    a, b = np.array([10.0, 30.0, 20.0, 0.0]), np.array([0.5, 0.1, 0.9, 0.7])
+    expected = (a - a.mean()) / a.std() + 3 * (b - b.mean()) / b.std()
+    np.testing.assert_allclose(found, expected)
+
+
+def test_tables_of_other_examples_are_an_error(tmp_path):
+    _write(tmp_path / "a", [1.0, 2.0, 3.0])
+    _write(tmp_path / "b", [1.0, 2.0, 3.0], ids=[0, 1, 7])
+    tables = {name: ScoreTable.open(tmp_path / name) for name in "ab"}
+    with pytest.raises(StageError, match="1 ids of the first have no score in the second"):
+        BlendScorer(BlendConfig(scores=("a", "b"))).combine(tables, Job(seed=0))
+    with pytest.raises(StageError, match="no score 'c' to blend"):
+        BlendScorer(BlendConfig(scores=("a", "c"))).combine(tables, Job(seed=0))
+
+
+# --------------------------------------------------------------------------- with the core
+
+
+@pytest.mark.parametrize(
+    ("component", "options"),
+    [
+        (PERPLEXITY, {}),
+        (PERPLEXITY, {"prefer": "mid", "percentile": 30}),
+        (IFD, {"prefer": "low"}),
+        (IFD, {"skip_from_one": False}),
+    ],
+)
+def test_they_pass_the_conformance_kit(llama, component, options):
+    some = generated_examples(16)
+    check_scorer(component, options=options, examples=some, model=llama.location)
+
+
+@pytest.mark.parametrize("combine", ["sum", "min", "product"])
+def test_blend_passes_the_conformance_kit(combine):
+    check_scorer(BLEND, options={"scores": ["x", "y"], "combine": combine})
+
+
+def test_the_plugin_is_sound():
+    check_plugin("selectmoe_lm.plugin")
+
+
+def _context(component, config, bench: Bench, job: Job, folder: Path, **own: object) -> Context:
+    folder.mkdir(exist_ok=True)
+    work = SimpleNamespace(
+        key="score", folder=folder, own=own, inputs={"pool": bench.pool.folder}, stage="score"
+    )
+    return Context(component.build(config), component, config, work, job)
+
+
+def _trial(tmp_path, llama, examples, component, **options):
+    bench = Bench(tmp_path, examples)
+    config = component.config(**options)
+    base = Job(seed=1, chat=ChatFormat(ChatConfig(max_length=400)))
+    return bench, config, bench.job(component.needs(config), base, llama, {})
+
+
+def test_the_stage_finishes_in_the_middle_and_again_after_a_kill(tmp_path, llama, examples):
+    bench, config, job = _trial(tmp_path, llama, examples, PERPLEXITY, prefer="mid")
+    out = tmp_path / "out"
+    options = {"shard_examples": 7, "max_skipped": 0.1}
+    facts = score_stage.run(_context(PERPLEXITY, config, bench, job, out, **options))
+    table = ScoreTable.open(out)
+    loss = table.detail("loss")
+    scored = np.isfinite(loss)
+    np.testing.assert_array_equal(table.score()[scored], -np.abs(percentiles(loss[scored]) - 50))
+    assert np.isnan(table.score()[~scored]).all()
+    assert facts["skipped"] == {NOTHING_COUNTS: 1}
+    before = table.score()
+    (out / "scores" / "part-00002.parquet").unlink()
+    score_stage.run(_context(PERPLEXITY, config, bench, job, out, **options))
+    np.testing.assert_array_equal(ScoreTable.open(out).score(), before)
+
+
+def test_ifd_may_skip_more_than_others_unless_the_recipe_forbids_it(
+    tmp_path, llama, examples, capsys
+):
+    bench, config, job = _trial(tmp_path, llama, examples, IFD)
+    facts = score_stage.run(_context(IFD, config, bench, job, tmp_path / "out"))
+    assert facts["skipped"][FROM_ONE] > 0.01 * len(examples)
+    assert any("have no IFD" in text for text in facts["warnings"])
+    assert "warning: score: " in capsys.readouterr().err
+    strict = _context(IFD, config, bench, job, tmp_path / "out", max_skipped=0.02)
+    with pytest.raises(StageError, match=r"more than max_skipped = 2.0%: .*IFD of 1 or more"):
+        score_stage.run(strict)
+    kept = config.model_copy(update={"skip_from_one": False})
+    with pytest.raises(StageError, match=r"more than max_skipped = 1.0%"):
+        score_stage.run(_context(IFD, kept, bench, job, tmp_path / "kept"))
+
+
+# ---------------------------------------------------------------------------------- options
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "message"),
+    [
+        (PerplexityConfig, {"percentile": 30}, "does nothing"),
+        (PerplexityConfig, {"prefer": "mid", "percentile": 100}, "less than 100"),
+        (BlendConfig, {"scores": []}, "at least 1"),
+        (BlendConfig, {"scores": ["a", "b", "a"]}, "names a twice"),
+        (BlendConfig, {"scores": ["a", "b"], "weights": [1]}, "1 'weights' for 2 'scores'"),
+        (BlendConfig, {"scores": ["a"], "weights": [0]}, "greater than 0"),
+        (BlendConfig, {"scores": ["a"], "combine": "min", "weights": [1]}, "do nothing"),
+        (BlendConfig, {"scores": ["a"], "combine": "product", "scale": "z-score"}, "two bad"),
+    ],
+)
+def test_nonsense_is_refused(config, options, message):
+    with pytest.raises(ValidationError, match=message):
+        config(**options)
+
+
+def test_cost_counts_the_second_pass_and_knows_when_it_knows_nothing():
+    load = Workload(1000, 50_000, estimated=False, model=dict(TINY), dtype="float32")
+    once, twice = PERPLEXITY.cost(PerplexityConfig(), load), IFD.cost(IfdConfig(), load)
+    assert twice.flops == pytest.approx(2 * once.flops)
+    assert once.memory > 0
+    assert PERPLEXITY.cost(PerplexityConfig(), replace(load, model=None)).flops is None
+    assert IFD.cost(IfdConfig(), replace(load, model={"n_embd": 3})).flops is None
