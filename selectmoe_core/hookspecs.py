@@ -8,6 +8,7 @@ import pluggy
 
 from selectmoe_core.artifacts import Artifact
 from selectmoe_core.component import Component
+from selectmoe_core.damages import Damage
 from selectmoe_core.protocols import (
     Converter,
     Evaluator,
@@ -76,6 +77,12 @@ def selectmoe_bundled_models() -> Mapping[str, Path]:
 def selectmoe_bundled_tasks() -> Mapping[str, Path]:
     """Offer folders of evaluation tasks that the plugin ships, as ``bundled:NAME`` in recipes."""
     return {}
+
+
+@hookspec
+def selectmoe_damages() -> Iterable[Damage]:
+    """Offer kinds of damage: the contrastive warm-up learns from them, audits plant them."""
+    return ()
 
 
 @hookspec

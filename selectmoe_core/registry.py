@@ -11,6 +11,7 @@ import pluggy
 
 from selectmoe_core.component import Component, Kind
 from selectmoe_core.config import suggest
+from selectmoe_core.damages import Damage
 from selectmoe_core.errors import PluginError, RecipeError
 from selectmoe_core.models import Models
 from selectmoe_core.plugins import named
@@ -76,6 +77,31 @@ class Registry:
     def bundled_tasks(self) -> Mapping[str, Path]:
         """Folders of evaluation tasks that plugins ship, by name."""
         return self._merged("selectmoe_bundled_tasks")
+
+    @cached_property
+    def damages(self) -> Mapping[str, Damage]:
+        """Kinds of damage that plugins offer, by name."""
+        return {name: damage for name, (damage, _) in sorted(self._damages.items())}
+
+    @property
+    def damage_plugins(self) -> Mapping[str, str]:
+        """The plugin that each kind of damage comes from, by the kind's name."""
+        return {name: plugin for name, (_, plugin) in sorted(self._damages.items())}
+
+    @cached_property
+    def _damages(self) -> dict[str, tuple[Damage, str]]:
+        found: dict[str, tuple[Damage, str]] = {}
+        for plugin, offered in _offers(self.manager, "selectmoe_damages"):
+            for damage in offered:
+                if not isinstance(damage, Damage):
+                    raise PluginError(
+                        f"plugin '{plugin}': selectmoe_damages offers {damage!r}, not a Damage",
+                        hint=f"mend the plugin, or run with --disable-plugin {plugin}",
+                    )
+                if damage.name in found:
+                    raise _clash("damage", damage.name, found[damage.name][1], plugin)
+                found[damage.name] = damage, plugin
+        return found
 
     def _merged(self, hook: str) -> dict[str, Any]:
         merged: dict[str, Any] = {}

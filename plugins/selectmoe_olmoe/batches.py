@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from selectmoe_core.chat import EncodedExample
 from selectmoe_core.encoding import Encoded
 from selectmoe_core.errors import DataError
+from selectmoe_core.examples import Part
 
 MEGABATCH = 50
 """Batches that are sorted by length together: little padding, and still a random order."""
@@ -17,10 +19,11 @@ MEGABATCH = 50
 
 @dataclass(frozen=True)
 class Row:
-    """Token ids ``[length]`` and the loss weight of each as a target ``[length]``."""
+    """Token ids ``[length]``, the loss weight of each as a target, whether it is of an answer."""
 
     ids: np.ndarray
     weights: np.ndarray
+    answer: np.ndarray
 
 
 class TrainingRows(Dataset[Row]):
@@ -51,12 +54,22 @@ class TrainingRows(Dataset[Row]):
         weights = self._counts(row).astype(np.float32)
         if self.per_example:
             weights /= weights.sum()
-        return Row(np.asarray(self.encoded[row].ids), weights)
+        encoded = self.encoded[row]
+        return Row(np.asarray(encoded.ids), weights, answer_tokens(encoded))
+
+    def sampler(self, batch_size: int, seed: int) -> "LengthGroupedSampler":
+        """Return the order of training."""
+        return LengthGroupedSampler(self.lengths, batch_size, seed)
 
     def _counts(self, row: int) -> np.ndarray:
         counts = self.encoded.chat.counts(self.encoded[row].parts).copy()
         counts[:1] = False  # nothing predicts the first token
         return counts
+
+
+def answer_tokens(encoded: EncodedExample) -> np.ndarray:
+    """Return which tokens are the assistant's, bool ``[length]``."""
+    return np.asarray(encoded.parts) == Part.RESPONSE
 
 
 class LengthGroupedSampler(Sampler[int]):

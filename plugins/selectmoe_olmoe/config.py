@@ -1,5 +1,6 @@
 """Options of the converter and of the warm-up."""
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
@@ -32,11 +33,26 @@ class TrashcanConfig(Config):
 
 
 class WarmupConfig(Config):
-    """Train a selector's router on a sample of the pool: language-model loss, balance, constraint.
+    """Train a selector's router on a sample of the pool: language-model loss, balance, objective.
 
     The defaults are the published method's. A resumed run repeats an uninterrupted one.
     """
 
+    objective: Literal["constraint", "contrastive"] = "constraint"
+    """What moves the router: the published tax on experts, or telling examples from damaged twins;
+    the options of ``contrastive`` are ``damages``, ``bce_weight``, ``margin_weight`` and
+    ``layer_weights``."""
+    damages: Mapping[str, NonNegativeFloat] | None = None
+    """Kinds of damage that twins get and how often each is drawn, relative to the others, as in
+    ``{ answer_swap = 2, mojibake = 1 }``; by default every kind that plugins offer, all alike."""
+    bce_weight: NonNegativeFloat = 1.0
+    """Weight of the cross-entropy on answers' trash mass: 1 for damaged ones, 0 for others."""
+    margin_weight: NonNegativeFloat = 1.0
+    """Weight of the loss that is small where a twin has more trash mass than its original."""
+    layer_weights: tuple[NonNegativeFloat, ...] | None = None
+    """How much each layer counts in both, relative to the others; by default all count alike."""
+    lm_weight: NonNegativeFloat = 1.0
+    """Weight of the language-model loss; twins take no part in it."""
     peft_mode: Literal["full_rank", "lora"] = "full_rank"
     """Train the weights themselves, or low-rank additions to them."""
     trainable: Literal["router", "all"] = "router"
@@ -48,7 +64,7 @@ class WarmupConfig(Config):
     max_steps: PositiveInt | None = None
     """Stop after so many optimizer steps; by default ``epochs`` decides."""
     batch_size: PositiveInt = 4
-    """Examples of a forward pass, per process."""
+    """Examples of a forward pass, per process; ``contrastive`` adds a twin to each."""
     gradient_accumulation: PositiveInt = 1
     """Forward passes of an optimizer step; the loss is the mean over all of their tokens."""
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.03
@@ -64,7 +80,7 @@ class WarmupConfig(Config):
     lora_alpha: PositiveFloat = 32.0
     """Scale of the additions times their rank; ``peft_mode = "lora"`` only."""
     constraint_loss_weight: NonNegativeFloat | None = None
-    """Weight of the constraint; by default what the converted model says."""
+    """Weight of the constraint; by default the converted model's, and 0 with ``contrastive``."""
     constraint_alpha: PositiveFloat | None = None
     """First parameter of the constraint's Beta distribution; by default the model's."""
     constraint_beta: PositiveFloat | None = None

@@ -58,7 +58,8 @@ def selectmoe_converters() -> list[Component[Any, Converter]]:
 def selectmoe_trainers() -> list[Component[Any, Trainer]]:
     """Offer ``select-moe-warmup``."""
     about = About(
-        meaning="a router that sends to the trash what the language-model loss can spare",
+        meaning="a router that sends to the trash what the language-model loss can spare, or what "
+        "looks damaged",
         range="",
         cost="forward and backward passes over the sample; by default only the gates are trained",
         paper=PAPER,
@@ -69,10 +70,11 @@ def selectmoe_trainers() -> list[Component[Any, Trainer]]:
             WarmupConfig,
             _warmup,
             about=about,
-            needs=lambda _: frozenset({Need.MODEL, Need.POOL, Need.TOKENS}),
+            needs=_warmup_needs,
             cost=_warmup_cost,
             seeded=True,
             torch=True,
+            damages=_shown_damages,
         )
     ]
 
@@ -95,6 +97,20 @@ def _warmup(config: WarmupConfig) -> Trainer:
     return SelectMoeWarmup(config)
 
 
+def _warmup_needs(config: WarmupConfig) -> frozenset[Need]:
+    twins = {Need.DAMAGES} if config.objective == "contrastive" else set()
+    return frozenset({Need.MODEL, Need.POOL, Need.TOKENS, *twins})
+
+
+def _shown_damages(config: WarmupConfig) -> list[str] | None:
+    """Return the kinds that twins are damaged in; ``None`` is all that plugins offer."""
+    if config.objective == "constraint":
+        return []
+    if config.damages is None:
+        return None
+    return [name for name, rate in config.damages.items() if rate > 0]
+
+
 def _conversion_cost(config: TrashcanConfig, work: Workload) -> Cost:
     if work.model is None:
         return Cost()
@@ -106,9 +122,10 @@ def _conversion_cost(config: TrashcanConfig, work: Workload) -> Cost:
 
 def _warmup_cost(config: WarmupConfig, work: Workload) -> Cost:
     batch = config.batch_size * config.gradient_accumulation
-    tokens = work.tokens * config.epochs
+    rows = 2 if config.objective == "contrastive" else 1  # a twin is about as long
+    tokens = rows * work.tokens * config.epochs
     if config.max_steps is not None:
-        tokens = min(tokens, config.max_steps * batch * work.length)
+        tokens = min(tokens, rows * config.max_steps * batch * work.length)
     if work.model is None:
         return Cost(tokens=tokens)
     shape = Shape.of(work.model)
@@ -121,7 +138,9 @@ def _warmup_cost(config: WarmupConfig, work: Workload) -> Cost:
         flops=training_flops(shape, tokens, work.length, frozen=not whole, recompute=recompute),
         memory=weight_bytes(shape, dtype)
         + optimizer_bytes(trained)
-        + activation_bytes(shape, config.batch_size * work.length, work.dtype, recompute=recompute),
+        + activation_bytes(
+            shape, rows * config.batch_size * work.length, work.dtype, recompute=recompute
+        ),
         # A checkpoint holds fp32 weights and two moments; the result is gates or a whole model.
         disk=12.0 * trained
         + (weight_bytes(shape, work.dtype) if config.trainable == "all" else 4.0 * trained),

@@ -42,14 +42,21 @@ def load_trainable(model: ModelRef, config: WarmupConfig, job: Job) -> Any:  # n
     check_dtype(job)
     dtype = "float32" if everything(config) else job.dtype
     loaded = job.models.load(model, dtype=dtype, device=job.device)
-    for name in OVERRIDES:
-        if (value := getattr(config, name)) is not None:
-            setattr(loaded.config, name, value)
+    for name, value in _overrides(config).items():
+        setattr(loaded.config, name, value)
     loaded.requires_grad_(everything(config))
     for gate in gates(loaded):
         gate.weight.data = gate.weight.data.float()
         gate.weight.requires_grad_(config.peft_mode == "full_rank")
     return _with_lora(loaded, config) if config.peft_mode == "lora" else loaded
+
+
+def _overrides(config: WarmupConfig) -> dict[str, Any]:
+    """Return the fields of the model's configuration that the options set."""
+    given = {name: getattr(config, name) for name in OVERRIDES}
+    if config.objective == "contrastive" and config.constraint_loss_weight is None:
+        given["constraint_loss_weight"] = 0.0  # its tax falls on sound and damaged alike
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def check_dtype(job: Job) -> None:

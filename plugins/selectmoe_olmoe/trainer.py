@@ -16,8 +16,9 @@ from selectmoe_core.errors import StageError
 from selectmoe_core.models import PARTIAL_WEIGHTS, ModelRef, save_partial
 from selectmoe_core.protocols import Job
 from selectmoe_core.training import COMPLETE, finish_checkpoint, summed_cross_entropy
-from selectmoe_olmoe.batches import LengthGroupedSampler, TrainingRows
+from selectmoe_olmoe.batches import TrainingRows
 from selectmoe_olmoe.losses import BalanceOver, balance_loss, constraint_per_token, trash_share
+from selectmoe_olmoe.twins import TwinRows
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Terms:
     constraint_weight: float
     alpha: float
     beta: float
+    lm_weight: float = 1.0
 
 
 class WarmupTrainer(Trainer):
@@ -42,7 +44,7 @@ class WarmupTrainer(Trainer):
     """
 
     loss_is_scaled_for_ga = True
-    train_dataset: TrainingRows
+    train_dataset: TrainingRows | TwinRows
 
     def __init__(
         self,
@@ -72,14 +74,14 @@ class WarmupTrainer(Trainer):
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if not batches:
             return batches, None
-        counts = [
-            torch.stack([batch["attention_mask"].sum().float(), batch["loss_weights"].sum()])
-            for batch in batches
-        ]
-        total = torch.stack(counts).sum(dim=0).to(device)
+        total = torch.stack([self.counts(batch) for batch in batches]).sum(dim=0).to(device)
         self._totals = self.accelerator.reduce(total, reduction="sum")
         self.trained_tokens += int(self._totals[0])
         return batches, self._totals[1]
+
+    def counts(self, batch: dict[str, Tensor]) -> Tensor:
+        """Return what the terms of a micro-batch are divided by the sums of: tokens first."""
+        return torch.stack([batch["attention_mask"].sum().float(), batch["loss_weights"].sum()])
 
     def compute_loss(
         self,
@@ -89,13 +91,28 @@ class WarmupTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,  # noqa: ARG002
     ) -> Any:  # noqa: ANN401
         """Return this micro-batch's share of the step's loss."""
-        ids, mask = inputs["input_ids"], inputs["attention_mask"].reshape(-1).float()
         # Right padding under causal attention needs no mask, and none is the faster kernel.
-        outputs = model(input_ids=ids, output_router_logits=True, use_cache=False)
-        tokens, targets = self._totals
-        terms, logits = self.terms, outputs.router_logits
-        weights = inputs["loss_weights"][:, 1:]
-        cross_entropy = summed_cross_entropy(outputs.logits[:, :-1], ids[:, 1:], weights) / targets
+        outputs = model(input_ids=inputs["input_ids"], output_router_logits=True, use_cache=False)
+        loss = self.objective(outputs.logits, outputs.router_logits, inputs)
+        # Data-parallel training averages the gradients; the parts above are to be summed.
+        loss = loss * self.accelerator.num_processes
+        return (loss, outputs) if return_outputs else loss
+
+    def objective(
+        self, vocabulary: Tensor, logits: tuple[Tensor, ...], inputs: dict[str, Tensor]
+    ) -> Tensor:
+        """Return the sum of the loss terms, and note each.
+
+        Args:
+            vocabulary: the model's logits, ``[batch, length, vocabulary]``.
+            logits: the router logits of each layer, ``[batch * length, experts + trash]``.
+            inputs: the batch.
+        """
+        terms = self.terms
+        mask = inputs["attention_mask"].reshape(-1).float()
+        tokens, targets = self._totals[:2]
+        weights, next_ids = inputs["loss_weights"][:, 1:], inputs["input_ids"][:, 1:]
+        cross_entropy = summed_cross_entropy(vocabulary[:, :-1], next_ids, weights) / targets
         taxes = constraint_per_token(
             logits, terms.num_experts, terms.top_k, terms.alpha, terms.beta
         )
@@ -104,16 +121,17 @@ class WarmupTrainer(Trainer):
         balance = share * balance_loss(
             logits, mask, terms.num_experts, terms.top_k, terms.balance_over
         )
-        self._note("cross_entropy", cross_entropy)
-        self._note("balance", balance)
-        self._note("constraint", constraint)
+        self.note("cross_entropy", cross_entropy)
+        self.note("balance", balance)
+        self.note("constraint", constraint)
         if self.statistics:
             trash = trash_share(logits, mask, terms.num_experts, terms.top_k)
-            self._note("trash_share", share * trash)
-        loss = cross_entropy + terms.balance_weight * balance + terms.constraint_weight * constraint
-        # Data-parallel training averages the gradients; the parts above are to be summed.
-        loss = loss * self.accelerator.num_processes
-        return (loss, outputs) if return_outputs else loss
+            self.note("trash_share", share * trash)
+        return (
+            terms.lm_weight * cross_entropy
+            + terms.balance_weight * balance
+            + terms.constraint_weight * constraint
+        )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the loss terms of the step, and pass the figures on to the job."""
@@ -128,7 +146,8 @@ class WarmupTrainer(Trainer):
                 self.job.metrics(self.state.global_step, dict(logs))
         super().log(logs, start_time)
 
-    def _note(self, name: str, value: Tensor) -> None:
+    def note(self, name: str, value: Tensor) -> None:
+        """Add a micro-batch's share of a figure that is logged, one number or one a layer."""
         value = value.detach()
         self._sums[name] = self._sums[name] + value if name in self._sums else value
 
@@ -143,9 +162,11 @@ class WarmupTrainer(Trainer):
         self._sums = {}
         return found
 
-    def _get_train_sampler(self, train_dataset: TrainingRows | None = None) -> Sampler[int]:
+    def _get_train_sampler(
+        self, train_dataset: TrainingRows | TwinRows | None = None
+    ) -> Sampler[int]:
         rows = train_dataset or self.train_dataset
-        return LengthGroupedSampler(rows.lengths, self.args.train_batch_size, self.args.seed)
+        return rows.sampler(self.args.train_batch_size, self.args.seed)
 
     def _save(self, output_dir: str | None = None, state_dict: object = None) -> None:  # noqa: ARG002
         assert output_dir is not None

@@ -1,129 +1,33 @@
 """The warm-up trainer: what it trains, how its loss is normalised, how it resumes and saves."""
 
 import json
-import random
 from dataclasses import replace
 
 import pytest
 import torch
-from olmoe_models import byte_tokenizer, olmoe, save, tensors
+from olmoe_models import tensors
+from olmoe_stage import MODELS, KilledError, Stage, converted, example, gradient
 from safetensors.torch import load_file
 
 from selectmoe_core.chat import ChatConfig, ChatFormat
 from selectmoe_core.encoding import encode
 from selectmoe_core.errors import DataError, ModelError, StageError
-from selectmoe_core.examples import Example, Message, content_id
-from selectmoe_core.models import ModelRef, Models
-from selectmoe_core.protocols import Job
+from selectmoe_core.models import ModelRef
 from selectmoe_olmoe import plugin
 from selectmoe_olmoe.batches import LengthGroupedSampler, TrainingRows, collate
-from selectmoe_olmoe.config import TrashcanConfig, WarmupConfig
-from selectmoe_olmoe.converter import TrashcanConverter
+from selectmoe_olmoe.config import WarmupConfig
 from selectmoe_olmoe.trainable import gates, load_trainable
 from selectmoe_olmoe.warmup import SelectMoeWarmup, WarmupTrainer
-
-MODELS = Models(model_types=plugin.selectmoe_model_types())
-
-
-def example(prompt: str, answer: str) -> Example:
-    messages = (Message("user", prompt), Message("assistant", answer))
-    return Example(content_id(messages).hex(), "test", messages)
-
-
-class Source:
-    """Examples as the core hands them to a trainer."""
-
-    def __init__(self, examples, folder, chat):
-        self.examples, self.folder, self.chat = examples, folder, chat
-
-    def __len__(self):
-        return len(self.examples)
-
-    def __iter__(self):
-        return iter(self.examples)
-
-    def encoded(self, tokenizer):
-        return encode(self.examples, self.folder, self.chat, tokenizer)
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """A converted model with a tokenizer, fp32, 16 experts, top 4."""
-    folder = tmp_path_factory.mktemp("base")
-    shape = {"vocab_size": 260, "num_experts": 16, "num_experts_per_tok": 4}
-    save(olmoe(**shape), folder / "olmoe")
-    byte_tokenizer(folder / "olmoe")
-    job = Job(seed=1, models=MODELS)
-    TrashcanConverter(TrashcanConfig()).convert(
-        ModelRef(str(folder / "olmoe")), folder / "model", job
-    )
-    return ModelRef(str(folder / "model"))
+    return converted(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture
 def stage(base, tmp_path):
     return Stage(base, tmp_path)
-
-
-class Stage:
-    """Runs warm-up as the core would, in folders of its own."""
-
-    def __init__(self, base, folder):
-        self.base, self.folder = base, folder
-        self.curve: list[dict[str, float]] = []
-        self.chat = ChatFormat.load(ChatConfig())
-        words = random.Random(3)
-        self.examples = [
-            example(
-                "".join(words.choices("abcdef ", k=words.randint(3, 25))),
-                "".join(words.choices("uvwxyz ", k=words.randint(3, 25))),
-            )
-            for _ in range(22)
-        ]
-
-    def job(self, name="run", **changes):
-        return Job(
-            seed=7,
-            models=MODELS,
-            chat=self.chat,
-            checkpoints=self.folder / name / "checkpoints",
-            metrics=lambda step, values: self.curve.append({"step": step, **values}),
-            **changes,
-        )
-
-    def source(self, examples=None):
-        return Source(examples or self.examples, self.folder / "tokens", self.chat)
-
-    def run(self, name="run", examples=None, dtype="float32", **options):
-        self.curve.clear()
-        config = WarmupConfig(**{"learning_rate": 1e-2, "max_steps": 6, "batch_size": 4} | options)
-        out = self.folder / name / "model"
-        job = self.job(name, dtype=dtype)
-        facts = SelectMoeWarmup(config).train(self.base, self.source(examples), out, job)
-        return facts, out
-
-    def load(self, out, dtype="float32"):
-        return MODELS.load(ModelRef(str(out)), dtype=dtype, device="cpu")
-
-    def trainer(self, rows=None, name="probe", **options):
-        """A trainer whose loss can be probed, and its model."""
-        config = WarmupConfig(**options)
-        job = self.job(name)
-        network = load_trainable(self.base, config, job)
-        encoded = self.source(rows).encoded(MODELS.tokenizer(self.base))
-        trained = TrainingRows(encoded)
-        return SelectMoeWarmup(config)._trainer(self.base, network, trained, job), network, trained
-
-
-def gradient(trainer, network, rows, split):
-    """The gates' gradient of one optimizer step over ``rows`` in micro-batches of ``split``."""
-    batches = [collate(rows[i : i + split]) for i in range(0, len(rows), split)]
-    trainer.current_gradient_accumulation_steps = len(batches)
-    trainer.model_wrapped = network
-    fetched, count = trainer.get_batch_samples(iter(batches), len(batches), torch.device("cpu"))
-    network.zero_grad()
-    losses = [trainer.training_step(network, batch, count) for batch in fetched]
-    return sum(losses).item(), torch.cat([gate.weight.grad.flatten() for gate in gates(network)])
 
 
 OFF = {"router_aux_loss_coef": 0.0}
@@ -268,10 +172,6 @@ def test_modes_train_what_they_say(stage, peft_mode, trainable):
         assert MODELS.tokenizer(ModelRef(str(out))).eos_token == "<eos>"
         assert "model.layers.0.mlp.experts.3.up_proj.weight" in tensors(out)
     assert (out / "selector.json").is_file()
-
-
-class KilledError(Exception):
-    """Stands for kill -9."""
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,25 @@
+"""What this plugin offers: eleven kinds of damage."""
+
+from selectmoe_core import Damage, hookimpl
+from selectmoe_damage import answers, debris, prompts
+from selectmoe_damage.config import ABOUT
+
+KINDS = {
+    "answer_swap": answers.swapped,
+    "answer_shuffle": answers.shuffled,
+    "answer_truncate": answers.truncated,
+    "answer_loop": answers.looped,
+    "prompt_echo": prompts.echoed,
+    "refusal_boilerplate": answers.refused,
+    "wrong_numbers": answers.miscounted,
+    "instruction_garble": prompts.garbled,
+    "mojibake": debris.misread,
+    "html_debris": debris.unrendered,
+    "role_swap": prompts.exchanged,
+}
+
+
+@hookimpl
+def selectmoe_damages() -> list[Damage]:
+    """Offer the kinds of damage."""
+    return [Damage(name, ABOUT[name], apply) for name, apply in KINDS.items()]

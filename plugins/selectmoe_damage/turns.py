@@ -1,0 +1,20 @@
+"""Changing the texts of one role and leaving the rest as it is."""
+
+from collections.abc import Callable
+
+from selectmoe_core import Example, Message
+
+Messages = tuple[Message, ...]
+Change = Callable[[str], str | None]
+"""Returns the new text, or ``None`` where it cannot be changed."""
+
+
+def changed(example: Example, role: str, change: Change) -> Messages | None:
+    """Return the messages with every text of ``role`` changed that can be; ``None`` if none can."""
+    found = [change(one.content) if one.role == role else None for one in example.messages]
+    if not any(text is not None for text in found):
+        return None
+    return tuple(
+        one if text is None else Message(one.role, text)
+        for one, text in zip(example.messages, found, strict=True)
+    )

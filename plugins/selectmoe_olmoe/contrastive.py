@@ -1,0 +1,82 @@
+"""The contrastive objective: answers of damaged examples to the trash, of sound ones away from it.
+
+What is pulled is the logit of the router scorer's ``trash_mass``: the mean probability of the trash
+cans over an answer's tokens, layer by layer. Pure functions of tensors.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def trash_logits(logits: Sequence[Tensor], answers: Tensor, num_experts: int) -> Tensor:
+    """Return ``log(m / (1 - m))`` of each row's mean trash mass ``m``, fp32 ``[layers, rows]``.
+
+    Both masses come from log-sum-exp over logits and tokens, so neither end loses digits and no
+    gradient is clamped. The number of tokens cancels out.
+
+    Args:
+        logits: a layer's router logits each, ``[rows * length, experts + trash]``.
+        answers: bool ``[rows, length]``: the tokens of the answers, at least one in a row.
+        num_experts: number of regular experts.
+    """
+    found = []
+    for layer in logits:
+        scores = layer.float()
+        total = scores.logsumexp(dim=-1)
+        trash = scores[:, num_experts:].logsumexp(dim=-1) - total
+        regular = scores[:, :num_experts].logsumexp(dim=-1) - total
+        found.append(_over_tokens(trash, answers) - _over_tokens(regular, answers))
+    return torch.stack(found)
+
+
+def _over_tokens(logs: Tensor, answers: Tensor) -> Tensor:
+    return logs.view(answers.shape).masked_fill(~answers, float("-inf")).logsumexp(dim=-1)
+
+
+def cross_entropy(sound: Tensor, damaged: Tensor, layers: Tensor) -> Tensor:
+    """Return the sum over pairs of the mean binary cross-entropy of both; a scalar.
+
+    A damaged example's mass should be 1, a sound one's 0.
+
+    Args:
+        sound: ``[layers, pairs]``, from ``trash_logits``.
+        damaged: the same of their damaged twins.
+        layers: weights of the layers ``[layers]``, which sum to 1.
+    """
+    both = (functional.softplus(sound) + functional.softplus(-damaged)) / 2
+    return (layers @ both).sum()
+
+
+def margin(sound: Tensor, damaged: Tensor, layers: Tensor) -> Tensor:
+    """Return the sum over pairs of ``softplus(sound - damaged)``: a twin's mass is to be larger.
+
+    The logistic ranking loss of RankNet (Burges et al. 2005). Arguments as for ``cross_entropy``.
+    """
+    return (layers @ functional.softplus(sound - damaged)).sum()
+
+
+@torch.no_grad()
+def ordered(sound: Tensor, damaged: Tensor) -> Tensor:
+    """Return which twins have more trash mass over all layers than their originals, ``[pairs]``.
+
+    This is how the router scorer ranks them, all layers alike; a tie is one half.
+    """
+    ahead = damaged.sigmoid().mean(dim=0) - sound.sigmoid().mean(dim=0)
+    return (ahead.sign() + 1) / 2
+
+
+def layer_weights(weights: Sequence[float] | None, layers: int) -> Tensor:
+    """Return weights that sum to 1, fp32 ``[layers]``: as given, or all equal.
+
+    Raises:
+        ValueError: their number is not ``layers``, or none is above zero.
+    """
+    if weights is None:
+        return torch.full((layers,), 1 / layers)
+    if len(weights) != layers or not sum(weights) > 0:
+        raise ValueError(f"layer_weights names {len(weights)} weights for {layers} layers")
+    given = torch.tensor(weights, dtype=torch.float32)
+    return given / given.sum()
