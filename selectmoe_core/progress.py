@@ -107,13 +107,18 @@ def _line(label: str, done: float, total: float | None, unit: str, seconds: floa
     return f"  {label}: {done:,.0f} of {total:,.0f} {unit}, {rate:,.0f}/s, {left:,.0f} s left\n"
 
 
+def progress_kind(kind: str) -> str:
+    """Return what ``auto`` comes to on this stderr, and any other kind as it is."""
+    if kind == "auto":
+        return "rich" if sys.stderr.isatty() else "plain"
+    return kind
+
+
 def make_progress(kind: str) -> Progress:
     """Return the progress of kind ``none``, ``plain`` or ``rich``; ``auto`` asks the terminal."""
-    if kind == "auto":
-        kind = "rich" if sys.stderr.isatty() else "plain"
     kinds: dict[str, type[Progress]] = {
         "none": NoProgress,
         "plain": PlainProgress,
         "rich": RichProgress,
     }
-    return kinds[kind]()
+    return kinds[progress_kind(kind)]()

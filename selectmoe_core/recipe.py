@@ -44,8 +44,8 @@ class PoolOptions(StageOptions):
 class ScoreOptions(StageOptions):
     """What ``[score]`` may say beside the options of its scorer."""
 
-    max_skipped: float = Field(default=0.01, ge=0, le=1)
-    """The share of the pool that may go without a score before the stage fails."""
+    max_skipped: float | None = Field(default=None, ge=0, le=1)
+    """The share that may go without a score before the stage fails; left out, the scorer's rule."""
     shard_examples: PositiveInt = execution_only(2048)
     """Examples scored and written at once: what an interrupted run loses at most."""
 
@@ -62,6 +62,19 @@ class CompareConfig(Config):
 
     baselines: tuple[Baseline, ...] = ()
     """``base``: the target model untouched; ``random``: the same selector over random scores."""
+
+
+class AuditConfig(Config):
+    """How ``selectmoe audit`` looks at the recipe's scores; no stage reads it."""
+
+    sample: int = Field(default=2000, ge=20)
+    """Rows of the pool to look at; half of them are damaged."""
+    kinds: tuple[str, ...] = ()
+    """The kinds of damage to plant, in equal shares; left out, every kind that plugins offer."""
+    scores: tuple[str, ...] = ()
+    """Scorers to audit beside the recipe's own, each with its default options."""
+    fraction: float | None = Field(default=None, gt=0, le=1)
+    """The share of best rows to look at; left out, what ``[select]`` keeps, or else a tenth."""
 
 
 class RecipeHead(Config):
@@ -83,7 +96,7 @@ OPTIONS: Mapping[str, type[StageOptions]] = {
     "select": SelectOptions,
 }
 HEAD = tuple(RecipeHead.model_fields)
-TABLES = (*STAGES, "chat", "compare")
+TABLES = (*STAGES, "chat", "compare", "audit")
 _AS_TABLE = "write [TABLE] on a line of its own and its keys below, or TABLE.KEY=VALUE"
 
 
@@ -122,6 +135,7 @@ class Recipe:
         resolved: the whole recipe after ``extends`` and overrides, as plain TOML values.
         dropped: options that fell away because a later layer changed ``use``.
         problems: mistakes found so far.
+        audit: what ``selectmoe audit`` looks at.
     """
 
     path: Path
@@ -133,6 +147,7 @@ class Recipe:
     resolved: Mapping[str, Any]
     dropped: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = field(default=())
+    audit: AuditConfig = field(default_factory=AuditConfig)
 
     @property
     def digest_text(self) -> str:
@@ -170,6 +185,7 @@ def _recipe(
     chat_table = _chat_table(merged.get("chat", {}), origins)
     chat = _part(ChatConfig, chat_table, "[chat]", problems)
     compare = _part(CompareConfig, merged.get("compare", {}), "[compare]", problems)
+    audit = _part(AuditConfig, merged.get("audit", {}), "[audit]", problems)
     found = [
         table
         for stage in STAGES
@@ -185,6 +201,7 @@ def _recipe(
         resolved=_with_absolute_paths(merged, origins),
         dropped=dropped,
         problems=tuple(problems),
+        audit=audit or AuditConfig(),
     )
 
 

@@ -3,11 +3,10 @@
 import logging
 import os
 import shlex
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from selectmoe_core.errors import RecipeError, SelectMoEError, StageError
 from selectmoe_core.hardware import Machine, resolve_device, versions
 from selectmoe_core.plan import Node, Plan
 from selectmoe_core.plugins import notify
+from selectmoe_core.progress import NoProgress, progress_kind
 from selectmoe_core.recipe import STAGES
 from selectmoe_core.registry import Registry
 from selectmoe_core.report import Report, write_report
@@ -66,21 +66,48 @@ class Outcome:
     report: Report
 
 
+def _write_report(record: RunRecord, folder: Path) -> Report:
+    return write_report(record, folder, NoProgress())
+
+
+@dataclass(frozen=True)
+class Purpose:
+    """What a plan is carried out for.
+
+    Attributes:
+        report: writes what a user reads into the run's folder.
+        makers: what makes the nodes of stages that no component carries out, by stage.
+    """
+
+    report: Callable[[RunRecord, Path], Report] = _write_report
+    makers: Mapping[str, Callable[[Node], Artifact]] = field(default_factory=dict)
+
+
 def run_plan(
-    plan: Plan, registry: Registry, options: RunOptions, say: Callable[[str], None]
+    plan: Plan,
+    registry: Registry,
+    options: RunOptions,
+    say: Callable[[str], None],
+    purpose: Purpose | None = None,
 ) -> Outcome:
     """Make what is missing, and write the report.
 
     Raises:
         StageError: a stage failed; everything before it and its own resumable state are kept.
     """
-    return _Run(plan, registry, options, say).carry_out()
+    return _Run(plan, registry, options, say, purpose or Purpose()).carry_out()
 
 
 class _Run:
     def __init__(
-        self, plan: Plan, registry: Registry, options: RunOptions, say: Callable[[str], None]
+        self,
+        plan: Plan,
+        registry: Registry,
+        options: RunOptions,
+        say: Callable[[str], None],
+        purpose: Purpose,
     ) -> None:
+        self.purpose = purpose
         self.plan = plan
         self.registry = registry
         self.options = options
@@ -151,6 +178,8 @@ class _Run:
         self._observe("selectmoe_stage_finished", artifact=artifact)
 
     def _make(self, node: Node) -> Artifact:
+        if node.stage in self.purpose.makers:
+            return self.purpose.makers[node.stage](node)
         work = self._work(node)
         if not node.uses_torch:
             return perform(work, self.registry, self.say)
@@ -192,13 +221,14 @@ class _Run:
             dtype=dtype,
             threads=threads,
             disabled=self.options.disabled,
-            progress=_progress_kind(self.options.progress),
+            progress=progress_kind(self.options.progress),
             log=self.folder / "run.log",
             verbose=self.options.verbose,
         )
 
     def _check(self, missing: list[Node]) -> None:
         """Let every part that will run say now what will not work."""
+        missing = [node for node in missing if node.stage not in self.purpose.makers]
         for node in missing:
             if not node.uses_torch:
                 check_part(self._work(node), self.registry)
@@ -263,10 +293,7 @@ class _Run:
     def _report(self) -> Outcome:
         record = self._record()
         record.save(self.folder)
-        from selectmoe_core.progress import make_progress
-
-        report = write_report(record, self.folder, make_progress("none"))
-        return Outcome(self.folder, record, report)
+        return Outcome(self.folder, record, self.purpose.report(record, self.folder))
 
     def _observe(self, hook: str, **arguments: Any) -> None:  # noqa: ANN401
         """Call the observers; one that fails is told of and changes nothing."""
@@ -291,12 +318,6 @@ def _summary(artifact: Artifact) -> str:
 
 def _number(value: Any) -> str:  # noqa: ANN401
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
-
-
-def _progress_kind(kind: str) -> str:
-    if kind == "auto":
-        return "rich" if sys.stderr.isatty() else "plain"
-    return kind
 
 
 def _new_folder(outputs: Path, name: str) -> Path:

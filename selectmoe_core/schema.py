@@ -8,6 +8,7 @@ from selectmoe_core.config import Config
 from selectmoe_core.recipe import (
     OPTIONS,
     STAGES,
+    AuditConfig,
     CompareConfig,
     RecipeHead,
     StageOptions,
@@ -21,6 +22,7 @@ def recipe_schema(registry: Registry) -> dict[str, Any]:
     properties: dict[str, Any] = dict(_schema(RecipeHead, "recipe", definitions)["properties"])
     properties["chat"] = _schema(ChatConfig, "chat", definitions)
     properties["compare"] = _schema(CompareConfig, "compare", definitions)
+    properties["audit"] = _schema(AuditConfig, "audit", definitions)
     for stage in STAGES:
         entries = [entry for entry in registry if entry.kind is KINDS[stage]]
         properties[stage] = _stage(stage, entries, definitions)

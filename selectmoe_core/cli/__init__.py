@@ -12,6 +12,7 @@ from selectmoe_core.errors import SelectMoEError, of_disk
 COMMANDS = {
     "run": "run",
     "plan": "plan",
+    "audit": "audit",
     "convert": "convert",
     "verify": "verify",
     "list": "list_",
@@ -52,6 +53,7 @@ class LazyGroup(click.Group):
 HELP = {
     "run": "Carry out a recipe; what is done already is reused.",
     "plan": "Check a recipe and show what it will do and cost.",
+    "audit": "Plant damage into a sample of the pool and see which scores notice.",
     "convert": "Turn a mixture-of-experts model into a selector model.",
     "verify": "Compare a selector model with its original.",
     "list": "List the components that plugins offer.",

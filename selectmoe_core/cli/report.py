@@ -12,9 +12,15 @@ def command(run: Path) -> None:
 
     RUN is the run's folder, outputs/<recipe>/<date>/<time>.
     """
+    from selectmoe_core.errors import StageError
     from selectmoe_core.progress import make_progress
     from selectmoe_core.report import write_report
     from selectmoe_core.report.record import RunRecord
 
+    if (run / "audit.json").is_file():
+        raise StageError(
+            f"{run} is the folder of an audit, whose report is {run / 'audit.md'}",
+            hint="name the folder of a run: its report shows the audits of its scores",
+        )
     write_report(RunRecord.load(run), run, make_progress("auto"))
     click.echo(str(run / "report.html"))

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from selectmoe_core.artifacts import Artifact
 from selectmoe_core.pool import Pool
+from selectmoe_core.report.audits import find_audit
 from selectmoe_core.report.summary import (
     Histograms,
     LengthCorrelation,
@@ -64,6 +65,7 @@ def summarise_scores(
         best=_shown(best, score, pool, table) if pool else (),
         worst=_shown(worst, score, pool, table) if pool else (),
         histograms=histograms(score, codes, names, kept) if some else None,
+        audit=find_audit(artifact),
     )
 
 
@@ -185,13 +187,14 @@ def lengths(pool: Pool, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def spearman(first: np.ndarray, second: np.ndarray) -> float:
     """Return Spearman's rank correlation: Pearson's of the mean ranks; NaN if one is constant."""
-    a, b = (_ranks(values) for values in (first, second))
+    a, b = (midranks(values) for values in (first, second))
     a, b = a - a.mean(), b - b.mean()
     scale = np.sqrt((a * a).sum() * (b * b).sum())
     return float((a * b).sum() / scale) if scale else float("nan")
 
 
-def _ranks(values: np.ndarray) -> np.ndarray:
+def midranks(values: np.ndarray) -> np.ndarray:
+    """Return ranks from 1, equal values sharing the mean of theirs."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     return np.asarray((last - (counts - 1) / 2)[inverse])

@@ -186,6 +186,10 @@ def _scores(found: Sequence[ScoreSummary]) -> Iterator[str]:
             yield ""
             rows = [(source, reason, count(n)) for source, reason, n in scores.skipped]
             yield from table([("source", "reason", "skipped"), *rows], text_columns=2)
+        if scores.audit:
+            first, *rest = scores.audit.verdict
+            yield from ("", f"**Audit: {escape(first)}** {escape(' '.join(rest))}", "")
+            yield from table(scores.audit.table)
         yield from _examples("Best", scores.best)
         yield from _examples("Worst", scores.worst)
         yield ""

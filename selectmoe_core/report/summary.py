@@ -134,6 +134,18 @@ class Histograms:
 
 
 @dataclass(frozen=True)
+class AuditSummary:
+    """What an audit found out about a score."""
+
+    level: str
+    """``yes``, ``partly`` or ``no``: whether the score can be trusted on this pool."""
+    verdict: tuple[str, ...]
+    """Sentences, the first one the short answer."""
+    table: tuple[tuple[str, ...], ...]
+    """The figures as text, beside those of length alone, the head first."""
+
+
+@dataclass(frozen=True)
 class ScoreSummary:
     """One finished score; ``best`` and ``worst`` are filled for the score that was selected by."""
 
@@ -152,6 +164,7 @@ class ScoreSummary:
     best: tuple[ShownExample, ...] = ()
     worst: tuple[ShownExample, ...] = ()
     histograms: Histograms | None = field(default=None, repr=False)
+    audit: AuditSummary | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,122 @@
+"""The audit: labelled damage planted into a sample of the pool, and what each score makes of it."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from selectmoe_core.artifacts import Artifact, Facts, write_json
+from selectmoe_core.audit.planning import STAGE, AuditPlan, plan_audit
+
+if TYPE_CHECKING:
+    from selectmoe_core.audit.rendering import Audit
+    from selectmoe_core.plan import Node
+    from selectmoe_core.registry import Registry
+    from selectmoe_core.report import Report, RunRecord
+    from selectmoe_core.run import RunOptions
+
+__all__ = ["Outcome", "plan_audit", "run_audit"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an audit left.
+
+    Attributes:
+        folder: its folder, with ``audit.json`` and ``audit.md``.
+        audit: what was found.
+    """
+
+    folder: Path
+    audit: "Audit"
+
+
+def run_audit(
+    audit: AuditPlan, registry: "Registry", options: "RunOptions", say: Callable[[str], None]
+) -> Outcome:
+    """Make what is missing, examine the scores, write ``audit.json`` and ``audit.md``.
+
+    Raises:
+        StageError: a stage failed, or too few rows are left to plant damage in.
+    """
+    from selectmoe_core.audit.planting import make_pool
+    from selectmoe_core.audit.rendering import document
+    from selectmoe_core.run import Purpose, run_plan
+
+    found: list[Audit] = []
+
+    def plant(node: "Node") -> Artifact:
+        return make_pool(audit, node, say)
+
+    def report(_: "RunRecord", folder: Path) -> "Report":
+        found.append(_examine(audit))
+        _keep(audit, document(found[-1]))
+        return _write(found[-1], folder)
+
+    outcome = run_plan(audit.plan, registry, options, say, Purpose(report, {STAGE: plant}))
+    return Outcome(outcome.folder, found[-1])
+
+
+def _examine(audit: AuditPlan) -> "Audit":
+    """Measure every score of a finished plan against the labels."""
+    from selectmoe_core.audit.findings import Sample, examine_score
+    from selectmoe_core.audit.rendering import Audit
+    from selectmoe_core.pool import Pool
+    from selectmoe_core.scores import ScoreTable
+
+    plan = audit.plan
+    facts = dict(_artifact(audit, STAGE).facts)
+    sample = Sample.open(Pool.open(plan.folder(plan.nodes[STAGE])), audit.damages)
+    share = audit.share(int(_artifact(audit, "pool").facts["examples"]))
+    findings, digests = [], {}
+    for node in (node for node in plan.nodes.values() if node.stage == "score"):
+        score = ScoreTable.open(plan.folder(node)).score()
+        name = node.key.partition(":")[2]
+        findings.append(
+            examine_score(
+                name,
+                node.entry.component.name,
+                score,
+                sample,
+                shown=audit.shown[node.key],
+                fraction=share,
+            )
+        )
+        digests[name] = audit.originals[node.key]
+    length = examine_score(LENGTH, LENGTH, sample.answer, sample, shown=(), fraction=share)
+    return Audit(plan.recipe.head.name, facts, (length,), tuple(findings), digests)
+
+
+LENGTH = "(length)"
+"""The name of what every score is set beside: the characters of the answers."""
+
+
+def _artifact(audit: AuditPlan, key: str) -> Artifact:
+    node = audit.plan.nodes[key]
+    artifact = audit.plan.store.find(node.stage, node.digest or "")
+    assert artifact is not None
+    return artifact
+
+
+def _keep(audit: AuditPlan, facts: Facts) -> None:
+    """Leave the audit in the store, where the report of a run finds it by its scores' digests."""
+    digests = {key: node.digest for key, node in audit.plan.nodes.items()}
+    content = json.dumps([digests, facts], sort_keys=True)
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    folder = audit.plan.store.folder("audit", digest)
+    folder.mkdir(parents=True, exist_ok=True)
+    Artifact("audit", "audit", digest, folder, facts).save()
+
+
+def _write(audit: "Audit", folder: Path) -> "Report":
+    from selectmoe_core.audit.rendering import document, markdown, rows
+    from selectmoe_core.audit.verdict import judge
+    from selectmoe_core.report import Report
+
+    write_json(folder / "audit.json", document(audit))
+    text = markdown(audit)
+    (folder / "audit.md").write_text(text, encoding="utf-8")
+    verdicts = tuple(" ".join(judge(finding).sentences) for finding in audit.scores)
+    return Report(tuple(rows(audit.scores)), verdicts, text, folder / "audit.md")

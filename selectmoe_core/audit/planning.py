@@ -1,0 +1,231 @@
+"""The plan of an audit: the recipe's nodes up to its scores, these over a pool with damage."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from selectmoe_core.artifacts import FileHashes
+from selectmoe_core.binding import Binder
+from selectmoe_core.component import Component, Kind
+from selectmoe_core.config import Config, suggest
+from selectmoe_core.damages import Damage
+from selectmoe_core.digests import Digester, code_of, package_code
+from selectmoe_core.errors import RecipeError
+from selectmoe_core.plan import SELECTED, Node, Plan, make_plan
+from selectmoe_core.recipe import Recipe, ScoreOptions, StageOptions, StageTable
+from selectmoe_core.registry import Entry, Registry
+
+STAGE = "audit-pool"
+DEFAULT_FRACTION = 0.1
+CODE = ("planting.py",)
+"""The modules of this package that decide which rows are planted."""
+
+
+class PlantConfig(Config):
+    """Which rows of the pool are damaged, and how."""
+
+    sample: int
+    """Rows to draw."""
+    kinds: tuple[str, ...]
+    """The kinds of damage."""
+    excluded_ratio: float | None
+    """The share of the pool that warm-up draws; these rows are left out."""
+    excluded_seed: int
+    """The seed it draws them by."""
+
+
+@dataclass(frozen=True)
+class AuditPlan:
+    """All that an audit will do.
+
+    Attributes:
+        plan: pool, conversion, warm-up, the pool with planted damage, the scores on it.
+        damages: the kinds to plant, by name.
+        shown: the kinds that went into the making of each score, by the key of its node.
+        originals: the digest of each score on the recipe's own pool, by the key of its node.
+        select: the component and options of ``[select]``, if there is one.
+        fraction: the share of best rows to look at; ``None``: it follows from the pool's size.
+    """
+
+    plan: Plan
+    damages: Mapping[str, Damage]
+    shown: Mapping[str, frozenset[str]]
+    originals: Mapping[str, str]
+    fraction: float | None
+    kept: int | None
+
+    def share(self, pool: int) -> float:
+        """Return the share of best rows to look at, for a pool of so many rows."""
+        if self.fraction is not None:
+            return self.fraction
+        return min(1.0, self.kept / pool) if self.kept else DEFAULT_FRACTION
+
+
+def plan_audit(recipe: Recipe, registry: Registry, outputs: Path) -> AuditPlan:
+    """Return what an audit of a recipe's scores will do.
+
+    Raises:
+        RecipeError: the recipe cannot be carried out, an unknown kind of damage or scorer, no score
+            at all, or a warm-up that draws the whole pool and leaves no row to plant.
+    """
+    damages = _chosen(registry, recipe.audit.kinds)
+    recipe = with_scores(recipe, recipe.audit.scores)
+    plan = make_plan(recipe, registry, outputs, until="score", fetch=True)
+    scores = [node for node in plan.nodes.values() if node.stage == "score"]
+    scores = [node for node in scores if SELECTED in node.arms]
+    shown = _shown(plan, scores, damages)
+    plant = _plant_node(
+        plan, registry, damages, after_warmup=any(_reads_warmup(plan, node) for node in scores)
+    )
+    nodes = {key: node for key, node in plan.nodes.items() if node.stage != "score"}
+    nodes[STAGE] = plant
+    hashes = FileHashes(plan.store.root / "hashes.json")
+    digester = Digester(recipe, registry, hashes, fetch=False)
+    for node in scores:
+        nodes[node.key] = _moved(node, nodes, digester)
+    fraction, kept = _selects(recipe, registry)
+    return AuditPlan(
+        replace(plan, nodes=_needed(nodes)),
+        damages,
+        shown,
+        {node.key: node.digest or "" for node in scores},
+        fraction,
+        kept,
+    )
+
+
+def with_scores(recipe: Recipe, more: Iterable[str]) -> Recipe:
+    """Return the recipe with every score under a name, and with further scorers beside them."""
+    tables: dict[str, StageTable] = {}
+    for name, table in recipe.scores.items():
+        named = name or table.own.use
+        tables[named] = replace(table, name=named)
+    for use in more:
+        name = use if use not in tables else f"{use}-default"
+        own = ScoreOptions(use=use)
+        tables[name] = StageTable(f"--score {use}", "score", name, own, {}, {})
+    if not tables:
+        raise RecipeError("there is no score to audit", hint="add [score], or --score NAME")
+    resolved: dict[str, Any] = {**recipe.resolved}
+    resolved["score"] = {
+        name: {**table.options, **table.own.model_dump(exclude_unset=True, exclude_none=True)}
+        for name, table in tables.items()
+    }
+    return replace(recipe, scores=tables, resolved=resolved)
+
+
+def _chosen(registry: Registry, wanted: Sequence[str]) -> dict[str, Damage]:
+    known = registry.damages
+    if not known:
+        raise RecipeError(
+            "no plugin offers a kind of damage to plant", hint="enable the plugin 'damage'"
+        )
+    for name in wanted:
+        if name not in known:
+            raise RecipeError(
+                f"there is no kind of damage named '{name}'",
+                hint=suggest(name, known, otherwise="the kinds"),
+            )
+    return {name: known[name] for name in sorted(set(wanted) or known)}
+
+
+def _reads_warmup(plan: Plan, node: Node) -> bool:
+    """Return whether a node reads the warm-up, itself or through other nodes."""
+    return any(above.stage == "warmup" or _reads_warmup(plan, above) for above in plan.above(node))
+
+
+def _shown(
+    plan: Plan, scores: Iterable[Node], damages: Mapping[str, Damage]
+) -> dict[str, frozenset[str]]:
+    warmup = plan.nodes.get("warmup")
+    kinds: frozenset[str] = frozenset()
+    if warmup is not None and warmup.entry.component.damages is not None:
+        named = warmup.entry.component.damages(warmup.config)
+        kinds = frozenset(damages if named is None else named)
+    nothing: frozenset[str] = frozenset()
+    return {node.key: kinds if _reads_warmup(plan, node) else nothing for node in scores}
+
+
+def _code(registry: Registry, kind: str) -> str:
+    """Return what names the code of a kind of damage."""
+    module = registry.manager.get_plugin(registry.damage_plugins[kind])
+    return package_code(str(getattr(module, "__name__", "")).partition(".")[0])
+
+
+def _plant_node(
+    plan: Plan,
+    registry: Registry,
+    damages: Mapping[str, Damage],
+    *,
+    after_warmup: bool,
+) -> Node:
+    warmup = plan.nodes["warmup"] if after_warmup else None
+    if warmup is not None and (warmup.own.subset_ratio or 1.0) >= 1.0:
+        raise RecipeError(
+            "[warmup] draws the whole pool, so that no row is left to plant damage in",
+            hint="leave it some: warmup.subset_ratio=0.5",
+        )
+    config = PlantConfig(
+        sample=plan.recipe.audit.sample,
+        kinds=tuple(damages),
+        excluded_ratio=warmup.own.subset_ratio if warmup else None,
+        excluded_seed=warmup.seed if warmup else 0,
+    )
+    pool, seed = plan.nodes["pool"], plan.recipe.head.seed
+    content = [
+        pool.digest,
+        config.model_dump(mode="json"),
+        seed,
+        code_of([Path(__file__).with_name(name) for name in CODE]),
+        [_code(registry, kind) for kind in damages],
+    ]
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    component: Component[PlantConfig, None] = Component(STAGE, PlantConfig, lambda _: None)
+    return Node(
+        key=STAGE,
+        stage=STAGE,
+        entry=Entry(Kind.READER, component, "audit"),
+        config=config,
+        own=StageOptions(use=STAGE),
+        inputs={"pool": "pool"},
+        model=None,
+        seed=seed,
+        arms=(SELECTED,),
+        digest=digest,
+    )
+
+
+def _moved(node: Node, nodes: Mapping[str, Node], digester: Digester) -> Node:
+    """Return a score's node over the planted pool; what it skips is counted, not an error."""
+    inputs = {role: STAGE if of == "pool" else of for role, of in node.inputs.items()}
+    own = node.own.model_copy(update={"max_skipped": 1.0})
+    moved = replace(node, inputs=inputs, own=own)
+    digests = {role: nodes[of].digest for role, of in inputs.items()}
+    return replace(moved, digest=digester.of(moved, digests))
+
+
+def _needed(nodes: Mapping[str, Node]) -> dict[str, Node]:
+    """Leave out what no score reads."""
+    wanted: set[str] = set()
+    stack = [key for key, node in nodes.items() if node.stage == "score"]
+    while stack:
+        key = stack.pop()
+        if key not in wanted:
+            wanted.add(key)
+            stack.extend(nodes[key].inputs.values())
+    return {key: node for key, node in nodes.items() if key in wanted}
+
+
+def _selects(recipe: Recipe, registry: Registry) -> tuple[float | None, int | None]:
+    """Return the share, or else the number of rows, that the recipe's selector keeps."""
+    if recipe.audit.fraction is not None:
+        return recipe.audit.fraction, None
+    table = recipe.tables.get("select")
+    bound = Binder(recipe, registry).bind(table) if table else None
+    if bound is None:
+        return None, None
+    fraction, count = (getattr(bound[1], name, None) for name in ("fraction", "k"))
+    return (float(fraction), None) if fraction else (None, int(count) if count else None)

@@ -1,0 +1,181 @@
+"""An audit as a table for the terminal, as Markdown and as JSON."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from selectmoe_core.audit.findings import ScoreFinding
+from selectmoe_core.audit.measures import Auroc
+from selectmoe_core.audit.verdict import judge, words
+from selectmoe_core.report.document import plain
+from selectmoe_core.report.markdown import escape
+from selectmoe_core.report.markdown import table as markdown_table
+from selectmoe_core.report.wording import NOTHING, correlation, percent
+
+WIDTH = 100
+"""Columns that a table for the terminal may take."""
+NAME = 24
+CELL = 12
+FORMAT = 1
+
+Row = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The outcome of an audit.
+
+    Attributes:
+        name: the recipe's name.
+        facts: what was planted: the facts of the ``audit-pool`` artifact.
+        baselines: the lengths of the answers as a score, for the table.
+        scores: what was found out, score by score.
+        digests: of each score, by name: that of the recipe's own pool.
+    """
+
+    name: str
+    facts: dict[str, Any]
+    baselines: tuple[ScoreFinding, ...]
+    scores: tuple[ScoreFinding, ...]
+    digests: dict[str, str]
+
+
+def document(audit: Audit) -> dict[str, Any]:
+    """Return the audit as JSON values."""
+    scores = []
+    for finding in audit.scores:
+        verdict = judge(finding)
+        value = plain(finding)
+        value["level"], value["verdict"] = verdict.level, list(verdict.sentences)
+        value["of"] = audit.digests.get(finding.name)
+        value["table"] = rows((finding, *audit.baselines))
+        scores.append(value)
+    return {
+        "format": FORMAT,
+        "name": audit.name,
+        "planted": plain(audit.facts),
+        "scores": scores,
+        "baselines": [plain(finding) for finding in audit.baselines],
+    }
+
+
+def rows(findings: Sequence[ScoreFinding]) -> list[Row]:
+    """Return the figures as rows, a column for each score; the first row is the head."""
+    first = findings[0]
+    out: list[Row] = [("AUROC, clean over", "rows", *(finding.name for finding in findings))]
+    out += list(_kinds(findings))
+    damaged = f"{first.overall.damaged:,}"
+    out.append(("all damaged", damaged, *(_area(one.overall) for one in findings)))
+    shown = next((one.seen for one in findings if one.seen), None)
+    if shown:
+        out.append(("shown to warm-up", f"{shown.damaged:,}", *(_area(f.seen) for f in findings)))
+        out.append(("never shown", "", *(_area(f.unseen if f.seen else None) for f in findings)))
+    best = first.precision
+    out.append(
+        (
+            f"clean of best {100 * first.fraction:g} %",
+            f"{best.kept:,}",
+            *(
+                f"{100 * f.precision.value:.0f} ± {100 * f.precision.stderr:.0f} %"
+                for f in findings
+            ),
+        )
+    )
+    out.append(("of all rows", "", *(f"{100 * one.precision.base:.0f} %" for one in findings)))
+    out.append(("Spearman, answer length", "", *(correlation(one.answer) for one in findings)))
+    out.append(("Spearman, conversation", "", *(correlation(one.conversation) for one in findings)))
+    out.append(("no score, clean", "", *(str(one.skipped_clean) for one in findings)))
+    out.append(("no score, damaged", "", *(str(one.skipped_damaged) for one in findings)))
+    return out
+
+
+def _kinds(findings: Sequence[ScoreFinding]) -> Iterator[Row]:
+    """Yield a row for each kind; a star marks what a score's warm-up was shown."""
+    names = {one.kind: any(_of(f, one.kind).seen for f in findings) for one in findings[0].kinds}
+    for kind in sorted(names, key=lambda name: (not names[name], name)):
+        cells = [_of(finding, kind) for finding in findings]
+        yield (
+            words(kind),
+            f"{cells[0].auroc.damaged:,}",
+            *(f"{_area(one.auroc)}{'*' if one.seen else ''}" for one in cells),
+        )
+
+
+def _of(finding: ScoreFinding, kind: str) -> Any:  # noqa: ANN401
+    return next(one for one in finding.kinds if one.kind == kind)
+
+
+def _area(area: Auroc | None) -> str:
+    if area is None:
+        return NOTHING
+    error = f" ± {area.stderr:.2f}" if math.isfinite(area.stderr) else ""
+    return f"{area.value:.2f}{error}".replace("0.", ".")
+
+
+def text(audit: Audit, width: int = WIDTH) -> str:
+    """Return the audit for a terminal, within ``width`` columns."""
+    findings = (*audit.scores, *audit.baselines)
+    each = max(1, (max(width, 80) - NAME - 7) // (CELL + 2))
+    lines: list[str] = [*_planted(audit), ""]
+    for start in range(0, len(findings), each):
+        lines += [*_block(rows(findings[start : start + each])), ""]
+    if any(one.seen for finding in findings for one in finding.kinds):
+        lines += ["* shown to warm-up", ""]
+    for finding in audit.scores:
+        lines += [*_wrapped(finding, max(width, 80)), ""]
+    return "\n".join(lines)
+
+
+def _planted(audit: Audit) -> Iterator[str]:
+    facts = audit.facts
+    yield (
+        f"{facts['examples']:,} rows of the pool: {facts['clean']:,} clean, "
+        f"{facts['examples'] - facts['clean']:,} damaged"
+    )
+    if facts["excluded"]:
+        yield f"not among them: {facts['excluded']:,} rows that warm-up draws"
+    for kind, reason in facts["short"].items():
+        yield f"{words(kind)}: {reason}"
+
+
+def _block(found: Sequence[Row]) -> Iterator[str]:
+    head, *_ = found
+    sizes = [max(CELL, *(len(row[place]) for row in found)) for place in range(2, len(head))]
+    for row in found:
+        cells = [f"{cell:>{size}}" for cell, size in zip(row[2:], sizes, strict=True)]
+        yield f"{row[0]:<{NAME}} {row[1]:>6}  {'  '.join(cells)}".rstrip()
+
+
+def _wrapped(finding: ScoreFinding, width: int) -> Iterator[str]:
+    from textwrap import wrap
+
+    said = " ".join(judge(finding).sentences)
+    yield from wrap(f"{finding.name}: {said}", width, subsequent_indent="  ")
+
+
+def markdown(audit: Audit) -> str:
+    """Return the audit as Markdown."""
+    lines = [f"# Audit of {escape(audit.name)}", "", *_planted(audit), ""]
+    for finding in audit.scores:
+        first, *rest = judge(finding).sentences
+        lines += [f"**{escape(finding.name)}**: {first} {escape(' '.join(rest))}".rstrip(), ""]
+    lines += [*markdown_table(rows((*audit.scores, *audit.baselines)), 1), ""]
+    if any(one.seen for finding in audit.scores for one in finding.kinds):
+        lines += ["A star: warm-up was shown this kind.", ""]
+    for finding in audit.scores:
+        lines += [*_shifts(finding), ""]
+    return "\n".join(lines)
+
+
+def _shifts(finding: ScoreFinding) -> Iterator[str]:
+    yield f"## Sources of the best {100 * finding.fraction:g} % by {escape(finding.name)}"
+    yield ""
+    yield "Clean rows alone."
+    yield ""
+    yield from markdown_table(
+        [
+            ("source", "rows", "of all rows", "of the best"),
+            *((s.source, f"{s.rows:,}", percent(s.share), percent(s.kept)) for s in finding.shifts),
+        ]
+    )
