@@ -101,6 +101,19 @@ class SelectMoeModel(_SelectMoeMixin, OlmoeModel):
             layer.mlp = SelectMoeSparseMoeBlock(SelectMoeTopKRouter(config), layer.mlp.experts)
         self.post_init()
 
+    def packed_decoder(self) -> tuple[Any, str]:
+        """Return a faster forward pass for scoring and its kernels' name, or ``None`` and why not.
+
+        It reads sequences without padding and hands over router logits (``PackedDecoder.read``);
+        the weights stay this model's.
+        """
+        from selectmoe_olmoe.packed import PackedDecoder, obstacle
+
+        if (reason := obstacle(self)) is not None:
+            return None, reason
+        packed = PackedDecoder(self)
+        return packed, packed.kernel
+
 
 class SelectMoeForCausalLM(_SelectMoeMixin, OlmoeForCausalLM):
     """The decoder with its head, and the training loss of the method."""

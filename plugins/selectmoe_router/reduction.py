@@ -1,6 +1,8 @@
 """Keeping little of much: logits come layer by layer, means over tokens stay."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -64,6 +66,20 @@ class LayerSums:
         self.total += of_tokens[self._name].reshape(self.total.shape)
 
 
+class Means(Protocol):
+    """The means of a batch's examples, layer by layer."""
+
+    @property
+    def means(self) -> Sequence[Mapping[str, Tensor]]:
+        """Every statistic of each layer, ``[batch]``."""
+        ...
+
+    @property
+    def features(self) -> Sequence[Tensor]:
+        """Mean probabilities of each layer, ``[batch, outputs]``, if they were asked for."""
+        ...
+
+
 class ShardTable:
     """Puts the means of batches back in the shard's order; NaN where no batch filled it.
 
@@ -77,10 +93,10 @@ class ShardTable:
         width = layers * (routing.experts + routing.trash)
         self.features = np.full((examples, width), np.nan, np.float16) if features else None
 
-    def fill(self, rows: np.ndarray, batch: TokenMeans) -> None:
+    def fill(self, rows: np.ndarray, batch: Means) -> None:
         """Write the results of the examples ``rows``."""
         for name, column in self.columns.items():
             of_layers = torch.stack([means[name] for means in batch.means], dim=1)
             column[rows] = of_layers.cpu().numpy()
         if self.features is not None:
-            self.features[rows] = torch.cat(batch.features, dim=1).cpu().numpy()
+            self.features[rows] = torch.cat(list(batch.features), dim=1).cpu().numpy()

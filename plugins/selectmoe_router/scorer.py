@@ -1,6 +1,7 @@
 """The router scorer: examples in, statistics of their tokens' routing out."""
 
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -9,16 +10,20 @@ from typing import Any
 import numpy as np
 
 from selectmoe_core import Example, Job, ModelError, ModelRef, Shard, ShardScores, TokenDetail
+from selectmoe_core.batches import Batch, padded, within_budget
 from selectmoe_core.chat import ChatFormat, EncodedExample
 from selectmoe_core.encoding import Encoded
 from selectmoe_core.examples import Part
 from selectmoe_core.models import SELECTOR
-from selectmoe_router.batches import Batch, padded, within_budget
 from selectmoe_router.config import NEEDS_TRASH, RouterConfig, chosen_layers
+from selectmoe_router.packed import PackedMeans, ahead, even
 from selectmoe_router.reduction import LayerSums, Routing, ShardTable, TokenMeans
 from selectmoe_router.signals import RouterSignals
 
+log = logging.getLogger("selectmoe.router")
+
 NOTHING_COUNTS = "no response token (answer empty or cut off)"
+PLAIN = "transformers"
 
 
 class RouterScorer:
@@ -91,6 +96,9 @@ class RouterShardScorer:
         self._signals = signals
         self._layers = layers
         self._routing = routing
+        self._packed, told = signals.packed_decoder()
+        self._kernel = told if self._packed else PLAIN
+        log.info("kernel: %s", self._kernel if self._packed else f"{PLAIN} ({told})")
 
     @cached_property
     def _encoded(self) -> Encoded:
@@ -110,10 +118,7 @@ class RouterShardScorer:
         skipped = np.array([not mask.any() for mask in masks], dtype=bool)
         features = self._config.features
         table = ShardTable(len(of_rows), len(self._layers), self._routing, features=features)
-        for batch in self._batches(of_rows, masks, np.flatnonzero(~skipped)):
-            means = TokenMeans(batch.mask, self._routing, features=features)
-            self._signals.read(batch.ids, self._layers, means.take)
-            table.fill(batch.rows, means)
+        self._fill(table, of_rows, masks, np.flatnonzero(~skipped))
         by_layer = table.columns[self._config.statistic]
         details = {name: values.mean(axis=1) for name, values in table.columns.items()}
         return ShardScores(
@@ -121,7 +126,35 @@ class RouterShardScorer:
             skipped=[NOTHING_COUNTS if skip else None for skip in skipped],
             details=details | {"layers": by_layer},
             features=table.features,
+            kernel=self._kernel,
         )
+
+    def _fill(
+        self,
+        table: ShardTable,
+        encoded: Sequence[EncodedExample],
+        masks: Sequence[np.ndarray],
+        rows: np.ndarray,
+    ) -> None:
+        """Read the examples ``rows`` and write their means into the table."""
+        features = self._config.features
+        if not self._packed:
+            for batch in self._batches(encoded, masks, rows):
+                means = TokenMeans(batch.mask, self._routing, features=features)
+                self._signals.read(batch.ids, self._layers, means.take)
+                table.fill(batch.rows, means)
+            return
+        ids = [one.ids for one in encoded]
+        lengths = np.array([len(ids[row]) for row in rows], dtype=np.int64)
+        batches = [rows[places] for places in even(lengths, self._config.batch_tokens)]
+        taken = []
+        for packed in ahead(batches, ids, masks, self._job.device):
+            of_examples = PackedMeans(packed, self._routing, features=features)
+            shape = packed.positions, packed.starts, packed.longest
+            self._packed.read(packed.ids, *shape, self._layers, of_examples.take)
+            taken.append((packed.rows, of_examples))
+        for of_batch, of_examples in taken:  # now only, or the device would wait for the host
+            table.fill(of_batch, of_examples)
 
     def tokens(self, examples: Sequence[Example]) -> list[TokenDetail]:
         """Return, for each token, 1 - the mass on trash cans, as a mean over the layers.

@@ -55,6 +55,19 @@ class RouterSignals:
             raise ModelError(f"the routers of this model gave logits of widths {widths}")
         return widths[0]
 
+    def packed_decoder(self) -> tuple[Any, str]:
+        """Return the model's own way to read packed sequences and its name, or ``None`` and why.
+
+        A model offers it by a method ``packed_decoder`` of its decoder, which returns such a pair.
+        What it offers has ``read(ids, positions, starts, longest, layers, take)``: see
+        ``PackedBatch`` for the shapes, and ``read`` below for the rest.
+        """
+        offer = getattr(self._decoder, "packed_decoder", None)
+        if offer is None:
+            return None, f"{type(self._decoder).__name__} offers no packed decoder"
+        found: tuple[Any, str] = offer()
+        return found
+
     @torch.inference_mode()
     def read(self, ids: Tensor, layers: Sequence[int], take: Take) -> None:
         """Run the decoder without its head and hand over the logits of the chosen layers.

@@ -1,0 +1,100 @@
+"""Triton kernels that turn a layer's router logits into means over the tokens of each example.
+
+They compute what ``measures`` defines, in fp32. Triton is imported here at the top, so import this
+module only where Triton is known to be there.
+"""
+
+# ruff: noqa: ANN001, ANN201, D103, N803
+# mypy: ignore-errors
+
+import triton
+import triton.language as tl
+
+
+@triton.jit(do_not_specialize=["tokens"])
+def of_tokens(
+    logits,
+    counted,
+    out,
+    tokens,
+    experts,
+    outputs,
+    TRASH: tl.constexpr,
+    FEATURES: tl.constexpr,
+    TOP_K: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    column = tl.arange(0, COLUMNS)
+    real = row < tokens
+    known = (column < outputs)[None, :]
+    regular = (column < experts)[None, :]
+    row = row.to(tl.int64)
+    values = tl.load(
+        logits + row[:, None] * outputs + column[None, :],
+        mask=real[:, None] & known,
+        other=float("-inf"),
+    ).to(tl.float32)
+    # What does not count is zero from here on; a mean then needs only sums.
+    keep = tl.load(counted + row, mask=real, other=0) != 0
+    values = tl.where(real[:, None], values, 0.0)
+    values = tl.where(known, values, float("-inf"))
+    exponents = tl.exp(values - tl.max(values, axis=1)[:, None])
+    probs = exponents / tl.sum(exponents, axis=1)[:, None]
+    base = out + row * WIDTH
+    rest = tl.where(regular, probs, -1.0)
+    ratio = tl.zeros((ROWS,), dtype=tl.float32)
+    for _ in tl.static_range(TOP_K):
+        ratio += tl.max(rest, axis=1)
+        best = tl.argmax(rest, axis=1)
+        rest = tl.where(column[None, :] == best[:, None], -1.0, rest)
+    total = tl.sum(tl.where(regular, values, 0.0), axis=1)
+    first = 0
+    if TRASH:
+        mass = 1.0 - tl.sum(tl.where(regular, 0.0, probs), axis=1)
+        rest = tl.where(known, probs, -1.0)
+        slots = tl.zeros((ROWS,), dtype=tl.float32)
+        for _ in tl.static_range(TOP_K):
+            # Ties go to the lowest column: a regular expert comes before a trash can.
+            best = tl.argmax(rest, axis=1)
+            slots += (best < experts).to(tl.float32)
+            rest = tl.where(column[None, :] == best[:, None], -1.0, rest)
+        tl.store(base, tl.where(keep, mass, 0.0), mask=real)
+        tl.store(base + 1, tl.where(keep, slots / TOP_K, 0.0), mask=real)
+        first = 2
+    tl.store(base + first, tl.where(keep, ratio, 0.0), mask=real)
+    tl.store(base + first + 1, tl.where(keep, total, 0.0), mask=real)
+    if FEATURES:
+        tl.store(
+            base[:, None] + first + 2 + column[None, :],
+            tl.where(keep[:, None], probs, 0.0),
+            mask=real[:, None] & known,
+        )
+
+
+@triton.jit
+def of_examples(
+    values,
+    starts,
+    counts,
+    out,
+    WIDTH: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    example = tl.program_id(0)
+    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    inside = (column < WIDTH)[None, :]
+    start = tl.load(starts + example)
+    stop = tl.load(starts + example + 1)
+    total = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
+    row = start + tl.arange(0, ROWS)
+    while start < stop:
+        at = row.to(tl.int64)[:, None] * WIDTH + column[None, :]
+        total += tl.load(values + at, mask=(row < stop)[:, None] & inside, other=0.0)
+        row += ROWS
+        start += ROWS
+    mean = tl.sum(total, axis=0) / tl.load(counts + example)
+    tl.store(out + example * WIDTH + column, mean, mask=column < WIDTH)

@@ -1,0 +1,205 @@
+"""Batches without padding, and their means: for models that read packed sequences."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from selectmoe_router.measures import probabilities
+from selectmoe_router.reduction import Routing
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """Examples one behind another, on the device.
+
+    Attributes:
+        rows: their positions in the shard, int64 ``[batch]``.
+        ids: token ids, int64 ``[tokens]``.
+        positions: each token's place in its example, int32 ``[tokens]``.
+        starts: first token of each example and, last, ``tokens``: int32 ``[batch + 1]``.
+        counted: which tokens count, uint8 ``[tokens]``.
+        counts: how many of an example count, fp32 ``[batch]``.
+        longest: tokens of the longest example.
+    """
+
+    rows: np.ndarray
+    ids: Tensor
+    positions: Tensor
+    starts: Tensor
+    counted: Tensor
+    counts: Tensor
+    longest: int
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> "PackedBatch":
+        """Return the batch with every tensor changed, e.g. moved."""
+        return replace(
+            self,
+            ids=change(self.ids),
+            positions=change(self.positions),
+            starts=change(self.starts),
+            counted=change(self.counted),
+            counts=change(self.counts),
+        )
+
+
+def even(lengths: np.ndarray, budget: int) -> list[np.ndarray]:
+    """Cut examples into batches of about equal size, in order.
+
+    Args:
+        lengths: tokens of each example, at least 1, ``[examples]``.
+        budget: tokens of a batch; an example across the border may exceed it.
+
+    Returns:
+        The rows of each batch.
+    """
+    total = int(lengths.sum())
+    if not total:
+        return []
+    middles = np.cumsum(lengths) - lengths / 2
+    batch = (middles * -(-total // budget) / total).astype(np.int64)
+    return np.split(np.arange(len(lengths)), np.flatnonzero(np.diff(batch)) + 1)
+
+
+def packed(
+    rows: np.ndarray, ids: Sequence[np.ndarray], masks: Sequence[np.ndarray], *, pin: bool
+) -> PackedBatch:
+    """Return the given rows as one batch in host memory, page-locked if ``pin``."""
+    lengths = np.array([len(ids[row]) for row in rows], dtype=np.int32)
+    starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    positions = np.arange(starts[-1], dtype=np.int32) - np.repeat(starts[:-1], lengths)
+    counted = np.concatenate([masks[row] for row in rows])
+    counts = np.add.reduceat(counted.astype(np.int64), starts[:-1]).astype(np.float32)
+    batch = PackedBatch(
+        rows,
+        ids=torch.from_numpy(np.concatenate([ids[row] for row in rows]).astype(np.int64)),
+        positions=torch.from_numpy(positions),
+        starts=torch.from_numpy(starts),
+        counted=torch.from_numpy(counted.astype(np.uint8)),
+        counts=torch.from_numpy(counts),
+        longest=int(lengths.max()),
+    )
+    return batch.each(Tensor.pin_memory) if pin else batch
+
+
+def ahead(
+    batches: Sequence[np.ndarray],
+    ids: Sequence[np.ndarray],
+    masks: Sequence[np.ndarray],
+    device: str,
+) -> Iterator[PackedBatch]:
+    """Yield the batches on the device; a thread prepares the next while one is read."""
+    pin = device.startswith("cuda")
+    with ThreadPoolExecutor(1) as worker:
+        coming = deque(worker.submit(packed, rows, ids, masks, pin=pin) for rows in batches)
+        while coming:
+            batch = coming.popleft().result()
+            # The allocator keeps the pinned memory until the copy is done.
+            yield batch.each(lambda tensor: tensor.to(device, non_blocking=True))
+
+
+class PackedMeans:
+    """Takes a packed batch's logits layer by layer and keeps the means over each example."""
+
+    def __init__(self, batch: PackedBatch, routing: Routing, *, features: bool) -> None:
+        self._batch = batch
+        self._routing = routing
+        self._features = features
+        self._kernels = _kernels(batch.ids.device)
+        self._taken: list[Tensor] = []
+
+    @property
+    def kernel(self) -> str:
+        """How the logits are reduced."""
+        return "triton" if self._kernels else "torch"
+
+    def take(self, _layer: int, logits: Tensor) -> None:
+        """Reduce the logits ``[tokens, outputs]`` of one layer to ``[batch, width]``."""
+        self._taken.append(self._launched(logits) if self._kernels else self._plain(logits))
+
+    @property
+    def means(self) -> list[dict[str, Tensor]]:
+        """The statistics of each layer, each ``[batch]``."""
+        names = self._routing.statistics
+        return [dict(zip(names, taken.unbind(1), strict=False)) for taken in self._taken]
+
+    @property
+    def features(self) -> list[Tensor]:
+        """Mean probabilities of each layer ``[batch, outputs]``, if they were asked for."""
+        first = len(self._routing.statistics)
+        return [taken[:, first:] for taken in self._taken] if self._features else []
+
+    @property
+    def _width(self) -> int:
+        routing = self._routing
+        outputs = routing.experts + routing.trash if self._features else 0
+        return len(routing.statistics) + outputs
+
+    def _launched(self, logits: Tensor) -> Tensor:
+        batch, routing, width = self._batch, self._routing, self._width
+        tokens, outputs = logits.shape
+        values = torch.empty((tokens, width), dtype=torch.float32, device=logits.device)
+        rows = 16
+        self._kernels.of_tokens[(-(-tokens // rows),)](
+            logits,
+            batch.counted,
+            values,
+            tokens,
+            routing.experts,
+            outputs,
+            TRASH=routing.trash > 0,
+            FEATURES=self._features,
+            TOP_K=routing.top_k,
+            ROWS=rows,
+            COLUMNS=_power(outputs),
+            WIDTH=width,
+            num_warps=4,
+        )
+        examples = len(batch.counts)
+        means = torch.empty((examples, width), dtype=torch.float32, device=logits.device)
+        columns = min(32, _power(width))
+        self._kernels.of_examples[(examples, -(-width // columns))](
+            values,
+            batch.starts,
+            batch.counts,
+            means,
+            WIDTH=width,
+            ROWS=128,
+            COLUMNS=columns,
+            num_warps=4,
+        )
+        return means
+
+    def _plain(self, logits: Tensor) -> Tensor:
+        batch, routing = self._batch, self._routing
+        probs = probabilities(logits)
+        parts = list(routing.of_tokens(logits, probs).values())
+        values = torch.stack(parts, dim=1)
+        values = torch.cat([values, probs], dim=1) if self._features else values
+        values = torch.where(batch.counted[:, None].bool(), values, 0).double()
+        examples = len(batch.counts)
+        token = torch.arange(len(logits), device=logits.device, dtype=batch.starts.dtype)
+        owner = torch.searchsorted(batch.starts[1:], token, right=True)
+        totals = values.new_zeros(examples, values.shape[1]).index_add_(0, owner, values)
+        return totals / batch.counts[:, None]
+
+
+def _kernels(device: torch.device) -> Any:  # noqa: ANN401
+    """Return the Triton kernels where they can run, else ``None``."""
+    if device.type != "cuda":
+        return None
+    try:
+        from selectmoe_router import kernels
+    except ImportError:
+        return None
+    return kernels
+
+
+def _power(number: int) -> int:
+    """Return the least power of two that is not below ``number``."""
+    return 1 << max(0, number - 1).bit_length()
