@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from selectmoe_core.component import About, Component, Kind
     from selectmoe_core.config import Config, content_path, execution_only
     from selectmoe_core.cost import Cost, Workload
+    from selectmoe_core.damages import Damage
     from selectmoe_core.errors import DataError, ModelError, SelectMoEError, StageError
     from selectmoe_core.examples import Example, Message, RawExample, Reject
     from selectmoe_core.hookspecs import hookimpl
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
         Trainer,
         VerifyOptions,
     )
-    from selectmoe_core.scores import ScoreTable, Selection, ShardScores
+    from selectmoe_core.scores import Finish, ScoreTable, Selection, ShardScores
 
 _MODULES = {
     "About": "selectmoe_core.component",
@@ -42,11 +43,13 @@ _MODULES = {
     "Config": "selectmoe_core.config",
     "Converter": "selectmoe_core.protocols",
     "Cost": "selectmoe_core.cost",
+    "Damage": "selectmoe_core.damages",
     "DataError": "selectmoe_core.errors",
     "Evaluator": "selectmoe_core.protocols",
     "Example": "selectmoe_core.examples",
     "ExampleSource": "selectmoe_core.protocols",
     "Facts": "selectmoe_core.artifacts",
+    "Finish": "selectmoe_core.scores",
     "Job": "selectmoe_core.protocols",
     "Kind": "selectmoe_core.component",
     "Message": "selectmoe_core.examples",
@@ -84,11 +87,13 @@ __all__ = [
     "Config",
     "Converter",
     "Cost",
+    "Damage",
     "DataError",
     "Evaluator",
     "Example",
     "ExampleSource",
     "Facts",
+    "Finish",
     "Job",
     "Kind",
     "Message",

@@ -23,6 +23,8 @@ CORE_MODULES = (
     "pool.py",
     "pool_build.py",
     "encoding.py",
+    "damages.py",
+    "batches.py",
     "scores.py",
     "models.py",
     "weights.py",
@@ -110,6 +112,8 @@ class Digester:
             "chat": self.recipe_chat() if Need.TOKENS in needs else None,
             "libraries": [_version(name) for name in LIBRARIES.get(node.stage, ())],
         }
+        if Need.DAMAGES in needs:
+            content["damages"] = self._damage_code()
         text = json.dumps(content, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -143,9 +147,17 @@ class Digester:
         return sorted(names & set(self.registry.bundled_tasks))
 
     def _plugin_code(self, entry: Entry) -> str:
-        module = self.registry.manager.get_plugin(entry.plugin)
-        name = getattr(module, "__name__", entry.plugin)
-        return _package_code(str(name).partition(".")[0])
+        return self._code_of_plugin(entry.plugin)
+
+    def _damage_code(self) -> dict[str, str]:
+        """Return the code of each kind of damage that is offered: which there are matters too."""
+        plugins = self.registry.damage_plugins
+        return {kind: self._code_of_plugin(plugin) for kind, plugin in plugins.items()}
+
+    def _code_of_plugin(self, plugin: str) -> str:
+        module = self.registry.manager.get_plugin(plugin)
+        name = getattr(module, "__name__", plugin)
+        return package_code(str(name).partition(".")[0])
 
 
 def _texts(value: Any) -> list[str]:  # noqa: ANN401
@@ -176,20 +188,21 @@ def _paths(value: Any) -> list[Path]:  # noqa: ANN401
 @cache
 def _core_code() -> str:
     folder = Path(__file__).parent
-    return _code_of([folder / name for name in CORE_MODULES])
+    return code_of([folder / name for name in CORE_MODULES])
 
 
 @cache
-def _package_code(package: str) -> str:
+def package_code(package: str) -> str:
     """Hash the Python files of an installed package: the same code, the same digest."""
     file = getattr(sys.modules.get(package), "__file__", None)
     if file is None:
         return package
     path = Path(file)
-    return _code_of([path.parent if path.name == "__init__.py" else path])
+    return code_of([path.parent if path.name == "__init__.py" else path])
 
 
-def _code_of(paths: list[Path]) -> str:
+def code_of(paths: list[Path]) -> str:
+    """Hash Python files, and those in folders, by their names and contents."""
     digest = hashlib.sha256()
     for path in paths:
         files = sorted(path.rglob("*.py")) if path.is_dir() else [path]

@@ -13,7 +13,13 @@ from conftest import LEFT_OUT
 from selectmoe_core.component import Component, Kind
 from selectmoe_core.config import Config
 from selectmoe_core.plugins import load_plugins
-from selectmoe_core.recipe import OPTIONS, CompareConfig, RecipeHead, StageOptions
+from selectmoe_core.recipe import (
+    OPTIONS,
+    AuditConfig,
+    CompareConfig,
+    RecipeHead,
+    StageOptions,
+)
 from selectmoe_core.registry import Registry
 
 ROOT = Path(__file__).parent.parent
@@ -173,7 +179,9 @@ def test_a_component_and_its_options_explain_themselves(entry):
 
 
 @pytest.mark.parametrize(
-    "config", [RecipeHead, CompareConfig, StageOptions, *OPTIONS.values()], ids=lambda c: c.__name__
+    "config",
+    [RecipeHead, CompareConfig, AuditConfig, StageOptions, *OPTIONS.values()],
+    ids=lambda c: c.__name__,
 )
 def test_the_recipes_own_keys_explain_themselves(config):
     assert_described(config)

@@ -1,9 +1,11 @@
 """The evaluator: the harness' Python interface on a model that the core loaded."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
 from lm_eval import simple_evaluate
 from lm_eval.api.group import Group
 from lm_eval.api.task import Task
@@ -41,7 +43,8 @@ class LmEval:
         """
         if job.world.main:
             out.mkdir(parents=True, exist_ok=True)
-        with quiet(job, out / LOG if job.world.main else None) as said:
+        log = out / LOG if job.world.main else None
+        with quiet(job, log) as said, readable_templates():
             tasks = load_tasks(find_tasks(self.config, job))
             tracker = EvaluationTracker()
             results = self._results(model, tasks, tracker, job)
@@ -97,6 +100,19 @@ class LmEval:
             confirm_run_unsafe_code=config.unsafe_code,
         )
         return found
+
+
+@contextmanager
+def readable_templates() -> Iterator[None]:
+    """Turn a task's template that cannot be rendered into an error that a user can act on."""
+    try:
+        yield
+    except TemplateError as error:
+        raise StageError(
+            f"a question does not fit its task's template: {error.message or error}",
+            hint="look at doc_to_text, doc_to_choice and doc_to_target in the task's YAML: a row "
+            "may lack a field that they use",
+        ) from error
 
 
 def _named(model: TargetModel) -> dict[str, str]:

@@ -20,7 +20,7 @@ import lm_eval.evaluator
 import lm_eval.models.huggingface
 import numpy as np
 import torch
-import tqdm  # type: ignore[import-untyped]
+import tqdm
 from lm_eval.models.huggingface import HFLM
 from torch.utils import collect_env
 

@@ -183,6 +183,7 @@ def make_job(
         metrics=_recorder(work, registry, world),
         encoded=lambda tokenizer: encoded_pool(work, chat, tokenizer, progress),
         bundled_tasks=registry.bundled_tasks,
+        damages=registry.damages,
     )
 
 

@@ -142,10 +142,10 @@ def test_the_code_of_a_plugin_counts(project, monkeypatch):
 
     before = project.digests()
     monkeypatch.setattr(
-        digests, "_package_code", lambda package: "new" if "fake" in package else package
+        digests, "package_code", lambda package: "new" if "fake" in package else package
     )
     fakes = project.digests()
-    monkeypatch.setattr(digests, "_package_code", lambda package: package)
+    monkeypatch.setattr(digests, "package_code", lambda package: package)
     # Neither reader, random scorer nor selector is of that plugin or reads what it made.
     assert changed(before, fakes) == ALL
     assert changed(fakes, project.digests()) == ALL - {"pool", "score@random", "select@random"}

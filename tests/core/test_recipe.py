@@ -175,6 +175,35 @@ def test_a_child_recipe_that_changes_use_keeps_what_stands_beside_it(tmp_path, f
     assert recipe.dropped == ("select.fraction (of top-fraction)",)
 
 
+NAMED = '[score.a]\nuse = "length"\nunit = "words"\n[score.b]\nuse = "random"\n'
+
+
+def test_named_scores_replace_a_parents_single_one_and_a_single_one_replaces_them(tmp_path, file):
+    child = write(tmp_path / "child.toml", f'extends = "{file.name}"\n{NAMED}')
+    recipe = read_recipe(child)
+    assert recipe.problems == ()
+    assert set(recipe.scores) == {"a", "b"}
+    assert recipe.resolved["score"] == {
+        "a": {"use": "length", "unit": "words"},
+        "b": {"use": "random"},
+    }
+    assert "score.use (of the parent recipe)" in recipe.dropped
+    single = read_recipe(child, ["score.use=random", "score.seed=5"])
+    assert single.problems == ()
+    assert single.resolved["score"] == {"use": "random", "seed": 5}
+
+
+def test_named_scores_are_added_to_named_ones_and_changed_one_by_one(tmp_path):
+    parent = write(tmp_path / "parent.toml", HEAD + POOL + NAMED)
+    more = '[score.c]\nuse = "random"\n[score.a]\nunit = "characters"\n'
+    child = write(tmp_path / "child.toml", f'extends = "{parent.name}"\n{more}')
+    recipe = read_recipe(child, ["score.b.seed=4"])
+    assert set(recipe.scores) == {"a", "b", "c"}
+    assert recipe.scores["a"].options == {"unit": "characters"}
+    assert recipe.scores["b"].own.seed == 4
+    assert recipe.dropped == ()
+
+
 def test_all_of_a_stages_own_keys_stay_when_use_changes():
     own = {key for kind in (StageOptions, *OPTIONS.values()) for key in kind.model_fields}
     assert own - {"use"} == RESERVED

@@ -105,6 +105,17 @@ def test_a_yaml_that_cannot_be_read(folder, tmp_path):
         LmEval(config(tmp_path, "fours")).check(job(tmp_path))
 
 
+def test_a_row_that_does_not_fit_its_template(base, folder, tmp_path):
+    for name in ("twos.jsonl", "twos.yaml"):
+        (tmp_path / name).write_text((folder / name).read_text())
+    text = (tmp_path / "twos.yaml").read_text()
+    (tmp_path / "twos.yaml").write_text(text.replace("{{question}}", "{{context.strip()}}"))
+    part = LmEval(config(tmp_path, "twos"))
+    with pytest.raises(StageError, match="does not fit its task's template") as caught:
+        part.evaluate(TargetModel(base), tmp_path / "out", job(tmp_path, base))
+    assert "doc_to_text" in caught.value.hint
+
+
 LOCAL = ROOT / "recipes" / "tasks" / "local_eval"
 
 

@@ -27,7 +27,6 @@ from selectmoe_core.protocols import Inputs
 from selectmoe_core.testing import check_scorer, generated_examples
 from selectmoe_olmoe.modeling import SelectMoeConfig, SelectMoeForCausalLM, register
 from selectmoe_router import measures
-from selectmoe_router.batches import within_budget
 from selectmoe_router.config import RouterConfig, chosen_layers
 from selectmoe_router.plugin import selectmoe_scorers
 from selectmoe_router.scorer import NOTHING_COUNTS, RouterScorer
@@ -208,15 +207,6 @@ def test_what_the_mask_hides_never_reaches_the_mean():
     assert measures.mean_over_tokens(values, mask).tolist() == [1.5, 6.0]
     wide = torch.stack([values, 2 * values], dim=-1)
     assert measures.mean_over_tokens(wide, mask).tolist() == [[1.5, 3.0], [6.0, 12.0]]
-
-
-def test_batches_hold_every_row_once_within_the_budget():
-    lengths = np.random.default_rng(0).integers(1, 90, size=300)
-    batches = list(within_budget(lengths, 256))
-    assert sorted(np.concatenate(batches)) == list(range(300))
-    assert all(len(rows) * lengths[rows].max() <= 256 for rows in batches)
-    assert [rows.tolist() for rows in within_budget(np.array([9, 400, 3]), 12)] == [[1], [0], [2]]
-    assert len(list(within_budget(lengths, 1))) == 300
 
 
 # -------------------------------------------------------------------------------- scores
