@@ -32,10 +32,19 @@ def recipe_schema(registry: Registry) -> dict[str, Any]:
         "type": "object",
         "properties": properties,
         # A recipe that extends another may leave out what that one says.
-        "anyOf": [{"required": ["extends"]}, {"required": ["format", "name", "pool"]}],
+        "anyOf": [{"required": ["extends"]}, _complete()],
         "additionalProperties": False,
         "$defs": definitions,
     }
+
+
+def _complete() -> dict[str, Any]:
+    """Return what a recipe must hold that extends no other: every table names its component."""
+    named = {"required": ["use"]}
+    several = {"additionalProperties": {"type": "object", "required": ["use"]}}
+    tables: dict[str, Any] = dict.fromkeys(STAGES, named)
+    tables["score"] = {"anyOf": [named, several]}
+    return {"required": ["format", "name", "pool"], "properties": tables}
 
 
 def _schema(config: type[Config], owner: str, definitions: dict[str, Any]) -> dict[str, Any]:
@@ -47,11 +56,31 @@ def _schema(config: type[Config], owner: str, definitions: dict[str, Any]) -> di
 
 
 def _stage(stage: str, entries: list[Entry], definitions: dict[str, Any]) -> dict[str, Any]:
-    table: dict[str, Any] = {"anyOf": [_component(stage, entry, definitions) for entry in entries]}
+    components = [_component(stage, entry, definitions) for entry in entries]
+    table: dict[str, Any] = {"anyOf": [*components, _extension(components)]}
     if stage == "score":
         several = {"type": "object", "additionalProperties": {"anyOf": list(table["anyOf"])}}
         table["anyOf"] = [*table["anyOf"], several]
     return table
+
+
+def _extension(components: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the schema of a table without ``use``: options for what another recipe chose."""
+    options: dict[str, list[Any]] = {}
+    for component in components:
+        for name, option in component["properties"].items():
+            options.setdefault(name, []).append(option)
+    del options["use"]
+    properties = {
+        name: {"description": of[0].get("description", ""), "anyOf": of}
+        for name, of in options.items()
+    }
+    return {
+        "title": "options for the component of the recipe that this one extends",
+        "type": "object",
+        "properties": properties,
+        "additionalProperties": False,
+    }
 
 
 def _component(stage: str, entry: Entry, definitions: dict[str, Any]) -> dict[str, Any]:

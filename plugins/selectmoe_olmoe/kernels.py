@@ -79,13 +79,12 @@ def gate(
 ):
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, COLUMNS)
-    step = tl.arange(0, STEP)
     real = row < tokens
     row64 = row.to(tl.int64)
     known = column < outputs
     product = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
     for start in range(0, WIDTH, STEP):
-        at = start + step
+        at = start + tl.arange(0, STEP)
         a = tl.load(
             hidden + row64[:, None] * WIDTH + at[None, :],
             mask=real[:, None] & (at < WIDTH)[None, :],
