@@ -102,17 +102,18 @@ def _shown(path: Path) -> Path:
 
 
 def _print_table(rows: Sequence[Sequence[str]]) -> None:
-    """Print the evaluation: the first row names the columns."""
+    """Print the evaluation, a row a task under ``rows[0]``; blocks where the terminal is narrow."""
     if not rows:
         return
-    from rich.console import Console
-    from rich.table import Table
-
     head, *body = rows
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for index, name in enumerate(head):
-        table.add_column(name, justify="left" if index == 0 else "right", no_wrap=True)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    if sum(widths) + 2 * (len(widths) - 1) <= width():
+        for row in rows:
+            cells = [cell.rjust(size) for cell, size in zip(row, widths, strict=True)]
+            click.echo("  ".join([row[0].ljust(widths[0]), *cells[1:]]))
+        return
+    label, value = max(map(len, head)), max(widths[1:])
     for row in body:
-        table.add_row(*row)
-    # Three arms and their differences need this much; a value and its error stay on one line.
-    Console(width=max(width(), 130)).print(table)
+        click.echo(row[0])
+        for name, cell in zip(head[1:], row[1:], strict=True):
+            click.echo(f"  {name.ljust(label)}  {cell.rjust(value)}")

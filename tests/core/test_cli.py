@@ -14,6 +14,7 @@ from one_module_plugins import BROKEN, GOOD
 
 from selectmoe_core.cli import COMMANDS, HELP
 from selectmoe_core.cli import cli as group
+from selectmoe_core.cli import run as run_command
 from selectmoe_core.component import Kind
 
 HEAVY = {"torch", "transformers", "datasets", "lm_eval", "peft", "accelerate", "matplotlib"}
@@ -455,3 +456,14 @@ def test_the_schema_refuses_what_is_wrong(schema, change):
 
 def test_the_environment_of_this_test_is_the_users_own():
     assert "SELECTMOE" not in " ".join(name for name in os.environ if name != "SELECTMOE_DATA")
+
+
+@pytest.mark.parametrize(("columns", "lines"), [(60, 3), (20, 6)])
+def test_the_result_fits_the_terminal(columns, lines, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    rows = (("task", "base", "vs base"), ("quiz", "0.5 ± 0.1", "-0.1 ± 0.2"), ("essay", "-", "-"))
+    run_command._print_table(rows)
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == lines
+    assert sum("0.5 ± 0.1" in line for line in printed) == 1
+    assert max(map(len, printed)) <= 30
