@@ -5,12 +5,13 @@ Imports torch and transformers: only a part that trains imports this module.
 
 import dataclasses
 import json
+import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -83,7 +84,51 @@ def repeatable(job: Job, stage: str) -> Iterator[Path | None]:
         torch.set_num_threads(threads)
 
 
-def training_arguments(job: Job, *, activation_checkpointing: bool, **options: Any) -> Any:  # noqa: ANN401
+class TrainingOptions(Protocol):
+    """The options that every trainer's configuration has, and calls the same."""
+
+    @property
+    def learning_rate(self) -> float:
+        """Peak learning rate of AdamW."""
+        ...
+
+    @property
+    def epochs(self) -> float:
+        """Passes over the examples."""
+        ...
+
+    @property
+    def max_steps(self) -> int | None:
+        """Optimizer steps after which to stop."""
+        ...
+
+    @property
+    def scheduler(self) -> str:
+        """How the learning rate goes on after its rise."""
+        ...
+
+    @property
+    def warmup_ratio(self) -> float:
+        """Share of the steps in which the learning rate rises."""
+        ...
+
+    @property
+    def weight_decay(self) -> float:
+        """Weight decay of AdamW."""
+        ...
+
+    @property
+    def max_grad_norm(self) -> float:
+        """The norm that gradients are clipped to."""
+        ...
+
+    @property
+    def activation_checkpointing(self) -> bool:
+        """Whether activations are recomputed in the backward pass."""
+        ...
+
+
+def training_arguments(job: Job, config: TrainingOptions, **options: Any) -> Any:  # noqa: ANN401
     """Return ``TrainingArguments`` that are quiet, seeded, on the job's device, and never guess.
 
     ``options`` are further fields of ``TrainingArguments``.
@@ -94,6 +139,13 @@ def training_arguments(job: Job, *, activation_checkpointing: bool, **options: A
     cpu = job.device == "cpu"
     arguments = TrainingArguments(
         output_dir=str(job.checkpoints),
+        learning_rate=config.learning_rate,
+        num_train_epochs=config.epochs,
+        max_steps=config.max_steps or -1,
+        warmup_steps=config.warmup_ratio,
+        lr_scheduler_type=config.scheduler,
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
         optim="adamw_torch" if cpu else "adamw_torch_fused",
         use_cpu=cpu,
         seed=job.seed,
@@ -105,7 +157,7 @@ def training_arguments(job: Job, *, activation_checkpointing: bool, **options: A
         dataloader_pin_memory=not cpu,
         ddp_find_unused_parameters=False,
         **{
-            f"{option}_checkpointing": activation_checkpointing,
+            f"{option}_checkpointing": config.activation_checkpointing,
             f"{option}_checkpointing_kwargs": {"use_reentrant": False},
         },
         **options,
@@ -113,6 +165,22 @@ def training_arguments(job: Job, *, activation_checkpointing: bool, **options: A
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1  # noqa: SLF001  (else one process would replicate the model on all GPUs)
     return arguments
+
+
+def record_step(trainer: Trainer, job: Job, logs: Mapping[str, float]) -> None:
+    """Pass the figures of a step on to the job.
+
+    Raises:
+        StageError: one of them is not finite.
+    """
+    step = trainer.state.global_step
+    if not all(map(math.isfinite, logs.values())):
+        raise StageError(
+            f"the loss or its gradient is not finite at step {step}",
+            hint="lower the learning rate, or train in float32",
+        )
+    if job.world.main:
+        job.metrics(step, dict(logs))
 
 
 def attach(trainer: Trainer, job: Job, label: str, *, checkpoint_minutes: float) -> None:

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import Trainer
 
-from selectmoe_core.errors import StageError
 from selectmoe_core.protocols import Job
-from selectmoe_core.training import finish_checkpoint, summed_cross_entropy
+from selectmoe_core.training import finish_checkpoint, record_step, summed_cross_entropy
 from selectmoe_llama.adapter import load_adapter, save_adapter
 from selectmoe_llama.batches import StepSampler
 
@@ -80,13 +79,7 @@ class PackedTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Pass the figures of a step on to the job."""
         if "loss" in logs:
-            if not all(torch.isfinite(torch.tensor(list(logs.values())))):
-                raise StageError(
-                    f"the loss or its gradient is not finite at step {self.state.global_step}",
-                    hint="lower the learning rate, or train in float32",
-                )
-            if self.job.world.main:
-                self.job.metrics(self.state.global_step, dict(logs))
+            record_step(self, self.job, logs)
         super().log(logs, start_time)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:  # noqa: ANN401, ARG002

@@ -74,16 +74,9 @@ class LlamaLora:
         config = self.config
         arguments = training_arguments(
             job,
-            activation_checkpointing=config.activation_checkpointing,
+            config,
             per_device_train_batch_size=split.batch,
             gradient_accumulation_steps=split.accumulation,
-            learning_rate=config.learning_rate,
-            num_train_epochs=config.epochs,
-            max_steps=config.max_steps or -1,
-            warmup_steps=config.warmup_ratio,
-            lr_scheduler_type=config.scheduler,
-            weight_decay=config.weight_decay,
-            max_grad_norm=config.max_grad_norm,
             bf16=job.dtype == "bfloat16",
             save_strategy="no",  # the clock decides
         )

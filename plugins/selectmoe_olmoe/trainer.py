@@ -15,7 +15,7 @@ from transformers import Trainer
 from selectmoe_core.errors import StageError
 from selectmoe_core.models import PARTIAL_WEIGHTS, ModelRef, save_partial
 from selectmoe_core.protocols import Job
-from selectmoe_core.training import COMPLETE, finish_checkpoint, summed_cross_entropy
+from selectmoe_core.training import COMPLETE, finish_checkpoint, record_step, summed_cross_entropy
 from selectmoe_olmoe.batches import TrainingRows
 from selectmoe_olmoe.losses import BalanceOver, balance_loss, constraint_per_token, trash_share
 from selectmoe_olmoe.twins import TwinRows
@@ -137,13 +137,7 @@ class WarmupTrainer(Trainer):
         """Add the loss terms of the step, and pass the figures on to the job."""
         if self._sums and "loss" in logs:
             logs.update(self._gathered())
-            if not all(torch.isfinite(torch.tensor(list(logs.values())))):
-                raise StageError(
-                    f"the loss is not finite at step {self.state.global_step}",
-                    hint="lower the learning rate, or train in float32",
-                )
-            if self.job.world.main:
-                self.job.metrics(self.state.global_step, dict(logs))
+            record_step(self, self.job, logs)
         super().log(logs, start_time)
 
     def note(self, name: str, value: Tensor) -> None:

@@ -104,16 +104,9 @@ class SelectMoeWarmup:
         config = self.config
         arguments = training_arguments(
             job,
-            activation_checkpointing=config.activation_checkpointing,
+            config,
             per_device_train_batch_size=config.batch_size,
             gradient_accumulation_steps=config.gradient_accumulation,
-            learning_rate=config.learning_rate,
-            num_train_epochs=config.epochs,
-            max_steps=config.max_steps or -1,
-            warmup_steps=config.warmup_ratio,
-            lr_scheduler_type=config.scheduler,
-            weight_decay=config.weight_decay,
-            max_grad_norm=config.max_grad_norm,
             bf16=everything(config) and job.dtype == "bfloat16",
             save_strategy="steps" if config.checkpoint_every else "no",  # the clock comes on top
             save_steps=config.checkpoint_every or 1,
