@@ -1,4 +1,9 @@
-"""The chat format: messages to text to tokens, and which tokens count. One for all stages."""
+"""The chat format: messages to text to tokens, and which tokens count. One for all stages.
+
+A plan reads the options and the digest: numpy is imported only where tokens are at hand.
+"""
+
+from __future__ import annotations
 
 import hashlib
 import json
@@ -6,14 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-import numpy as np
 from pydantic import PositiveInt
 
 from selectmoe_core.config import Config
 from selectmoe_core.errors import DataError, ModelError
 from selectmoe_core.examples import Example, Message, Part, Rendered, Span
+
+if TYPE_CHECKING:
+    import numpy as np
 
 MARK = "\ue000selectmoe\ue001"
 """Stands for a turn's text to see where a template puts it: characters of private use."""
@@ -73,7 +80,7 @@ class ChatFormat:
         self.template = template
 
     @classmethod
-    def load(cls, config: ChatConfig) -> "ChatFormat":
+    def load(cls, config: ChatConfig) -> ChatFormat:
         """Read the template file, where the options name one."""
         if config.template in ("tulu", "model"):
             return cls(config)
@@ -122,6 +129,8 @@ class ChatFormat:
 
     def counts(self, parts: np.ndarray) -> np.ndarray:
         """Return which tokens count for the loss, bool, of the same shape as ``parts``."""
+        import numpy as np
+
         mask: np.ndarray = np.ones(parts.shape, dtype=bool)
         if self.config.loss_on == "responses":
             mask = parts == Part.RESPONSE
@@ -136,6 +145,8 @@ class ChatFormat:
         added: list[int],
         rendered: Rendered,
     ) -> EncodedExample:
+        import numpy as np
+
         limit = self.config.max_length
         places = np.fromiter(chain.from_iterable(offsets), dtype=np.int64, count=2 * len(offsets))
         parts = token_parts(places.reshape(-1, 2), np.array(added, dtype=bool), rendered)
@@ -174,6 +185,8 @@ def token_parts(offsets: np.ndarray, added: np.ndarray, rendered: Rendered) -> n
     away (the characters before it are then nobody else's, and it belongs to them) or a word mark
     that stands before a character (and belongs with it).
     """
+    import numpy as np
+
     characters = np.zeros(len(rendered.text) + 1, dtype=np.uint8)
     for span in rendered.spans:
         characters[span.start : span.stop] = span.part
