@@ -25,9 +25,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from selectmoe_core.encoding import Joined
 from selectmoe_olmoe.attention import PaddedAttention, VarlenAttention
-from selectmoe_router.packed import PackedMeans, ahead, even
-from selectmoe_router.reduction import Routing
+from selectmoe_router.packed import PackedMeans, even, moved, packed
+from selectmoe_router.reduction import OnItsWay, Routing
 
 FULL = {
     "hidden_size": 2048,
@@ -348,21 +349,27 @@ def packed_rate(
 
 def score(bench: Bench, decoder: Any, batches: list[np.ndarray]) -> float:  # noqa: ANN401
     """Score the batches; return the share of slots that fell to regular experts."""
-    masks = [np.ones(len(row), dtype=bool) for row in bench.ids]
+    tokens = joined(bench.ids)
+    counted = np.ones(len(tokens.ids), dtype=bool)
     taken = []
-    for batch in ahead(batches, bench.ids, masks, bench.device):
+    for rows in batches:
+        batch = moved(packed(rows, tokens, counted), bench.device)
         means = PackedMeans(batch, bench.routing, features=False)
         decoder.read(
             batch.ids, batch.positions, batch.starts, batch.longest, bench.layers, means.take
         )
-        taken.append((batch.counts, means))
-    slots = tokens = 0.0
-    for counts, means in taken:
-        by_layer = torch.stack([layer["trash_slots"] for layer in means.means[:-1]])
-        slots += float((by_layer.mean(dim=0) * counts).sum())
-        tokens += float(counts.sum())
+        taken.append((tokens.lengths[rows], OnItsWay(means.values)))
+    place = bench.routing.statistics.index("trash_slots")
+    slots = sum(float((way.numpy()[:-1, :, place].mean(0) * size).sum()) for size, way in taken)
     assert np.isfinite(slots), "a mean is not finite"
-    return slots / tokens
+    return slots / sum(int(size.sum()) for size, _ in taken)
+
+
+def joined(ids: list[np.ndarray]) -> Joined:
+    """Return token ids of many examples one behind another."""
+    starts = np.cumsum([0, *map(len, ids)])
+    together = np.concatenate(ids).astype(np.int32)
+    return Joined(together, np.zeros(len(together), np.uint8), starts)
 
 
 def rated(bench: Bench, tokens: int, times: list[float], done: float) -> dict[str, object]:

@@ -279,17 +279,17 @@ def _attentions(
 
 def _reduction(routing: Any, logits: Tensor, starts: Tensor) -> dict[str, Call]:  # noqa: ANN401
     import numpy as np
+    from scoring import joined
 
-    from selectmoe_router.packed import PackedMeans, packed
+    from selectmoe_router.packed import PackedMeans, moved, packed
 
-    lengths = starts.diff().tolist()
-    ids = [np.zeros(length, dtype=np.int64) for length in lengths]
-    batch = packed(np.arange(len(ids)), ids, [one == 0 for one in ids], pin=False)
-    moved = batch.each(lambda tensor: tensor.to(logits.device))
+    tokens = joined([np.zeros(length, dtype=np.int32) for length in starts.diff().tolist()])
+    counted = np.ones(len(tokens.ids), dtype=bool)
+    batch = moved(packed(np.arange(len(starts) - 1), tokens, counted), str(logits.device))
     size = logits.numel() * 4
     return {
         "statistics": (
-            lambda: PackedMeans(moved, routing, features=False).take(0, logits),
+            lambda: PackedMeans(batch, routing, features=False).take(0, logits),
             size,
             0.0,
         )

@@ -41,10 +41,17 @@ def within_budget(lengths: np.ndarray, budget: int) -> Iterator[np.ndarray]:
 def padded(
     rows: np.ndarray, ids: Sequence[np.ndarray], masks: Sequence[np.ndarray], device: str
 ) -> Batch:
-    """Return the given rows as one batch on a device; the padding is token 0 and never counts."""
+    """Return the given rows as one batch on a device, on its way there where that is a GPU.
+
+    The padding is token 0 and never counts.
+    """
     shape = len(rows), max(len(ids[row]) for row in rows)
     all_ids, all_masks = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=bool)
     for place, row in enumerate(rows):
         all_ids[place, : len(ids[row])] = ids[row]
         all_masks[place, : len(ids[row])] = masks[row]
-    return Batch(rows, torch.from_numpy(all_ids).to(device), torch.from_numpy(all_masks).to(device))
+    there = [torch.from_numpy(one) for one in (all_ids, all_masks)]
+    if device.startswith("cuda"):
+        # The allocator keeps page-locked memory until the copy is done.
+        there = [one.pin_memory().to(device, non_blocking=True) for one in there]
+    return Batch(rows, *there)

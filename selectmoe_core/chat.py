@@ -9,7 +9,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -18,6 +17,7 @@ from pydantic import PositiveInt
 from selectmoe_core.config import Config
 from selectmoe_core.errors import DataError, ModelError
 from selectmoe_core.examples import Example, Message, Part, Rendered, Span
+from selectmoe_core.parts import keeps_order, parts_at_borders, parts_of_all
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,9 +32,10 @@ class Tokenizer(Protocol):
     eos_token: str | None
     is_fast: bool
     chat_template: Any
+    backend_tokenizer: Any
 
     def __call__(self, text: list[str], **options: Any) -> Any:  # noqa: ANN401
-        """Return ``input_ids`` and ``offset_mapping``."""
+        """Return ``input_ids`` and, as ``encodings``, where the tokens stand."""
         ...
 
     def apply_chat_template(self, conversation: Any, **options: Any) -> Any:  # noqa: ANN401
@@ -114,18 +115,27 @@ class ChatFormat:
                 "this model has only a slow tokenizer, which cannot tell where its tokens stand",
                 hint="use a checkpoint with a tokenizer.json",
             )
+        import numpy as np
+
         rendered = [self.render(example.messages, tokenizer) for example in examples]
+        # A template writes its own begin-of-sequence; tulu leaves it to the tokenizer.
+        special = self.config.template == "tulu"
         batch = tokenizer(
             [one.text for one in rendered],
-            # A template writes its own begin-of-sequence; tulu leaves it to the tokenizer.
-            add_special_tokens=self.config.template == "tulu",
-            return_offsets_mapping=True,
-            return_special_tokens_mask=True,
+            add_special_tokens=special,
             return_attention_mask=False,
+            return_token_type_ids=False,
             verbose=False,
         )
-        columns = (batch["input_ids"], batch["offset_mapping"], batch["special_tokens_mask"])
-        return [self._encoded(*row) for row in zip(*columns, rendered, strict=True)]
+        added = tokenizer.backend_tokenizer.num_special_tokens_to_add(False) if special else 0
+        ordered, limit = keeps_order(tokenizer.backend_tokenizer), self.config.max_length
+        found = []
+        for ids, encoding, one in zip(batch["input_ids"], batch.encodings, rendered, strict=True):
+            cut = len(ids) > limit
+            parts = (parts_at_borders if ordered else parts_of_all)(encoding, added, one)
+            kept = np.array(ids[:limit] if cut else ids, dtype=np.int32)
+            found.append(EncodedExample(kept, parts[:limit], cut))
+        return found
 
     def counts(self, parts: np.ndarray) -> np.ndarray:
         """Return which tokens count for the loss, bool, of the same shape as ``parts``."""
@@ -137,21 +147,6 @@ class ChatFormat:
         elif self.config.mask_format:
             mask = parts != Part.FORMAT
         return mask
-
-    def _encoded(
-        self,
-        ids: list[int],
-        offsets: list[tuple[int, int]],
-        added: list[int],
-        rendered: Rendered,
-    ) -> EncodedExample:
-        import numpy as np
-
-        limit = self.config.max_length
-        places = np.fromiter(chain.from_iterable(offsets), dtype=np.int64, count=2 * len(offsets))
-        parts = token_parts(places.reshape(-1, 2), np.array(added, dtype=bool), rendered)
-        cut = len(ids) > limit
-        return EncodedExample(np.array(ids[:limit], dtype=np.int32), parts[:limit], cut)
 
 
 def render_tulu(messages: Sequence[Message], eos: str) -> Rendered:
@@ -171,31 +166,25 @@ def render_tulu(messages: Sequence[Message], eos: str) -> Rendered:
     return Rendered(text, tuple(spans))
 
 
-def token_parts(offsets: np.ndarray, added: np.ndarray, rendered: Rendered) -> np.ndarray:
-    """Return what each token is part of, uint8 ``[tokens]``.
+def answer_ends(parts: np.ndarray, starts: Sequence[int] | np.ndarray = (0,)) -> np.ndarray:
+    """Return which tokens are the last of an answer, bool ``[tokens]``.
+
+    It is the token that closes the answer, or where ``max_length`` cut it off the last one left.
 
     Args:
-        offsets: first character and the one after the last of each token, int64 ``[tokens, 2]``.
-        added: which tokens the tokenizer put there itself, such as begin-of-sequence, bool
-            ``[tokens]``: they belong to the format.
-        rendered: the text and its spans.
-
-    A token that reaches over a border belongs to where its last character lies, as far as the
-    offsets show it. A token of no character is either a space whose offsets the tokenizer trimmed
-    away (the characters before it are then nobody else's, and it belongs to them) or a word mark
-    that stands before a character (and belongs with it).
+        parts: what each token is part of, one example or several behind one another.
+        starts: the first token of each example.
     """
     import numpy as np
 
-    characters = np.zeros(len(rendered.text) + 1, dtype=np.uint8)
-    for span in rendered.spans:
-        characters[span.start : span.stop] = span.part
-    starts, stops = offsets[:, 0], offsets[:, 1]
-    reached = np.maximum.accumulate(np.concatenate([[0], stops[:-1]])) if len(stops) else stops
-    mark = (starts == stops) & (reached >= stops)
-    parts = characters[np.where(mark, starts, np.maximum(stops - 1, 0))]
-    parts[added] = Part.FORMAT
-    return parts
+    answer = np.asarray(parts) == Part.RESPONSE
+    goes_on = np.zeros(len(answer), dtype=bool)
+    goes_on[:-1] = answer[1:]
+    borders = np.asarray(starts, dtype=np.int64)
+    borders = borders[(borders > 0) & (borders <= len(answer))]
+    goes_on[borders - 1] = False
+    ends: np.ndarray = answer & ~goes_on
+    return ends
 
 
 def _eos(tokenizer: Tokenizer) -> str:

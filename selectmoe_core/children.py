@@ -1,35 +1,99 @@
 """Stages in processes of their own, so that memory and random state do not leak between them."""
 
-import json
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from selectmoe_core.errors import RecipeError, SelectMoEError, StageError
+from selectmoe_core.config import suggest
+from selectmoe_core.errors import RecipeError
+from selectmoe_core.recipe import STAGES
+from selectmoe_core.stages.failures import INTERRUPTED, Failure, outcome_path
 from selectmoe_core.stages.work import Work
-from selectmoe_core.stages.worker import BUG, INTERRUPTED
+from selectmoe_core.team import WORKER, Team
 
-WORKER = "selectmoe_core.stages.worker"
+LAUNCHER = "selectmoe_core.stages.launcher"
 
 
-def run_child(work: Work, run_folder: Path, *, processes: int = 1) -> None:
-    """Carry out a node in a child process, or in several through ``accelerate launch``.
+@dataclass(frozen=True)
+class Launch:
+    """How the processes of a stage are started.
+
+    Attributes:
+        processes: how many.
+        configs: accelerate's configuration files by stage; the one of ``""`` is of all others.
+        team: the processes that another launcher started already.
+    """
+
+    processes: int = 1
+    configs: Mapping[str, Path] = field(default_factory=dict)
+    team: Team | None = None
+
+    def check(self, gpus: int) -> None:
+        """Raise a ``RecipeError`` where processes would have to share the GPUs of this host."""
+        if self.sharing > gpus:
+            raise RecipeError(
+                f"{self.sharing} processes of this host have {gpus} GPUs to see",
+                hint="a process needs a GPU of its own: look at --num-processes and at "
+                "CUDA_VISIBLE_DEVICES, or use --device cpu",
+            )
+
+    def config(self, stage: str) -> Path | None:
+        """Return accelerate's configuration file for a stage, where there is one."""
+        return self.configs.get(stage, self.configs.get(""))
+
+    @property
+    def sharing(self) -> int:
+        """How many processes share this host's cores."""
+        return self.team.sharing if self.team else self.processes
+
+
+def launch_of(processes: int | None, named: Sequence[str], team: Team | None) -> Launch:
+    """Return how stages are launched.
+
+    Args:
+        processes: what the command line says.
+        named: accelerate's configuration files, ``FILE`` or ``STAGE=FILE``; the first may say how
+            many processes there are.
+        team: the processes that another launcher started.
+
+    Raises:
+        RecipeError: they contradict one another, or a file is not there or none of accelerate's.
+    """
+    if team is not None:
+        if processes not in (None, team.world.size) or named:
+            raise RecipeError(
+                f"another launcher has started {team.world.size} processes of this run",
+                hint="leave out --num-processes and --accelerate-config, or that launcher",
+            )
+        return Launch(team.world.size, team=team)
+    configs = dict(_config(name) for name in named)
+    if processes is None and configs:
+        processes = _processes_in(next(iter(configs.values())))
+    return Launch(processes or 1, configs)
+
+
+def run_child(work: Work, run_folder: Path, launch: Launch | None = None) -> None:
+    """Carry out a node in a child process, or in several.
 
     Raises:
         StageError: with the child's own message; a failure nobody foresaw has its traceback on
             stderr and in the log.
         KeyboardInterrupt: the child was interrupted.
     """
+    launch = launch or Launch()
     order = _order(work, run_folder, "work")
+    if launch.team is not None:
+        launch.team.carry_out(order, work.key, work.stage)
+        return
     command = [sys.executable, "-m", WORKER, str(order)]
-    if processes > 1:
-        launch = ["-m", "accelerate.commands.launch", "--num_processes", str(processes)]
-        kind = ["--cpu"] if work.device == "cpu" else ["--multi_gpu"]
-        command = [sys.executable, *launch, *kind, "-m", WORKER, str(order)]
-    _finish(_call(command), order, work.key, work.stage)
+    config = launch.config(work.stage)
+    if launch.processes > 1 or config:
+        many = [str(order), str(launch.processes), str(work.threads)]
+        command = [sys.executable, "-m", LAUNCHER, *many, *([str(config)] if config else [])]
+    _finish(_call(command), order, work.key, work.stage, launch.processes)
 
 
 def check_children(works: Sequence[Work], run_folder: Path) -> None:
@@ -43,9 +107,9 @@ def _order(work: Work, run_folder: Path, kind: str) -> Path:
     folder = run_folder / "work"
     folder.mkdir(exist_ok=True)
     path = folder / f"{kind}-{work.key.replace(':', '-')}.json"
-    outcome = path.with_suffix(".error")
-    outcome.unlink(missing_ok=True)
-    replace(work, outcome=outcome).save(path)
+    for outcome in (outcome_path(path), *(outcome_path(path, n) for n in range(work.processes))):
+        outcome.unlink(missing_ok=True)
+    work.save(path)
     return path
 
 
@@ -65,32 +129,43 @@ def _call(command: list[str]) -> int:
             raise
 
 
-def _finish(code: int, order: Path, key: str, stage: str) -> None:
+def _finish(code: int, order: Path, key: str, stage: str, processes: int = 1) -> None:
     if code == 0:
         return
     if code == INTERRUPTED:
         raise KeyboardInterrupt
-    outcome = order.with_suffix(".error")
-    if outcome.is_file():
-        told = json.loads(outcome.read_text(encoding="utf-8"))
-        raise _error(code, key, told["what"], told["hint"])
-    if code < 0:
-        name = signal.Signals(-code).name
-        memory = " (out of memory?)" if name == "SIGKILL" else ""
-        raise StageError(
-            f"{key}: its process was ended by {name}{memory}",
-            hint="run again to go on from where it was; a smaller batch needs less memory",
-        )
-    raise StageError(f"{key}: its process ended with code {code}", hint=f"see run.log ({stage})")
+    outcome = outcome_path(order)
+    told = outcome.is_file()
+    failure = Failure.load(outcome.read_text(encoding="utf-8")) if told else Failure(code)
+    # What ended without a word was the child, or the launcher itself.
+    failure.end_run(key, stage, processes if told else 1)
 
 
-def _error(code: int, key: str, what: str, hint: str) -> SelectMoEError:
-    if code == BUG:
-        return StageError(
-            f"{key}: {what} (a bug of selectmoe, a plugin or a library: the traceback is above and "
-            "in run.log)",
-            hint="run again to go on from where it was; please report it",
+def _config(named: str) -> tuple[str, Path]:
+    stage, equals, file = named.partition("=")
+    stage, file = (stage, file) if equals else ("", stage)
+    if stage and stage not in STAGES:
+        raise RecipeError(
+            f"--accelerate-config {named}: there is no such stage",
+            hint=suggest(stage, STAGES, otherwise="the stages"),
         )
-    if code == RecipeError.exit_code:
-        return RecipeError(f"{key}: {what}", hint=hint)
-    return StageError(f"{key}: {what}", hint=hint)
+    path = Path(file).resolve()
+    if not path.is_file():
+        raise RecipeError(
+            f"--accelerate-config {named}: {path} is not there",
+            hint="write it with `accelerate config --config_file FILE`",
+        )
+    return stage, path
+
+
+def _processes_in(config: Path) -> int:
+    import yaml  # type: ignore[import-untyped]
+
+    try:
+        found = yaml.safe_load(config.read_text(encoding="utf-8"))
+        return int(found["num_processes"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise RecipeError(
+            f"{config} does not say num_processes: {error}",
+            hint="write it with `accelerate config --config_file FILE`, or add --num-processes",
+        ) from None

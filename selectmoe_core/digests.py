@@ -26,6 +26,7 @@ CORE_MODULES = (
     "damages.py",
     "batches.py",
     "scores.py",
+    "ahead.py",
     "models.py",
     "weights.py",
     "training.py",

@@ -13,7 +13,7 @@ from selectmoe_core.examples import Example
 from selectmoe_core.progress import Advance
 
 IDS, PARTS, ROWS, NAMES = "ids.bin", "parts.bin", "rows.bin", "sources.json"
-BATCH = 512
+BATCH = 2048
 BATCH_CHARACTERS = 1 << 22
 """Where examples are long, fewer are tokenised at once: this bounds the memory."""
 
@@ -32,6 +32,35 @@ class TokenCounts:
     """Examples of which ``max_length`` cut tokens off."""
     nothing_counts: int = 0
     """Examples in which no token counts: their mask is empty."""
+
+
+@dataclass(frozen=True, eq=False)
+class Joined:
+    """The tokens of several examples one behind another, in memory.
+
+    Attributes:
+        ids: token ids, int32 ``[tokens]``.
+        parts: what each token is part of, uint8 ``[tokens]``.
+        starts: first token of each example and, last, ``tokens``: int64 ``[examples + 1]``.
+    """
+
+    ids: np.ndarray
+    parts: np.ndarray
+    starts: np.ndarray
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each example, int64 ``[examples]``."""
+        return np.diff(self.starts)
+
+    def sums(self, values: np.ndarray) -> np.ndarray:
+        """Return the sum over each example of a number for each token, int64 ``[examples]``."""
+        total = np.concatenate([[0], np.cumsum(values, dtype=np.int64)])
+        return np.asarray(total[self.starts[1:]] - total[self.starts[:-1]])
+
+    def places(self, rows: np.ndarray) -> slice | np.ndarray:
+        """Return where the tokens of some examples stand, those of one example together."""
+        return token_places(self.starts[rows], self.starts[rows + 1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +121,18 @@ class Encoded:
     def __iter__(self) -> Iterator[EncodedExample]:
         return (self[row] for row in range(len(self)))
 
+    def joined(self, rows: np.ndarray) -> Joined:
+        """Return the tokens of the given rows, int64 ``[rows]``, in the given order.
+
+        A stretch of neighbours is a view on the mapped files; anything else is copied.
+        """
+        places = rows if self.rows is None else self.rows[rows]
+        stops = np.asarray(self._table["stop"][places])
+        starts = np.where(places > 0, self._table["stop"][places - 1], 0)
+        at = token_places(starts, stops)
+        ends = np.concatenate([[0], np.cumsum(stops - starts)])
+        return Joined(np.asarray(self._ids[at]), np.asarray(self._parts[at]), ends)
+
     @cached_property
     def lengths(self) -> np.ndarray:
         """Tokens of each example, int64 ``[examples]``."""
@@ -145,6 +186,24 @@ class Encoded:
         return np.asarray(column if self.rows is None else column[self.rows])
 
 
+@dataclass(frozen=True)
+class Piece:
+    """The tokens of some examples, in memory.
+
+    Attributes:
+        rows: one ``ROW`` an example; its stop counts from the first token of the piece, its source
+            is a place in ``sources``.
+        ids: token ids of all of them, int32 ``[tokens]``.
+        parts: what each token is part of, uint8 ``[tokens]``.
+        sources: the names of their sources.
+    """
+
+    rows: np.ndarray
+    ids: np.ndarray
+    parts: np.ndarray
+    sources: tuple[str, ...]
+
+
 def encode(
     examples: Iterable[Example],
     folder: Path,
@@ -153,27 +212,65 @@ def encode(
     advance: Advance = lambda _: None,
 ) -> Encoded:
     """Tokenise examples into ``folder``, in bounded memory."""
+    pieces = (_piece(batch, chat, tokenizer) for batch in _batches(examples))
+    return write_pieces(pieces, folder, chat, advance)
+
+
+def piece_of(examples: Iterable[Example], chat: ChatFormat, tokenizer: Tokenizer) -> Piece:
+    """Tokenise examples into memory: at least one."""
+    pieces = [_piece(batch, chat, tokenizer) for batch in _batches(examples)]
+    codes: dict[str, int] = {}
+    ends = np.cumsum([0, *(len(one.ids) for one in pieces)])
+    return Piece(
+        np.concatenate(
+            [_moved(one, codes, end) for one, end in zip(pieces, ends.tolist(), strict=False)]
+        ),
+        np.concatenate([one.ids for one in pieces]),
+        np.concatenate([one.parts for one in pieces]),
+        tuple(codes),
+    )
+
+
+def write_pieces(
+    pieces: Iterable[Piece], folder: Path, chat: ChatFormat, advance: Advance = lambda _: None
+) -> Encoded:
+    """Write pieces one behind another into ``folder``; into how many it was cut does not matter."""
     folder.mkdir(parents=True, exist_ok=True)
     codes: dict[str, int] = {}
     position = 0
     rows, ids, parts = ((folder / name).open("wb") for name in (ROWS, IDS, PARTS))
     with rows, ids, parts:
-        for batch, encoded in _encoded(examples, chat, tokenizer):
-            table = _rows_of(batch, encoded, chat, codes, position)
-            position = int(table["stop"][-1])
-            rows.write(table.tobytes())
-            ids.write(np.concatenate([one.ids for one in encoded]).astype("<i4").tobytes())
-            parts.write(np.concatenate([one.parts for one in encoded]).tobytes())
-            advance(len(batch))
+        for piece in pieces:
+            rows.write(_moved(piece, codes, position).tobytes())
+            position += len(piece.ids)
+            ids.write(piece.ids.astype("<i4", copy=False).tobytes())
+            parts.write(piece.parts.tobytes())
+            advance(len(piece.rows))
     (folder / NAMES).write_text(json.dumps(list(codes)), encoding="utf-8")
     return Encoded.open(folder, chat)
 
 
-def _encoded(
-    examples: Iterable[Example], chat: ChatFormat, tokenizer: Tokenizer
-) -> Iterator[tuple[list[Example], list[EncodedExample]]]:
-    for batch in _batches(examples):
-        yield batch, chat.encode(batch, tokenizer)
+def _moved(piece: Piece, codes: dict[str, int], position: int) -> np.ndarray:
+    """Return the rows of a piece that begins at a position, its sources numbered by ``codes``."""
+    rows = piece.rows.copy()
+    rows["stop"] += position
+    of_piece = [codes.setdefault(name, len(codes)) for name in piece.sources]
+    rows["source"] = np.array(of_piece, dtype=np.int32)[piece.rows["source"]]
+    return rows
+
+
+def _piece(batch: Sequence[Example], chat: ChatFormat, tokenizer: Tokenizer) -> Piece:
+    encoded = chat.encode(batch, tokenizer)
+    codes: dict[str, int] = {}
+    ids = np.concatenate([one.ids for one in encoded])
+    parts = np.concatenate([one.parts for one in encoded])
+    starts = np.cumsum([0, *(len(one.ids) for one in encoded)], dtype=np.int64)
+    rows = np.empty(len(batch), dtype=ROW)
+    rows["stop"] = starts[1:]
+    rows["counted"] = Joined(ids, parts, starts).sums(chat.counts(parts))
+    rows["source"] = [codes.setdefault(example.source, len(codes)) for example in batch]
+    rows["cut"] = [one.cut for one in encoded]
+    return Piece(rows, ids, parts, tuple(codes))
 
 
 def _batches(examples: Iterable[Example]) -> Iterator[list[Example]]:
@@ -189,19 +286,15 @@ def _batches(examples: Iterable[Example]) -> Iterator[list[Example]]:
         yield batch
 
 
-def _rows_of(
-    batch: Sequence[Example],
-    encoded: Sequence[EncodedExample],
-    chat: ChatFormat,
-    codes: dict[str, int],
-    position: int,
-) -> np.ndarray:
-    table = np.empty(len(batch), dtype=ROW)
-    table["stop"] = position + np.cumsum([len(one.ids) for one in encoded], dtype=np.int64)
-    table["counted"] = [np.count_nonzero(chat.counts(one.parts)) for one in encoded]
-    table["source"] = [codes.setdefault(example.source, len(codes)) for example in batch]
-    table["cut"] = [one.cut for one in encoded]
-    return table
+def token_places(starts: np.ndarray, stops: np.ndarray) -> slice | np.ndarray:
+    """Return the places from each start up to its stop, in order: a slice where there is no gap."""
+    if not len(starts):
+        return slice(0, 0)
+    if np.array_equal(starts[1:], stops[:-1]):
+        return slice(int(starts[0]), int(stops[-1]))
+    lengths = stops - starts
+    before = np.cumsum(lengths) - lengths
+    return np.asarray(np.arange(int(lengths.sum())) + np.repeat(starts - before, lengths))
 
 
 def _mapped(path: Path, kind: np.dtype) -> np.ndarray:

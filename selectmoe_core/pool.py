@@ -18,6 +18,8 @@ BATCHES = "batches.npy"
 REJECTS = "rejects.jsonl"
 COUNTS = "pool.json"
 AGAIN = "make the pool anew with --fresh pool"
+TAKEN = 256
+"""Rows that ``take`` holds at once."""
 
 MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
 META = pa.struct([("original_id", pa.string()), ("where", pa.string()), ("label", pa.string())])
@@ -107,15 +109,35 @@ class Pool:
         Raises:
             IndexError: where a row is not one of the pool's.
         """
+        wanted = self._checked(rows)
+        for start in range(0, len(wanted), TAKEN):
+            for batch in self.table(wanted[start : start + TAKEN]).to_batches():
+                yield from examples_of(batch)
+
+    def table(self, rows: Sequence[int] | np.ndarray) -> pa.Table:
+        """Return the given rows, in the given order, with all columns; they are all in memory.
+
+        Raises:
+            IndexError: where a row is not one of the pool's.
+        """
+        wanted = self._checked(rows)
+        if not len(wanted):
+            return SCHEMA.empty_table()
+        numbers = np.searchsorted(self._starts, wanted, side="right") - 1
+        places = wanted - self._starts[numbers]
+        batches = {number: self._reader.get_batch(number) for number in set(numbers.tolist())}
+        # Slices joined: Arrow's own take is four times slower on lists of messages.
+        parts = [
+            batches[number].slice(place, 1)
+            for number, place in zip(numbers.tolist(), places.tolist(), strict=True)
+        ]
+        return pa.Table.from_batches(parts, SCHEMA).combine_chunks()
+
+    def _checked(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         wanted = np.asarray(rows, dtype=np.int64)
         if len(wanted) and not 0 <= wanted.min() <= wanted.max() < len(self):
             raise IndexError(f"a row lies outside the pool of {len(self)} examples")
-        numbers = np.searchsorted(self._starts, wanted, side="right") - 1
-        current, batch = -1, self._reader.get_batch(0)
-        for row, number in zip(wanted.tolist(), numbers.tolist(), strict=True):
-            if number != current:
-                current, batch = number, self._reader.get_batch(number)
-            yield from examples_of(batch.slice(row - int(self._starts[number]), 1))
+        return wanted
 
     def meta(self, row: int) -> dict[str, str]:
         """Return the reader's notes on a row: for reports, never for scorers."""

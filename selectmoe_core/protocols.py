@@ -202,6 +202,18 @@ class ShardScorer(Protocol):
         ...
 
 
+class EagerShardScorer(ShardScorer, Protocol):
+    """A scorer on a device that goes on by itself: it begins a shard, and scores it later."""
+
+    def begin(self, shard: Shard) -> Callable[[], ShardScores]:
+        """Give the device all that a shard asks of it; return what waits for the scores.
+
+        The core asks this instead of ``score``, begins the next shards while the device works, and
+        calls what it got from another thread, once. ``begin(shard)()`` equals ``score(shard)``.
+        """
+        ...
+
+
 class Scorer(Protocol):
     """Gives every example a number."""
 

@@ -46,8 +46,9 @@ class ScoreOptions(StageOptions):
 
     max_skipped: float | None = Field(default=None, ge=0, le=1)
     """The share that may go without a score before the stage fails; left out, the scorer's rule."""
-    shard_examples: PositiveInt = execution_only(2048)
-    """Examples scored and written at once: what an interrupted run loses at most."""
+    shard_examples: PositiveInt | None = execution_only(None)
+    """Examples scored and written at once: what an interrupted run loses at most. Left out, a
+    thousandth of the pool, at least 2,048 and at most 65,536."""
 
 
 class SelectOptions(StageOptions):

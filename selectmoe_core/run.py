@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shlex
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from selectmoe_core.artifacts import Artifact
-from selectmoe_core.children import check_children, run_child
+from selectmoe_core.children import Launch, check_children, run_child
 from selectmoe_core.errors import RecipeError, SelectMoEError, StageError
 from selectmoe_core.hardware import Machine, resolve_device, versions
 from selectmoe_core.plan import Node, Plan
@@ -36,8 +35,8 @@ class RunOptions:
         outputs: the folder of all outputs.
         device: ``auto``, ``cpu`` or ``cuda``.
         dtype: ``auto`` (bfloat16 on a GPU, float32 on the CPU) or a dtype.
-        threads: torch threads on the CPU, 0 for one a core.
-        processes: processes of a stage that computes with torch.
+        threads: torch threads of a process on the CPU, 0 for as many as it has cores for itself.
+        launch: how the processes of a stage that computes with torch are started.
         progress: ``none``, ``plain``, ``rich`` or ``auto``.
         verbose: show what the libraries log.
         disabled: plugins left out.
@@ -49,7 +48,7 @@ class RunOptions:
     device: str = "auto"
     dtype: str = "auto"
     threads: int = 0
-    processes: int = 1
+    launch: Launch = field(default_factory=Launch)
     progress: str = "auto"
     verbose: bool = False
     disabled: tuple[str, ...] = ()
@@ -114,7 +113,9 @@ class _Run:
         self.say = say
         self.device = resolve_device(options.device)
         self.machine = Machine.here(self.device)
-        self.threads = options.threads or self.machine.cores
+        if self.device == "cuda":
+            options.launch.check(self.machine.gpus)
+        self.threads = options.threads or max(1, self.machine.cores // options.launch.sharing)
         self.folder = _new_folder(options.outputs, plan.recipe.head.name)
         self.started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         self.begun = time.monotonic()
@@ -183,7 +184,7 @@ class _Run:
         work = self._work(node)
         if not node.uses_torch:
             return perform(work, self.registry, self.say)
-        run_child(work, self.folder, processes=self.options.processes)
+        run_child(work, self.folder, self.options.launch)
         artifact = self._artifact(node)
         if artifact is None:
             raise StageError(f"{node.key} ended without a result", hint="see run.log")
@@ -220,6 +221,7 @@ class _Run:
             device=self.device if on_gpu else "cpu",
             dtype=dtype,
             threads=threads,
+            processes=self.options.launch.processes if node.uses_torch else 1,
             disabled=self.options.disabled,
             progress=progress_kind(self.options.progress),
             log=self.folder / "run.log",
@@ -342,8 +344,3 @@ def _log_to(path: Path) -> logging.Handler:
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
     return handler
-
-
-def command_line(arguments: list[str]) -> str:
-    """Return the command line as one could type it."""
-    return " ".join(["selectmoe", *map(shlex.quote, arguments)])

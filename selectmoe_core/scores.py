@@ -3,13 +3,14 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from selectmoe_core.ahead import ahead
 from selectmoe_core.errors import StageError
 
 SCORES = "scores"
@@ -121,9 +122,8 @@ def _check_features(features: np.ndarray, skipped: np.ndarray) -> None:
 
 
 def _is_skipped(scores: ShardScores, examples: int) -> np.ndarray:
-    if scores.skipped is None:
-        return np.zeros(examples, dtype=bool)
-    return np.array([bool(reason) for reason in scores.skipped], dtype=bool)
+    reasons = [None] * examples if scores.skipped is None else scores.skipped
+    return np.array([bool(reason) for reason in reasons], dtype=bool)
 
 
 def write_part(
@@ -221,8 +221,8 @@ class ScoreTable:
     def score(self) -> np.ndarray:
         """Return the scores, float64 ``[rows]``; NaN for a skipped row."""
         out = np.empty(len(self), dtype=np.float64)
-        for path, start, stop in self._spans():
-            out[start:stop] = _read(path, "score").to_numpy()
+        for start, stop, column in self._columns("score"):
+            out[start:stop] = column.to_numpy()
         return out
 
     def ids(self, rows: np.ndarray | None = None) -> np.ndarray:
@@ -231,23 +231,18 @@ class ScoreTable:
         Args:
             rows: sorted positions; left out, all.
         """
-        wanted = np.arange(0) if rows is None else rows
         out = np.empty((len(self) if rows is None else len(rows), 2), dtype=np.uint64)
-        for path, start, stop in self._spans():
-            if rows is None:
-                out[start:stop] = _words(_read(path, "id"))
-                continue
-            low, high = np.searchsorted(wanted, [start, stop])
-            if low < high:
-                out[low:high] = _words(_read(path, "id"))[wanted[low:high] - start]
+        for start, stop, column in self._columns("id", rows):
+            words = _words(column)
+            low, high = (start, stop) if rows is None else np.searchsorted(rows, [start, stop])
+            out[low:high] = words if rows is None else words[rows[low:high] - start]
         return out
 
     def sources(self) -> tuple[np.ndarray, tuple[str, ...]]:
         """Return a code for each row, int32 ``[rows]``, and the names the codes stand for."""
         names: dict[str, int] = {}
         out = np.empty(len(self), dtype=np.int32)
-        for path, start, stop in self._spans():
-            column = _read(path, "source", dictionary=True)
+        for start, stop, column in self._columns("source", dictionary=True):
             own = [names.setdefault(name, len(names)) for name in column.dictionary.to_pylist()]
             out[start:stop] = np.asarray(own, dtype=np.int32)[column.indices.to_numpy()]
         return out, tuple(names)
@@ -262,10 +257,15 @@ class ScoreTable:
                     counts[entry["values"]] = counts.get(entry["values"], 0) + entry["counts"]
         return counts
 
-    def _spans(self) -> Iterator[tuple[Path, int, int]]:
-        """Yield each part with its first row and the row after its last."""
-        starts = self._starts.tolist()
-        yield from zip(self.parts, starts, starts[1:], strict=False)
+    def _columns(
+        self, name: str, rows: np.ndarray | None = None, *, dictionary: bool = False
+    ) -> Iterator[tuple[int, int, pa.Array]]:
+        """Yield first row, row after the last and column of each part, or those with ``rows``."""
+        starts = self._starts if rows is None else np.searchsorted(rows, self._starts)
+        parts = np.flatnonzero(np.diff(starts)).tolist()
+        read = partial(_read, name=name, dictionary=dictionary)
+        for part, column in zip(parts, ahead(read, [self.parts[i] for i in parts]), strict=True):
+            yield int(self._starts[part]), int(self._starts[part + 1]), column
 
 
 def _number(path: Path) -> int:
@@ -342,9 +342,9 @@ class Selection:
     Attributes:
         rows: positions in the score table, int64, the best first, each once.
         group: what each kept row was chosen within (its source, its cluster), or ``None``.
-        reason: why each kept row was chosen, or ``None``.
+        reason: why each kept row was chosen, or ``None``; for many rows best an Arrow dictionary.
     """
 
     rows: np.ndarray
-    group: Sequence[str] | None = None
-    reason: Sequence[str] | None = None
+    group: Sequence[str] | pa.Array | None = None
+    reason: Sequence[str] | pa.Array | None = None

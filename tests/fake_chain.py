@@ -2,8 +2,9 @@
 
 What a test wants to go wrong is said by files in the folder that ``FAKE_CHAIN`` names:
 ``fail-score-3`` (the scorer fails at shard 3), ``fail-train-10`` (the trainer fails at 10
-examples), ``fail-evaluate``, ``fail-observer``, ``slow`` (seconds a shard takes). Each call is a
-line of the file ``calls`` there.
+examples), ``fail-evaluate``, ``fail-observer``, ``slow`` (seconds a shard takes), ``fail-error-1``
+and ``fail-kill-1`` (the process of rank 1 of several, at its second shard). Each call is a line of
+the file ``calls`` there.
 """
 
 import errno
@@ -166,7 +167,25 @@ class ChildScorer(FakeScorer):
             os.kill(os.getpid(), signal.SIGKILL)
         if (control() / "fail-interrupt").exists():
             raise KeyboardInterrupt
-        return super().score(shard)
+        scores = super().score(shard)
+        self.shards = getattr(self, "shards", 0) + 1
+        self.end_one_of_many(os.environ.get("RANK", ""))
+        return scores
+
+    def end_one_of_many(self, rank: str) -> None:
+        """Come to an end at the second shard, where this is told to the process of this rank.
+
+        Shards are written behind: it first waits for one below the folder that the file names.
+        """
+        for name in ("error", "kill"):
+            told = control() / f"fail-{name}-{rank}"
+            if self.shards < 2 or not told.exists():
+                continue
+            while not list(Path(told.read_text()).rglob("part-*.parquet")):
+                time.sleep(0.05)
+            if name == "error":
+                raise StageError(f"process {rank} says no", hint="ask again")
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 class FakeBlend:

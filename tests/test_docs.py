@@ -38,7 +38,11 @@ from selectmoe_readers.jsonl import JsonlReader
 LANGUAGES = {"python", "toml", "sh", "jsonl", "text"}
 GENERATED = ("hooks.md", "components.md", "cli.md")
 CHEAP = {"plan", "list", "describe", "plugins", "recipes"}
-OTHER_COMMANDS = {"pip", "pytest", "uv", "git", "just", "ruff", "mypy", "cog", "lint-imports"}
+OTHER_COMMANDS = {"pip", "pytest", "uv", "git", "just", "ruff", "mypy", "cog", "lint-imports"} | {
+    "accelerate",
+    "torchrun",
+    "srun",
+}
 BASE = """
 format = 1
 name = "base"

@@ -55,7 +55,7 @@ def selectmoe_scorers() -> list[Component[Any, Scorer]]:
 @hookimpl
 def selectmoe_selectors() -> list[Component[Any, Selector]]:
     """Offer ``top-fraction``, ``top-k`` and ``threshold``."""
-    cost = "time in proportion to the pool; 16 bytes of memory an example"
+    cost = "time in proportion to the pool; about 25 bytes of memory an example"
     share = About("the best-scored share of the pool", "best first", cost)
     number = About("so many best-scored examples", "best first", cost)
     bounds = About("every example with a score within bounds", "best first", cost)

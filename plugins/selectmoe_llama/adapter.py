@@ -12,6 +12,7 @@ from selectmoe_core.errors import ModelError, StageError
 from selectmoe_core.models import ModelRef
 from selectmoe_core.protocols import Job
 from selectmoe_llama.config import LoraTrainingConfig
+from selectmoe_llama.quantized import load_quantized
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -40,14 +41,22 @@ def load_with_additions(ref: ModelRef, config: LoraTrainingConfig, job: Job) -> 
 
     Raises:
         ModelError: the model lacks a target module.
-        StageError: fp16, whose gradients underflow.
+        StageError: fp16, whose gradients underflow; no bitsandbytes for a quantised base.
     """
-    from peft import LoraConfig, get_peft_model
-
     if job.dtype == "float16":
         raise StageError("llama-lora cannot train in float16", hint="use bfloat16 or float32")
-    base = job.models.load(ref, dtype=job.dtype, device=job.device)
+    if config.quantization == "none":
+        base = job.models.load(ref, dtype=job.dtype, device=job.device)
+    else:
+        base = load_quantized(ref, job)
     _check_targets(base, ref, config)
+    return with_additions(base, ref, config)
+
+
+def with_additions(base: Any, ref: ModelRef, config: LoraTrainingConfig) -> Any:  # noqa: ANN401
+    """Return PEFT's model around a loaded base; ``ref`` is what the adapter will name as its."""
+    from peft import LoraConfig, get_peft_model
+
     lora = LoraConfig(
         task_type="CAUSAL_LM",
         revision=ref.revision,

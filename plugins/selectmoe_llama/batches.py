@@ -1,7 +1,9 @@
 """Which examples make an optimizer step, and how they become tensors."""
 
+import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,88 +12,58 @@ from torch.utils.data import Dataset, Sampler
 
 from selectmoe_core.encoding import Encoded
 from selectmoe_core.errors import RecipeError, StageError
+from selectmoe_llama.attention import Attention, groups
 from selectmoe_llama.config import LoraTrainingConfig
 
-CPU_TOKENS, GPU_TOKENS, GPU_TOKENS_KEPT = 2048, 8192, 4096
-"""Tokens of a forward pass where the options leave it open; the last where activations are kept.
-
-Small passes leave a GPU waiting for its kernels to be launched: on an H100, 16 passes of 1,100
-tokens through a 7B model took 12 s, where the arithmetic takes 2.
-"""
 NOTHING = -1
 """Stands in an order for no example: it fills up the last step of an epoch."""
 
 
-@dataclass(frozen=True)
-class Split:
-    """How a total batch is divided.
+class Place(NamedTuple):
+    """An example's place in an optimizer step.
 
     Attributes:
-        batch: examples of a forward pass.
-        accumulation: forward passes of an optimizer step, per process.
-        processes: processes that train together.
+        row: its number among the training rows, or ``NOTHING``.
+        number: the pass that it is in, of its process's.
+        passes: how many passes the step has.
     """
 
-    batch: int
-    accumulation: int
-    processes: int
-
-    @property
-    def total(self) -> int:
-        """Examples of an optimizer step."""
-        return self.batch * self.accumulation * self.processes
+    row: int
+    number: int = 0
+    passes: int = 1
 
 
-def pass_tokens(config: LoraTrainingConfig, device: str) -> int:
-    """Return the tokens that a forward pass should hold."""
-    if config.pass_tokens is not None:
-        return config.pass_tokens
-    if device == "cpu":
-        return CPU_TOKENS
-    return GPU_TOKENS if config.activation_checkpointing else GPU_TOKENS_KEPT
-
-
-def split_batch(
-    config: LoraTrainingConfig, processes: int, length: float = 512.0, tokens: int = CPU_TOKENS
-) -> Split:
-    """Divide the total batch over processes and forward passes.
-
-    Args:
-        config: the options.
-        processes: processes that train together.
-        length: mean tokens of an example.
-        tokens: what a forward pass takes about, where ``per_device_batch`` is left open.
+def share_of(config: LoraTrainingConfig, processes: int) -> int:
+    """Return how many examples of an optimizer step each process gets.
 
     Raises:
-        RecipeError: it does not divide.
+        RecipeError: the total batch does not divide.
     """
-    total = config.total_batch
-    if total % processes:
+    share, rest = divmod(config.total_batch, processes)
+    if rest:
         raise RecipeError(
-            f"[train] total_batch = {total} cannot be divided among {processes} processes",
+            f"[train] total_batch = {config.total_batch} cannot be divided among {processes} "
+            "processes",
             hint=f"use a multiple of {processes}, or another number of processes",
         )
-    share = total // processes
-    batch = config.per_device_batch
-    if batch is None:
-        most = min(share, max(1, int(tokens / length)))
-        batch = next(size for size in range(most, 0, -1) if share % size == 0)
-    if share % batch:
-        of = f" on {processes} processes" if processes > 1 else ""
-        fitting = [size for size in range(1, share + 1) if share % size == 0]
-        raise RecipeError(
-            f"[train] total_batch = {total}{of} is not a multiple of per_device_batch = {batch}",
-            hint=f"per_device_batch can be {', '.join(map(str, fitting))}",
-        )
-    return Split(batch, share // batch, processes)
+    return share
 
 
 @dataclass(frozen=True)
 class Row:
-    """Token ids ``[length]`` and the loss weight of each as a target, float32 ``[length]``."""
+    """An example, ready to be collated.
+
+    Attributes:
+        ids: token ids ``[length]``.
+        weights: the loss weight of each as a target, float32 ``[length]``.
+        number: the pass that it goes into.
+        passes: how many passes the step has.
+    """
 
     ids: np.ndarray
     weights: np.ndarray
+    number: int = 0
+    passes: int = 1
 
 
 class TrainingRows(Dataset[Row]):
@@ -116,14 +88,15 @@ class TrainingRows(Dataset[Row]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, item: int) -> Row:
-        if item == NOTHING:
-            return Row(np.zeros(1, dtype=np.int32), np.zeros(1, dtype=np.float32))
-        row = int(self.rows[item])
+    def __getitem__(self, item: Place) -> Row:
+        if item.row == NOTHING:
+            nothing = np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32)
+            return Row(*nothing, item.number, item.passes)
+        row = int(self.rows[item.row])
         weights = self._counts(row).astype(np.float32)
         if self.per_example:
             weights /= weights.sum()
-        return Row(np.asarray(self.encoded[row].ids), weights)
+        return Row(np.asarray(self.encoded[row].ids), weights, item.number, item.passes)
 
     def _counts(self, row: int) -> np.ndarray:
         counts = self.encoded.chat.counts(self.encoded[row].parts).copy()
@@ -131,17 +104,39 @@ class TrainingRows(Dataset[Row]):
         return counts
 
 
-class StepSampler(Sampler[int]):
+class StepSampler(Sampler[Place]):
     """The order of examples: a permutation per epoch, cut into optimizer steps.
 
     Which examples make a step depends on the seed, the epoch and the total batch alone. Inside a
-    step they are arranged so that forward passes cost alike, which changes no sum.
+    step they are shared out so that processes and passes cost alike, which changes no sum.
+
+    Args:
+        lengths: tokens of each example.
+        share: examples of a step per process.
+        processes: processes that train together.
+        seed: of the permutations.
+        tokens: what a pass may hold; an example beyond it is alone.
+        most: examples that a pass may hold.
+        packing: whether padding costs nothing.
     """
 
-    def __init__(self, lengths: np.ndarray, split: Split, seed: int, *, packing: bool) -> None:
+    def __init__(
+        self,
+        lengths: np.ndarray,
+        share: int,
+        processes: int,
+        seed: int,
+        *,
+        tokens: int,
+        most: int | None = None,
+        packing: bool = True,
+    ) -> None:
         self.lengths = lengths
-        self.split = split
+        self.share = share
+        self.processes = processes
         self.seed = seed
+        self.tokens = tokens
+        self.most = most or share
         self.packing = packing
         self.epoch = 0
 
@@ -150,84 +145,133 @@ class StepSampler(Sampler[int]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        unit = self.split.batch * self.split.processes
-        full, rest = divmod(len(self.lengths), self.split.total)
-        return full * self.split.total + -(-rest // unit) * unit
+        total = self.share * self.processes
+        return -(-len(self.lengths) // total) * total
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[Place]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.lengths))
-        for start in range(0, len(order), self.split.total):
-            yield from self._arranged(order[start : start + self.split.total])
+        total = self.share * self.processes
+        for start in range(0, len(order), total):
+            yield from self._arranged(order[start : start + total])
 
-    def _arranged(self, step: np.ndarray) -> list[int]:
-        unit = self.split.batch * self.split.processes
-        passes = -(-len(step) // unit) * self.split.processes
-        filled = np.full(passes * self.split.batch, NOTHING)
+    def _arranged(self, step: np.ndarray) -> Iterator[Place]:
+        filled = np.full(self.share * self.processes, NOTHING)
         filled[: len(step)] = step[np.argsort(-self.lengths[step], kind="stable")]
-        if not self.packing:
-            return [int(row) for row in filled]  # neighbours of like length: little padding
-        dealt = filled.reshape(self.split.batch, passes)
-        dealt[1::2] = dealt[1::2, ::-1]  # there and back, so that every pass gets as many tokens
-        return [int(row) for row in dealt.T.reshape(-1)]
+        dealt = filled.reshape(self.share, self.processes)
+        dealt[1::2] = dealt[1::2, ::-1]  # there and back, so that all get about as many tokens
+        shares = [[int(row) for row in share if row != NOTHING] for share in dealt.T]
+        lengths = [[int(self.lengths[row]) for row in share] for share in shares]
+        cut = balanced if self.packing else neighbours
+        # As many passes everywhere: processes that share out a model's weights go in step.
+        passes = max(len(cut(sizes, self.tokens, self.most)) for sizes in lengths)
+        for share, sizes in zip(shares, lengths, strict=True):
+            for number, members in enumerate(cut(sizes, self.tokens, self.most, passes)):
+                for member in members:
+                    yield Place(share[member], number, passes)
+            for _ in range(self.share - len(share)):
+                yield Place(NOTHING, 0, passes)
+
+
+def balanced(lengths: Sequence[int], tokens: int, most: int, least: int = 1) -> list[list[int]]:
+    """Cut examples, given the longest first, into passes of about as many tokens each.
+
+    Args:
+        lengths: tokens of each example.
+        tokens: what a pass may hold; an example beyond it is alone.
+        most: examples that a pass may hold.
+        least: passes to make at least; some may stay empty.
+
+    Returns:
+        the examples of each pass, the longest first.
+    """
+    filled = min(len(lengths), -(-sum(lengths) // tokens))
+    passes = max(least, filled, -(-len(lengths) // most))
+    while True:
+        dealt: list[list[int]] = [[] for _ in range(passes)]
+        open_ = [(0, number) for number in range(passes)]
+        for example, length in enumerate(lengths):
+            held, number = heapq.heappop(open_)
+            dealt[number].append(example)
+            if len(dealt[number]) < most:
+                heapq.heappush(open_, (held + length, number))
+        sums = (sum(lengths[example] for example in members) for members in dealt)
+        if all(
+            len(members) < 2 or held <= tokens for members, held in zip(dealt, sums, strict=True)
+        ):
+            return dealt
+        passes += 1
+
+
+def neighbours(lengths: Sequence[int], tokens: int, most: int, least: int = 1) -> list[list[int]]:
+    """Cut examples, given the longest first, into passes that hold few tokens with their padding.
+
+    See ``balanced``.
+    """
+    passes: list[list[int]] = [[]]
+    for example in range(len(lengths)):
+        longest = lengths[passes[-1][0]] if passes[-1] else lengths[example]
+        if passes[-1] and (len(passes[-1]) == most or (len(passes[-1]) + 1) * longest > tokens):
+            passes.append([])
+        passes[-1].append(example)
+    return passes + [[] for _ in range(least - len(passes))]
 
 
 class Collator:
-    """Turns rows into tensors, laid end to end or padded on the right.
+    """Turns a process's share of a step into passes, laid end to end or padded on the right.
 
-    Neither needs an attention mask: a packed example is known by its positions beginning at zero,
-    and what stands behind a row's end is never seen by causal attention.
+    Neither needs an attention mask: packed examples come with their bounds, and what stands behind
+    a padded row's end is never seen by causal attention.
     """
 
-    def __init__(self, *, packing: bool, packed_length: int) -> None:
-        self.packing = packing
-        self.packed_length = packed_length
+    def __init__(self, attention: Attention) -> None:
+        self.attention = attention
 
-    def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
-        """Return ``input_ids``, ``loss_weights`` and, where needed, ``position_ids``.
+    def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
+        """Return ``passes``, arguments of ``PackedModel.forward`` each, and ``totals``.
 
-        Each is ``[bins, longest]``; ``tokens`` is the number of tokens of examples among them.
-        ``loss_weights[b, t]`` is the weight of token t as a target, so the first of an example has
-        none.
+        ``totals`` holds the sum of all loss weights and the number of tokens of examples.
         """
-        bins = (
-            first_fit([len(row.ids) for row in rows], self.packed_length)
-            if self.packing
-            else ([[number] for number in range(len(rows))])
-        )
-        longest = max(sum(len(rows[number].ids) for number in members) for members in bins)
-        ids = torch.zeros((len(bins), longest), dtype=torch.long)
-        weights = torch.zeros((len(bins), longest))
-        positions = torch.arange(longest).repeat(len(bins), 1)
-        for place, members in enumerate(bins):
-            start = 0
-            for number in members:
-                stop = start + len(rows[number].ids)
-                ids[place, start:stop] = torch.from_numpy(rows[number].ids.astype(np.int64))
-                weights[place, start:stop] = torch.from_numpy(rows[number].weights)
-                positions[place, start:] = torch.arange(longest - start)
-                start = stop
-            positions[place, start:] = torch.arange(longest - start)
-        real = sum(len(row.ids) for row in rows if row.weights.any())
-        batch = {"input_ids": ids, "loss_weights": weights, "tokens": torch.tensor(real)}
-        if len(bins) < len(rows):
-            batch["position_ids"] = positions
-        return batch
+        passes = []
+        for number in range(rows[0].passes):
+            members = [row for row in rows if row.number == number and len(row.ids)]
+            members = members or [Row(np.zeros(1, np.int32), np.zeros(1, np.float32))]
+            passes.append(self._packed(members) if self.attention.packed else _padded(members))
+        weight = sum(float(row.weights.sum(dtype=np.float64)) for row in rows)
+        totals = torch.tensor([weight, sum(len(row.ids) for row in rows)], dtype=torch.float32)
+        return {"passes": passes, "totals": totals}
+
+    def _packed(self, rows: Sequence[Row]) -> dict[str, Any]:
+        rows = sorted(rows, key=lambda row: -len(row.ids))
+        lengths = [len(row.ids) for row in rows]
+        ids = np.concatenate([row.ids for row in rows])
+        weights = np.concatenate([row.weights for row in rows])
+        positions = np.concatenate([np.arange(length) for length in lengths])
+        made = _targets(ids, weights) | {
+            "input_ids": torch.from_numpy(ids.astype(np.int64))[None],
+            "position_ids": torch.from_numpy(positions)[None],
+            "starts": torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int32),
+            "longest": max(lengths),
+        }
+        if self.attention.grouped:
+            made["group_rows"], made["group_back"] = groups(lengths)
+        return made
 
 
-def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Put items into as few bins as first-fit decreasing finds; an item may exceed the capacity.
+def _padded(rows: Sequence[Row]) -> dict[str, Any]:
+    longest = max(len(row.ids) for row in rows)
+    ids = np.zeros((len(rows), longest), dtype=np.int64)
+    weights = np.zeros((len(rows), longest), dtype=np.float32)
+    for place, row in enumerate(rows):
+        ids[place, : len(row.ids)] = row.ids
+        weights[place, : len(row.ids)] = row.weights
+    return _targets(ids.reshape(-1), weights.reshape(-1)) | {"input_ids": torch.from_numpy(ids)}
 
-    Returns:
-        the items of each bin; no bin holds more than the capacity or its one item.
-    """
-    bins: list[list[int]] = []
-    room: list[int] = []
-    for item in sorted(range(len(lengths)), key=lambda number: (-lengths[number], number)):
-        place = next((n for n, free in enumerate(room) if free >= lengths[item]), None)
-        if place is None:
-            bins.append([item])
-            room.append(capacity - lengths[item])
-        else:
-            bins[place].append(item)
-            room[place] -= lengths[item]
-    return bins
+
+def _targets(ids: np.ndarray, weights: np.ndarray) -> dict[str, Tensor]:
+    """Find what is predicted; no first token of an example has a weight, nothing predicts it."""
+    (places,) = weights.nonzero()
+    return {
+        "predicting": torch.from_numpy(places - 1),
+        "targets": torch.from_numpy(ids[places].astype(np.int64)),
+        "weights": torch.from_numpy(weights[places]),
+    }

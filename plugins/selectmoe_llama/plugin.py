@@ -10,7 +10,7 @@ from selectmoe_core.cost import (
     training_flops,
     weight_bytes,
 )
-from selectmoe_llama.config import LoraTrainingConfig
+from selectmoe_llama.config import LoraTrainingConfig, pass_tokens
 
 
 @hookimpl
@@ -46,7 +46,7 @@ def _trainer(config: LoraTrainingConfig) -> Trainer:
 def _cost(config: LoraTrainingConfig, workload: Workload) -> Cost:
     examples = workload.examples * config.epochs
     if config.max_steps is not None:
-        examples = min(examples, config.max_steps * config.total_batch)
+        examples = float(config.max_steps * config.total_batch)  # whatever ``epochs`` says
     tokens = examples * workload.length
     if workload.model is None:
         return Cost(tokens=tokens)
@@ -56,21 +56,28 @@ def _cost(config: LoraTrainingConfig, workload: Workload) -> Cost:
         return Cost(tokens=tokens)
     recompute = config.activation_checkpointing
     added = _added_parameters(shape, config)
-    # The figures of batches.pass_tokens on a GPU: importing it would import torch.
-    batch = max(float(config.pass_tokens or (8192 if recompute else 4096)), workload.length)
+    batch = float(pass_tokens(config, "cuda"))
     if config.per_device_batch is not None:
-        batch = workload.length * config.per_device_batch
+        batch = min(batch, workload.length * config.per_device_batch)
+    batch = max(batch, workload.length)
     weights = weight_bytes(shape, workload.dtype)
+    held = weights if config.quantization == "none" else _quantized_bytes(shape, workload.dtype)
     return Cost(
         tokens=tokens,
         flops=training_flops(shape, tokens, workload.length, frozen=True, recompute=recompute),
-        memory=weights
+        memory=held
         + 4.0 * added
         + optimizer_bytes(added)
         + activation_bytes(shape, batch, workload.dtype, recompute=recompute),
         # the adapter, and a checkpoint of it with two Adam moments; merged: the whole model again
         disk=16.0 * added + (weights if config.merge else 0.0),
     )
+
+
+def _quantized_bytes(shape: Shape, dtype: str) -> float:
+    """Return bytes of the weights with the layers' in nf4: 4.127 bits each with their scales."""
+    layers = shape.active / shape.parameters
+    return weight_bytes(shape, dtype) * (1 - layers) + shape.active * 4.127 / 8
 
 
 def _added_parameters(shape: Shape, config: LoraTrainingConfig) -> float:

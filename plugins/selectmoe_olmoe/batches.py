@@ -2,28 +2,85 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from selectmoe_core.chat import EncodedExample
+from selectmoe_core.chat import EncodedExample, answer_ends
 from selectmoe_core.encoding import Encoded
-from selectmoe_core.errors import DataError
+from selectmoe_core.errors import DataError, RecipeError
 from selectmoe_core.examples import Part
 
+ContrastTokens = Literal["end", "response"]
+NOTHING = -1
+"""Stands in an order for no example: it fills up the last batch that processes share out."""
 MEGABATCH = 50
 """Batches that are sorted by length together: little padding, and still a random order."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """Token ids ``[length]``, the loss weight of each as a target, whether it is of an answer."""
+    """Token ids ``[length]``, each one's loss weight as a target, and if the contrast counts it."""
 
     ids: np.ndarray
     weights: np.ndarray
     answer: np.ndarray
+
+    @classmethod
+    def nothing(cls) -> "Row":
+        """Return a row that no term of the loss sees: a forward pass needs a token."""
+        none = np.zeros(1)
+        return cls(none.astype(np.int32), none.astype(np.float32), none.astype(bool))
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether this is no example; one has two tokens, or there would be none to predict."""
+        return len(self.ids) == 1
+
+
+@dataclass(frozen=True)
+class Split:
+    """How the examples of an optimizer step are shared out.
+
+    Attributes:
+        batch: examples of a micro-batch in one process.
+        accumulation: micro-batches of a step in one process.
+        processes: processes that train together.
+        parts: processes that share a micro-batch; the others have micro-batches of their own.
+    """
+
+    batch: int
+    accumulation: int
+    processes: int = 1
+    parts: int = 1
+
+    @property
+    def together(self) -> int:
+        """Examples that all processes take at once."""
+        return self.batch * self.processes
+
+
+def split_step(batch_size: int, accumulation: int, processes: int) -> Split:
+    """Share a step out: whole micro-batches where they can be dealt, else parts of each.
+
+    Either way a step has the same examples in the same micro-batches, whatever the number of
+    processes; so has every term of the loss, also the balance, which is a statistic of its batch.
+
+    Raises:
+        RecipeError: neither can be divided.
+    """
+    if accumulation % processes == 0:
+        return Split(batch_size, accumulation // processes, processes)
+    if batch_size % processes == 0:
+        return Split(batch_size // processes, accumulation, processes, parts=processes)
+    raise RecipeError(
+        f"[warmup] neither batch_size = {batch_size} nor gradient_accumulation = {accumulation} "
+        f"can be divided among {processes} processes",
+        hint=f"use a multiple of {processes} for one of them, or another number of processes",
+    )
 
 
 class TrainingRows(Dataset[Row]):
@@ -34,8 +91,9 @@ class TrainingRows(Dataset[Row]):
         lengths: Their numbers of tokens.
     """
 
-    def __init__(self, encoded: Encoded) -> None:
+    def __init__(self, encoded: Encoded, contrast: ContrastTokens = "response") -> None:
         self.encoded = encoded
+        self.contrast = contrast
         self.per_example = encoded.chat.config.average == "example"
         rows = [row for row in range(len(encoded)) if self._counts(row).any()]
         if not rows:
@@ -50,16 +108,18 @@ class TrainingRows(Dataset[Row]):
         return len(self.rows)
 
     def __getitem__(self, item: int) -> Row:
+        if item == NOTHING:
+            return Row.nothing()
         row = int(self.rows[item])
         weights = self._counts(row).astype(np.float32)
         if self.per_example:
             weights /= weights.sum()
         encoded = self.encoded[row]
-        return Row(np.asarray(encoded.ids), weights, answer_tokens(encoded))
+        return Row(np.asarray(encoded.ids), weights, contrasted(encoded, self.contrast))
 
-    def sampler(self, batch_size: int, seed: int) -> "LengthGroupedSampler":
+    def sampler(self, batch_size: int, seed: int, together: int = 1) -> "LengthGroupedSampler":
         """Return the order of training."""
-        return LengthGroupedSampler(self.lengths, batch_size, seed)
+        return LengthGroupedSampler(self.lengths, batch_size, seed, together)
 
     def _counts(self, row: int) -> np.ndarray:
         counts = self.encoded.chat.counts(self.encoded[row].parts).copy()
@@ -67,8 +127,10 @@ class TrainingRows(Dataset[Row]):
         return counts
 
 
-def answer_tokens(encoded: EncodedExample) -> np.ndarray:
-    """Return which tokens are the assistant's, bool ``[length]``."""
+def contrasted(encoded: EncodedExample, tokens: ContrastTokens) -> np.ndarray:
+    """Return which tokens the contrast looks at, bool ``[length]``."""
+    if tokens == "end":
+        return answer_ends(encoded.parts)
     return np.asarray(encoded.parts) == Part.RESPONSE
 
 
@@ -76,12 +138,19 @@ class LengthGroupedSampler(Sampler[int]):
     """A random order per epoch in which the examples of a batch are of similar length.
 
     It depends on seed and epoch alone, so a resumed run sees what an uninterrupted one does.
+
+    Args:
+        lengths: tokens of each example.
+        batch_size: examples of a batch.
+        seed: of the order.
+        together: examples that processes take at once; ``NOTHING`` fills up the last.
     """
 
-    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int) -> None:
+    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int, together: int = 1) -> None:
         self.lengths = lengths
         self.batch_size = batch_size
         self.seed = seed
+        self.together = together
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -89,7 +158,7 @@ class LengthGroupedSampler(Sampler[int]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return -(-len(self.lengths) // self.together) * self.together
 
     def __iter__(self) -> Iterator[int]:
         random = np.random.default_rng((self.seed, self.epoch))
@@ -103,13 +172,14 @@ class LengthGroupedSampler(Sampler[int]):
         # An incomplete batch stays last, or it would shift the borders of those after it.
         yield from batches[random.permutation(len(batches))].reshape(-1).tolist()
         yield from order[full:].tolist()
+        yield from [NOTHING] * (len(self) - len(order))
 
 
 def collate(rows: Sequence[Row]) -> dict[str, Tensor]:
     """Return ``input_ids``, ``attention_mask`` and ``loss_weights``, all ``[batch, longest]``.
 
     The ids behind a row's end are zero and mean nothing: causal attention never lets a real token
-    see them, and neither mask nor weights count them.
+    see them, and neither mask nor weights count them. Nor do they count ``NOTHING``.
     """
     shape = (len(rows), max(len(row.ids) for row in rows))
     ids = torch.zeros(shape, dtype=torch.long)
@@ -118,6 +188,6 @@ def collate(rows: Sequence[Row]) -> dict[str, Tensor]:
     for number, row in enumerate(rows):
         length = len(row.ids)
         ids[number, :length] = torch.from_numpy(row.ids.astype(np.int64))
-        mask[number, :length] = 1
+        mask[number, :length] = 0 if row.is_nothing else 1
         weights[number, :length] = torch.from_numpy(row.weights)
     return {"input_ids": ids, "attention_mask": mask, "loss_weights": weights}

@@ -4,12 +4,12 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from huggingface_hub.errors import StrictDataclassError
+from pydantic import AliasChoices, BaseModel, Field, PositiveInt, ValidationError
 from safetensors import SafetensorError, safe_open
-from transformers import OlmoeConfig
 
 from selectmoe_core.errors import ModelError
 
@@ -18,6 +18,22 @@ SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 AGAIN = "download the checkpoint again"
 SHOWN = 3
+
+
+class OlmoeShape(BaseModel, frozen=True, strict=True):
+    """The shape of an OLMoE, with transformers' defaults for what ``config.json`` leaves out.
+
+    transformers' own class is not used: importing it takes longer than copying some checkpoints.
+    """
+
+    hidden_size: PositiveInt = 2048
+    num_hidden_layers: PositiveInt = 16
+    num_experts: PositiveInt = Field(
+        64, validation_alias=AliasChoices("num_experts", "num_local_experts")
+    )
+    num_experts_per_tok: PositiveInt = 8
+    tie_word_embeddings: bool = False
+    attention_bias: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,14 +78,17 @@ class Checkpoint:
         """Tensor name -> the shard that holds it."""
         return {tensor: shard for shard, tensors in self.shards.items() for tensor in tensors}
 
-    @property
-    def olmoe(self) -> OlmoeConfig:
-        """The shape of the model, with transformers' defaults for what the file leaves out."""
-        known = {k: v for k, v in self.config.items() if k not in {"model_type", "architectures"}}
+    @cached_property
+    def olmoe(self) -> OlmoeShape:
+        """The shape of the model."""
         try:
-            return OlmoeConfig(**known)
-        except (StrictDataclassError, TypeError, ValueError) as error:
-            raise ModelError(f"{self.folder / CONFIG}: {error}", hint=AGAIN) from None
+            return OlmoeShape.model_validate(dict(self.config))
+        except ValidationError as error:
+            wrong = error.errors()[0]
+            raise ModelError(
+                f"{self.folder / CONFIG}: {wrong['loc'][0]} is {wrong['input']!r}: {wrong['msg']}",
+                hint=AGAIN,
+            ) from None
 
     def _check_index(self) -> None:
         if self.index is None:
@@ -102,7 +121,7 @@ def gate_layers(layers: int) -> dict[str, int]:
     return {gate_name(layer): layer for layer in range(layers)}
 
 
-def expected_tensors(config: OlmoeConfig) -> Iterator[str]:
+def expected_tensors(config: OlmoeShape) -> Iterator[str]:
     """Yield the names of all tensors of an OLMoE checkpoint in the per-expert layout."""
     yield from ("model.embed_tokens.weight", "model.norm.weight")
     if not config.tie_word_embeddings:
@@ -123,14 +142,14 @@ def expected_tensors(config: OlmoeConfig) -> Iterator[str]:
 
 
 @contextmanager
-def open_shard(path: Path) -> Iterator[Any]:
-    """Open a shard for reading tensors on the CPU, memory-mapped.
+def open_shard(path: Path, framework: Literal["pt", "np"] = "pt") -> Iterator[Any]:
+    """Open a shard for reading tensors on the CPU, memory-mapped; ``np`` imports no torch.
 
     Raises:
         ModelError: The file is absent, cut short or not a safetensors file.
     """
     try:
-        with safe_open(path, framework="pt") as shard:
+        with safe_open(path, framework=framework) as shard:
             yield shard
     except FileNotFoundError:
         raise ModelError(f"{path}: this shard is missing", hint=AGAIN) from None
@@ -139,7 +158,7 @@ def open_shard(path: Path) -> Iterator[Any]:
 
 
 def _tensor_names(path: Path) -> tuple[str, ...]:
-    with open_shard(path) as shard:
+    with open_shard(path, "np") as shard:
         return tuple(shard.keys())
 
 

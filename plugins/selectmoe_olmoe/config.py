@@ -40,11 +40,16 @@ class WarmupConfig(Config):
 
     objective: Literal["constraint", "contrastive"] = "constraint"
     """What moves the router: the published tax on experts, or telling examples from damaged twins;
-    the options of ``contrastive`` are ``damages``, ``bce_weight``, ``margin_weight`` and
-    ``layer_weights``."""
+    the options of ``contrastive`` are ``damages``, ``contrast_tokens``, ``contrast_layers``,
+    ``bce_weight``, ``margin_weight`` and ``layer_weights``."""
     damages: Mapping[str, NonNegativeFloat] | None = None
     """Kinds of damage that twins get and how often each is drawn, relative to the others, as in
     ``{ answer_swap = 2, mojibake = 1 }``; by default every kind that plugins offer, all alike."""
+    contrast_tokens: Literal["end", "response"] = "end"
+    """Where twins are told apart: at the last token of each answer, which alone has seen all of it,
+    or by the mean over answers. The ``router`` scorer's ``tokens`` should be the same."""
+    contrast_layers: Literal["together", "each"] = "together"
+    """The layers make one logit together, or each has to tell twins apart by itself."""
     bce_weight: NonNegativeFloat = 1.0
     """Weight of the cross-entropy on answers' trash mass: 1 for damaged ones, 0 for others."""
     margin_weight: NonNegativeFloat = 1.0
@@ -57,22 +62,33 @@ class WarmupConfig(Config):
     """Train the weights themselves, or low-rank additions to them."""
     trainable: Literal["router", "all"] = "router"
     """Only the gates, or everything; with ``lora``, ``all`` is attention beside full-rank gates."""
+    optimizer: Literal["adamw", "adafactor", "adamw_8bit"] = "adamw"
+    """AdamW, Adafactor (its second moments take next to no memory; no first moments), or AdamW with
+    moments in 8 bits (needs bitsandbytes)."""
+    weights: Literal["float32", "bfloat16"] = "float32"
+    """What the weights are kept in where all are trained; in bfloat16 they are rounded at random
+    after a step. Gates stay in float32. 7B parameters fit 80 GB with ``bfloat16`` and any optimizer
+    but ``adamw``."""
     learning_rate: PositiveFloat = 1e-4
-    """Peak learning rate of AdamW."""
+    """Peak learning rate."""
     epochs: PositiveFloat = 4.0
     """Passes over the sample."""
     max_steps: PositiveInt | None = None
     """Stop after so many optimizer steps; by default ``epochs`` decides."""
     batch_size: PositiveInt = 4
-    """Examples of a forward pass, per process; ``contrastive`` adds a twin to each."""
+    """Examples of a forward pass, over which the load is balanced; processes share it where they
+    cannot have one each. ``contrastive`` adds a twin to each example."""
+    pass_tokens: PositiveInt = execution_only(16384)
+    """On a GPU, forward passes of a step join while they have so many tokens together."""
     gradient_accumulation: PositiveInt = 1
-    """Forward passes of an optimizer step; the loss is the mean over all of their tokens."""
+    """Forward passes of an optimizer step, over all processes; the loss is the mean over all of
+    their tokens."""
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.03
     """Share of the steps in which the learning rate rises from zero."""
     scheduler: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
     """How the learning rate goes on after its rise."""
     weight_decay: NonNegativeFloat = 0.0
-    """Weight decay of AdamW."""
+    """Weight decay."""
     max_grad_norm: PositiveFloat = 1.0
     """Clip the gradient to this norm."""
     lora_rank: PositiveInt = 16

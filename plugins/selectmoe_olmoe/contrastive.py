@@ -1,7 +1,7 @@
 """The contrastive objective: answers of damaged examples to the trash, of sound ones away from it.
 
 What is pulled is the logit of the router scorer's ``trash_mass``: the mean probability of the trash
-cans over an answer's tokens, layer by layer. Pure functions of tensors.
+cans over the tokens that count, of each layer or summed over layers. Pure functions of tensors.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ def trash_logits(logits: Sequence[Tensor], answers: Tensor, num_experts: int) ->
 
     Args:
         logits: a layer's router logits each, ``[rows * length, experts + trash]``.
-        answers: bool ``[rows, length]``: the tokens of the answers, at least one in a row.
+        answers: bool ``[rows, length]``: the answers' tokens that count, at least one in a row.
         num_experts: number of regular experts.
     """
     found = []
@@ -34,6 +34,20 @@ def trash_logits(logits: Sequence[Tensor], answers: Tensor, num_experts: int) ->
 
 def _over_tokens(logs: Tensor, answers: Tensor) -> Tensor:
     return logs.view(answers.shape).masked_fill(~answers, float("-inf")).logsumexp(dim=-1)
+
+
+def joint(logits: Tensor, layers: Tensor, alike: float) -> Tensor:
+    """Return one logit for all layers, ``[1, rows]``: their weighted sum, above ``alike``.
+
+    It is 0 where the router has no preferences. What tells good from bad need not be seen in every
+    layer: only the sum is asked for, and the layers that read best can carry it.
+
+    Args:
+        logits: ``[layers, rows]``, from ``trash_logits``.
+        layers: weights of the layers ``[layers]``, which sum to 1.
+        alike: the logit of a router to which all outputs are alike.
+    """
+    return (len(layers) * (layers @ (logits - alike)))[None]
 
 
 def cross_entropy(sound: Tensor, damaged: Tensor, layers: Tensor) -> Tensor:

@@ -6,17 +6,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from selectmoe_olmoe.contrastive import cross_entropy, margin, ordered, trash_logits
+from selectmoe_olmoe import packed_losses
+from selectmoe_olmoe.contrastive import cross_entropy, joint, margin, ordered, trash_logits
+from selectmoe_olmoe.packed_rows import Packed
+from selectmoe_olmoe.packed_training import PackedOutput
 from selectmoe_olmoe.trainer import WarmupTrainer
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """The weights of the contrastive terms; ``layers`` sums to 1."""
+    """How twins are contrasted.
+
+    Attributes:
+        bce_weight: weight of the cross-entropy.
+        margin_weight: weight of the ranking of twins.
+        layers: weights of the layers, which sum to 1.
+        together: whether the layers make one logit together, or have to tell each by itself.
+        alike: the trash logit of a router to which all outputs are alike.
+    """
 
     bce_weight: float
     margin_weight: float
     layers: Tensor
+    together: bool
+    alike: float
 
 
 class ContrastiveTrainer(WarmupTrainer):
@@ -27,11 +40,12 @@ class ContrastiveTrainer(WarmupTrainer):
         self.contrast = contrast
         self._totals = torch.ones(3)
 
-    def counts(self, batch: dict[str, Tensor]) -> Tensor:
+    def counts(self, batch: Packed) -> Tensor:
         """Return the sound examples' tokens and loss weights, and the number of twins."""
-        twins = torch.tensor([float(len(batch["sound_of"]))])
-        twins = twins.to(batch["input_ids"].device)
-        return torch.cat([super().counts(_sound(batch)), twins])
+        packed = self.pass_tokens is not None
+        pairs = batch["pairs"] if packed else len(batch["sound_of"])
+        rest = super().counts(batch if packed else _sound(batch))
+        return torch.cat([rest, rest.new_full((1,), float(pairs))])
 
     def objective(
         self, vocabulary: Tensor, logits: tuple[Tensor, ...], inputs: dict[str, Tensor]
@@ -48,16 +62,38 @@ class ContrastiveTrainer(WarmupTrainer):
         # A row without an answer has no twin and no part in this: any of its tokens will do.
         answers = answers | ~answers.any(dim=1, keepdim=True)
         masses = trash_logits(logits, answers, self.terms.num_experts)
-        sound, damaged = masses[:, inputs["sound_of"]], masses[:, rows:]
-        layers = self.contrast.layers.to(masses.device)
+        return self._pairs(masses[:, inputs["sound_of"]], masses[:, rows:])
+
+    def packed_objective(self, outputs: PackedOutput, inputs: Packed) -> Tensor:
+        """Return the sum of the loss terms of a packed pass, and note each."""
+        loss = super().packed_objective(outputs, inputs)
+        assert outputs.logits is not None
+        sound, damaged = (
+            packed_losses.trash_logits(
+                outputs.logits,
+                inputs[f"{half}_tokens"],
+                inputs[f"{half}_pairs"],
+                inputs["pairs"],
+                self.terms.num_experts,
+            )
+            for half in ("sound", "twin")
+        )
+        return loss + self._pairs(sound, damaged)
+
+    def _pairs(self, sound: Tensor, damaged: Tensor) -> Tensor:
+        """Return the contrast of trash logits, both ``[layers, pairs]``, and note its terms."""
+        layers = self.contrast.layers.to(sound.device)
         pairs = self._totals[2].clamp(min=1)
+        self.note("pair_accuracy", ordered(sound, damaged).sum() / pairs)
+        self.note("sound_trash_mass", sound.sigmoid().mean(dim=0).sum() / pairs)
+        self.note("damaged_trash_mass", damaged.sigmoid().mean(dim=0).sum() / pairs)
+        if self.contrast.together:
+            sound, damaged = (joint(one, layers, self.contrast.alike) for one in (sound, damaged))
+            layers = torch.ones_like(layers[:1])
         bce = cross_entropy(sound, damaged, layers) / pairs
         ranking = margin(sound, damaged, layers) / pairs
         self.note("bce", bce)
         self.note("margin", ranking)
-        self.note("pair_accuracy", ordered(sound, damaged).sum() / pairs)
-        self.note("sound_trash_mass", sound.sigmoid().mean(dim=0).sum() / pairs)
-        self.note("damaged_trash_mass", damaged.sigmoid().mean(dim=0).sum() / pairs)
         return self.contrast.bce_weight * bce + self.contrast.margin_weight * ranking
 
 

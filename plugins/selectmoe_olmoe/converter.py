@@ -4,16 +4,15 @@ from pathlib import Path
 
 from selectmoe_core.artifacts import Facts
 from selectmoe_core.errors import ModelError
-from selectmoe_core.models import SELECTOR, ModelRef
+from selectmoe_core.models import ModelRef
 from selectmoe_core.protocols import Job, VerifyOptions
 from selectmoe_olmoe.checkpoint import Checkpoint
 from selectmoe_olmoe.config import TrashcanConfig
 from selectmoe_olmoe.growth import trash_count
-from selectmoe_olmoe.shards import convert_checkpoint, write_json
-from selectmoe_olmoe.verify import verify_converted
+from selectmoe_olmoe.shards import convert_checkpoint
 
 NAME = "olmoe-trashcan"
-VERSION = 1
+VERSION = 2
 """Raised when the same options would give other bytes."""
 
 
@@ -32,25 +31,24 @@ class TrashcanConverter:
     def convert(self, model: ModelRef, out: Path, job: Job) -> Facts:
         """Write the Select-MoE checkpoint and ``selector.json`` into ``out``.
 
-        Memory stays at about one shard's mapped pages, whatever the model's size; an interrupted
-        conversion goes on with the next shard.
+        The kernel copies what stays as it is, whatever the model's size; an interrupted conversion
+        goes on with the next shard.
 
         Raises:
             ModelError: Not an OLMoE checkpoint, or a damaged one.
-            StageError: The disk is full.
+            StageError: The disk is full, or another conversion writes into ``out``.
         """
         source = _open(job.models.find(model))
-        total = sum((source.folder / shard).stat().st_size for shard in source.shards)
-        with job.progress.task("convert", total, "bytes") as advance:
-            written = convert_checkpoint(source, out, self.config, job.seed, advance)
         olmoe = source.olmoe
         facts = {
             "experts": olmoe.num_experts,
             "trash_cans": trash_count(self.config, olmoe),
             "top_k": olmoe.num_experts_per_tok,
         }
-        # Last: a folder with it is a finished selector.
-        write_json(out / SELECTOR, {**facts, "converter": NAME, "version": VERSION})
+        selector = {**facts, "converter": NAME, "version": VERSION}
+        total = sum((source.folder / shard).stat().st_size for shard in source.shards)
+        with job.progress.task("convert", total, "bytes") as advance:
+            written = convert_checkpoint(source, out, self.config, job.seed, selector, advance)
         return {
             **facts,
             "layers": olmoe.num_hidden_layers,
@@ -61,6 +59,8 @@ class TrashcanConverter:
 
     def verify(self, converted: Path, original: ModelRef, how: VerifyOptions, job: Job) -> Facts:
         """Compare the converted model with its original; see ``verify_converted``."""
+        from selectmoe_olmoe.verify import verify_converted
+
         return verify_converted(converted, original, how, job)
 
 

@@ -2,20 +2,29 @@
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-from transformers import OlmoeConfig
+import numpy as np
 
 from selectmoe_core.errors import ModelError
-from selectmoe_olmoe.checkpoint import AGAIN
+from selectmoe_olmoe.checkpoint import AGAIN, OlmoeShape
 from selectmoe_olmoe.config import TrashcanConfig
+from selectmoe_olmoe.layout import Place
+
+BF16 = "BF16"
+FLOATS: Mapping[str, np.dtype[Any]] = {
+    "F16": np.dtype("<f2"),
+    "F32": np.dtype("<f4"),
+    "F64": np.dtype("<f8"),
+}
+HALF = 8
+"""The numbers of a block whose angles come from the next as many."""
 
 
-def trash_count(config: TrashcanConfig, source: OlmoeConfig) -> int:
+def trash_count(config: TrashcanConfig, source: OlmoeShape) -> int:
     """Return how many trash cans a layer gets: by default one for each slot of a token."""
-    return config.num_trash_experts or int(source.num_experts_per_tok)
+    return config.num_trash_experts or source.num_experts_per_tok
 
 
 def layer_seed(seed: int, layer: int) -> int:
@@ -24,32 +33,69 @@ def layer_seed(seed: int, layer: int) -> int:
     return int.from_bytes(digest[:8]) >> 1
 
 
-def grow_gate(gate: Tensor, trash: int, config: TrashcanConfig, *, seed: int, layer: int) -> Tensor:
-    """Append ``trash`` rows drawn from N(mean, std): ``[E, hidden]`` to ``[E + trash, hidden]``.
+def trash_rows(
+    shape: tuple[int, int], config: TrashcanConfig, *, seed: int, layer: int
+) -> np.ndarray:
+    """Return a layer's new rows, drawn from N(mean, std) in fp32: ``[trash, hidden]``."""
+    rows = standard_normal(shape[0] * shape[1], layer_seed(seed, layer)).reshape(shape)
+    mean, std = np.float32(config.trash_can_init_mean), np.float32(config.trash_can_init_std)
+    return np.asarray(rows * std + mean)
 
-    The rows are drawn in fp32 on the CPU and rounded to the gate's own dtype.
+
+def standard_normal(count: int, seed: int) -> np.ndarray:
+    """Return the float32 ``[count]`` that ``torch.randn`` draws under a seed, without torch.
+
+    Importing torch from a cold disk can take as long as copying a checkpoint. These are torch's
+    numbers on the CPU but for the last bits, where its approximations of the logarithm and the
+    cosine depend on the processor, and for the last 16 where ``count`` is no multiple of 16:
+    Mersenne Twister, 24 bits to a uniform number, Box and Muller's transform in blocks of 16.
     """
-    generator = torch.Generator().manual_seed(layer_seed(seed, layer))
-    rows = torch.randn(trash, gate.shape[1], generator=generator)
-    rows = rows * config.trash_can_init_std + config.trash_can_init_mean
-    return torch.cat([gate, rows.to(gate.dtype)])
+    blocks = -(-count // (2 * HALF))
+    state = np.random.RandomState(seed % (1 << 32))
+    words = state.randint(0, 1 << 32, size=(blocks, 2, HALF), dtype=np.uint32)
+    uniform = (words & np.uint32((1 << 24) - 1)).astype(np.float64) * 2.0**-24
+    radius = np.sqrt(-2 * np.log(1 - uniform[:, 0]))
+    angle = 2 * np.pi * uniform[:, 1]
+    pairs = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
+    return pairs.reshape(-1)[:count].astype(np.float32)
 
 
-def check_gate(name: str, gate: Tensor, source: OlmoeConfig) -> None:
-    """Raise ``ModelError`` unless the gate has the model's shape and holds finite floats."""
+def encoded(values: np.ndarray, dtype: str) -> bytes:
+    """Return float32 values as the bytes of a safetensors dtype, rounded to nearest, ties to even.
+
+    NumPy has no bfloat16: it is the upper half of a float32.
+    """
+    if dtype != BF16:
+        return values.astype(FLOATS[dtype]).tobytes()
+    bits = values.astype("<f4").view("<u4")
+    rounded = bits + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))
+    return (rounded >> np.uint32(16)).astype("<u2").tobytes()
+
+
+def check_gate(name: str, gate: Place, source: OlmoeShape) -> None:
+    """Raise ``ModelError`` unless the gate has the model's shape and holds floats."""
     expected = (source.num_experts, source.hidden_size)
-    if tuple(gate.shape) != expected:
+    if gate.shape != expected:
         raise ModelError(
-            f"{name}: its shape is {tuple(gate.shape)}, but config.json asks for {expected}",
+            f"{name}: its shape is {gate.shape}, but config.json asks for {expected}",
             hint="num_experts and hidden_size of config.json must fit the weights",
         )
-    if gate.dtype not in {torch.float32, torch.bfloat16, torch.float16, torch.float64}:
+    if gate.dtype not in {BF16, *FLOATS}:
         raise ModelError(
             f"{name}: its dtype is {gate.dtype}; a quantised gate cannot take new rows",
             hint="convert a checkpoint in bf16, fp16 or fp32",
         )
-    if not torch.isfinite(gate).all():
-        raise ModelError(f"{name}: it holds NaN or infinite values", hint=AGAIN)
+
+
+def check_finite(path: Path, name: str, dtype: str, content: bytes) -> None:
+    """Raise ``ModelError`` unless every value of the gate is finite."""
+    if dtype == BF16:
+        exponent = np.uint16(0x7F80)
+        finite = (np.frombuffer(content, "<u2") & exponent) != exponent
+    else:
+        finite = np.isfinite(np.frombuffer(content, FLOATS[dtype]))
+    if not finite.all():
+        raise ModelError(f"{path}: {name} holds NaN or infinite values", hint=AGAIN)
 
 
 def grown_config(original: Mapping[str, Any], trash: int, config: TrashcanConfig) -> dict[str, Any]:

@@ -168,7 +168,9 @@ def spread(hidden, position, out, width, TOP_K: tl.constexpr, BLOCK: tl.constexp
     value = tl.load(hidden + row * width + column, mask=inside)
     for slot in tl.static_range(TOP_K):
         target = tl.load(position + row * TOP_K + slot).to(tl.int64)
-        tl.store(out + target * width + column, value, mask=inside & (target >= 0))
+        # A trash can's slot has no row: nothing of it lies before column 0.
+        end = tl.where(target >= 0, width, 0)
+        tl.store(out + target * width + column, value, mask=column < end)
 
 
 @triton.jit
@@ -210,7 +212,8 @@ def combine(
         source = tl.load(position + row * TOP_K + slot).to(tl.int64)
         share = tl.load(scores + row * TOP_K + slot)
         # A trash can's slot is read nowhere: memory behind it was never written.
-        part = tl.load(pairs + source * width + column, mask=inside & (source >= 0), other=0.0)
+        end = tl.where(source >= 0, width, 0)
+        part = tl.load(pairs + source * width + column, mask=column < end, other=0.0)
         value += share * part.to(tl.float32)
     at = row * width + column
     if ADD:

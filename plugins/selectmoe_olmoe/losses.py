@@ -5,7 +5,7 @@ layer, where tokens is batch x length in row-major order, padding included. ``ma
 ``[tokens]``, true for real tokens; padding counts nowhere.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -56,12 +56,14 @@ def balance_loss(
     num_experts: int,
     top_k: int,
     over: BalanceOver = "all",
+    gather: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Load-balancing loss of the Switch Transformer as OLMoE takes it; a scalar in fp32.
 
     ``n * sum_e f_e P_e``, with ``f_e`` the mean number of slots of a token that go to output ``e``,
     ``P_e`` its mean probability, both over layers and real tokens, and ``n`` the number of outputs.
-    ``over="regular"`` leaves the trash columns out, as if the model had none.
+    ``over="regular"`` leaves the trash columns out, as if the model had none. Where processes share
+    a batch, ``gather`` adds up a tensor over them: each returns its part of the whole batch's loss.
     """
     width = logits[0].shape[-1] if over == "all" else num_experts
     keep = mask.to(torch.float32)
@@ -74,6 +76,9 @@ def balance_loss(
         )
         probs = probs + keep @ layer_probs
     total = keep.sum() * len(logits)
+    if gather is not None:
+        slots, total = gather(slots), gather(total)
+    total = total.clamp(min=1)
     return width * ((slots / total) * (probs / total)).sum()
 
 
@@ -83,5 +88,5 @@ def trash_share(logits: Sequence[Tensor], mask: Tensor, num_experts: int, top_k:
     shares = []
     for layer in logits:
         _, index = select(layer.float().softmax(dim=-1), num_experts, top_k)
-        shares.append((index[mask.bool()] >= num_experts).float().mean())
-    return torch.stack(shares)
+        shares.append((index[mask.bool()] >= num_experts).float().sum())
+    return torch.stack(shares) / (mask.sum() * top_k).clamp(min=1)

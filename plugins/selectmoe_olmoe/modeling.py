@@ -119,6 +119,8 @@ class SelectMoeForCausalLM(_SelectMoeMixin, OlmoeForCausalLM):
     """The decoder with its head, and the training loss of the method."""
 
     config: SelectMoeConfig
+    packed_training: Any = None
+    """A ``PackedTraining`` over this model, for a trainer that hands over packed rows."""
 
     def __init__(self, config: SelectMoeConfig) -> None:
         super(OlmoeForCausalLM, self).__init__(config)  # not OlmoeForCausalLM's: no second decoder
@@ -138,12 +140,16 @@ class SelectMoeForCausalLM(_SelectMoeMixin, OlmoeForCausalLM):
         labels: Tensor | None = None,
         output_router_logits: bool | None = None,
         logits_to_keep: int | Tensor = 0,
+        packed: Any = None,  # noqa: ANN401
         **kwargs: Any,  # noqa: ANN401
-    ) -> SelectMoeCausalLMOutput:
+    ) -> Any:  # noqa: ANN401
         """Logits, and with ``labels`` the loss.
 
         With labels ``loss`` is the cross-entropy; with router logits as well it is
         ``ce + router_aux_loss_coef * balance + constraint_loss_weight * constraint``.
+
+        It returns a ``SelectMoeCausalLMOutput``, of ``packed`` rows what ``packed_training`` does:
+        whatever wraps the model for training sees but the one forward pass.
 
         Args:
             input_ids: ``[batch, length]``.
@@ -151,8 +157,11 @@ class SelectMoeForCausalLM(_SelectMoeMixin, OlmoeForCausalLM):
             labels: ``[batch, length]``, -100 where no loss is taken; shifted inside.
             output_router_logits: Return the router's logits; default from the configuration.
             logits_to_keep: How many positions, or which, get vocabulary logits; 0 means all.
+            packed: a batch of ``packed_rows``, instead of all else.
             **kwargs: Passed on to the decoder and the cross-entropy.
         """
+        if packed is not None:
+            return self.packed_training(packed)
         if output_router_logits is None:
             output_router_logits = self.config.output_router_logits
         outputs = self.model(

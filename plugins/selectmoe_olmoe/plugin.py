@@ -14,6 +14,7 @@ from selectmoe_core import (
     hookimpl,
 )
 from selectmoe_core.cost import (
+    BYTES,
     Shape,
     activation_bytes,
     optimizer_bytes,
@@ -129,22 +130,36 @@ def _warmup_cost(config: WarmupConfig, work: Workload) -> Cost:
     if work.model is None:
         return Cost(tokens=tokens)
     shape = Shape.of(work.model)
+    micro = rows * config.batch_size * work.length
+    step = micro * config.gradient_accumulation
     whole = config.peft_mode == "full_rank" and config.trainable == "all"
     recompute = config.activation_checkpointing
-    dtype = "float32" if whole else work.dtype
+    dtype = config.weights if whole else work.dtype
     trained = shape.parameters if whole else _trained(config, shape)
+    optimizer = _optimizer_bytes(config, trained, dtype if whole else "float32")
     return Cost(
         tokens=tokens,
         flops=training_flops(shape, tokens, work.length, frozen=not whole, recompute=recompute),
         memory=weight_bytes(shape, dtype)
-        + optimizer_bytes(trained)
+        + optimizer
         + activation_bytes(
-            shape, rows * config.batch_size * work.length, work.dtype, recompute=recompute
+            shape, min(step, max(micro, config.pass_tokens)), work.dtype, recompute=recompute
         ),
-        # A checkpoint holds fp32 weights and two moments; the result is gates or a whole model.
-        disk=12.0 * trained
+        # A checkpoint holds the trained weights and the optimizer's moments (no gradients, which
+        # are as large as the weights); the result is gates or a whole model.
+        disk=optimizer
         + (weight_bytes(shape, work.dtype) if config.trainable == "all" else 4.0 * trained),
     )
+
+
+def _optimizer_bytes(config: WarmupConfig, trained: float, dtype: str) -> float:
+    """Return bytes of the gradients in ``dtype`` and of the moments that the optimizer keeps."""
+    moments = {
+        "adamw": optimizer_bytes(1.0) - BYTES["float32"],
+        "adamw_8bit": 2.0,
+        "adafactor": 0.0,
+    }
+    return (BYTES[dtype] + moments[config.optimizer]) * trained
 
 
 def _trained(config: WarmupConfig, shape: Shape) -> int:

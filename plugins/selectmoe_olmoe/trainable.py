@@ -1,12 +1,13 @@
 """Which weights warm-up trains, in which dtype, and how the result is saved."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from selectmoe_core.distributed import shards_weights
 from selectmoe_core.errors import ModelError, StageError
 from selectmoe_core.models import SELECTOR, ModelRef, save_partial
 from selectmoe_core.protocols import Job
@@ -25,9 +26,9 @@ OVERRIDES = (
 def load_trainable(model: ModelRef, config: WarmupConfig, job: Job) -> Any:  # noqa: ANN401
     """Load the selector and mark what is trained.
 
-    Trained weights are fp32 throughout: a bf16 weight of 0.02 cannot take a step below 6e-5, so
-    small updates would be lost. The gates multiply in the dtype of the activations; where all
-    weights are trained, the rest is left to autocast.
+    Trained weights are fp32, unless ``weights`` says otherwise: a bf16 weight of 0.02 cannot take a
+    step below 6e-5 unless it is rounded at random. Gates are fp32 in any case, and multiply in the
+    dtype of the activations; where all weights are trained, the rest is left to autocast.
 
     Raises:
         ModelError: Not a Select-MoE model.
@@ -39,9 +40,13 @@ def load_trainable(model: ModelRef, config: WarmupConfig, job: Job) -> Any:  # n
             f"{model} is of type {found.get('model_type')!r}, and warm-up trains 'select_moe'",
             hint="convert it first: [convert] use = 'olmoe-trashcan'",
         )
-    check_dtype(job)
-    dtype = "float32" if everything(config) else job.dtype
-    loaded = job.models.load(model, dtype=dtype, device=job.device)
+    check_dtype(config, job)
+    dtype = config.weights if everything(config) else job.dtype
+    return trainable(job.models.load(model, dtype=dtype, device=job.device), config)
+
+
+def trainable(loaded: Any, config: WarmupConfig) -> Any:  # noqa: ANN401
+    """Mark what of a loaded model is trained, and return it with its additions, if any."""
     for name, value in _overrides(config).items():
         setattr(loaded.config, name, value)
     loaded.requires_grad_(everything(config))
@@ -49,6 +54,38 @@ def load_trainable(model: ModelRef, config: WarmupConfig, job: Job) -> Any:  # n
         gate.weight.data = gate.weight.data.float()
         gate.weight.requires_grad_(config.peft_mode == "full_rank")
     return _with_lora(loaded, config) if config.peft_mode == "lora" else loaded
+
+
+def gathered(
+    whole: Mapping[str, Tensor],
+    base: ModelRef,
+    config: WarmupConfig,
+    job: Job,
+) -> Any:  # noqa: ANN401
+    """Return a plain model with the weights that processes had shared out among them.
+
+    Args:
+        whole: all weights, by name.
+        base: the model that training started from.
+        config: the options.
+        job: what the trainer knows of its run.
+    """
+    model = trainable(job.models.load(base, dtype=job.dtype, device="cpu"), config)
+    model.load_state_dict(dict(whole))
+    return model
+
+
+def check_sharding(config: WarmupConfig) -> None:
+    """Raise where processes share out weights (FSDP) that are not of one dtype, as it needs them.
+
+    Raises:
+        StageError: not all weights are trained, or not in fp32.
+    """
+    if shards_weights() and not (everything(config) and config.weights == "float32"):
+        raise StageError(
+            "[warmup] FSDP shares out weights of one dtype alone, and here gates are fp32",
+            hint="set trainable = 'all' and weights = 'float32', or run without FSDP",
+        )
 
 
 def _overrides(config: WarmupConfig) -> dict[str, Any]:
@@ -59,8 +96,13 @@ def _overrides(config: WarmupConfig) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def check_dtype(job: Job) -> None:
-    """Raise where the job computes in fp16, whose gradients underflow."""
+def check_dtype(config: WarmupConfig, job: Job) -> None:
+    """Raise where a job computes in fp16, whose gradients underflow, or wider than weights."""
+    if everything(config) and config.weights == "bfloat16" != job.dtype:
+        raise StageError(
+            f"[warmup] weights: 'bfloat16' are of no use where the stage computes in {job.dtype}",
+            hint="weights = 'float32', or dtype = 'bfloat16'",
+        )
     if job.dtype == "float16":
         raise StageError("warm-up cannot train in float16", hint="use bfloat16 or float32")
 

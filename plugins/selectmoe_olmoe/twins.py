@@ -14,7 +14,14 @@ from selectmoe_core.damages import Damage, plant_some, random_of
 from selectmoe_core.encoding import encode
 from selectmoe_core.examples import Example
 from selectmoe_core.protocols import ExampleSource, Job
-from selectmoe_olmoe.batches import LengthGroupedSampler, Row, TrainingRows, answer_tokens, collate
+from selectmoe_olmoe.batches import (
+    NOTHING,
+    LengthGroupedSampler,
+    Row,
+    TrainingRows,
+    collate,
+    contrasted,
+)
 
 NEIGHBOURS = 4096
 """Examples that borrow from one another: so many are in memory at once."""
@@ -52,8 +59,8 @@ class TwinMaker:
 class TwinRows(Dataset[Pair]):
     """The training rows, each beside its damaged twin of the current epoch.
 
-    A twin that is no different once it is cut to the format's length, or that has no answer token
-    left, is none.
+    A twin that is no different once it is cut to the format's length, or that has no token left for
+    the contrast to look at, is none.
 
     Attributes:
         kinds: the kind of each row's twin in the current epoch, or ``""``.
@@ -98,27 +105,30 @@ class TwinRows(Dataset[Pair]):
         return len(self.rows)
 
     def __getitem__(self, item: int) -> Pair:
+        if item == NOTHING:
+            return Pair(Row.nothing(), None)
         if not self.kinds[item]:
             return Pair(self.rows[item], None)
         encoded = self.twins[item]
         no_loss = np.zeros(len(encoded.ids), dtype=np.float32)  # nobody is to speak like a twin
-        return Pair(self.rows[item], Row(np.asarray(encoded.ids), no_loss, answer_tokens(encoded)))
+        tokens = contrasted(encoded, self.rows.contrast)
+        return Pair(self.rows[item], Row(np.asarray(encoded.ids), no_loss, tokens))
 
-    def sampler(self, batch_size: int, seed: int) -> "TwinSampler":
+    def sampler(self, batch_size: int, seed: int, together: int = 1) -> "TwinSampler":
         """Return the order of training; a new epoch makes new twins."""
-        return TwinSampler(self, batch_size, seed)
+        return TwinSampler(self, batch_size, seed, together)
 
     def _is_pair(self, item: int) -> bool:
         sound, twin = self.rows.encoded[int(self.rows.rows[item])], self.twins[item]
         differ = not np.array_equal(sound.ids, twin.ids)
-        return differ and bool(answer_tokens(sound).any() and answer_tokens(twin).any())
+        return differ and all(contrasted(one, self.rows.contrast).any() for one in (sound, twin))
 
 
 class TwinSampler(LengthGroupedSampler):
     """Batches of pairs of similar length; a new epoch first makes its twins."""
 
-    def __init__(self, pairs: TwinRows, batch_size: int, seed: int) -> None:
-        super().__init__(pairs.lengths, batch_size, seed)
+    def __init__(self, pairs: TwinRows, batch_size: int, seed: int, together: int = 1) -> None:
+        super().__init__(pairs.lengths, batch_size, seed, together)
         self.pairs = pairs
 
     def set_epoch(self, epoch: int) -> None:
@@ -132,8 +142,8 @@ class TwinSampler(LengthGroupedSampler):
 def collate_pairs(pairs: Sequence[Pair]) -> dict[str, Tensor]:
     """Return a batch: the sound examples, behind them the twins of those that have one.
 
-    Beside what ``collate`` gives: ``answers``, bool ``[rows, longest]``, true for the tokens of
-    answers; ``sound_of``, ``[twins]``, the row that each twin was made from.
+    Beside what ``collate`` gives: ``answers``, bool ``[rows, longest]``, true for the tokens that
+    the contrast counts; ``sound_of``, ``[twins]``, the row that each twin was made from.
     """
     rows = [pair.sound for pair in pairs] + [pair.twin for pair in pairs if pair.twin is not None]
     batch = collate(rows)

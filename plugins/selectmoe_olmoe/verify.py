@@ -1,8 +1,7 @@
 """Prove that a converted model is its original plus trash rows: tensors first, then logits."""
 
 import math
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from selectmoe_core.errors import ModelError, StageError
 from selectmoe_core.models import ModelRef
 from selectmoe_core.protocols import Job, VerifyOptions
 from selectmoe_olmoe.checkpoint import Checkpoint, gate_layers, open_shard
-from selectmoe_olmoe.modeling import register
+from selectmoe_olmoe.layout import Layout, Run
+from selectmoe_olmoe.stretches import readers, same_bytes
 
 SAMPLE = (
     "The router sends each token to the experts that know it best.",
@@ -24,6 +24,8 @@ SAMPLE = (
 )
 SHOWN = 8
 SIGMAS = 6.0
+PIECE = 1 << 22
+"""Numbers that are compared at once: those of an embedding would fill gigabytes."""
 
 
 @dataclass
@@ -96,22 +98,34 @@ def verify_converted(
 
 
 def compare_tensors(mine: Checkpoint, theirs: Checkpoint, tolerance: float, job: Job) -> Comparison:
-    """Compare tensor by tensor, two at a time in memory."""
+    """Compare tensor by tensor: bytes first, and numbers where those differ."""
     found = Comparison()
-    names = mine.where.keys() | theirs.where.keys()
     found.differ = [f"{name} (only in one)" for name in sorted(_lone(mine, theirs))]
+    ours, other = mine.where, theirs.where
+    names = [name for name in ours if name in other]
     gates = gate_layers(theirs.olmoe.num_hidden_layers)
-    with job.progress.task("verify", len(names), "tensors") as advance:
-        for name, one, other in _pairs(mine, theirs):
+    layouts = {
+        path: Layout.read(path)
+        for model in (mine, theirs)
+        for path in (model.folder / shard for shard in model.shards)
+    }
+
+    def same(name: str) -> bool:
+        pair = mine.folder / ours[name], theirs.folder / other[name]
+        return _same_bits(name, *pair, layouts, grown=name in gates)
+
+    with readers() as pool, job.progress.task("verify", len(names), "tensors") as advance:
+        for name, equal in zip(names, pool.map(same, names), strict=True):
             found.tensors += 1
-            if name in gates:
-                rows = theirs.olmoe.num_experts
-                found.trash.add(one[rows:])
-                one = one[:rows]  # noqa: PLW2901
-            difference = _difference(one, other)
-            found.largest = max(found.largest, difference)
-            if difference > tolerance:
-                found.differ.append(f"{name} (by {difference:.3g})")
+            rows = theirs.olmoe.num_experts if name in gates else None
+            if rows is not None:
+                found.trash.add(_tensor(mine, ours[name], name)[rows:])
+            if not equal:
+                pair = _tensor(mine, ours[name], name)[:rows], _tensor(theirs, other[name], name)
+                difference = _difference(*pair)
+                found.largest = max(found.largest, difference)
+                if difference > tolerance:
+                    found.differ.append(f"{name} (by {difference:.3g})")
             advance(1)
     return found
 
@@ -120,34 +134,36 @@ def _lone(mine: Checkpoint, theirs: Checkpoint) -> set[str]:
     return set(mine.where.keys() ^ theirs.where.keys())
 
 
-def _pairs(mine: Checkpoint, theirs: Checkpoint) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Yield the tensors that both have, grouped by the two shards that hold them."""
-    groups: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for name, shard in mine.where.items():
-        if name in theirs.where:
-            groups[shard, theirs.where[name]].append(name)
-    for (one, other), names in groups.items():
-        with open_shard(mine.folder / one) as a, open_shard(theirs.folder / other) as b:
-            for name in names:
-                yield name, a.get_tensor(name), b.get_tensor(name)
+def _same_bits(
+    name: str, mine: Path, theirs: Path, layouts: Mapping[Path, Layout], *, grown: bool
+) -> bool:
+    """Return whether a tensor, or a grown gate's first rows, hold the same bits in both files."""
+    a, b = layouts[mine].places[name], layouts[theirs].places[name]
+    shape = (b.shape[0], *a.shape[1:]) if grown and a.shape[0] > b.shape[0] else a.shape
+    if a.dtype != b.dtype or shape != b.shape:
+        return False
+    run = Run(layouts[mine].begin + a.start, layouts[theirs].begin + b.start, b.stop - b.start)
+    return same_bytes(mine, theirs, run)
+
+
+def _tensor(model: Checkpoint, shard: str, name: str) -> Tensor:
+    with open_shard(model.folder / shard) as reader:
+        tensor: Tensor = reader.get_tensor(name)
+        return tensor
 
 
 def _difference(one: Tensor, other: Tensor) -> float:
-    """Return the largest absolute difference: 0 for equal bits, infinite for unlike tensors."""
+    """Return the largest absolute difference of tensors whose bits differ; infinite if unlike."""
     if one.shape != other.shape:
         return math.inf
-    same_dtype = one.dtype == other.dtype
-    if same_dtype and torch.equal(_bits(one), _bits(other)):
-        return 0.0
-    difference = (one.double() - other.double()).abs().max().item()
-    if math.isnan(difference):
-        return math.inf
+    difference = 0.0
+    for a, b in zip(one.reshape(-1).split(PIECE), other.reshape(-1).split(PIECE), strict=True):
+        largest = (a.double() - b.double()).abs().max().item()
+        if math.isnan(largest):
+            return math.inf
+        difference = max(difference, largest)
     # Equal values in other bits (-0, another dtype) are a difference too, if the smallest.
     return max(difference, math.ulp(0.0))
-
-
-def _bits(tensor: Tensor) -> Tensor:
-    return tensor.contiguous().reshape(-1).view(torch.uint8)
 
 
 def _check_trash(found: Moments, mine: Checkpoint) -> None:
@@ -215,6 +231,7 @@ def _logits(
 ) -> tuple[Tensor, float | None]:
     """Return the real tokens' logits on the CPU, and a selector's share of slots in the trash."""
     from selectmoe_olmoe.losses import trash_share
+    from selectmoe_olmoe.modeling import register
 
     register()
     model = job.models.load(ref, dtype=how.dtype, device=how.device)

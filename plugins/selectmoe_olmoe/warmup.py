@@ -1,5 +1,7 @@
 """The warm-up trainer: teach the router of a converted model what is worth an expert."""
 
+import logging
+import math
 import time
 from collections import Counter
 from pathlib import Path
@@ -10,18 +12,31 @@ from transformers import set_seed
 
 from selectmoe_core.artifacts import Facts
 from selectmoe_core.config import suggest
+from selectmoe_core.distributed import shards_weights
 from selectmoe_core.errors import DataError, StageError
 from selectmoe_core.models import ModelRef
 from selectmoe_core.protocols import ExampleSource, Job
 from selectmoe_core.training import attach, repeatable, train, training_arguments
-from selectmoe_olmoe.batches import TrainingRows, collate
+from selectmoe_olmoe.batches import Split, TrainingRows, collate, split_step
 from selectmoe_olmoe.config import WarmupConfig
 from selectmoe_olmoe.contrastive import layer_weights
 from selectmoe_olmoe.contrastive_trainer import Contrast, ContrastiveTrainer
-from selectmoe_olmoe.trainable import check_dtype, everything, load_trainable, save_trained
+from selectmoe_olmoe.optimizers import optimizer_of
+from selectmoe_olmoe.packed_rows import collate_packed, collate_packed_pairs
+from selectmoe_olmoe.packed_training import PackedTraining, obstacle
+from selectmoe_olmoe.trainable import (
+    check_dtype,
+    check_sharding,
+    everything,
+    gathered,
+    load_trainable,
+    save_trained,
+)
 from selectmoe_olmoe.trainer import Terms, WarmupTrainer
 from selectmoe_olmoe.twins import TwinMaker, TwinRows, collate_pairs
 
+log = logging.getLogger("selectmoe.olmoe")
+PLAIN = "transformers"
 SHOWN = (
     "loss",
     "cross_entropy",
@@ -44,7 +59,9 @@ class SelectMoeWarmup:
 
     def check(self, job: Job) -> None:
         """Raise for a dtype that cannot be trained in, or damage that nobody offers."""
-        check_dtype(job)
+        check_dtype(self.config, job)
+        optimizer_of(self.config)
+        self._split(job)
         if self.config.objective == "contrastive":
             twin_maker(self.config, job)
 
@@ -59,8 +76,9 @@ class SelectMoeWarmup:
         """
         with repeatable(job, "warmup") as checkpoint:
             set_seed(job.seed)
+            check_sharding(self.config)
             tokenizer = job.models.tokenizer(model)
-            rows = TrainingRows(examples.encoded(tokenizer))
+            rows = TrainingRows(examples.encoded(tokenizer), self.config.contrast_tokens)
             network = load_trainable(model, self.config, job)
             use_cache = network.config.use_cache
             pairs = self._pairs(rows, examples, tokenizer, job)
@@ -72,10 +90,17 @@ class SelectMoeWarmup:
             if pairs is not None:
                 facts = {**facts, "twins": dict(first)}
             network.config.use_cache = use_cache  # the Trainer switches it off for good
+            whole = trainer.whole_weights()
             if job.world.main:
                 out.mkdir(parents=True, exist_ok=True)
+                if whole is not None:
+                    network = gathered(whole, model, self.config, job)
                 save_trained(network, model, out, self.config, job, tokenizer)
             return facts
+
+    def _split(self, job: Job) -> Split:
+        config = self.config
+        return split_step(config.batch_size, config.gradient_accumulation, job.world.size)
 
     def _pairs(
         self,
@@ -101,13 +126,18 @@ class SelectMoeWarmup:
         rows: TrainingRows | TwinRows,
         job: Job,
     ) -> WarmupTrainer:
-        config = self.config
+        config, split = self.config, self._split(job)
+        kernel = pack(network, config, job)
+        packed = kernel != PLAIN
         arguments = training_arguments(
             job,
             config,
-            per_device_train_batch_size=config.batch_size,
-            gradient_accumulation_steps=config.gradient_accumulation,
-            bf16=everything(config) and job.dtype == "bfloat16",
+            recomputes=packed,
+            per_device_train_batch_size=split.batch,
+            gradient_accumulation_steps=split.accumulation,
+            bf16=job.dtype == "bfloat16" and not packed and _wide(config),
+            # Else each copy of a batch would wait for the device to finish what it has.
+            accelerator_config={"non_blocking": job.device != "cpu"},
             save_strategy="steps" if config.checkpoint_every else "no",  # the clock comes on top
             save_steps=config.checkpoint_every or 1,
         )
@@ -120,14 +150,20 @@ class SelectMoeWarmup:
             "job": job,
             "statistics": config.statistics,
             "keep_every": config.checkpoint_every,
+            # Processes that share micro-batches go through them in step: none of them are joined.
+            "pass_tokens": (config.pass_tokens if split.parts == 1 else 1) if packed else None,
+            "split": split,
+            "kernel": kernel,
+            "optimizer_cls_and_kwargs": optimizer_of(config),
         }
         if isinstance(rows, TwinRows):
-            contrast = _contrast(config, network.config.num_hidden_layers)
             trainer: WarmupTrainer = ContrastiveTrainer(
-                data_collator=collate_pairs, contrast=contrast, **options
+                data_collator=collate_packed_pairs if packed else collate_pairs,
+                contrast=_contrast(config, network.config),
+                **options,
             )
         else:
-            trainer = WarmupTrainer(data_collator=collate, **options)
+            trainer = WarmupTrainer(data_collator=collate_packed if packed else collate, **options)
         attach(trainer, job, "warm-up", checkpoint_minutes=config.checkpoint_minutes)
         return trainer
 
@@ -147,10 +183,36 @@ class SelectMoeWarmup:
             "seconds": round(seconds, 3),
             "tokens_per_second": round(trainer.trained_tokens / max(seconds, 1e-9), 1),
             "threads": torch.get_num_threads(),
+            "kernel": trainer.kernel,
         }
         if trainer.args.device.type == "cuda":
             facts["peak_memory"] = torch.cuda.max_memory_allocated(trainer.args.device)
         return facts
+
+
+def _wide(config: WarmupConfig) -> bool:
+    """Whether weights are kept wider than a stage in bf16 computes."""
+    return everything(config) and config.weights == "float32"
+
+
+def pack(network: Any, config: WarmupConfig, job: Job) -> str:  # noqa: ANN401
+    """Give the model its packed forward pass where that can run; return which kernels train."""
+    model = network.get_base_model() if hasattr(network, "get_base_model") else network
+    dtype = getattr(torch, job.dtype)
+    sharded = "reads whole weights, and FSDP shares them out" if shards_weights() else None
+    if (reason := sharded or obstacle(model, dtype)) is not None:
+        log.info("kernel: %s (the packed one %s)", PLAIN, reason)
+        return PLAIN
+    model.packed_training = PackedTraining(
+        model,
+        dtype=dtype,
+        recompute=config.activation_checkpointing,
+        # Without weight its gradient is nothing, unless a head is there to be told so.
+        head_gradient=config.lm_weight > 0 or everything(config),
+    )
+    kernel: str = model.packed_training.kernel
+    log.info("kernel: %s", kernel)
+    return kernel
 
 
 def twin_maker(config: WarmupConfig, job: Job) -> TwinMaker:
@@ -175,12 +237,14 @@ def twin_maker(config: WarmupConfig, job: Job) -> TwinMaker:
     return TwinMaker(damages, rates, job.seed)
 
 
-def _contrast(config: WarmupConfig, layers: int) -> Contrast:
+def _contrast(config: WarmupConfig, model: Any) -> Contrast:  # noqa: ANN401
     try:
-        weights = layer_weights(config.layer_weights, layers)
+        weights = layer_weights(config.layer_weights, model.num_hidden_layers)
     except ValueError as error:
         raise StageError(f"[warmup] {error}", hint="one for each layer, not all zero") from None
-    return Contrast(config.bce_weight, config.margin_weight, weights)
+    together = config.contrast_layers == "together"
+    alike = math.log(model.num_trash_experts / model.num_experts)
+    return Contrast(config.bce_weight, config.margin_weight, weights, together, alike)
 
 
 def _terms(config: Any, options: WarmupConfig) -> Terms:  # noqa: ANN401

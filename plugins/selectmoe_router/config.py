@@ -9,6 +9,7 @@ from selectmoe_core.config import Config, execution_only
 
 Statistic = Literal["trash_mass", "trash_slots", "topk_ratio", "logit_sum"]
 NEEDS_TRASH: tuple[Statistic, ...] = ("trash_mass", "trash_slots")
+ON_GPU, ON_CPU = 32768, 4096
 _RANGE = re.compile(r"(first|last):([1-9][0-9]*)")
 
 
@@ -21,14 +22,17 @@ class RouterConfig(Config):
     statistic: Statistic = "trash_mass"
     """The score: 1 - mass on trash cans, 1 - share of top-k slots that fell to them, the top-k mass
     of the regular experts, or the sum of the regular experts' logits (``logit_sum``)."""
-    tokens: Literal["response", "all"] = "response"
-    """Tokens to average over: the answers', or all (without the format's if ``mask_format``)."""
+    tokens: Literal["response", "end", "all"] = "response"
+    """Tokens to average over: the answers', the last one of each answer (what a contrastive warm-up
+    trains by default), or all (without the format's if ``mask_format``)."""
     layers: str | tuple[NonNegativeInt, ...] = "all"
     """``all``, ``first:N``, ``last:N`` or a list of layers, from 0; none behind the last is run."""
     features: bool = False
     """Also keep each example's mean router probabilities, layer by layer, as a feature vector."""
-    batch_tokens: PositiveInt = execution_only(16384)
-    """Tokens of a forward pass, padding included; a longer example goes by itself."""
+    batch_tokens: PositiveInt | None = execution_only(None)
+    """Tokens of a forward pass, padding included; a longer example goes by itself. Left out, 32,768
+    on a GPU, which small models need to be kept busy, and 4,096 on a CPU, whose caches hold them.
+    """
 
     @field_validator("layers", mode="before")
     @classmethod
@@ -40,6 +44,10 @@ class RouterConfig(Config):
             if numbers and len(set(value)) == len(value):
                 return tuple(value)
         raise ValueError('must be "all", "first:N", "last:N" or a list of different layer numbers')
+
+    def tokens_at_once(self, device: str) -> int:
+        """Return the tokens of a forward pass on a device."""
+        return self.batch_tokens or (ON_CPU if device == "cpu" else ON_GPU)
 
 
 def chosen_layers(layers: str | tuple[int, ...], count: int) -> tuple[int, ...]:

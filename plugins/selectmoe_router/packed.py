@@ -1,8 +1,6 @@
 """Batches without padding, and their means: for models that read packed sequences."""
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from selectmoe_core.encoding import Joined
 from selectmoe_router.measures import probabilities
 from selectmoe_router.reduction import Routing
 
@@ -66,41 +65,35 @@ def even(lengths: np.ndarray, budget: int) -> list[np.ndarray]:
     return np.split(np.arange(len(lengths)), np.flatnonzero(np.diff(batch)) + 1)
 
 
-def packed(
-    rows: np.ndarray, ids: Sequence[np.ndarray], masks: Sequence[np.ndarray], *, pin: bool
-) -> PackedBatch:
-    """Return the given rows as one batch in host memory, page-locked if ``pin``."""
-    lengths = np.array([len(ids[row]) for row in rows], dtype=np.int32)
+def packed(rows: np.ndarray, tokens: Joined, counted: np.ndarray) -> PackedBatch:
+    """Return some examples as one batch in host memory.
+
+    Args:
+        rows: places in ``tokens``, each with at least one token, ``[batch]``.
+        tokens: the tokens of all examples.
+        counted: which of all tokens count, bool ``[tokens]``.
+    """
+    at, lengths = tokens.places(rows), tokens.lengths[rows]
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     positions = np.arange(starts[-1], dtype=np.int32) - np.repeat(starts[:-1], lengths)
-    counted = np.concatenate([masks[row] for row in rows])
-    counts = np.add.reduceat(counted.astype(np.int64), starts[:-1]).astype(np.float32)
-    batch = PackedBatch(
+    counts = np.add.reduceat(counted[at].astype(np.int64), starts[:-1]).astype(np.float32)
+    return PackedBatch(
         rows,
-        ids=torch.from_numpy(np.concatenate([ids[row] for row in rows]).astype(np.int64)),
+        ids=torch.from_numpy(tokens.ids[at].astype(np.int64)),
         positions=torch.from_numpy(positions),
         starts=torch.from_numpy(starts),
-        counted=torch.from_numpy(counted.astype(np.uint8)),
+        counted=torch.from_numpy(counted[at].astype(np.uint8)),
         counts=torch.from_numpy(counts),
         longest=int(lengths.max()),
     )
-    return batch.each(Tensor.pin_memory) if pin else batch
 
 
-def ahead(
-    batches: Sequence[np.ndarray],
-    ids: Sequence[np.ndarray],
-    masks: Sequence[np.ndarray],
-    device: str,
-) -> Iterator[PackedBatch]:
-    """Yield the batches on the device; a thread prepares the next while one is read."""
-    pin = device.startswith("cuda")
-    with ThreadPoolExecutor(1) as worker:
-        coming = deque(worker.submit(packed, rows, ids, masks, pin=pin) for rows in batches)
-        while coming:
-            batch = coming.popleft().result()
-            # The allocator keeps the pinned memory until the copy is done.
-            yield batch.each(lambda tensor: tensor.to(device, non_blocking=True))
+def moved(batch: PackedBatch, device: str) -> PackedBatch:
+    """Return the batch on a device, on its way there where that is a GPU."""
+    if not device.startswith("cuda"):
+        return batch
+    # The allocator keeps page-locked memory until the copy is done.
+    return batch.each(lambda tensor: tensor.pin_memory().to(device, non_blocking=True))
 
 
 class PackedMeans:
@@ -123,25 +116,13 @@ class PackedMeans:
         self._taken.append(self._launched(logits) if self._kernels else self._plain(logits))
 
     @property
-    def means(self) -> list[dict[str, Tensor]]:
-        """The statistics of each layer, each ``[batch]``."""
-        names = self._routing.statistics
-        return [dict(zip(names, taken.unbind(1), strict=False)) for taken in self._taken]
-
-    @property
-    def features(self) -> list[Tensor]:
-        """Mean probabilities of each layer ``[batch, outputs]``, if they were asked for."""
-        first = len(self._routing.statistics)
-        return [taken[:, first:] for taken in self._taken] if self._features else []
-
-    @property
-    def _width(self) -> int:
-        routing = self._routing
-        outputs = routing.experts + routing.trash if self._features else 0
-        return len(routing.statistics) + outputs
+    def values(self) -> Tensor:
+        """The means of each layer, ``[layers, batch, width]``: see ``Routing.width``."""
+        return torch.stack(self._taken)
 
     def _launched(self, logits: Tensor) -> Tensor:
-        batch, routing, width = self._batch, self._routing, self._width
+        batch, routing = self._batch, self._routing
+        width = routing.width(features=self._features)
         tokens, outputs = logits.shape
         values = torch.empty((tokens, width), dtype=torch.float32, device=logits.device)
         rows = 16

@@ -5,7 +5,7 @@ from typing import Any
 
 from selectmoe_core import About, Component, Cost, Need, Scorer, Workload, hookimpl
 from selectmoe_core.cost import Shape, activation_bytes, forward_flops, weight_bytes
-from selectmoe_router.config import RouterConfig, chosen_layers
+from selectmoe_router.config import ON_GPU, RouterConfig, chosen_layers
 
 
 @hookimpl
@@ -52,6 +52,6 @@ def _cost(config: RouterConfig, workload: Workload) -> Cost:
         tokens=workload.tokens,
         flops=forward_flops(run, workload.tokens, workload.length, head=False),
         memory=weight_bytes(shape, workload.dtype)
-        + activation_bytes(at_once, config.batch_tokens, workload.dtype, recompute=False),
+        + activation_bytes(at_once, config.batch_tokens or ON_GPU, workload.dtype, recompute=False),
         disk=workload.examples * a_row,
     )

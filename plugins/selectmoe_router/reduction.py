@@ -1,8 +1,6 @@
 """Keeping little of much: logits come layer by layer, means over tokens stay."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -25,6 +23,10 @@ class Routing:
         of_trash = ("trash_mass", "trash_slots") if self.trash else ()
         return (*of_trash, "topk_ratio", "logit_sum")
 
+    def width(self, *, features: bool) -> int:
+        """Return how many means a layer has: the statistics and, if wanted, all outputs' mass."""
+        return len(self.statistics) + (self.experts + self.trash if features else 0)
+
     def of_tokens(self, logits: Tensor, probs: Tensor) -> dict[str, Tensor]:
         """Return every statistic, each ``[tokens]``, of logits ``[tokens, experts + trash]``."""
         return statistics(logits, probs, self.experts, self.top_k)
@@ -37,19 +39,19 @@ class TokenMeans:
         self._mask = mask
         self._routing = routing
         self._features = features
-        self.means: list[dict[str, Tensor]] = []
-        self.features: list[Tensor] = []
+        self._taken: list[Tensor] = []
 
     def take(self, _layer: int, logits: Tensor) -> None:
         """Reduce the logits ``[batch * length, outputs]`` of one layer."""
         probs = probabilities(logits)
-        shape = self._mask.shape
-        of_tokens = self._routing.of_tokens(logits, probs).items()
-        self.means.append(
-            {name: mean_over_tokens(one.reshape(shape), self._mask) for name, one in of_tokens}
-        )
-        if self._features:
-            self.features.append(mean_over_tokens(probs.reshape(*shape, -1), self._mask))
+        values = torch.stack(list(self._routing.of_tokens(logits, probs).values()), dim=1)
+        values = torch.cat([values, probs], dim=1) if self._features else values
+        self._taken.append(mean_over_tokens(values.unflatten(0, self._mask.shape), self._mask))
+
+    @property
+    def values(self) -> Tensor:
+        """The means of each layer, ``[layers, batch, width]``: see ``Routing.width``."""
+        return torch.stack(self._taken)
 
 
 class LayerSums:
@@ -66,18 +68,23 @@ class LayerSums:
         self.total += of_tokens[self._name].reshape(self.total.shape)
 
 
-class Means(Protocol):
-    """The means of a batch's examples, layer by layer."""
+class OnItsWay:
+    """A tensor that is copied to the host while the device goes on."""
 
-    @property
-    def means(self) -> Sequence[Mapping[str, Tensor]]:
-        """Every statistic of each layer, ``[batch]``."""
-        ...
+    def __init__(self, tensor: Tensor) -> None:
+        self._host = tensor
+        self._done: torch.cuda.Event | None = None
+        if tensor.device.type == "cuda":
+            self._host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+            self._host.copy_(tensor, non_blocking=True)
+            self._done = torch.cuda.Event()
+            self._done.record(torch.cuda.current_stream(tensor.device))
 
-    @property
-    def features(self) -> Sequence[Tensor]:
-        """Mean probabilities of each layer, ``[batch, outputs]``, if they were asked for."""
-        ...
+    def numpy(self) -> np.ndarray:
+        """Wait until it is here, and return it."""
+        if self._done is not None:
+            self._done.synchronize()
+        return np.asarray(self._host.numpy())
 
 
 class ShardTable:
@@ -93,10 +100,10 @@ class ShardTable:
         width = layers * (routing.experts + routing.trash)
         self.features = np.full((examples, width), np.nan, np.float16) if features else None
 
-    def fill(self, rows: np.ndarray, batch: Means) -> None:
-        """Write the results of the examples ``rows``."""
-        for name, column in self.columns.items():
-            of_layers = torch.stack([means[name] for means in batch.means], dim=1)
-            column[rows] = of_layers.cpu().numpy()
+    def fill(self, rows: np.ndarray, values: np.ndarray) -> None:
+        """Write the means of the examples ``rows``, ``[layers, rows, width]``."""
+        for place, column in enumerate(self.columns.values()):
+            column[rows] = values[:, :, place].T
         if self.features is not None:
-            self.features[rows] = torch.cat(list(batch.features), dim=1).cpu().numpy()
+            of_layers = values[:, :, len(self.columns) :].swapaxes(0, 1)
+            self.features[rows] = of_layers.reshape(len(rows), -1)

@@ -2,22 +2,22 @@
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 
 from selectmoe_core import Example, Job, ModelError, ModelRef, Shard, ShardScores, TokenDetail
 from selectmoe_core.batches import Batch, padded, within_budget
-from selectmoe_core.chat import ChatFormat, EncodedExample
-from selectmoe_core.encoding import Encoded
+from selectmoe_core.chat import ChatFormat, EncodedExample, answer_ends
+from selectmoe_core.encoding import Encoded, Joined
 from selectmoe_core.examples import Part
 from selectmoe_core.models import SELECTOR
 from selectmoe_router.config import NEEDS_TRASH, RouterConfig, chosen_layers
-from selectmoe_router.packed import PackedMeans, ahead, even
-from selectmoe_router.reduction import LayerSums, Routing, ShardTable, TokenMeans
+from selectmoe_router.packed import PackedMeans, even, moved, packed
+from selectmoe_router.reduction import LayerSums, OnItsWay, Routing, ShardTable, TokenMeans
 from selectmoe_router.signals import RouterSignals
 
 log = logging.getLogger("selectmoe.router")
@@ -96,9 +96,12 @@ class RouterShardScorer:
         self._signals = signals
         self._layers = layers
         self._routing = routing
+        self._batch_tokens = config.tokens_at_once(job.device)
         self._packed, told = signals.packed_decoder()
         self._kernel = told if self._packed else PLAIN
         log.info("kernel: %s", self._kernel if self._packed else f"{PLAIN} ({told})")
+        if self._packed:
+            self._compile()
 
     @cached_property
     def _encoded(self) -> Encoded:
@@ -112,49 +115,60 @@ class RouterShardScorer:
         ``[examples, layers * outputs]``. An example in which no token counts is skipped; its
         details and features are NaN.
         """
+        return self.begin(shard)()
+
+    def begin(self, shard: Shard) -> Callable[[], ShardScores]:
+        """Send a shard's batches to the device, and return what waits for its scores."""
         encoded = self._encoded
-        of_rows = [encoded[int(row)] for row in shard.rows]
-        masks = [counted(one, self._config.tokens, encoded.chat) for one in of_rows]
-        skipped = np.array([not mask.any() for mask in masks], dtype=bool)
+        tokens = encoded.joined(shard.rows)
+        mask = counted(tokens.parts, tokens.starts, self._config.tokens, encoded.chat)
+        rows = np.flatnonzero(tokens.sums(mask))
+        read = self._read_packed if self._packed else self._read_padded
+        return partial(self._scores, len(shard.rows), list(read(tokens, mask, rows)))
+
+    def _scores(self, examples: int, taken: list[tuple[np.ndarray, OnItsWay]]) -> ShardScores:
         features = self._config.features
-        table = ShardTable(len(of_rows), len(self._layers), self._routing, features=features)
-        self._fill(table, of_rows, masks, np.flatnonzero(~skipped))
+        table = ShardTable(examples, len(self._layers), self._routing, features=features)
+        skipped = np.ones(examples, dtype=bool)
+        for rows, means in taken:
+            table.fill(rows, means.numpy())
+            skipped[rows] = False
         by_layer = table.columns[self._config.statistic]
         details = {name: values.mean(axis=1) for name, values in table.columns.items()}
         return ShardScores(
             score=by_layer.mean(axis=1),
-            skipped=[NOTHING_COUNTS if skip else None for skip in skipped],
+            skipped=[NOTHING_COUNTS if skip else None for skip in skipped.tolist()],
             details=details | {"layers": by_layer},
             features=table.features,
             kernel=self._kernel,
         )
 
-    def _fill(
-        self,
-        table: ShardTable,
-        encoded: Sequence[EncodedExample],
-        masks: Sequence[np.ndarray],
-        rows: np.ndarray,
-    ) -> None:
-        """Read the examples ``rows`` and write their means into the table."""
-        features = self._config.features
-        if not self._packed:
-            for batch in self._batches(encoded, masks, rows):
-                means = TokenMeans(batch.mask, self._routing, features=features)
-                self._signals.read(batch.ids, self._layers, means.take)
-                table.fill(batch.rows, means)
-            return
-        ids = [one.ids for one in encoded]
-        lengths = np.array([len(ids[row]) for row in rows], dtype=np.int64)
-        batches = [rows[places] for places in even(lengths, self._config.batch_tokens)]
-        taken = []
-        for packed in ahead(batches, ids, masks, self._job.device):
-            of_examples = PackedMeans(packed, self._routing, features=features)
-            shape = packed.positions, packed.starts, packed.longest
-            self._packed.read(packed.ids, *shape, self._layers, of_examples.take)
-            taken.append((packed.rows, of_examples))
-        for of_batch, of_examples in taken:  # now only, or the device would wait for the host
-            table.fill(of_batch, of_examples)
+    def _compile(self) -> None:
+        """Read two short examples, for which kernels are compiled or found on disk."""
+        tokens = Joined(np.zeros(64, np.int32), np.zeros(64, np.uint8), np.array([0, 32, 64]))
+        for _, means in self._read_packed(tokens, np.ones(64, dtype=bool), np.arange(2)):
+            means.numpy()
+
+    def _read_packed(
+        self, tokens: Joined, mask: np.ndarray, rows: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, OnItsWay]]:
+        """Read the examples ``rows`` one behind another; yield their means, on their way."""
+        for places in even(tokens.lengths[rows], self._batch_tokens):
+            batch = moved(packed(rows[places], tokens, mask), self._job.device)
+            means = PackedMeans(batch, self._routing, features=self._config.features)
+            shape = batch.positions, batch.starts, batch.longest
+            self._packed.read(batch.ids, *shape, self._layers, means.take)
+            yield batch.rows, OnItsWay(means.values)
+
+    def _read_padded(
+        self, tokens: Joined, mask: np.ndarray, rows: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, OnItsWay]]:
+        """Do the same with padded batches, through transformers."""
+        ids, masks = (np.split(all_of, tokens.starts[1:-1]) for all_of in (tokens.ids, mask))
+        for batch in self._batches(ids, masks, rows):
+            means = TokenMeans(batch.mask, self._routing, features=self._config.features)
+            self._signals.read(batch.ids, self._layers, means.take)
+            yield batch.rows, OnItsWay(means.values)
 
     def tokens(self, examples: Sequence[Example]) -> list[TokenDetail]:
         """Return, for each token, 1 - the mass on trash cans, as a mean over the layers.
@@ -166,7 +180,7 @@ class RouterShardScorer:
         everything = [np.ones(len(one.ids), dtype=bool) for one in encoded]
         found: dict[int, np.ndarray] = {}
         rows = np.flatnonzero([len(one.ids) for one in encoded])
-        for batch in self._batches(encoded, everything, rows):
+        for batch in self._batches([one.ids for one in encoded], everything, rows):
             sums = LayerSums(batch.mask, self._routing)
             self._signals.read(batch.ids, self._layers, sums.take)
             values = (sums.total / len(self._layers)).cpu().numpy()
@@ -174,11 +188,10 @@ class RouterShardScorer:
         return [self._detail(one, found.get(row)) for row, one in enumerate(encoded)]
 
     def _batches(
-        self, encoded: Sequence[EncodedExample], masks: Sequence[np.ndarray], rows: np.ndarray
+        self, ids: Sequence[np.ndarray], masks: Sequence[np.ndarray], rows: np.ndarray
     ) -> Iterator[Batch]:
-        lengths = np.array([len(encoded[row].ids) for row in rows], dtype=np.int64)
-        ids = [one.ids for one in encoded]
-        for places in within_budget(lengths, self._config.batch_tokens):
+        lengths = np.array([len(ids[row]) for row in rows], dtype=np.int64)
+        for places in within_budget(lengths, self._batch_tokens):
             yield padded(rows[places], ids, masks, self._job.device)
 
     def _detail(self, one: EncodedExample, values: np.ndarray | None) -> TokenDetail:
@@ -188,13 +201,22 @@ class RouterShardScorer:
         return TokenDetail(texts, values[: len(one.ids)].tolist())
 
 
-def counted(one: EncodedExample, tokens: str, chat: ChatFormat) -> np.ndarray:
-    """Return which tokens of an example count for the score, bool ``[length]``."""
+def counted(parts: np.ndarray, starts: np.ndarray, tokens: str, chat: ChatFormat) -> np.ndarray:
+    """Return which tokens count for the score, bool ``[tokens]``.
+
+    Args:
+        parts: what each token is part of, of examples one behind another, ``[tokens]``.
+        starts: the first token of each example.
+        tokens: the scorer's option.
+        chat: the format.
+    """
+    if tokens == "end":
+        return answer_ends(parts, starts)
     if tokens == "response":
-        return np.asarray(one.parts == Part.RESPONSE)
+        return np.asarray(parts == Part.RESPONSE)
     if chat.config.mask_format:
-        return np.asarray(one.parts != Part.FORMAT)
-    return np.ones(len(one.ids), dtype=bool)
+        return np.asarray(parts != Part.FORMAT)
+    return np.ones(parts.shape, dtype=bool)
 
 
 def _trash_and_slots(job: Job, ref: ModelRef, config: dict[str, Any]) -> tuple[int, int]:

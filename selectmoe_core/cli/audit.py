@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from selectmoe_core.cli.options import (
+    command_line,
     device_option,
     dtype_option,
     load_recipe,
@@ -61,7 +62,7 @@ def command(
     """
     from selectmoe_core.audit import plan_audit, run_audit
     from selectmoe_core.audit.rendering import text
-    from selectmoe_core.run import RunOptions, command_line
+    from selectmoe_core.run import RunOptions
 
     plugins = registry(context)
     loaded = _with_options(load_recipe(recipe, overrides), sample, kinds, scores)

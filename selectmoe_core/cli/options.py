@@ -1,6 +1,7 @@
 """Options and arguments that several commands share."""
 
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -53,6 +54,11 @@ def shipped_recipes() -> Path:
     package = Path(__file__).resolve().parent.parent
     inside = package / "_recipes"
     return inside if inside.is_dir() else package.parent / "recipes"
+
+
+def command_line(arguments: list[str]) -> str:
+    """Return the command line as one could type it."""
+    return " ".join(["selectmoe", *map(shlex.quote, arguments)])
 
 
 def load_recipe(path: Path, overrides: tuple[str, ...]) -> Recipe:

@@ -1,12 +1,16 @@
 """``selectmoe run``."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from selectmoe_core.cli.options import (
+    command_line,
     device_option,
     dtype_option,
     load_recipe,
@@ -20,7 +24,11 @@ from selectmoe_core.cli.options import (
 )
 from selectmoe_core.config import suggest
 from selectmoe_core.errors import RecipeError
-from selectmoe_core.recipe import STAGES
+from selectmoe_core.recipe import STAGES, Recipe
+
+if TYPE_CHECKING:
+    from selectmoe_core.run import RunOptions
+    from selectmoe_core.team import Team
 
 
 @click.command("run")
@@ -34,10 +42,15 @@ from selectmoe_core.recipe import STAGES
 @threads_option
 @click.option(
     "--num-processes",
-    default=1,
-    show_default=True,
     type=click.IntRange(min=1),
-    help="Processes of each stage that computes with torch, through accelerate.",
+    help="Processes of each stage that computes with torch, through accelerate; one by default.",
+)
+@click.option(
+    "--accelerate-config",
+    "accelerate_configs",
+    multiple=True,
+    metavar="[STAGE=]FILE",
+    help="Configuration file of accelerate for these processes, as for FSDP; of one stage or all.",
 )
 @click.option("--quiet", "-q", is_flag=True, help="Print the result and errors only.")
 @click.option("--verbose", "-v", is_flag=True, help="Show what the libraries log.")
@@ -52,7 +65,8 @@ def command(
     device: str,
     dtype: str,
     threads: int,
-    num_processes: int,
+    num_processes: int | None,
+    accelerate_configs: tuple[str, ...],
     quiet: bool,
     verbose: bool,
 ) -> None:
@@ -61,32 +75,57 @@ def command(
     RECIPE is a file or the name of a shipped recipe; KEY=VALUE changes it, as in
     select.fraction=0.1, train.model=bundled:nano-llama or ~warmup.
     """
-    from selectmoe_core.plan import make_plan
-    from selectmoe_core.run import RunOptions, command_line, run_plan
+    from selectmoe_core.children import launch_of
+    from selectmoe_core.run import RunOptions
 
     for name, stage in (("--until", until), ("--fresh", fresh)):
         if stage is not None and stage not in STAGES:
             hint = suggest(stage, STAGES, otherwise="the stages")
             raise RecipeError(f"{name} {stage}: there is no such stage", hint=hint)
-    say = _silent if quiet else _say
-    plugins = registry(context)
-    loaded = load_recipe(recipe, overrides)
-    plan = make_plan(loaded, plugins, outputs.resolve(), until=until, fetch=True)
     options = RunOptions(
         outputs=outputs.resolve(),
         device=device,
         dtype=dtype,
         threads=threads,
-        processes=num_processes,
         progress="none" if quiet else "auto",
         verbose=verbose,
         disabled=context.find_root().obj or (),
         fresh=fresh,
         command=command_line(sys.argv[1:]),
     )
+    with launched_team() as team:
+        if team is not None and not team.world.main:
+            team.follow()
+            return
+        launch = launch_of(num_processes, accelerate_configs, team)
+        _run(context, load_recipe(recipe, overrides), replace(options, launch=launch), until)
+
+
+def _run(context: click.Context, recipe: Recipe, options: "RunOptions", until: str | None) -> None:
+    from selectmoe_core.plan import make_plan
+    from selectmoe_core.run import run_plan
+
+    say = _silent if options.progress == "none" else _say
+    plugins = registry(context)
+    plan = make_plan(recipe, plugins, options.outputs, until=until, fetch=True)
     outcome = run_plan(plan, plugins, options, say)
     _print_table(outcome.report.table)
+    for warning in outcome.report.warnings:
+        click.echo(f"Warning: {warning}")
     click.echo(f"Report: {_shown(outcome.folder / 'report.html')}")
+
+
+@contextmanager
+def launched_team() -> "Iterator[Team | None]":
+    """Yield the processes that another launcher started with this one; then let them go."""
+    from selectmoe_core.team import join_team
+
+    team = join_team()
+    try:
+        yield team
+    finally:
+        if team is not None and team.world.main:
+            team.end()
 
 
 def _say(text: str) -> None:

@@ -18,12 +18,14 @@ class Report:
         verdicts: one sentence for each task and baseline.
         markdown: the whole report as Markdown.
         page: the HTML file.
+        warnings: what scorers say against their own scores, each on one line.
     """
 
     table: tuple[tuple[str, ...], ...]
     verdicts: tuple[str, ...]
     markdown: str
     page: Path
+    warnings: tuple[str, ...] = ()
 
 
 def write_report(record: RunRecord, folder: Path, progress: Progress | None = None) -> Report:
@@ -37,6 +39,7 @@ def write_report(record: RunRecord, folder: Path, progress: Progress | None = No
     from selectmoe_core.report.gather import SECTIONS, gather
     from selectmoe_core.report.html import render_html
     from selectmoe_core.report.markdown import evaluation_rows, render_markdown
+    from selectmoe_core.report.wording import one_line
 
     with (progress or NoProgress()).task("report", SECTIONS + 1, "sections") as advance:
         summary = gather(record, advance)
@@ -47,7 +50,11 @@ def write_report(record: RunRecord, folder: Path, progress: Progress | None = No
         advance(1)
     rows = evaluation_rows(summary.evaluation) if summary.evaluation else []
     verdicts = tuple(difference.verdict for _, difference in differences(summary))
-    return Report(tuple(map(tuple, rows)), verdicts, markdown, folder / "report.html")
+    warnings = tuple(
+        one_line(f"{scores.key}: {text}") for scores in summary.scores for text in scores.warnings
+    )
+    page = folder / "report.html"
+    return Report(tuple(map(tuple, rows)), verdicts, markdown, page, warnings)
 
 
 def _write(path: Path, text: str) -> None:

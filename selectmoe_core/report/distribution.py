@@ -66,6 +66,7 @@ def summarise_scores(
         worst=_shown(worst, score, pool, table) if pool else (),
         histograms=histograms(score, codes, names, kept) if some else None,
         audit=find_audit(artifact),
+        warnings=tuple(artifact.facts.get("warnings", ())),
     )
 
 

@@ -155,6 +155,8 @@ def _scores(found: Sequence[ScoreSummary]) -> Iterator[str]:
             f"{plural(scores.examples, 'example')} a score: mean {number(scores.mean)}, "
             f"standard deviation {number(scores.std)}."
         )
+        for warning in scores.warnings:
+            yield from ("", f"**The scorer warns:** {escape(warning)}.", "")
         if scores.length:
             text, answer = (correlation(of) for of in (scores.length.text, scores.length.answer))
             yield (

@@ -165,6 +165,8 @@ class ScoreSummary:
     worst: tuple[ShownExample, ...] = ()
     histograms: Histograms | None = field(default=None, repr=False)
     audit: AuditSummary | None = None
+    warnings: tuple[str, ...] = ()
+    """What the scorer itself says against its scores of this pool."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from selectmoe_core.artifacts import MANIFEST
 from selectmoe_core.chat import ChatConfig, ChatFormat
 from selectmoe_core.component import Kind
 from selectmoe_core.config import parse
-from selectmoe_core.distributed import current_world
+from selectmoe_core.distributed import World
 from selectmoe_core.progress import NoProgress
 from selectmoe_core.registry import Registry
 from selectmoe_core.stages.perform import make_job
@@ -23,7 +23,9 @@ def check_part(work: Work, registry: Registry) -> None:
     check = getattr(entry.component.build(config), "check", None)
     if check is not None:
         chat = ChatFormat.load(ChatConfig.model_validate(work.chat))
-        check(make_job(_with_finished_inputs(work), registry, current_world(), chat, NoProgress()))
+        # One process checks for all that will carry it out.
+        world = World(size=work.processes)
+        check(make_job(_with_finished_inputs(work), registry, world, chat, NoProgress()))
 
 
 def _with_finished_inputs(work: Work) -> Work:

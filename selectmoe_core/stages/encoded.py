@@ -2,18 +2,23 @@
 
 import hashlib
 import json
+import logging
 import shutil
 import sys
+import time
 from typing import Any
 
 from selectmoe_core.artifacts import Artifact, Store
 from selectmoe_core.chat import ChatFormat
-from selectmoe_core.distributed import current_world
-from selectmoe_core.encoding import Encoded, encode
+from selectmoe_core.distributed import main_first
+from selectmoe_core.encoding import Encoded
 from selectmoe_core.errors import StageError
 from selectmoe_core.pool import Pool
 from selectmoe_core.progress import Progress
 from selectmoe_core.stages.work import Work
+from selectmoe_core.tokenising import encode_pool
+
+log = logging.getLogger("selectmoe.encoded")
 
 STAGE = "encoded"
 
@@ -37,12 +42,9 @@ def encoded_pool(work: Work, chat: ChatFormat, tokenizer: Any, progress: Progres
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
     store = Store(work.store)
     folder = store.folder(STAGE, digest)
-    if current_world().main:
-        with store.lock(STAGE, digest, lambda text: print(text, file=sys.stderr)):  # noqa: T201
-            if store.find(STAGE, digest) is None:
-                _encode(Pool.open(work.inputs["pool"]), store, digest, chat, tokenizer, progress)
-    else:
-        _wait_for_main()
+    with main_first() as first:
+        if first:
+            _make(work, store, digest, chat, tokenizer, progress)
     return _whole(Encoded.open(folder, chat), store, digest)
 
 
@@ -59,24 +61,24 @@ def _whole(encoded: Encoded, store: Store, digest: str) -> Encoded:
     return encoded
 
 
-def _encode(
-    pool: Pool,
+def _make(
+    work: Work,
     store: Store,
     digest: str,
     chat: ChatFormat,
     tokenizer: Any,  # noqa: ANN401
     progress: Progress,
 ) -> None:
-    folder = store.folder(STAGE, digest)
-    shutil.rmtree(folder, ignore_errors=True)
-    with progress.task("tokenise", len(pool)) as advance:
-        encoded = encode(pool.examples(), folder, chat, tokenizer, advance)
-    facts = {"examples": len(encoded), "tokens": encoded.tokens}
-    Artifact(STAGE, "tokenizer", digest, folder, facts).save()
-
-
-def _wait_for_main() -> None:
-    import torch.distributed as dist
-
-    if dist.is_initialized():
-        dist.barrier()
+    """Tokenise the pool unless somebody has, or does so right now."""
+    with store.lock(STAGE, digest, lambda text: print(text, file=sys.stderr)):  # noqa: T201
+        if store.find(STAGE, digest) is not None:
+            return
+        folder = store.folder(STAGE, digest)
+        shutil.rmtree(folder, ignore_errors=True)
+        pool, begin = Pool.open(work.inputs["pool"]), time.monotonic()
+        with progress.task("tokenise", len(pool)) as advance:
+            encoded = encode_pool(pool, folder, chat, tokenizer, advance)
+        facts = {"examples": len(encoded), "tokens": encoded.tokens}
+        Artifact(STAGE, "tokenizer", digest, folder, facts).save()
+        seconds = time.monotonic() - begin
+        log.info("%d examples, %d tokens made in %.2f s", len(encoded), encoded.tokens, seconds)

@@ -13,7 +13,7 @@ from selectmoe_core.artifacts import Artifact, Facts, Store
 from selectmoe_core.chat import ChatConfig, ChatFormat
 from selectmoe_core.component import Kind
 from selectmoe_core.config import parse
-from selectmoe_core.distributed import World, current_world
+from selectmoe_core.distributed import World, agreed, barrier, current_world
 from selectmoe_core.errors import SelectMoEError, StageError, of_disk
 from selectmoe_core.models import ModelRef
 from selectmoe_core.plugins import notify
@@ -42,13 +42,24 @@ STAGES: Mapping[str, Callable[[Context], Facts]] = {
 
 
 def perform(work: Work, registry: Registry, say: Callable[[str], None]) -> Artifact:
-    """Carry out a node under its lock, or return what another run made meanwhile."""
+    """Carry out a node under its lock, or return what another run made meanwhile.
+
+    Where several processes carry it out together, this is for the first of them.
+    """
     store = Store(work.store)
-    world = current_world()
-    if not world.main:
-        return _perform(work, registry, world)
     with _disk_errors(work), store.lock(work.stage, work.digest, say):
-        return store.find(work.stage, work.digest) or _perform(work, registry, world)
+        found = store.find(work.stage, work.digest)
+        if agreed(found is not None):
+            assert found is not None
+            return found
+        return _perform(work, registry, current_world())
+
+
+def assist(work: Work, registry: Registry) -> None:
+    """Take part in what the first process carries out; the result is the first process's."""
+    with _disk_errors(work):
+        if not agreed(of_main=False):
+            _perform(work, registry, current_world())
 
 
 @contextmanager
@@ -66,8 +77,11 @@ def _disk_errors(work: Work) -> Iterator[None]:
 
 
 def _perform(work: Work, registry: Registry, world: World) -> Artifact:
-    work.folder.mkdir(parents=True, exist_ok=True)
-    before = _check_how(work)
+    before = 0.0
+    if world.main:
+        work.folder.mkdir(parents=True, exist_ok=True)
+        before = _check_how(work)
+    barrier()
     start = time.monotonic()
     context = _context(work, registry, world)
     try:
@@ -75,13 +89,15 @@ def _perform(work: Work, registry: Registry, world: World) -> Artifact:
     finally:
         # What an attempt took counts even where it is interrupted.
         seconds = before + time.monotonic() - start
-        _write_how(work, seconds)
-    shutil.rmtree(work.folder / "scratch", ignore_errors=True)
+        if world.main:
+            _write_how(work, seconds)
+    barrier()  # the first process may be done with what others still read
     details = {
         "key": work.key,
         "device": work.device,
         "dtype": work.dtype,
         "threads": work.threads,
+        "processes": world.size,
         "options": dict(work.options),
         "seed": work.seed,
         "model": (work.model or {}).get("location"),
@@ -92,6 +108,7 @@ def _perform(work: Work, registry: Registry, world: World) -> Artifact:
         work.stage, work.component, work.digest, work.folder, facts, seconds, details
     )
     if world.main:
+        shutil.rmtree(work.folder / "scratch", ignore_errors=True)
         artifact.save()
         (work.folder / HOW).unlink(missing_ok=True)
     return artifact

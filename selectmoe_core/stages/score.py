@@ -1,14 +1,19 @@
 """``score``: the pool in shards, each scored and written once; what is there is kept."""
 
 import json
+import logging
 import sys
+import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from selectmoe_core.artifacts import Facts, write_json
+from selectmoe_core.distributed import barrier
 from selectmoe_core.encoding import Encoded
 from selectmoe_core.errors import StageError
 from selectmoe_core.pool import Pool
@@ -22,21 +27,36 @@ from selectmoe_core.scores import (
     replace_scores,
     write_part,
 )
+from selectmoe_core.stages.coming import coming_tokens
 from selectmoe_core.stages.context import Context
+from selectmoe_core.stages.shards import Stretch, shards, written_behind
+from selectmoe_core.stages.spread import Cut, forget_claims, of_all, spread
+
+log = logging.getLogger("selectmoe.score")
 
 CUTS = "shards.json"
 TOKENS = "tokens.json"
+SHARDS, LEAST, MOST = 1000, 2048, 1 << 16
+"""A pool is cut into about so many shards, none of fewer or more examples than these."""
 MAX_SKIPPED = 0.01
 """The share of the pool that may be skipped where neither recipe nor scorer says otherwise."""
 
 
 def run(context: Context) -> Facts:
-    """Score every example, or give the reason why one has no score."""
+    """Score every example, or give the reason why one has no score.
+
+    Where several processes score, the first gives the facts.
+    """
     pool = context.pool()
-    if Need.SCORES in context.component.needs(context.config):
-        _combine(context, pool)
-    else:
+    main = context.job.world.main
+    if Need.SCORES not in context.component.needs(context.config):
         _score_shards(context, pool)
+    elif main:
+        _combine(context, pool)
+    barrier()  # the table must not be opened before every process has written its shards
+    if not main:
+        return {}
+    forget_claims(context.folder)
     table = ScoreTable.open(context.folder)
     if len(table) != len(pool):
         raise StageError(
@@ -51,41 +71,72 @@ def run(context: Context) -> Facts:
     return facts
 
 
-def shards(pool: Pool, size: int) -> Iterator[tuple[int, int, int]]:
-    """Yield number, first row and the row after the last of each shard."""
-    for number, start in enumerate(range(0, len(pool), size)):
-        yield number, start, min(start + size, len(pool))
-
-
 def _score_shards(context: Context, pool: Pool) -> None:
-    size = _shard_size(context)
-    todo = [
-        shard for shard in shards(pool, size) if not part_path(context.folder, shard[0]).is_file()
-    ]
-    world = context.job.world
-    mine = [shard for shard in todo if shard[0] % world.size == world.rank]
-    if not mine:
-        return
-    done = len(pool) - sum(stop - start for _, start, stop in todo)
-    before = _kernels(ScoreTable.open(context.folder)) if done else []
+    size = _shard_size(context, pool)
+    begin = time.monotonic()
+    with coming_tokens(context) as coming:
+        todo = [
+            one for one in shards(pool, size) if not part_path(context.folder, one[0]).is_file()
+        ]
+        mine = spread(todo, context.folder, context.job.world)
+        if todo:
+            done = len(pool) - sum(stop - start for _, start, stop in todo)
+            before = _kernels(ScoreTable.open(context.folder)) if done else []
+            _score_each(context, pool, coming.job, mine, Begun(todo, done, before, begin))
+        if coming.tokens is not None and context.job.world.main:
+            _note_tokens(context, coming.tokens.result())
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What a resumed stage finds: shards to make, examples scored already, by which kernels; when.
+
+    All processes find the same.
+    """
+
+    todo: Sequence[Cut]
+    done: int
+    kernels: Sequence[str]
+    since: float
+
+
+def _score_each(context: Context, pool: Pool, job: Job, mine: Iterable[Cut], begun: Begun) -> None:
+    """Score shard after shard; results are fetched and written while the next ones are scored."""
+
+    def write(shard: Shard, scores: ShardScores) -> None:
+        _check_kernel(begun.kernels, scores.kernel)
+        _write(context, pool, shard, scores)
+
     with (
-        context.part.open(context.job) as scorer,
-        context.job.progress.task("score", len(pool)) as advance,
+        context.part.open(job) as scorer,
+        job.progress.task("score", len(pool)) as advance,
     ):
-        advance(done)
-        for number, start, stop in mine:
-            shard = Shard(number, np.arange(start, stop), list(pool.examples(start, stop)))
-            scores = scorer.score(shard)
-            _check_kernel(before, scores.kernel)
-            _write(context, pool, shard, scores)
-            advance(stop - start)
-    _note_tokens(context)
+        ready, examples = time.monotonic(), 0
+        log.info("%s: %.2f s of start-up", context.work.key, ready - begun.since)
+        begin = getattr(scorer, "begin", None)
+        advance(begun.done)
+        by_all = of_all(advance, begun.todo, partial(_is_made, context))
+        with written_behind(write, by_all) as hand_over:
+            for number, start, stop in mine:
+                shard = Shard(number, np.arange(start, stop), Stretch(pool, start, stop))
+                hand_over(shard, begin(shard) if begin else partial(_given, scorer.score(shard)))
+                examples += stop - start
+        seconds = time.monotonic() - ready
+        log.info("%s: %d examples scored in %.2f s", context.work.key, examples, seconds)
+
+
+def _is_made(context: Context, number: int) -> bool:
+    return part_path(context.folder, number).is_file()
+
+
+def _given(scores: ShardScores) -> ShardScores:
+    return scores
 
 
 def _finish(context: Context, table: ScoreTable) -> tuple[str, ...]:
     """Let a scorer that asks for it settle its scores over the whole pool; return its warnings."""
     finish = getattr(context.part, "finish", None)
-    if finish is None or not context.job.world.main:
+    if finish is None:
         return ()
     finished = finish(table)
     if finished.score is not None:
@@ -103,9 +154,9 @@ def _kernels(table: ScoreTable) -> list[str]:
     return sorted({name.decode() for name in named if name is not None})
 
 
-def _check_kernel(before: list[str], now: str | None) -> None:
+def _check_kernel(before: Sequence[str], now: str | None) -> None:
     """Stop where finished shards were scored by another kernel."""
-    if before and before != [now]:
+    if before and list(before) != [now]:
         raise StageError(
             f"the scores were begun with the kernel '{before[0]}' and cannot go on with '{now}': "
             "they would be a mixture",
@@ -126,7 +177,7 @@ def _combine(context: Context, pool: Pool) -> None:
     scores: ShardScores = context.part.combine(tables, context.job)
     if len(scores.score) != len(pool):
         raise StageError(f"the scorer combined {len(scores.score)} scores for {len(pool)} examples")
-    for number, start, stop in shards(pool, _shard_size(context)):
+    for number, start, stop in shards(pool, _shard_size(context, pool)):
         piece = ShardScores(
             scores.score[start:stop],
             scores.skipped[start:stop] if scores.skipped is not None else None,
@@ -137,26 +188,22 @@ def _combine(context: Context, pool: Pool) -> None:
         _write(context, pool, Shard(number, np.arange(start, stop), ()), piece)
 
 
-def _shard_size(context: Context) -> int:
+def _shard_size(context: Context, pool: Pool) -> int:
     """Return the size that this artifact's shards were begun with."""
     path = context.folder / CUTS
     if path.is_file():
         return int(json.loads(path.read_text(encoding="utf-8"))["examples"])
-    size = int(context.work.own.get("shard_examples") or 2048)
+    wanted = context.work.own.get("shard_examples")
+    size = int(wanted or min(max(len(pool) // SHARDS, LEAST), MOST))
     write_json(path, {"examples": size})
     return size
 
 
-def _note_tokens(context: Context) -> None:
-    """Keep the token counts per source for the report, where the scorer reads tokens."""
-    if Need.TOKENS not in context.component.needs(context.config):
-        return
-    job: Job = context.job
-    if job.inputs.model is None or not job.world.main:
-        return
-    encoded: Encoded = job.encoded(job.models.tokenizer(job.inputs.model))
+def _note_tokens(context: Context, encoded: Encoded) -> None:
+    """Keep the token counts per source for the report."""
     counts = {name: vars(of) for name, of in encoded.sources.items()}
-    write_json(context.folder / TOKENS, {"tokenizer": str(job.inputs.model), "sources": counts})
+    model = str(context.job.inputs.model)
+    write_json(context.folder / TOKENS, {"tokenizer": model, "sources": counts})
 
 
 def _facts(context: Context, table: ScoreTable) -> dict[str, Any]:

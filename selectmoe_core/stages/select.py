@@ -1,8 +1,7 @@
 """``select``: positions from a selector become rows that can be trained on."""
 
 import json
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +9,33 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from selectmoe_core.ahead import ahead
 from selectmoe_core.artifacts import Facts
 from selectmoe_core.errors import StageError
-from selectmoe_core.pool import Pool
+from selectmoe_core.examples import ID_BYTES
+from selectmoe_core.pool import TAKEN, Pool
+from selectmoe_core.progress import Advance
+from selectmoe_core.protocols import Job, Selector
 from selectmoe_core.scores import ScoreTable, Selection
 from selectmoe_core.stages.context import Context
 
 SELECTION = "selection.parquet"
 SELECTED = "selected_data.jsonl"
+SCHEMA = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("id", pa.binary(ID_BYTES)),
+        ("source", pa.string()),
+        ("rank", pa.int64()),
+        ("score", pa.float64()),
+        ("group", pa.string()),
+        ("reason", pa.string()),
+    ]
+)
+NAMES = ["source", "group", "reason"]
+"""Columns of few different values: only these are worth a dictionary in the file."""
+GROUP = 1 << 20
+"""Rows written at once."""
 
 
 def run(context: Context) -> Facts:
@@ -29,19 +47,28 @@ def run(context: Context) -> Facts:
             f"{context.work.inputs['score']} holds {len(table)} scores for a pool of {len(pool)}",
             hint="parts of it were lost: make it anew with --fresh score",
         )
-    selection: Selection = context.part.select(table, context.job)
+    rows, facts = choose(context.part, table, context.folder, context.job)
+    with context.job.progress.task("write", len(rows)) as advance:
+        write_rows(context.folder, pool, rows, table.score(), advance)
+    return facts
+
+
+def choose(part: Selector, table: ScoreTable, folder: Path, job: Job) -> tuple[np.ndarray, Facts]:
+    """Let the selector choose, check its choice and write it as a table.
+
+    Returns:
+        The kept rows, int64, the best first; how many of how many were kept, also by source.
+    """
+    selection = part.select(table, job)
     scores = table.score()
     rows = np.asarray(selection.rows, dtype=np.int64)
     _check(rows, scores)
     codes, names = table.sources()
-    with context.job.progress.task("write", len(rows)) as advance:
-        _write_rows(context.folder, pool, rows, scores, advance)
-    _write_table(context.folder, selection, rows, scores, codes, names, pool)
-    kept, of = Counter(codes[rows].tolist()), Counter(codes.tolist())
-    sources = {
-        names[code]: {"kept": kept.get(code, 0), "of": count} for code, count in sorted(of.items())
-    }
-    return {"kept": len(rows), "of": len(scores), "sources": sources}
+    _write_table(folder, selection, rows, table.ids, scores, codes, names)
+    of = np.bincount(codes, minlength=len(names)).tolist()
+    kept = np.bincount(codes[rows], minlength=len(names)).tolist()
+    sources = {name: {"kept": kept[code], "of": of[code]} for code, name in enumerate(names)}
+    return rows, {"kept": len(rows), "of": len(scores), "sources": sources}
 
 
 def selected_rows(folder: Path) -> np.ndarray:
@@ -58,19 +85,18 @@ def _check(rows: np.ndarray, scores: np.ndarray) -> None:
         )
     if rows.min() < 0 or rows.max() >= len(scores):
         raise StageError("the selector gave a position outside the pool")
-    if len(np.unique(rows)) != len(rows):
+    seen = np.zeros(len(scores), dtype=bool)
+    seen[rows] = True
+    if np.count_nonzero(seen) != len(rows):
         raise StageError("the selector gave a position twice")
     if not np.isfinite(scores[rows]).all():
         raise StageError("the selector kept an example that has no score")
 
 
-def _write_rows(
-    folder: Path,
-    pool: Pool,
-    rows: np.ndarray,
-    scores: np.ndarray,
-    advance: Any,  # noqa: ANN401
+def write_rows(
+    folder: Path, pool: Pool, rows: np.ndarray, scores: np.ndarray, advance: Advance
 ) -> None:
+    """Write the kept examples in full, a line each, the best first."""
     path = folder / SELECTED
     with path.with_suffix(".tmp").open("w", encoding="utf-8") as file:
         for line in _lines(pool, rows, scores):
@@ -80,37 +106,64 @@ def _write_rows(
 
 
 def _lines(pool: Pool, rows: np.ndarray, scores: np.ndarray) -> Iterator[dict[str, Any]]:
-    for rank, (row, example) in enumerate(zip(rows, pool.take(rows), strict=True), start=1):
-        yield {
-            "id": example.id,
-            "source": example.source,
-            "messages": [{"role": m.role, "content": m.content} for m in example.messages],
-            "score": float(scores[row]),
-            "rank": rank,
-            "meta": pool.meta(int(row)),
-        }
+    for start in range(0, len(rows), TAKEN):
+        some = rows[start : start + TAKEN]
+        own = zip(pool.table(some).to_pylist(), scores[some].tolist(), strict=True)
+        for rank, (row, score) in enumerate(own, start=start + 1):
+            yield {
+                "id": row["id"].hex(),
+                "source": row["source"],
+                "messages": row["messages"],
+                "score": score,
+                "rank": rank,
+                "meta": row["meta"],
+            }
 
 
 def _write_table(
     folder: Path,
     selection: Selection,
     rows: np.ndarray,
+    ids_of: Callable[[np.ndarray], np.ndarray],
     scores: np.ndarray,
     codes: np.ndarray,
     names: tuple[str, ...],
-    pool: Pool,
 ) -> None:
-    empty = [None] * len(rows)
-    ids = [example.id for example in pool.take(rows)]
-    columns = {
-        "row": pa.array(rows),
-        "id": pa.array([bytes.fromhex(one) for one in ids], pa.binary(16)),
-        "source": pa.DictionaryArray.from_arrays(pa.array(codes[rows]), pa.array(names)),
-        "rank": pa.array(np.arange(1, len(rows) + 1)),
-        "score": pa.array(scores[rows]),
-        "group": pa.array(list(selection.group or empty), pa.string()),
-        "reason": pa.array(list(selection.reason or empty), pa.string()),
-    }
+    """Write what was selected, a row group at a time; the next ones are put together meanwhile."""
+    kept = np.zeros(len(scores), dtype=bool)
+    kept[rows] = True
+    # Ids are read in the table's order: cheaper than a sort is counting the rows before each.
+    ids, before = ids_of(np.flatnonzero(kept)), np.cumsum(kept, dtype=np.int64)
+
+    def group(start: int) -> pa.Table:
+        some = slice(start, min(start + GROUP, len(rows)))
+        own = rows[some]
+        words = ids.take(before.take(own) - 1, axis=0).astype(">u8")
+        columns = [
+            pa.array(own),
+            _binary(words),
+            pa.DictionaryArray.from_arrays(codes.take(own), names).cast(pa.string()),
+            pa.array(np.arange(some.start + 1, some.stop + 1)),
+            pa.array(scores.take(own)),
+            _notes(selection.group, some),
+            _notes(selection.reason, some),
+        ]
+        return pa.table(columns, schema=SCHEMA)
+
     path = folder / SELECTION
-    pq.write_table(pa.table(columns), path.with_suffix(".tmp"))
+    with pq.ParquetWriter(path.with_suffix(".tmp"), SCHEMA, use_dictionary=NAMES) as file:
+        for piece in ahead(group, range(0, len(rows), GROUP)):
+            file.write_table(piece)
     path.with_suffix(".tmp").replace(path)
+
+
+def _binary(words: np.ndarray) -> pa.Array:
+    kind = pa.binary(ID_BYTES)
+    return pa.FixedSizeBinaryArray.from_buffers(kind, len(words), [None, pa.py_buffer(words)])
+
+
+def _notes(notes: Sequence[str] | pa.Array | None, some: slice) -> pa.Array:
+    if notes is None:
+        return pa.nulls(some.stop - some.start, pa.string())
+    own = notes[some]
+    return own.cast(pa.string()) if isinstance(own, pa.Array) else pa.array(list(own), pa.string())

@@ -8,6 +8,7 @@ import numpy as np
 
 from selectmoe_core.artifacts import Facts
 from selectmoe_core.chat import ChatFormat, Tokenizer
+from selectmoe_core.distributed import main_first
 from selectmoe_core.encoding import Encoded, encode
 from selectmoe_core.examples import Example
 from selectmoe_core.pool import Pool, draw
@@ -46,8 +47,12 @@ class PoolRows:
         """Return the tokens of these rows, in their order."""
         if self.whole:
             return self.job.encoded(tokenizer).take(self.rows)
-        with self.job.progress.task("tokenise", len(self)) as advance:
-            return encode(iter(self), self.scratch / "tokens", self.chat, tokenizer, advance)
+        folder = self.scratch / "tokens"
+        with main_first() as first:
+            if first:
+                with self.job.progress.task("tokenise", len(self)) as advance:
+                    encode(iter(self), folder, self.chat, tokenizer, advance)
+        return Encoded.open(folder, self.chat)
 
 
 def run(context: Context) -> Facts:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,8 @@ class Work:
         chat: the chat format's options.
         device: ``cpu`` or ``cuda``.
         dtype: what it computes in.
-        threads: torch threads on the CPU.
+        threads: torch threads of each process on the CPU.
+        processes: how many processes carry it out together.
         disabled: plugins to leave out.
         progress: ``none``, ``plain`` or ``rich``.
         log: the run's log file.
@@ -54,11 +55,11 @@ class Work:
     device: str
     dtype: str
     threads: int
+    processes: int = 1
     disabled: tuple[str, ...] = ()
     progress: str = "none"
     log: Path | None = None
     verbose: bool = False
-    outcome: Path | None = field(default=None)
 
     def save(self, path: Path) -> None:
         """Write the order."""
@@ -68,7 +69,7 @@ class Work:
     def load(cls, path: Path) -> "Work":
         """Read an order."""
         value = json.loads(path.read_text(encoding="utf-8"))
-        for name in ("folder", "store", "log", "outcome"):
+        for name in ("folder", "store", "log"):
             value[name] = Path(value[name]) if value[name] else None
         value["inputs"] = {role: Path(folder) for role, folder in value["inputs"].items()}
         value["disabled"] = tuple(value["disabled"])

@@ -7,20 +7,19 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from selectmoe_core.artifacts import write_json
+from selectmoe_core.distributed import current_world, join, leave
 from selectmoe_core.errors import SelectMoEError
 from selectmoe_core.hub import PROGRESS
 from selectmoe_core.plugins import load_plugins
 from selectmoe_core.registry import Registry
 from selectmoe_core.stages.check import check_part
-from selectmoe_core.stages.perform import perform
+from selectmoe_core.stages.failures import BUG, INTERRUPTED, Failure, outcome_path
+from selectmoe_core.stages.perform import assist, perform
 from selectmoe_core.stages.work import Work
 
-BUG = 70
-"""Exit code of a failure nobody foresaw (``EX_SOFTWARE``); ``run`` turns it into 1."""
-INTERRUPTED = 130
 PARENT_DEATH = 1
 """``PR_SET_PDEATHSIG`` of prctl(2)."""
 
@@ -29,36 +28,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out one order, or with ``--check`` let the parts of many check what they can."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     checking = arguments[:1] == ["--check"]
-    orders = [Work.load(Path(name)) for name in arguments[checking:]]
-    first = orders[0]
-    _die_with_parent()
-    _prepare(first)
+    paths = [Path(name) for name in arguments[checking:]]
+    orders = [Work.load(path) for path in paths]
+    die_with_parent()
+    _prepare(orders[0])
     try:
-        registry = Registry(load_plugins(first.disabled))
+        registry = Registry(load_plugins(orders[0].disabled))
         for order in orders:
             if checking:
                 check_part(order, registry)
             else:
-                perform(order, registry, lambda text: print(f"  {text}", file=sys.stderr))  # noqa: T201
+                _perform(order, registry)
     except KeyboardInterrupt:
         return INTERRUPTED
     except SelectMoEError as error:
-        _tell(first, error)
+        _tell(paths[0], Failure(error.exit_code, what=str(error), hint=_hint(error)))
         return error.exit_code
     except Exception as error:
-        text = traceback.format_exc()
-        sys.stderr.write(text)
         logging.getLogger("selectmoe").exception("a failure nobody foresaw")
-        _tell(first, error)
+        _tell(paths[0], Failure(BUG, what=_short(error), traceback=traceback.format_exc()))
         return BUG
     return 0
 
 
-def _tell(work: Work, error: Exception) -> None:
-    if work.outcome is not None:
-        hint = getattr(error, "hint", "")
-        what = str(error) if isinstance(error, SelectMoEError) else _short(error)
-        write_json(work.outcome, {"what": what, "hint": hint})
+def _perform(order: Work, registry: Registry) -> None:
+    """Carry out an order, alone or as one of several processes."""
+    join(order.device)
+    if current_world().main:
+        perform(order, registry, lambda text: print(f"  {text}", file=sys.stderr))  # noqa: T201
+    else:
+        assist(order, registry)
+    leave()
+
+
+def _tell(order: Path, failure: Failure) -> None:
+    """Leave word for the process that waits for this one."""
+    world = current_world()
+    path = outcome_path(order, world.rank if world.size > 1 else None)
+    replace(failure, rank=world.rank).save(path)
+
+
+def _hint(error: SelectMoEError) -> str:
+    return str(getattr(error, "hint", None) or "")
 
 
 def _short(error: Exception) -> str:
@@ -68,6 +79,8 @@ def _short(error: Exception) -> str:
 
 def _prepare(work: Work) -> None:
     """Set up logging, quiet the libraries, fix the threads. Before torch is imported."""
+    rank = current_world().rank
+    place = f"{work.key}, process {rank + 1}" if rank else work.key
     handlers: list[logging.Handler] = [logging.NullHandler()]
     if work.log is not None:
         handlers.append(logging.FileHandler(work.log, encoding="utf-8"))
@@ -76,7 +89,7 @@ def _prepare(work: Work) -> None:
     logging.basicConfig(
         level=logging.INFO,
         handlers=handlers,
-        format=f"%(asctime)s %(levelname)s [{work.key}] %(name)s: %(message)s",
+        format=f"%(asctime)s %(levelname)s [{place}] %(name)s: %(message)s",
         datefmt="%H:%M:%S",
     )
     logging.captureWarnings(True)
@@ -96,7 +109,7 @@ def _prepare(work: Work) -> None:
         os.environ["OMP_NUM_THREADS"] = str(work.threads)
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Let Linux end this process when the run dies, so that no orphan goes on writing."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PARENT_DEATH, signal.SIGTERM)

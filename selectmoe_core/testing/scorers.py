@@ -136,7 +136,10 @@ class _Trial:
         with errors_of(self.name), part.open(self.job(bench)) as scorer:
             for number, start, stop in shards(bench.pool, size):
                 some = list(bench.pool.examples(start, stop))
-                scores = scorer.score(Shard(number, np.arange(start, stop), some))
+                shard = Shard(number, np.arange(start, stop), some)
+                # The pass with tokens asks score(), the others what the core asks: both must agree.
+                begin = None if tokens else getattr(scorer, "begin", None)
+                scores = begin(shard)() if begin else scorer.score(shard)
                 parts.append(self.write(bench, out, number, start, stop, scores))
             if tokens:
                 self.check_tokens(scorer.tokens(list(bench.examples[:3])))
@@ -236,11 +239,11 @@ def _close(one: np.ndarray, other: np.ndarray, tolerance: float) -> np.ndarray:
 
 
 def _execution_variants(config: Config) -> list[tuple[str, Config]]:
-    """Return the options with one execution-only option changed: a number to 1, a switch turned."""
+    """Return the options with one execution-only option changed: to 1, or a switch turned."""
     variants = []
     for name in sorted(marked(type(config), "execution_only")):
         value = getattr(config, name)
         other: object = not value if isinstance(value, bool) else 1
-        if isinstance(value, int) and other != value:
+        if (value is None or isinstance(value, int)) and other != value:
             variants.append((name, config.model_copy(update={name: other})))
     return variants

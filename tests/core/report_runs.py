@@ -78,6 +78,7 @@ class Run:
         details: Mapping[str, np.ndarray] | None = None,
         arms: Sequence[str] = ("selected",),
         tokens: Mapping | None = None,
+        warnings: Sequence[str] = (),
     ) -> Artifact:
         folder = self.artifact_folder(key)
         cuts = np.linspace(0, len(pool), parts + 1).astype(int)
@@ -96,6 +97,7 @@ class Run:
                 scores,
             )
         facts = {"examples": len(pool)} | ({"tokens": tokens} if tokens else {})
+        facts |= {"warnings": list(warnings)} if warnings else {}
         return self.add(key, "router", facts, arms, folder=folder, seconds=41.0)
 
     def select(

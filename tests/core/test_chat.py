@@ -8,9 +8,10 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from tokenizers_of import BOS, EOS, KINDS, tokenizer_of
 
-from selectmoe_core.chat import ChatConfig, ChatFormat, render_tulu, token_parts
+from selectmoe_core.chat import ChatConfig, ChatFormat, answer_ends, render_tulu
 from selectmoe_core.errors import DataError, ModelError
 from selectmoe_core.examples import Example, Message, Part, Rendered, Span, content_id
+from selectmoe_core.parts import token_parts
 
 FRAGMENTS = [
     *("the cat", " ", "  ", "        ", "\n", "\n\n", "\t", "x", "hello world", "what is two?"),
@@ -256,6 +257,63 @@ def test_what_counts():
         mask = ChatFormat(ChatConfig(**options)).counts(parts)
         assert mask.dtype == bool
         assert mask.tolist() == [bool(one) for one in expected]
+
+
+def slow_ends(parts) -> list[bool]:
+    """One example: the last token of every stretch of an answer."""
+    found, inside = [False] * len(parts), False
+    for place in reversed(range(len(parts))):
+        answer = parts[place] == Part.RESPONSE
+        found[place] = bool(answer and not inside)
+        inside = answer
+    return found
+
+
+def test_an_answer_ends_with_its_last_token():
+    end = [False, False, True, False, False, True]
+    parts = [Part.PROMPT, Part.RESPONSE, Part.RESPONSE, Part.FORMAT, Part.RESPONSE, Part.RESPONSE]
+    found = answer_ends(np.array(parts, dtype=np.uint8))
+    assert found.dtype == bool
+    assert found.tolist() == end
+    assert answer_ends(np.zeros(0, np.uint8)).tolist() == []
+    assert answer_ends(np.full(3, Part.PROMPT, np.uint8)).tolist() == [False] * 3
+
+
+def test_answers_of_examples_behind_one_another_stay_apart():
+    """One ends within its answer, the next begins with one: no token of another part between."""
+    parts = np.array([1, 2, 2, 2, 2, 1, 2], dtype=np.uint8)
+    for starts in ([0, 3], [0, 3, 7], np.array([0, 3, 3, 7], dtype=np.int32)):
+        assert answer_ends(parts, starts).nonzero()[0].tolist() == [2, 4, 6]
+    assert answer_ends(parts).nonzero()[0].tolist() == [4, 6]
+
+
+def test_ends_of_joined_examples_are_those_of_each():
+    random = np.random.default_rng()
+    for _ in range(100):
+        each = [
+            random.choice([Part.FORMAT, Part.PROMPT, Part.RESPONSE], p=(0.2, 0.2, 0.6), size=size)
+            for size in random.integers(0, 6, size=int(random.integers(1, 9)))
+        ]
+        starts = np.cumsum([0, *(len(one) for one in each)])
+        wanted = [end for one in each for end in slow_ends(one)]
+        for given_starts in (starts, starts[:-1]):
+            assert answer_ends(np.concatenate(each), given_starts).tolist() == wanted
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_answer_ends_with_eos_or_where_it_was_cut(kind):
+    tokenizer = tokenizer_of(kind)
+    one = example(turns("what is two?", "it is four", "x", "hello world"))
+    (whole,) = ChatFormat(ChatConfig()).encode([one], tokenizer)
+    eos = [place for place, token in enumerate(whole.ids) if tokenizer.decode([token]) == EOS]
+    assert answer_ends(whole.parts).nonzero()[0].tolist() == eos
+    assert len(eos) == 2
+    for limit in range(1, len(whole.ids)):
+        (cut,) = ChatFormat(ChatConfig(max_length=limit)).encode([one], tokenizer)
+        wanted = [place for place in eos if place < limit]
+        if cut.parts[-1] == Part.RESPONSE and limit - 1 not in eos:
+            wanted.append(limit - 1)
+        assert answer_ends(cut.parts).nonzero()[0].tolist() == wanted
 
 
 def rendered_pieces(chat, messages, tokenizer):

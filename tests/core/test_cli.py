@@ -129,6 +129,20 @@ def test_a_run_ends_with_0_and_prints_only_its_result(project):
     assert "selected" in said.out
 
 
+def test_a_run_prints_what_a_reused_score_warned_of(project):
+    assert "Warning" not in project.run("--quiet").out
+    (path,) = (
+        found.parent / "artifact.json"
+        for found in project.store.glob("score-*/artifact.json")
+        if json.loads(found.read_text())["component"] == "fake-score"
+    )
+    manifest = json.loads(path.read_text())
+    manifest["facts"]["warnings"] = ["most of the pool\nlooks alike"]
+    path.write_text(json.dumps(manifest))
+    said = project.run("--quiet")
+    assert "Warning: score: most of the pool looks alike\nReport: " in said.out
+
+
 def test_progress_goes_to_stderr(project):
     said = project.run()
     assert "pool" in said.err

@@ -190,6 +190,28 @@ def test_best_and_worst_in_order_with_ties_by_id():
     assert ends(np.array([math.nan]), ids[:1]) == ([], [])
 
 
+def test_what_a_scorer_warns_of_stands_in_every_report(tmp_path):
+    run, rows = small_run(tmp_path)
+    pool = run.pool(rows)
+    warnings = ["30 % of the examples have no IFD", f"{HOSTILE}\n\x1b[2Jafter"]
+    run.score(pool, np.arange(30.0), warnings=warnings)
+    run.score(pool, np.arange(30.0), key="score:plain")
+    report = write_report(run.record(), run.folder)
+    page = Page(report.page.read_text("utf-8"))
+    said = [text for text in page.said if text.startswith("The scorer warns: ")]
+    assert said == [f"The scorer warns: {text}." for text in warnings]
+    assert "script" not in page.tags
+    assert "**The scorer warns:** 30 % of the examples have no IFD." in report.markdown
+    assert "\\<script\\>alert(1)" in report.markdown
+    assert "<script>" not in report.markdown
+    document = json.loads((run.folder / "report.json").read_text("utf-8"))
+    assert {of["key"]: of["warnings"] for of in document["scores"]} == {
+        "score": warnings, "score:plain": [],
+    }  # fmt: skip
+    # A terminal gets each on one line, and no control characters.
+    assert report.warnings == (f"score: {warnings[0]}", f"score: {HOSTILE} [2Jafter")
+
+
 def test_shown_examples_are_the_right_rows(tmp_path):
     run, rows = small_run(tmp_path)
     pool = run.pool(rows)

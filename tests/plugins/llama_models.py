@@ -116,3 +116,28 @@ def train(base, examples, folder, config, **changes):
     source = Examples(examples, folder / "encoded", made.chat)
     facts = LlamaLora(config).train(base, source, folder / "model", made)
     return facts, folder / "model"
+
+
+DIALECTS = (
+    frozenset({"window_size", "scale", "enable_gqa"}),
+    frozenset({"window_size", "scale"}),
+    frozenset({"is_causal", "scale"}),
+    frozenset({"is_causal"}),
+)
+"""What torch's variable-length attention knows, from release to release, the newest first."""
+
+
+def attended(query, key, value, starts, *, scale, window=None):
+    """Look at every pair of tokens: ``[heads, tokens, size]`` -> ``[tokens, heads, size]``."""
+    place = torch.arange(query.shape[1])
+    example = torch.bucketize(place, torch.tensor(starts[1:]), right=True)
+    behind = place[:, None] - place[None, :]
+    seen = (example[:, None] == example[None, :]) & (behind >= 0)
+    if window is not None:
+        seen &= behind < window
+    outs = []
+    for head in range(query.shape[0]):
+        of = head * key.shape[0] // query.shape[0]
+        scores = (query[head] @ key[of].T * scale).masked_fill(~seen, float("-inf"))
+        outs.append(scores.softmax(dim=-1) @ value[of])
+    return torch.stack(outs, dim=1)

@@ -103,7 +103,7 @@ class Stage:
         job = self.job(name)
         network = load_trainable(self.base, config, job)
         tokenizer = MODELS.tokenizer(self.base)
-        trained = TrainingRows(self.source(rows).encoded(tokenizer))
+        trained = TrainingRows(self.source(rows).encoded(tokenizer), config.contrast_tokens)
         part = SelectMoeWarmup(config)
         trained = part._pairs(trained, self.source(rows), tokenizer, job) or trained
         return part._trainer(self.base, network, trained, job), network, trained

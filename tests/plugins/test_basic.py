@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
+from selectmoe_basic import ranking
 from selectmoe_basic.config import (
     LengthConfig,
     RandomConfig,
@@ -18,7 +19,7 @@ from selectmoe_basic.config import (
     TopFractionConfig,
     TopKConfig,
 )
-from selectmoe_basic.ranking import best_first, share_of, split, top
+from selectmoe_basic.ranking import best_first, share_of, split, top_of_groups
 from selectmoe_basic.scorers import LengthScorer, RandomScorer
 from selectmoe_basic.selectors import Threshold, TopFraction, TopK
 from selectmoe_core import Example, Job, Message, ScoreTable, Shard, ShardScores, StageError
@@ -92,6 +93,10 @@ def test_random_has_nothing_to_do_with_the_cores_own_samples():
 # -------------------------------------------------------------------------------- ranking
 
 
+def top(values, count, ids):
+    return top_of_groups(values, np.zeros(len(values), dtype=np.int32), np.array([count]), ids)
+
+
 @pytest.mark.parametrize("trial", range(60))
 def test_top_and_order_equal_a_plain_sort(trial):
     random = np.random.default_rng(trial)
@@ -105,6 +110,37 @@ def test_top_and_order_equal_a_plain_sort(trial):
     for count in range(rows + 2):
         found = top(values, count, lambda places: words[places])
         assert found.tolist() == sorted(plain[:count])
+
+
+@pytest.mark.parametrize("trial", range(60))
+def test_top_of_each_group_equals_plain_sorts(trial, monkeypatch):
+    monkeypatch.setattr(ranking, "BLOCK", 7)
+    random = np.random.default_rng()
+    rows, groups = int(random.integers(0, 90)), int(random.integers(1, 6))
+    values = random.integers(0, 1 + trial % 7, size=rows).astype(float)
+    values[random.random(rows) < 0.1] = np.nan
+    codes = random.integers(0, groups, size=rows).astype(np.int32)
+    counts = random.integers(0, 30, size=groups)
+    # Ids that agree in their first 64 bits, or in all that fits beside a group.
+    pairs = random.permutation(128)[:rows]
+    words = np.stack([pairs // 8, pairs % 8], axis=1).astype(np.uint64)
+    kept = []
+    for group, count in enumerate(counts):
+        own = [row for row in range(rows) if codes[row] == group and not math.isnan(values[row])]
+        kept += sorted(own, key=lambda row: (-values[row], *words[row].tolist()))[:count]
+    found = top_of_groups(values, codes, counts, lambda places: words[places])
+    assert found.tolist() == sorted(kept)
+
+
+def test_equal_values_are_ordered_by_whole_ids():
+    random = np.random.default_rng()
+    for trial in range(40):
+        values = random.integers(0, 50, size=2000).astype(float)
+        words = random.integers(0, 1 << 63, size=(2000, 2)).astype(np.uint64)
+        if trial % 2:  # high words that differ in few bits
+            words[:, 0] &= np.uint64((1 << 64) - (1 << int(random.integers(1, 62))))
+        plain = np.lexsort((words[:, 1], words[:, 0], -values))
+        assert best_first(values, words.__getitem__).tolist() == plain.tolist()
 
 
 def test_ids_are_read_for_ties_only():
@@ -213,7 +249,7 @@ def test_top_fraction_of_each_source(pool, fraction):
         of_source = int((pool.names == name).sum())
         kept.update(pool.ranked(name)[: math.ceil(Fraction(str(fraction)) * of_source)])
     assert selection.rows.tolist() == [row for row in pool.ranked() if row in kept]
-    assert list(selection.group) == [pool.names[row] for row in selection.rows]
+    assert selection.group.to_pylist() == [pool.names[row] for row in selection.rows]
 
 
 @pytest.mark.parametrize("k", [1, 13, 60])
@@ -232,7 +268,7 @@ def test_top_k_split_over_sources(pool, k):
         quota[name] += 1
     kept = {row for name in "abcd" for row in pool.ranked(name)[: quota[name]]}
     assert selection.rows.tolist() == [row for row in pool.ranked() if row in kept]
-    assert list(selection.group) == [pool.names[row] for row in selection.rows]
+    assert selection.group.to_pylist() == [pool.names[row] for row in selection.rows]
 
 
 def test_top_k_never_keeps_fewer(pool):
@@ -257,7 +293,7 @@ def test_threshold_from_each_sources_mean(pool):
     mean = {name: np.mean([pool.score[row] for row in pool.ranked(name)]) for name in "abcd"}
     expected = [row for row in pool.ranked() if pool.score[row] - mean[pool.names[row]] >= 0.1]
     assert selection.rows.tolist() == expected
-    assert list(selection.group) == [pool.names[row] for row in selection.rows]
+    assert selection.group.to_pylist() == [pool.names[row] for row in selection.rows]
 
 
 def test_nothing_within_the_bounds_is_an_empty_selection(pool):

@@ -28,12 +28,10 @@ from transformers import AutoModelForCausalLM
 from selectmoe_core.errors import ModelError, StageError
 from selectmoe_core.models import ModelRef
 from selectmoe_llama.adapter import load_with_additions
-from selectmoe_llama.batches import (
-    Collator,
-    Split,
-    TrainingRows,
-)
-from selectmoe_llama.trainer import LlamaLora
+from selectmoe_llama.attention import GROUPED, PADDED, Attention, attention_for
+from selectmoe_llama.batches import Collator, Place, TrainingRows
+from selectmoe_llama.packed_model import PackedModel
+from selectmoe_llama.trainer import LlamaLora, build_trainer
 
 
 @pytest.fixture(scope="module")
@@ -59,33 +57,29 @@ def plain_loss(model, rows, per_example):
 
 @pytest.mark.parametrize("average", ["token", "example"])
 @pytest.mark.parametrize(
-    ("packing", "packed_length", "count"),
-    [(True, 2048, 5), (True, 120, 7), (True, 1, 3), (True, 400, 1), (False, 2048, 4)],
+    ("packing", "tokens", "count", "passes"),
+    [(True, 2048, 5, 1), (True, 120, 7, None), (True, 1, 3, 3), (False, 2048, 4, 1)],
 )
 def test_packed_loss_and_gradient_equal_those_of_separate_examples(
-    base, tmp_path, average, packing, packed_length, count
+    base, tmp_path, average, packing, tokens, count, passes
 ):
     made = job(tmp_path, base, chat={"average": average, "loss_on": "everything"})
     source = Examples(conversations(count, seed=count), tmp_path / "encoded", made.chat)
-    config = options(dropout=0.0, packing=packing, packed_length=packed_length, total_batch=count)
+    config = options(dropout=0.0, packing=packing, pass_tokens=tokens, total_batch=count)
     model = load_with_additions(base, config, made)
-    with torch.no_grad():  # additions begin at zero: give them something to say
-        for name, weight in model.named_parameters():
-            if "lora_B" in name:
-                weight.normal_(std=0.05)
+    speaking(model)
     rows = TrainingRows(source.encoded(tokenizer()))
-    trainer = LlamaLora(config)._trainer(model, rows, Split(count, 1, 1), made)
-
     expected = plain_loss(model, rows, average == "example")
     expected.backward()
     wanted = {n: w.grad.clone() for n, w in model.named_parameters() if w.requires_grad}
     model.zero_grad()
-    batches, _ = trainer.get_batch_samples(iter(trainer.get_train_dataloader()), 1, "cpu")
-    bins = len(batches[0]["input_ids"])
-    loss = trainer.compute_loss(model, batches[0])
-    loss.backward()
 
-    assert bins == {2048: 1, 120: bins, 1: count, 400: 1}[packed_length] or not packing
+    trainer = build_trainer(config, model, rows, made)
+    batches, _ = trainer.get_batch_samples(iter(trainer.get_train_dataloader()), 1, "cpu")
+    found = len(batches[0]["passes"])
+    loss = trainer.training_step(trainer.model, batches[0])
+
+    assert found == passes or (passes is None and found > 1)
     assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
     for name, weight in model.named_parameters():
         if weight.requires_grad:
@@ -93,17 +87,32 @@ def test_packed_loss_and_gradient_equal_those_of_separate_examples(
             assert weight.grad.abs().max() > 0
 
 
+def speaking(model):
+    """Additions begin at zero: give them something to say."""
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.05)
+
+
+def one_pass_of(rows, count, attention):
+    return Collator(attention)([rows[Place(n)] for n in range(count)])["passes"][0]
+
+
 def test_packing_really_separates(base, tmp_path):
-    """The same batch without positions, one long document, gives another loss."""
+    """The same pass as one long document gives another loss."""
     made = job(tmp_path, base)
     source = Examples(conversations(4), tmp_path / "encoded", made.chat)
     rows = TrainingRows(source.encoded(tokenizer()))
-    batch = Collator(packing=True, packed_length=4096)([rows[n] for n in range(4)])
-    model = made.models.load(base, dtype="float32", device="cpu")
-    ids, positions = batch["input_ids"], batch["position_ids"]
-    apart = model(input_ids=ids, position_ids=positions, use_cache=False).logits
-    together = model(input_ids=ids, use_cache=False).logits
-    assert (apart - together).abs().max() > 0.1
+    attention = attention_for({}, "cpu", "float32", packing=True)
+    assert attention.name == GROUPED
+    apart = one_pass_of(rows, 4, attention)
+    together = {n: apart[n] for n in ("input_ids", "predicting", "targets", "weights")}
+    network = load_with_additions(base, options(dropout=0.0), made)
+    with torch.no_grad():
+        kept = PackedModel(network, attention)(**apart)
+        mixed = PackedModel(network, Attention(PADDED, packed=False))(**together)
+    assert abs(kept - mixed) > 0.1
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +122,7 @@ def one_pass(base, tmp_path_factory):
     return load_file(out / ADAPTER)
 
 
-@pytest.mark.parametrize(("batch", "packing"), [(1, True), (2, True), (4, False)])
+@pytest.mark.parametrize(("batch", "packing"), [(1, True), (3, True), (4, False)])
 def test_accumulation_equals_one_large_batch(base, tmp_path, one_pass, batch, packing):
     config = options(dropout=0.0, per_device_batch=batch, packing=packing)
     _, out = train(base, conversations(19), tmp_path, config)
@@ -131,7 +140,7 @@ def test_activation_checkpointing_changes_nothing(base, tmp_path, one_pass):
 
 
 def counted_text(rows, item):
-    row = rows[item]
+    row = rows[Place(item)]
     return tokenizer().decode([int(i) for i, w in zip(row.ids, row.weights, strict=True) if w])
 
 
@@ -140,8 +149,12 @@ def test_only_answers_are_targets(base, tmp_path):
     examples = [example("what?", "this", "and?", "that one")]
     rows = TrainingRows(Examples(examples, tmp_path / "encoded", made.chat).encoded(tokenizer()))
     assert counted_text(rows, 0) == "this<eos>that one<eos>"
-    collated = Collator(packing=True, packed_length=64)([rows[0], rows[0]])
-    assert collated["loss_weights"].sum() == 2 * rows[0].weights.sum()
+    row = rows[Place(0)]
+    collated = Collator(Attention(GROUPED, grouped=True))([row, row])
+    (one,) = collated["passes"]
+    assert collated["totals"].tolist() == [2 * row.weights.sum(), 2 * len(row.ids)]
+    assert one["targets"].tolist() == 2 * row.ids[row.weights > 0].tolist()
+    assert one["input_ids"][0, one["predicting"] + 1].tolist() == one["targets"].tolist()
 
 
 def test_the_prompt_is_no_target(base, tmp_path):
@@ -151,10 +164,14 @@ def test_the_prompt_is_no_target(base, tmp_path):
         Examples(conversations(3), tmp_path / "encoded", made.chat).encoded(tokenizer())
     )
     model = made.models.load(base, dtype="float32", device="cpu")
-    batch = Collator(packing=False, packed_length=1)([rows[n] for n in range(3)])
-    weights = batch["loss_weights"]
+    (batch,) = Collator(Attention(PADDED, packed=False))([rows[Place(n)] for n in range(3)])[
+        "passes"
+    ]
     logs = log_softmax(model(input_ids=batch["input_ids"]).logits.float(), dim=-1)[:, :-1]
     every = -logs.gather(2, batch["input_ids"][:, 1:, None]).squeeze(2)
+    weights = torch.zeros(batch["input_ids"].shape).flatten()
+    weights[batch["predicting"] + 1] = batch["weights"]
+    weights = weights.view_as(batch["input_ids"])
     expected = plain_loss(model, rows, per_example=False)
     found = (every * weights[:, 1:]).sum() / weights.sum()
     assert found.item() == pytest.approx(expected.item(), abs=1e-5)
@@ -268,17 +285,26 @@ sys.path.insert(0, sys.argv[1])
 from llama_models import Examples, conversations, job, options
 from selectmoe_core.distributed import current_world
 from selectmoe_core.models import ModelRef
+from selectmoe_llama import trainer
 from selectmoe_llama.trainer import LlamaLora
+build = trainer.build_trainer
+def watched(*arguments):
+    made = build(*arguments)
+    steps = list(made.sampler)
+    assert min(place.passes for place in steps) > 1
+    assert max(sum(p.number == n for p in steps[:4]) for n in range(4)) > 1
+    return made
+trainer.build_trainer = watched
 base, folder, world = ModelRef(sys.argv[2]), Path(sys.argv[3]), current_world()
 made = job(folder, base, world=world)
 source = Examples(conversations(19), folder / f"encoded{world.rank}", made.chat)
-config = options(dropout=0.0, per_device_batch=2, checkpoint_minutes=1e-9)
+config = options(dropout=0.0, pass_tokens=100, checkpoint_minutes=1e-9)
 LlamaLora(config).train(base, source, folder / "model", made)
 """
 
 
 @pytest.mark.slow
-def test_two_processes_equal_one(base, tmp_path, one_pass):
+def test_two_processes_of_several_passes_equal_one_pass(base, tmp_path, one_pass):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

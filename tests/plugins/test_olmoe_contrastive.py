@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from olmoe_contrasts import contrasted_places, conversations, slow_contrast, slow_joint
 from olmoe_models import tensors
 from olmoe_stage import DAMAGES, MODELS, KilledError, Stage, converted, example, gradient
 from safetensors.torch import load_file
@@ -19,6 +20,7 @@ from selectmoe_olmoe.batches import TrainingRows
 from selectmoe_olmoe.config import WarmupConfig
 from selectmoe_olmoe.contrastive import (
     cross_entropy,
+    joint,
     layer_weights,
     margin,
     ordered,
@@ -29,6 +31,8 @@ from selectmoe_olmoe.twins import TwinMaker, TwinRows, collate_pairs
 from selectmoe_olmoe.warmup import SelectMoeWarmup, WarmupTrainer, twin_maker
 
 CONTRASTIVE = {"objective": "contrastive"}
+ANSWERS = {"contrast_tokens": "response"}
+TOKENS, COMBINED = ("end", "response"), ("together", "each")
 EXPERTS, TRASH = 16, 4
 
 
@@ -108,6 +112,46 @@ def test_losses_against_plain_formulas():
     assert margin(sound, damaged, weights).item() == pytest.approx(ranking, rel=1e-5)
 
 
+def test_the_joint_logit_is_the_weighted_sum_above_a_router_without_preferences():
+    random = np.random.default_rng()
+    for layers in (1, 2, 5):
+        logits = torch.from_numpy(random.normal(size=(layers, 7)) * 3).float()
+        weights = layer_weights(random.random(layers).tolist(), layers)
+        alike = float(random.normal())
+        found = joint(logits, weights, alike)
+        assert found.shape == (1, 7)
+        rows = zip(found[0].tolist(), logits.T.tolist(), strict=True)
+        for one, of_layers in rows:
+            wanted = slow_joint(of_layers, weights.tolist(), alike)
+            assert one == pytest.approx(wanted, rel=1e-4, abs=1e-4)
+    equal = layer_weights(None, 5)
+    torch.testing.assert_close(joint(logits, equal, 0.5)[0], (logits - 0.5).sum(0))
+
+
+@pytest.mark.parametrize("weights", [None, (1, 4, 2)])
+def test_the_joint_objective_moves_only_the_sum(weights):
+    torch.manual_seed(np.random.SeedSequence().entropy % 2**63)
+    shares = layer_weights(weights, 3)
+    sound, damaged = (torch.randn(3, 6) for _ in range(2))
+    one = torch.ones(1)
+
+    def loss_of(first, second, loss):
+        return loss(joint(first, shares, -1.0), joint(second, shares, -1.0), one)
+
+    shift = torch.tensor([2.0, -2.0, 0.0])[:, None] / shares[:, None]
+    for loss in (cross_entropy, margin):
+        wanted = loss_of(sound, damaged, loss)
+        torch.testing.assert_close(loss_of(sound + shift, damaged, loss), wanted)
+        torch.testing.assert_close(loss_of(sound, damaged + shift, loss), wanted)
+        assert abs(loss(sound + shift, damaged, shares) - loss(sound, damaged, shares)) > 0.1
+        halves = [half.clone().requires_grad_() for half in (sound, damaged)]
+        loss_of(*halves, loss).backward()
+        for half in halves:
+            assert half.grad.abs().min() > 0
+            of_the_sum = half.grad / shares[:, None]
+            torch.testing.assert_close(of_the_sum, of_the_sum[:1].expand(3, 6))
+
+
 def test_the_order_is_that_of_the_mean_mass():
     sound = torch.tensor([[0.0, 5.0, 1.0], [0.0, -5.0, 1.0]])
     damaged = torch.tensor([[1.0, 4.0, 1.0], [-0.5, -1.0, 1.0]])
@@ -130,7 +174,7 @@ def pairs_of(stage, examples=None, name="pairs", **options):
     job = stage.job(name)
     tokenizer = MODELS.tokenizer(stage.base)
     source = stage.source(examples)
-    rows = TrainingRows(source.encoded(tokenizer))
+    rows = TrainingRows(source.encoded(tokenizer), config.contrast_tokens)
     return TwinRows(rows, source, twin_maker(config, job), tokenizer, job)
 
 
@@ -146,7 +190,7 @@ def test_twins_depend_on_seed_and_epoch_alone(stage):
 
 
 def test_a_pair_holds_an_example_and_its_own_twin(stage):
-    pairs = pairs_of(stage, damages={"role_swap": 1})
+    pairs = pairs_of(stage, damages={"role_swap": 1}, **ANSWERS)
     tokenizer = MODELS.tokenizer(stage.base)
     assert pairs.kinds == ["role_swap"] * len(stage.examples)
     for pair, one in zip((pairs[i] for i in range(len(pairs))), stage.examples, strict=True):
@@ -159,7 +203,7 @@ def test_a_pair_holds_an_example_and_its_own_twin(stage):
 def test_a_batch_holds_the_sound_first_then_their_twins(stage):
     answers = ("abc def ghi", "one two three four", "to be or", "7", "not", "abcdefg")
     examples = [example(f"Question {n}?", answer) for n, answer in enumerate(answers)]
-    pairs = pairs_of(stage, examples, damages={"answer_shuffle": 1})
+    pairs = pairs_of(stage, examples, damages={"answer_shuffle": 1}, **ANSWERS)
     assert pairs.kinds[3:5] == ["", ""]
     batch = collate_pairs([pairs[i] for i in range(6)])
     assert batch["input_ids"].shape[0] == 10
@@ -182,10 +226,39 @@ def test_what_the_length_limit_hides_is_no_twin(stage):
     assert pairs.kinds == ["", "wrong_numbers"]
 
 
-def test_a_twin_whose_answer_is_cut_away_is_none(stage):
+@pytest.mark.parametrize("tokens", TOKENS)
+def test_a_twin_whose_answer_is_cut_away_is_none(stage, tokens):
     stage.chat = ChatFormat.load(ChatConfig(max_length=40))
     one = example("Why?", "Because it is so, and so on for long enough.")
-    assert pairs_of(stage, [one], damages={"role_swap": 1}).kinds == [""]
+    pairs = pairs_of(stage, [one], damages={"role_swap": 1}, contrast_tokens=tokens)
+    assert pairs.kinds == [""]
+
+
+@pytest.mark.parametrize("tokens", TOKENS)
+def test_pairs_are_told_apart_at_the_end_of_every_answer_or_all_over_them(stage, tokens):
+    stage.chat = ChatFormat.load(ChatConfig(max_length=210))
+    examples = conversations(np.random.default_rng(), 150)
+    pairs = pairs_of(stage, examples, contrast_tokens=tokens)
+    found = []
+    for item in range(len(pairs)):
+        halves = [(pairs[item].sound, pairs.rows.encoded[int(pairs.rows.rows[item])])]
+        if pairs.kinds[item]:
+            halves.append((pairs[item].twin, pairs.twins[item]))
+        for row, encoded in halves:
+            assert row.answer.dtype == bool
+            assert row.answer.nonzero()[0].tolist() == contrasted_places(encoded, tokens)
+            found.append((int(row.answer.sum()), bool(encoded.cut and row.answer[-1])))
+    if tokens == "end":
+        assert {count for count, _ in found} >= {1, 2, 3}
+    assert any(cut_inside for _, cut_inside in found)
+
+
+def test_a_batch_counts_the_last_tokens_of_answers_alone(stage):
+    pairs = pairs_of(stage, conversations(np.random.default_rng(), 9))
+    batch = collate_pairs([pairs[i] for i in range(9)])
+    tokenizer = MODELS.tokenizer(stage.base)
+    assert torch.equal(batch["answers"], batch["input_ids"] == tokenizer.eos_token_id)
+    assert batch["answers"][:9].sum(1).tolist() == [1, 2, 3] * 3
 
 
 def test_a_new_epoch_brings_new_twins_and_sorts_by_the_longer_of_two(stage):
@@ -210,6 +283,7 @@ def test_a_new_epoch_brings_new_twins_and_sorts_by_the_longer_of_two(stage):
 
 def test_the_loss_is_the_documented_sum(stage):
     options = {"bce_weight": 0.7, "margin_weight": 1.3, "lm_weight": 0.4, "layer_weights": (1, 2)}
+    options |= ANSWERS | {"contrast_layers": "each"}
     trainer, network, pairs = stage.trainer(**CONTRASTIVE, **options)
     picked = [pairs[i] for i in range(5)]
     loss, _ = gradient(trainer, network, picked, 5)
@@ -246,6 +320,34 @@ def test_the_loss_is_the_documented_sum(stage):
     wanted += 0.7 * (layers @ bce).mean().item() + 1.3 * (layers @ ranking).mean().item()
     assert loss == pytest.approx(wanted, rel=1e-4)
     assert len(batch["sound_of"]) == sound.shape[1]
+
+
+@pytest.mark.parametrize("tokens", TOKENS)
+@pytest.mark.parametrize("layers", COMBINED)
+@pytest.mark.parametrize("weights", [None, (1, 3)], ids=["alike", "weighted"])
+def test_the_contrast_is_that_of_the_slow_way(stage, tokens, layers, weights):
+    stage.chat = ChatFormat.load(ChatConfig(max_length=150))
+    options = {"contrast_tokens": tokens, "contrast_layers": layers, "layer_weights": weights}
+    off = {"lm_weight": 0.0, "router_aux_loss_coef": 0.0, "bce_weight": 0.7, "margin_weight": 1.3}
+    examples = conversations(np.random.default_rng(), 12)
+    trainer, network, pairs = stage.trainer(examples, **CONTRASTIVE, **options, **off)
+    with torch.no_grad():  # else every mass is near T / E
+        for gate in gates(network):
+            gate.weight.mul_(20)
+    assert any(pairs.twins.cut[row] for row, kind in enumerate(pairs.kinds) if kind)
+    bce, ranking = slow_contrast(network, pairs, range(12), options)
+    for split in (12, 5):
+        loss, _ = gradient(trainer, network, [pairs[i] for i in range(12)], split)
+        assert loss == pytest.approx(0.7 * bce + 1.3 * ranking, rel=1e-4)
+
+
+def test_a_router_without_preferences_has_the_joint_logit_0(stage):
+    off = {"lm_weight": 0.0, "router_aux_loss_coef": 0.0}
+    trainer, network, pairs = stage.trainer(**CONTRASTIVE, **off, layer_weights=(2, 1))
+    for gate in gates(network):
+        torch.nn.init.zeros_(gate.weight)
+    loss, _ = gradient(trainer, network, [pairs[i] for i in range(6)], 3)
+    assert loss == pytest.approx(2 * math.log(2), rel=1e-5)
 
 
 def test_accumulation_scales_nothing(stage):

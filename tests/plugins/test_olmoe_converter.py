@@ -3,6 +3,10 @@
 import errno
 import json
 import shutil
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -96,7 +100,7 @@ def test_config_index_selector_and_small_files(source, tmp_path):
         "trash_cans": 3,
         "top_k": 8,
         "converter": "olmoe-trashcan",
-        "version": 1,
+        "version": 2,
     }
     for name in ("tokenizer_config.json", "generation_config.json"):
         assert (out / name).read_bytes() == (source / name).read_bytes()
@@ -151,18 +155,21 @@ def test_an_interrupted_conversion_goes_on_and_ends_with_the_same_bytes(
     convert(source, tmp_path / "whole")
     out, calls = tmp_path / "out", []
 
-    def failing(contents, path, metadata):
-        calls.append(path)
+    def failing(shard):
+        calls.append(shard.target)
         if len(calls) == 2:
-            path.write_bytes(b"half")
             raise KeyboardInterrupt
-        save_file(contents, path, metadata)
+        finish(shard)
 
-    monkeypatch.setattr(shards, "save_file", failing)
+    finish = shards._finish
+    monkeypatch.setattr(shards, "_finish", failing)
     with pytest.raises(KeyboardInterrupt):
         convert(source, out)
+    monkeypatch.setattr(shards, "_finish", finish)
     assert not (out / "config.json").exists()
+    assert not list(out.glob(".*.partial"))
     done = sorted(out.glob("*.safetensors"))
+    assert len(done) == 1
     stamp = done[0].stat().st_mtime_ns
     convert(source, out)
     assert done[0].stat().st_mtime_ns == stamp  # not written again
@@ -173,6 +180,43 @@ def test_an_interrupted_conversion_goes_on_and_ends_with_the_same_bytes(
         assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
+def test_a_shard_that_a_crash_cut_short_is_written_again(source, tmp_path, monkeypatch):
+    convert(source, tmp_path / "whole")
+
+    def stop(source, out):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "_copy_small_files", stop)
+        with pytest.raises(KeyboardInterrupt):
+            convert(source, tmp_path / "out")
+    cut, *kept = sorted((tmp_path / "out").glob("*.safetensors"))
+    stamps = [path.stat().st_mtime_ns for path in kept]
+    cut.write_bytes(cut.read_bytes()[:-7])
+    convert(source, tmp_path / "out")
+    assert cut.read_bytes() == (tmp_path / "whole" / cut.name).read_bytes()
+    assert [path.stat().st_mtime_ns for path in kept] == stamps
+
+
+def test_the_files_are_those_that_safetensors_writes(source, tmp_path):
+    convert(source, tmp_path / "out")
+    for path in source.glob("*.safetensors"):
+        written = tmp_path / "out" / path.name
+        save_file(load_file(written), tmp_path / "plain", {"format": "pt"})
+        assert written.read_bytes() == (tmp_path / "plain").read_bytes()
+
+
+def test_converting_imports_neither_torch_nor_transformers(source, tmp_path):
+    program = (
+        "import sys\nfrom selectmoe_core.cli import call\ncode = call(sys.argv[1:])\n"
+        "print(code, {'torch', 'transformers'} & sys.modules.keys(), file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", program, "convert", str(source), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stderr.strip().endswith("0 set()")
+    assert (tmp_path / "out" / "selector.json").is_file()
+
+
 def test_other_options_do_not_keep_old_shards(source, tmp_path):
     convert(source, tmp_path / "out")
     convert(source, tmp_path / "out", num_trash_experts=2)
@@ -180,21 +224,104 @@ def test_other_options_do_not_keep_old_shards(source, tmp_path):
 
 
 def test_a_full_disk_is_said_plainly_and_leaves_nothing_half(source, tmp_path, monkeypatch):
-    def full(contents, path, metadata):
-        path.write_bytes(b"half")
+    def full(source, target, run):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(shards, "save_file", full)
+        patch.setattr(shards, "copy_run", full)
         with pytest.raises(StageError, match="no space left") as caught:
             convert(source, tmp_path / "out")
     assert "free some space" in caught.value.hint
     assert not list((tmp_path / "out").glob("*.safetensors*"))
-    assert not list((tmp_path / "out").glob("*.partial"))
+    assert not list((tmp_path / "out").glob(".*.partial"))
     usage = shutil._ntuple_diskusage(100, 99, 1)
     monkeypatch.setattr(shards.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(StageError, match="1 are free"):
         convert(source, tmp_path / "other")
+
+
+def same_files(one, other):
+    names = sorted(path.name for path in one.iterdir())
+    assert names == sorted(path.name for path in other.iterdir())
+    for name in names:
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("moment", ["_begin_copies", "_finish", "_copy_small_files"])
+def test_two_conversions_do_not_write_into_one_folder(single, tmp_path, monkeypatch, moment):
+    """The second would cut the first one's partial file short."""
+    convert(single, tmp_path / "whole")
+    there, go_on, out = threading.Event(), threading.Event(), tmp_path / "out"
+    step = getattr(shards, moment)
+
+    def waiting(*args):
+        there.set()
+        assert go_on.wait(60)
+        return step(*args)
+
+    with ThreadPoolExecutor() as pool, monkeypatch.context() as patch:
+        patch.setattr(shards, moment, waiting)
+        first = pool.submit(convert, single, out)
+        try:
+            assert there.wait(60)
+            patch.setattr(shards, moment, step)
+            before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+            with pytest.raises(StageError, match="another conversion is writing") as caught:
+                convert(single, out, seed=43)
+            assert caught.value.hint
+            assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before
+        finally:
+            go_on.set()
+        first.result()
+    same_files(out, tmp_path / "whole")
+    convert(single, out, seed=43)  # the folder is free again
+    assert not list(out.glob(".*"))
+
+
+def test_a_folder_whose_conversion_failed_is_free_again(single, tmp_path, monkeypatch):
+    def full(source, target, run):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "copy_run", full)
+        with pytest.raises(StageError, match="no space left"):
+            convert(single, tmp_path / "out")
+    convert(single, tmp_path / "out")
+    convert(single, tmp_path / "whole")
+    same_files(tmp_path / "out", tmp_path / "whole")
+
+
+def test_conversions_at_once_in_their_own_folders_are_like_one_alone(
+    source, single, tmp_path, monkeypatch
+):
+    """Many small pieces, each source several times at once."""
+    for name, folder in (("source", source), ("single", single)):
+        convert(folder, tmp_path / name)
+    monkeypatch.setattr(shards, "PIECE", 777)
+    for turn in range(3):
+        with ThreadPoolExecutor(4) as pool:
+            runs = [
+                pool.submit(convert, folder, tmp_path / f"{name}-{turn}-{number}")
+                for number in range(2)
+                for name, folder in (("source", source), ("single", single))
+            ]
+            for run in runs:
+                run.result()
+    for path in tmp_path.glob("*-*"):
+        same_files(path, tmp_path / path.name.split("-")[0])
+
+
+def test_a_piece_that_is_missing_is_noticed(single, tmp_path, monkeypatch):
+    copy, size = shards.copy_run, (single / "model.safetensors").stat().st_size
+
+    def lossy(source, target, run):
+        return run.size if run.source + run.size == size else copy(source, target, run)
+
+    monkeypatch.setattr(shards, "copy_run", lossy)
+    monkeypatch.setattr(shards, "PIECE", 4096)
+    with pytest.raises(StageError, match=r"it has .* bytes after .* were written"):
+        convert(single, tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*model.safetensors*"))
 
 
 def test_a_model_is_not_converted_over_itself(single):
@@ -304,7 +431,7 @@ BROKEN = [
     (break_not_safetensors, "damaged"),
     (break_gate_shape, r"\(60, 32\)"),
     (break_gate_nan, "NaN"),
-    (break_gate_dtype, "int8"),
+    (break_gate_dtype, "its dtype is I8"),
     (break_tensor, "experts.7.up_proj"),
     (break_tensor_and_index, "experts.7.up_proj"),
     (break_pickled, "pickled"),

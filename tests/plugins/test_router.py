@@ -21,7 +21,7 @@ from selectmoe_core import Example, Job, Message, ModelError, ModelRef, Shard
 from selectmoe_core.chat import ChatConfig, ChatFormat
 from selectmoe_core.cost import Workload
 from selectmoe_core.encoding import encode
-from selectmoe_core.examples import content_id
+from selectmoe_core.examples import Part, content_id
 from selectmoe_core.models import Models
 from selectmoe_core.protocols import Inputs
 from selectmoe_core.testing import check_scorer, generated_examples
@@ -29,9 +29,9 @@ from selectmoe_olmoe.modeling import SelectMoeConfig, SelectMoeForCausalLM, regi
 from selectmoe_router import measures
 from selectmoe_router.config import RouterConfig, chosen_layers
 from selectmoe_router.plugin import selectmoe_scorers
-from selectmoe_router.scorer import NOTHING_COUNTS, RouterScorer
+from selectmoe_router.scorer import NOTHING_COUNTS, RouterScorer, counted
 
-LAYERS, EXPERTS, TRASH, TOP_K = 3, 16, 4, 4
+LAYERS, EXPERTS, TRASH, TOP_K, EOS = 3, 16, 4, 4, 256
 TINY = {
     "vocab_size": 257,
     "hidden_size": 32,
@@ -125,7 +125,19 @@ def _score(job: Job, examples: list[Example], shards: int = 1, **options: object
         ]
 
 
-def _slow(job: Job, examples: list[Example], *, everything: bool = False) -> dict[str, np.ndarray]:
+def _counted(one, tokens: str) -> list[int]:
+    """The places that count, found by what closes an answer and not by its neighbours."""
+    places = range(len(one.ids))
+    response = [place for place in places if one.parts[place] == Part.RESPONSE]
+    if tokens == "all":
+        return list(places)
+    if tokens == "response":
+        return response
+    cut_inside = one.cut and places[-1] in response
+    return [p for p in response if one.ids[p] == EOS or (cut_inside and p == places[-1])]
+
+
+def _slow(job: Job, examples: list[Example], tokens: str = "response") -> dict[str, np.ndarray]:
     """Example by example, layer by layer, token by token, from the recorded router logits."""
     model = job.models.load(job.inputs.model, dtype="float32", device="cpu")
     tokenizer = job.models.tokenizer(job.inputs.model)
@@ -135,11 +147,11 @@ def _slow(job: Job, examples: list[Example], *, everything: bool = False) -> dic
         ids = torch.tensor([one.ids.tolist()])
         with torch.no_grad():
             recorded = model.model(ids, output_router_logits=True, use_cache=False).router_logits
-        counted = [t for t in range(len(one.ids)) if everything or one.parts[t] == 2]
+        places = _counted(one, tokens)
         sums = {name: [] for name in rows}
         for logits in recorded:
             of_layer = {name: [] for name in rows}
-            for token in counted:
+            for token in places:
                 row = [float(value) for value in logits[token]]
                 top = max(row)
                 weights = [math.exp(value - top) for value in row]
@@ -212,9 +224,9 @@ def test_what_the_mask_hides_never_reaches_the_mean():
 # -------------------------------------------------------------------------------- scores
 
 
-@pytest.mark.parametrize("tokens", ["response", "all"])
+@pytest.mark.parametrize("tokens", ["response", "end", "all"])
 def test_scores_details_and_features_equal_the_slow_loop(job, examples, tokens):
-    expected = _slow(job, examples, everything=tokens == "all")
+    expected = _slow(job, examples, tokens)
     (part,) = _score(job, examples, tokens=tokens, features=True)
     for name in STATISTICS:
         of_examples = expected[name].mean(axis=1)
@@ -224,6 +236,33 @@ def test_scores_details_and_features_equal_the_slow_loop(job, examples, tokens):
     vectors = expected["probs"].reshape(len(examples), LAYERS * (EXPERTS + TRASH))
     assert part.features.dtype == np.float16
     np.testing.assert_allclose(part.features, vectors, atol=1e-3)
+
+
+def test_the_pool_has_answers_of_several_turns_and_answers_that_were_cut(job, examples):
+    encoded = job.chat.encode(examples, job.models.tokenizer(job.inputs.model))
+    ends = [_counted(one, "end") for one in encoded]
+    assert {len(places) for places in ends} == {0, 1, 2, 3}
+    assert any(
+        places and one.ids[places[-1]] != EOS for one, places in zip(encoded, ends, strict=True)
+    )
+    for one, places in zip(encoded, ends, strict=True):
+        mask = counted(one.parts, np.array([0, len(one.ids)]), "end", job.chat)
+        assert mask.nonzero()[0].tolist() == places
+
+
+def test_ends_of_examples_behind_one_another_stay_apart():
+    """One ends within its answer, the next begins with one, as no template here does."""
+    random, chat = np.random.default_rng(), ChatFormat(ChatConfig())
+    for _ in range(50):
+        each = [random.integers(0, 3, size=size).astype(np.uint8) for size in (5, 3, 0, 1, 7)]
+        each[0][-1] = each[1][0] = each[1][-1] = each[3][0] = Part.RESPONSE
+        starts = np.cumsum([0, *(len(one) for one in each)])
+        for tokens in ("end", "response", "all"):
+            alone = [counted(one, np.array([0, len(one)]), tokens, chat) for one in each]
+            joined = counted(np.concatenate(each), starts, tokens, chat)
+            assert joined.tolist() == np.concatenate(alone).tolist()
+        ends = counted(np.concatenate(each), starts, "end", chat)
+        assert ends[[4, 7, 8]].all()
 
 
 @pytest.mark.parametrize("statistic", STATISTICS)

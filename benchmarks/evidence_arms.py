@@ -1,0 +1,131 @@
+"""What the evidence compares: warm-ups of one base model, and scores that need none."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+RATES = {
+    "answer_swap": 4.0,
+    "answer_truncate": 2.0,
+    "answer_shuffle": 1.5,
+    "instruction_garble": 1.5,
+    "refusal_boilerplate": 1.0,
+    "answer_loop": 0.7,
+    "prompt_echo": 0.7,
+    "wrong_numbers": 0.7,
+    "role_swap": 0.5,
+    "mojibake": 0.4,
+    "html_debris": 0.4,
+}
+"""How often each kind is drawn: the ones that only prompt and answer together show, more often."""
+GROUPS = {
+    "relation": ("answer_swap", "prompt_echo", "role_swap", "wrong_numbers"),
+    "noise": ("answer_shuffle", "instruction_garble", "mojibake", "html_debris"),
+    "form": ("answer_truncate", "answer_loop", "refusal_boilerplate"),
+}
+"""Kinds left out of a warm-up together: it has seen nothing like them."""
+SHARED = {
+    "batch_size": 32,
+    "gradient_accumulation": 3,
+    # A step of 96 pairs has about 25,000 tokens, which go through the model at once: each pass
+    # casts all weights and launches some thousand small kernels, so three passes cost three times.
+    "pass_tokens": 32768,
+    # A bf16 weight of .05 has neighbours 2.4e-4 apart, and a step at this learning rate is as long:
+    # rounding at random would add as much noise, to spare a cast that moves 4 GB a pass (2 ms).
+    "weights": "float32",
+    "scheduler": "cosine",
+    "balance_over": "regular",
+    "statistics": False,
+    "checkpoint_minutes": 60.0,
+}
+CONTRAST = SHARED | {
+    "objective": "contrastive",
+    "trainable": "all",
+    "learning_rate": 2e-4,
+    "lm_weight": 0.2,
+    "damages": RATES,
+}
+GATES = CONTRAST | {"trainable": "router", "learning_rate": 2e-3, "lm_weight": 0.0}
+CONSTRAINT = SHARED | {"objective": "constraint", "trainable": "router", "learning_rate": 1e-3}
+CONSTRAINT_WEIGHTS = (0.0, 0.01, 0.1, 1.0)
+
+FIXED = 40.0
+"""Seconds of an arm on an H100 beside its training: to convert, load, save and score."""
+EPOCH = {"all": 92.0, "router": 70.0, "constraint": 35.0}
+"""Seconds of an epoch over 17,700 rows there, by what is trained. ``all`` was measured with passes
+of 16,384 tokens; the others are scaled by what they leave out."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One warm-up, and what its router is asked.
+
+    Attributes:
+        name: in the tables.
+        warmup: options of ``select-moe-warmup``; ``None`` leaves the router as converted.
+        epochs: passes over the pool.
+        seed: of twins, order and initial trash rows.
+        left_out: kinds that the warm-up does not see.
+        tokens: what the ``router`` scorer averages over for the main figure.
+        statistic: the main figure's statistic.
+    """
+
+    name: str
+    warmup: Mapping[str, Any] | None
+    epochs: float = 1.0
+    seed: int = 1
+    left_out: tuple[str, ...] = ()
+    tokens: str = "end"
+    statistic: str = "trash_mass"
+
+    @property
+    def label(self) -> str:
+        """Name and seed."""
+        return f"{self.name}/{self.seed}"
+
+    @property
+    def estimate(self) -> float:
+        """Seconds on an H100, for a pool of 17,700 rows."""
+        if self.warmup is None:
+            return FIXED
+        constraint = self.warmup["objective"] == "constraint"
+        return FIXED + self.epochs * EPOCH["constraint" if constraint else self.warmup["trainable"]]
+
+
+def arms(seeds: int, scale: float = 1.0) -> list[Arm]:
+    """Return all arms, the most important first.
+
+    Args:
+        seeds: of the final configuration.
+        scale: of all arms' epochs.
+    """
+    final = [Arm("contrastive", CONTRAST, 3.0 * scale, seed=seed + 1) for seed in range(seeds)]
+    left_out = [
+        Arm(
+            f"contrastive without {group}",
+            CONTRAST | {"damages": {k: v for k, v in RATES.items() if k not in kinds}},
+            2.0 * scale,
+            left_out=kinds,
+        )
+        for group, kinds in GROUPS.items()
+    ]
+    constraint = [
+        Arm(
+            f"constraint {weight:g}",
+            CONSTRAINT | {"constraint_loss_weight": weight},
+            0.5 * scale,
+            tokens="all",
+        )
+        for weight in CONSTRAINT_WEIGHTS
+    ]
+    mean = CONTRAST | {"contrast_tokens": "response"}
+    return [
+        *final[:1],
+        Arm("contrastive, gates alone", GATES, 2.0 * scale),
+        *left_out,
+        *final[1:],
+        Arm("unwarmed", None, 0.0, tokens="all"),
+        *constraint,
+        Arm("contrastive, answers' mean", mean, 2.0 * scale, tokens="response"),
+        Arm("contrastive, each layer", CONTRAST | {"contrast_layers": "each"}, 2.0 * scale),
+    ]

@@ -1,0 +1,133 @@
+"""What the benchmarks share: processes with their time and memory, cold caches, results as found.
+
+Imports nothing but the standard library: files that a live process has mapped stay in the page
+cache, so a benchmark of cold starts must not have loaded what it starts.
+"""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+SELECTMOE = (sys.executable, "-m", "selectmoe_core")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One process.
+
+    Attributes:
+        seconds: wall time from start to end.
+        anonymous: peak of its anonymous resident memory in bytes, looked at every 10 ms.
+        output: what it printed.
+    """
+
+    seconds: float
+    anonymous: int
+    output: str
+
+
+def call(command: Iterable[str], environment: Mapping[str, str] | None = None) -> Measured:
+    """Run a command, in this process's environment or another; stop where it fails."""
+    start = time.monotonic()
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(list(command), stdout=pipe, stderr=pipe, env=environment)
+    peak = [0]
+
+    def watch() -> None:
+        while process.poll() is None:
+            peak[0] = max(peak[0], anonymous(process.pid))
+            time.sleep(0.01)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    out, err = process.communicate()
+    seconds = time.monotonic() - start
+    watcher.join()
+    if process.returncode:
+        raise RuntimeError(f"{command} ended with {process.returncode}: {err.decode()}")
+    return Measured(seconds, peak[0], out.decode())
+
+
+def anonymous(process: int) -> int:
+    """Return a process's anonymous resident memory in bytes; 0 where Linux does not say."""
+    try:
+        with Path(f"/proc/{process}/status").open(encoding="utf-8") as lines:
+            for line in lines:
+                if line.startswith("RssAnon:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 0
+
+
+def drop_caches() -> bool:
+    """Write everything back and empty the page cache, where we may."""
+    os.sync()
+    try:
+        Path("/proc/sys/vm/drop_caches").write_text("3", encoding="utf-8")
+    except OSError:
+        return False
+    return True
+
+
+def described(*packages: str) -> dict[str, Any]:
+    """Name the machine, its load and the versions of packages."""
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "load": round(os.getloadavg()[0], 2),
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+    }
+
+
+def spread(values: Iterable[float]) -> dict[str, Any]:
+    """Return median, smallest and largest, and the values as they came."""
+    all_of = [round(value, 4) for value in values]
+    return {
+        "median": statistics.median(all_of),
+        "min": min(all_of),
+        "max": max(all_of),
+        "all": all_of,
+    }
+
+
+class Results:
+    """Results that are printed and written, a JSON object a line, as they come."""
+
+    def __init__(self, path: Path, parts: Mapping[str, Callable[[], Mapping[str, Any]]]) -> None:
+        """Take the parts by name, in their order."""
+        self.path = path
+        self.parts = parts
+
+    def run(self, only: Iterable[str] = ()) -> int:
+        """Run the parts, or those named; return how many failed."""
+        failed = 0
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        for name in only or self.parts:
+            start = time.monotonic()
+            try:
+                found = dict(self.parts[name]())
+            except Exception:  # the other parts are worth having
+                traceback.print_exc()
+                failed += 1
+                continue
+            self._add({"part": name, **found, "took": round(time.monotonic() - start, 1)})
+        return failed
+
+    def _add(self, line: Mapping[str, Any]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        for name, value in line.items():
+            shown = f"{value / 2**20:,.1f} MiB" if name.endswith("_bytes") else value
+            print(f"  {name:<40} {shown}" if name != "part" else f"{value}:", flush=True)

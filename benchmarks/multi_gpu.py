@@ -1,0 +1,457 @@
+"""Scoring, warm-up, LoRA and evaluation on 1, 2, 4, 8 GPUs of one host, beside one GPU.
+
+    python benchmarks/multi_gpu.py --data data --gpus 1,2     # 60 GB of disk; 120 for warmup-all
+    python benchmarks/multi_gpu.py --tiny --data data         # gloo processes on the CPU
+
+Models of OLMoE-1B-7B's and Llama-2-7B's shape with random weights, rows of the real pool, all of it
+through ``selectmoe run ... --num-processes N``. A part's rate is its real tokens over the seconds
+that its slowest process needed, without start-up; its efficiency is that rate over N times the rate
+of one. Each part prints its line and writes it to a JSON lines file at once; one that fails prints
+why, and the others still run.
+
+Parts, with the minutes they may take for one number of GPUs (not measured yet): ``prepare`` (3,
+once), ``score`` (2), ``warmup`` (2), ``warmup-all`` (5; by FSDP from two GPUs on; one GPU needs 120
+GiB for it, and each writes a checkpoint of 84 GB), ``lora`` (2), ``evaluate`` (2), ``kill`` (3; one
+process is killed while it scores).
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import full_size
+
+PARTS = ("score", "warmup", "warmup-all", "lora", "evaluate", "kill")
+HEAD = """
+format = 1
+name = "multi"
+[chat]
+max_length = 2048
+[pool]
+use = "less"
+path = "{data}/less/train/processed"
+sources = ["cot", "dolly", "flan_v2", "oasst1"]
+subset_ratio = {ratio}
+"""
+SCORE = """
+[score]
+use = "router"
+model = "{work}/converted"
+shard_examples = {shard}
+"""
+WARMUP = """
+[warmup]
+use = "select-moe-warmup"
+model = "{work}/converted"
+max_steps = {steps}
+batch_size = {batch}
+gradient_accumulation = {accumulation}
+trainable = "{trainable}"
+activation_checkpointing = {checkpointing}
+"""
+LORA = """
+[score]
+use = "random"
+[select]
+use = "top-k"
+k = {k}
+[train]
+use = "llama-lora"
+model = "{work}/llama"
+max_steps = {steps}
+total_batch = {total}
+dropout = 0.0
+activation_checkpointing = true
+[evaluate]
+use = "lm-eval"
+tasks = ["bundled:nano"]
+limit = {limit}
+"""
+FSDP = """
+compute_environment: LOCAL_MACHINE
+distributed_type: FSDP
+num_machines: 1
+machine_rank: 0
+num_processes: {processes}
+mixed_precision: "no"
+fsdp_config:
+  fsdp_version: 2
+  fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP
+  fsdp_transformer_layer_cls_to_wrap: OlmoeDecoderLayer
+  fsdp_reshard_after_forward: true
+  fsdp_state_dict_type: FULL_STATE_DICT
+  fsdp_activation_checkpointing: false
+"""
+FULL = {"examples": 60000, "shard": 512, "steps": 12, "k": 4000}
+FULL |= {"batch": 16, "accumulation": 16, "total": 128}
+SMALL = {"examples": 400, "shard": 32, "steps": 3, "k": 48}
+SMALL |= {"batch": 2, "accumulation": 8, "total": 8}
+SCORED = re.compile(r"\[(score[^\]]*)\].*?(\d+) examples scored in ([0-9.]+) s")
+
+
+class Bench:
+    """The settings, and where results go."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.tiny: bool = arguments.tiny
+        self.data: Path = arguments.data.resolve()
+        self.work: Path = arguments.work.resolve()
+        self.lines: Path = arguments.json.with_suffix(".jsonl")
+        self.device = "cpu" if self.tiny else "cuda"
+        self.sizes = SMALL if self.tiny else FULL
+        if arguments.examples:
+            self.sizes = self.sizes | {"examples": arguments.examples}
+        self.rows: list[dict[str, Any]] = []
+
+    def tell(self, row: dict[str, Any]) -> None:
+        """Print a row and write it at once."""
+        self.rows.append(row)
+        with self.lines.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        print("  ".join(f"{name} {_shown(value)}" for name, value in row.items()), flush=True)
+
+    def recipe(self, name: str, *tables: str, **changes: object) -> Path:
+        """Write a recipe of the pool and of further tables."""
+        lines = sum(
+            path.read_bytes().count(b"\n")
+            for path in self.data.glob("less/train/processed/*/*_data.jsonl")
+        )
+        values = {
+            **self.sizes,
+            "data": self.data,
+            "work": self.work,
+            "ratio": min(1.0, self.sizes["examples"] / lines),
+            "limit": 4 if self.tiny else 40,
+            "trainable": "router",
+            "checkpointing": "false",
+            **changes,
+        }
+        path = self.work / f"{name}.toml"
+        path.write_text("".join((HEAD, *tables)).format(**values), encoding="utf-8")
+        return path
+
+    def run(
+        self, recipe: Path, part: str, processes: int, *more: str, check: bool = True
+    ) -> tuple[Path, subprocess.CompletedProcess[str]]:
+        """Run a recipe in an outputs folder of its own, which starts from the pool's tokens."""
+        outputs = self.work / f"{part}-{processes}"
+        if not outputs.exists():
+            self._seed(outputs / "store")
+        command = [*full_size.selectmoe(), "run", str(recipe), "--outputs", str(outputs)]
+        command += ["--device", self.device, "--num-processes", str(processes), *more]
+        done = subprocess.run(
+            command, env=self.environment(processes), capture_output=True, text=True, check=False
+        )
+        if check and done.returncode:
+            raise RuntimeError(f"{command} ended with {done.returncode}:\n{done.stderr[-4000:]}")
+        return outputs, done
+
+    def environment(self, processes: int) -> dict[str, str]:
+        """Show the first GPUs alone; on the CPU every process has one thread."""
+        seen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        ids = seen if seen != [""] else [str(number) for number in range(64)]
+        shown = {} if self.tiny else {"CUDA_VISIBLE_DEVICES": ",".join(ids[:processes])}
+        # Multicast through NVLink is refused in many containers; NCCL then fails to start.
+        return os.environ | shown | {"NCCL_NVLS_ENABLE": "0"}
+
+    def _seed(self, store: Path) -> None:
+        """Take over pool and tokens, which are no part of what is measured."""
+        store.mkdir(parents=True)
+        for path in (self.work / "base/store").glob("*"):
+            if path.name.startswith(("pool-", "encoded-")) and path.is_dir():
+                shutil.copytree(path, store / path.name)
+
+
+def prepare(bench: Bench) -> None:
+    """Make the selector, the pool and its tokens, and let kernels be compiled into their caches."""
+    bench.work.mkdir(parents=True, exist_ok=True)
+    if not (bench.work / "converted/config.json").is_file():
+        experts = {"num_experts": 16, "num_experts_per_tok": 4} if bench.tiny else {}
+        make(bench, "olmoe", full_size.OLMOE | (full_size.TINY if bench.tiny else {}) | experts)
+        command = ["convert", str(bench.work / "olmoe"), str(bench.work / "converted")]
+        full_size.call([*full_size.selectmoe(), *command])
+        shutil.rmtree(bench.work / "olmoe")
+    (bench.work / "base/store").mkdir(parents=True, exist_ok=True)
+    bench.run(bench.recipe("score", SCORE), "base", 1, "--until", "score")
+
+
+def make(bench: Bench, name: str, config: dict[str, Any]) -> None:
+    """Make a model of random weights with a tokenizer of the pool."""
+    heads = full_size.TINY_HEADS if bench.tiny else {}
+    full_size.tokenizer(
+        bench.data, bench.work / "tokenizer", 2048 if bench.tiny else full_size.VOCABULARY
+    )
+    full_size.make(config | heads, bench.work / name, bench.device)
+    shutil.copytree(bench.work / "tokenizer", bench.work / name, dirs_exist_ok=True)
+
+
+def score(bench: Bench, processes: int) -> dict[str, Any]:
+    """Score the pool; compare the scores with one process's."""
+    outputs, _ = bench.run(bench.recipe("score", SCORE), "score", processes, "--until", "score")
+    folder, manifest = finished(outputs, "score")
+    sources = manifest["facts"]["tokens"]["sources"].values()
+    tokens = sum(source["tokens"] for source in sources)
+    logs = (path.read_text(encoding="utf-8") for path in outputs.glob("multi/*/*/run.log"))
+    told = SCORED.findall("".join(logs))
+    seconds = [float(found[2]) for found in told]
+    shares = [int(found[1]) for found in told]
+    row = {
+        "tokens_per_second": tokens / max(seconds),
+        "seconds": max(seconds),
+        "stage_seconds": manifest["seconds"],
+        "examples_per_process": shares,
+        "memory": manifest["details"].get("peak_gpu_bytes"),
+    }
+    return row | _against_one(bench, "score", processes, folder, _score_difference)
+
+
+def _score_difference(one: Path, other: Path) -> dict[str, Any]:
+    from selectmoe_core.scores import ScoreTable
+
+    first, second = (ScoreTable.open(folder).score() for folder in (one, other))
+    return {"largest_score_difference": float(abs(first - second).max())}
+
+
+def warmup(bench: Bench, processes: int) -> dict[str, Any]:
+    """Train the router."""
+    recipe = bench.recipe("warmup", WARMUP, SCORE_AFTER)
+    outputs, _ = bench.run(recipe, "warmup", processes, "--until", "warmup")
+    return _training(bench, "warmup", "warmup", processes, outputs)
+
+
+def warmup_all(bench: Bench, processes: int) -> dict[str, Any]:
+    """Train all parameters, shared out by FSDP; one GPU holds them by itself."""
+    changes = {"trainable": "all", "checkpointing": "true", "steps": min(bench.sizes["steps"], 6)}
+    recipe = bench.recipe("warmup-all", WARMUP, SCORE_AFTER, **changes)
+    more: list[str] = []
+    if processes > 1 and not bench.tiny:
+        config = bench.work / f"fsdp-{processes}.yaml"
+        config.write_text(FSDP.format(processes=processes), encoding="utf-8")
+        more = ["--accelerate-config", f"warmup={config}"]
+    outputs, _ = bench.run(recipe, "warmup-all", processes, "--until", "warmup", *more)
+    return _training(bench, "warmup-all", "warmup", processes, outputs)
+
+
+def lora(bench: Bench, processes: int) -> dict[str, Any]:
+    """Fine-tune with LoRA."""
+    make(bench, "llama", full_size.LLAMA | (full_size.TINY if bench.tiny else {}))
+    outputs, _ = bench.run(bench.recipe("lora", LORA), "lora", processes, "--until", "train")
+    return _training(bench, "lora", "train", processes, outputs)
+
+
+def evaluate(bench: Bench, processes: int) -> dict[str, Any]:
+    """Evaluate what ``lora`` trained on one GPU, on all of them."""
+    recipe = bench.recipe("lora", LORA)
+    source = bench.work / "lora-1"
+    if not source.exists():
+        lora(bench, 1)
+    shutil.copytree(source, bench.work / f"evaluate-{processes}", symlinks=True, dirs_exist_ok=True)
+    outputs, _ = bench.run(recipe, "evaluate", processes)
+    _, manifest = finished(outputs, "evaluate")
+    tasks = manifest["facts"]["tasks"]
+    row: dict[str, Any] = {"seconds": manifest["seconds"], "tasks": len(tasks)}
+    if processes > 1 and (bench.work / "evaluate-1").exists():
+        one = finished(bench.work / "evaluate-1", "evaluate")[1]["facts"]["tasks"]
+        row["equal_to_one"] = one == tasks
+    return row
+
+
+def kill(bench: Bench, processes: int) -> dict[str, Any]:
+    """Kill one rank while it scores; the next run takes what is missing."""
+    if processes == 1:
+        return {}
+    recipe = bench.recipe("kill", SCORE)
+    outputs = bench.work / f"kill-{processes}"
+    shutil.rmtree(outputs, ignore_errors=True)
+    bench._seed(outputs / "store")  # noqa: SLF001
+    command = [*full_size.selectmoe(), "run", str(recipe), "--outputs", str(outputs)]
+    command += ["--device", bench.device, "--num-processes", str(processes), "--until", "score"]
+    process = subprocess.Popen(
+        command, env=bench.environment(processes), stderr=subprocess.PIPE, text=True
+    )
+    while process.poll() is None and len(_parts(outputs)) < 2:
+        time.sleep(0.05)
+    victims = list(_workers(process.pid, rank="1"))
+    for victim in victims:
+        os.kill(victim, signal.SIGKILL)
+    _, said = process.communicate(timeout=120)
+    done = _parts(outputs)
+    start = time.monotonic()
+    bench.run(recipe, "kill", processes, "--until", "score")
+    again = time.monotonic() - start
+    kept = all(_parts(outputs).get(part) == when for part, when in done.items())
+    return {
+        "killed": len(victims),
+        "exit_code": process.returncode,
+        "message": " ".join(line for line in said.splitlines() if line.startswith("Error: ")),
+        "shards_kept": len(done),
+        "kept_ones_untouched": kept,
+        "shards_made_by_the_next_run": len(_parts(outputs)) - len(done),
+        "seconds_of_the_next_run": round(again, 1),
+    }
+
+
+SCORE_AFTER = """
+[score]
+use = "router"
+"""
+WORK: dict[str, Callable[[Bench, int], dict[str, Any]]] = {
+    "score": score,
+    "warmup": warmup,
+    "warmup-all": warmup_all,
+    "lora": lora,
+    "evaluate": evaluate,
+    "kill": kill,
+}
+
+
+def _parts(outputs: Path) -> dict[str, int]:
+    """Return the shards that are there, and when each was written."""
+    found = outputs.glob("store/score-*/scores/part-*.parquet")
+    return {path.name: path.stat().st_mtime_ns for path in found}
+
+
+def _workers(ancestor: int, rank: str) -> Iterator[int]:
+    """Yield the worker processes of a rank below a process."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            status = (entry / "stat").read_text()
+            parents[int(entry.name)] = int(status.rpartition(")")[2].split()[1])
+        except (OSError, ValueError):
+            continue
+    for pid in parents:
+        above = pid
+        while above in parents and above != ancestor:
+            above = parents[above]
+        if above != ancestor:
+            continue
+        try:
+            environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            continue
+        if f"RANK={rank}".encode() in environment and b"stages.worker" in command:
+            yield pid
+
+
+def _training(bench: Bench, part: str, stage: str, processes: int, outputs: Path) -> dict[str, Any]:
+    folder, manifest = finished(outputs, stage)
+    facts = manifest["facts"]
+    row = {
+        "tokens_per_second": facts["tokens_per_second"],
+        "seconds": facts["seconds"],
+        "stage_seconds": manifest["seconds"],
+        "steps": facts["steps"],
+        "memory": manifest["details"].get("peak_gpu_bytes"),
+    }
+    found = row | _against_one(bench, part, processes, folder, _loss_difference, stage)
+    # Of all parameters, the optimizer's state in fp32 among them, these are 84 GB.
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    if stage == "warmup":
+        shutil.rmtree(folder / "model", ignore_errors=True)
+    return found
+
+
+def _loss_difference(one: Path, other: Path) -> dict[str, Any]:
+    """Return the largest relative difference of each figure of the training curves."""
+    first, second = (_curve(folder) for folder in (one, other))
+    found: dict[str, Any] = {"same_steps": len(first) == len(second)}
+    for name in ("loss", "cross_entropy", "balance", "constraint", "grad_norm"):
+        if name in first[0]:
+            pairs = [(a[name], b[name]) for a, b in zip(first, second, strict=False)]
+            found[f"{name}_differs"] = max(abs(a - b) / max(abs(a), 1e-12) for a, b in pairs)
+    return found
+
+
+def _curve(folder: Path) -> list[dict[str, float]]:
+    text = (folder / "train_log.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def _against_one(
+    bench: Bench,
+    part: str,
+    processes: int,
+    folder: Path,
+    compare: Callable[[Path, Path], dict[str, Any]],
+    stage: str | None = None,
+) -> dict[str, Any]:
+    if processes == 1 or not (bench.work / f"{part}-1").exists():
+        return {}
+    one, _ = finished(bench.work / f"{part}-1", stage or part)
+    return compare(one, folder)
+
+
+def finished(outputs: Path, stage: str) -> tuple[Path, dict[str, Any]]:
+    """Return a stage's finished artifact and its manifest."""
+    [path] = outputs.glob(f"store/{stage}-*/artifact.json")
+    manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return path.parent, manifest
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return str(value)
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    data = Path(os.environ.get("SELECTMOE_DATA", "../shared/data"))
+    parser.add_argument("--data", type=Path, default=data)
+    parser.add_argument("--work", type=Path, default=Path("outputs/multi-gpu"))
+    parser.add_argument("--json", type=Path, default=Path("multi_gpu.json"))
+    parser.add_argument("--gpus", default="1,2", help="numbers of GPUs, or of processes")
+    parser.add_argument("--only", default=",".join(PARTS), help="parts, separated by commas")
+    parser.add_argument("--examples", type=int, help="rows of the pool")
+    parser.add_argument("--tiny", action="store_true", help="tiny models, gloo on the CPU")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run every part on every number of GPUs, and print the table."""
+    arguments = parse()
+    bench = Bench(arguments)
+    machine = full_size.describe(bench.device)
+    print(machine, flush=True)
+    start = time.monotonic()
+    prepare(bench)
+    print(f"prepare: {time.monotonic() - start:.1f} s", flush=True)
+    rates: dict[str, float] = {}
+    for part in arguments.only.split(","):
+        for processes in map(int, arguments.gpus.split(",")):
+            begin = time.monotonic()
+            try:
+                found = WORK[part](bench, processes)
+            except Exception:
+                traceback.print_exc()
+                found = {"failed": traceback.format_exc(limit=1).strip().splitlines()[-1][:2000]}
+            if not found:
+                continue
+            rate = found.get("tokens_per_second")
+            if rate is not None:
+                one = rates.setdefault(part, rate / processes)
+                found = {"efficiency": rate / processes / one} | found
+            wall = round(time.monotonic() - begin, 1)
+            bench.tell({"part": part, "processes": processes, **found, "wall_seconds": wall})
+    table = {"machine": machine, "tiny": bench.tiny, "rows": bench.rows}
+    arguments.json.write_text(json.dumps(table, indent=2), encoding="utf-8")
+    sys.exit(any("failed" in row for row in bench.rows))
+
+
+if __name__ == "__main__":
+    main()

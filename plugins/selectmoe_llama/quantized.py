@@ -1,0 +1,71 @@
+"""Frozen weights in 4 bits (QLoRA: Dettmers et al. 2023, arXiv:2305.14314), by bitsandbytes."""
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+
+from selectmoe_core.errors import ModelError, StageError
+from selectmoe_core.models import ModelRef
+from selectmoe_core.protocols import Job
+
+KIND = "nf4"
+OPTION = f"[train] quantization = '{KIND}'"
+
+
+def check_installed() -> None:
+    """Raise a ``StageError`` where bitsandbytes is not installed."""
+    if find_spec("bitsandbytes") is None:
+        raise StageError(
+            f"{OPTION} is of bitsandbytes, which is not installed",
+            hint="pip install 'selectmoe[qlora]', or take 'none'",
+        )
+
+
+def load_quantized(ref: ModelRef, job: Job) -> Any:  # noqa: ANN401
+    """Load a base whose linear layers, but the head, are in 4 bits and compute in the job's dtype.
+
+    What is left, embeddings, norms and head, is in the job's dtype as without quantisation. PEFT's
+    own preparation would make it fp32, and with it all that flows between the layers: flash
+    attention would not take that, and norms compute in fp32 anyway.
+
+    Raises:
+        ModelError: the weights are none that can be quantised.
+        StageError: bitsandbytes is not installed, or cannot work on the job's device.
+    """
+    check_installed()
+    _check_device(job.device)
+    if next(job.models.find(ref).glob("*.safetensors"), None) is None:
+        raise ModelError(
+            f"{OPTION} quantises models of safetensors alone, and {ref} has none of its own",
+            hint="name the folder or hub id of the unquantised model, or take 'none'",
+        )
+    from transformers import BitsAndBytesConfig
+
+    kind = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=KIND,
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, job.dtype),
+    )
+    return job.models.load(
+        ref,
+        dtype=job.dtype,
+        device=job.device,
+        quantization_config=kind,
+        device_map={"": job.device},
+    )
+
+
+def _check_device(device: str) -> None:
+    """Quantise a few numbers: what a device can do depends on how bitsandbytes was built."""
+    try:
+        functional = import_module("bitsandbytes.functional")
+        functional.quantize_4bit(torch.ones(64, device=device), quant_type=KIND)
+    except (ImportError, OSError, RuntimeError) as error:
+        said = " ".join(str(error).split())[:300]
+        raise StageError(
+            f"{OPTION}: bitsandbytes cannot work on {device}: {said}",
+            hint="install a release of bitsandbytes for this device, or take 'none'",
+        ) from error
