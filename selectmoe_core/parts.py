@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from selectmoe_core.examples import Part, Rendered
@@ -61,8 +62,9 @@ def parts_of_all(encoding: Encoding, _added: int, rendered: Rendered) -> np.ndar
     """Return ``token_parts`` of an encoding: it asks for the offsets of all tokens."""
     import numpy as np
 
-    offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
-    return token_parts(offsets, np.array(encoding.special_tokens_mask, dtype=bool), rendered)
+    flat = chain.from_iterable(encoding.offsets)
+    offsets = np.fromiter(flat, dtype=np.int64, count=2 * len(encoding))
+    return token_parts(offsets.reshape(-1, 2), np.array(encoding.special_tokens_mask, dtype=bool), rendered)
 
 
 def parts_at_borders(encoding: Encoding, added: int, rendered: Rendered) -> np.ndarray:
