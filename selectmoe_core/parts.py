@@ -64,7 +64,9 @@ def parts_of_all(encoding: Encoding, _added: int, rendered: Rendered) -> np.ndar
 
     flat = chain.from_iterable(encoding.offsets)
     offsets = np.fromiter(flat, dtype=np.int64, count=2 * len(encoding))
-    return token_parts(offsets.reshape(-1, 2), np.array(encoding.special_tokens_mask, dtype=bool), rendered)
+    return token_parts(
+        offsets.reshape(-1, 2), np.array(encoding.special_tokens_mask, dtype=bool), rendered
+    )
 
 
 def parts_at_borders(encoding: Encoding, added: int, rendered: Rendered) -> np.ndarray:
