@@ -132,7 +132,10 @@ class ChatFormat:
         found = []
         for ids, encoding, one in zip(batch["input_ids"], batch.encodings, rendered, strict=True):
             cut = len(ids) > limit
-            parts = (parts_at_borders if ordered else parts_of_all)(encoding, added, one)
+            if ordered:
+                parts = parts_at_borders(encoding, added, one)
+            else:
+                parts = parts_of_all(encoding, one)
             kept = np.array(ids[:limit] if cut else ids, dtype=np.int32)
             found.append(EncodedExample(kept, parts[:limit], cut))
         return found

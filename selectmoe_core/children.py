@@ -11,8 +11,8 @@ from selectmoe_core.config import suggest
 from selectmoe_core.errors import RecipeError
 from selectmoe_core.recipe import STAGES
 from selectmoe_core.stages.failures import INTERRUPTED, Failure, outcome_path
-from selectmoe_core.stages.work import Work
-from selectmoe_core.team import WORKER, Team
+from selectmoe_core.stages.work import WORKER, Work
+from selectmoe_core.team import Team
 
 LAUNCHER = "selectmoe_core.stages.launcher"
 
@@ -135,10 +135,8 @@ def _finish(code: int, order: Path, key: str, stage: str, processes: int = 1) ->
     if code == INTERRUPTED:
         raise KeyboardInterrupt
     outcome = outcome_path(order)
-    told = outcome.is_file()
-    failure = Failure.load(outcome.read_text(encoding="utf-8")) if told else Failure(code)
     # What ended without a word was the child, or the launcher itself.
-    failure.end_run(key, stage, processes if told else 1)
+    Failure.of(outcome, code).end_run(key, stage, processes if outcome.is_file() else 1)
 
 
 def _config(named: str) -> tuple[str, Path]:

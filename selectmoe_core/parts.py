@@ -58,7 +58,7 @@ def keeps_order(backend: Any) -> bool:  # noqa: ANN401
     return not repeats and not (trims and puts_in)
 
 
-def parts_of_all(encoding: Encoding, _added: int, rendered: Rendered) -> np.ndarray:
+def parts_of_all(encoding: Encoding, rendered: Rendered) -> np.ndarray:
     """Return ``token_parts`` of an encoding: it asks for the offsets of all tokens."""
     import numpy as np
 
@@ -89,7 +89,7 @@ def parts_at_borders(encoding: Encoding, added: int, rendered: Rendered) -> np.n
         while last > first and encoding.token_to_chars(last - 1) is None:
             last -= 1
         if first + len(encoding) - last != added:  # they stand between the others too
-            return parts_of_all(encoding, added, rendered)
+            return parts_of_all(encoding, rendered)
     parts = np.zeros(len(encoding), dtype=np.uint8)
     if first < last:
         for span in rendered.spans:

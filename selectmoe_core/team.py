@@ -22,8 +22,8 @@ from typing import Any
 from selectmoe_core.distributed import PATIENCE, World, current_world
 from selectmoe_core.errors import StageError
 from selectmoe_core.stages.failures import INTERRUPTED, Failure, cause, outcome_path
+from selectmoe_core.stages.work import WORKER
 
-WORKER = "selectmoe_core.stages.worker"
 OURS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 LAUNCHERS = ("GROUP_", "ROLE_", "TORCHELASTIC_")
 """How the names of other variables begin that a launcher sets for its own processes."""
@@ -154,9 +154,7 @@ class Team:
             _stop(child)
         if not child.returncode:
             return None
-        if outcome.is_file():
-            return Failure.load(outcome.read_text(encoding="utf-8"))
-        return Failure(child.returncode, self.world.rank)
+        return Failure.of(outcome, child.returncode, self.world.rank)
 
     def _environment(self, port: int) -> dict[str, str]:
         world = self.world

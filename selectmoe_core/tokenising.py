@@ -1,6 +1,5 @@
 """Tokenising a whole pool over all cores: by threads, or processes where that pays."""
 
-import ctypes
 import multiprocessing
 import os
 import pickle
@@ -14,6 +13,7 @@ from typing import Any
 
 from selectmoe_core.chat import ChatFormat, Tokenizer
 from selectmoe_core.encoding import Encoded, Piece, encode, piece_of, write_pieces
+from selectmoe_core.orphans import die_with_parent
 from selectmoe_core.pool import Pool
 from selectmoe_core.progress import Advance
 
@@ -23,8 +23,6 @@ LARGE_RENDERED = 20_000
 """The same where a Jinja template renders them, in Python, one thread at a time."""
 MOST_PROCESSES = 32
 ROWS = 512
-PARENT_DEATH = 1
-"""``PR_SET_PDEATHSIG`` of prctl(2)."""
 
 
 def encode_pool(
@@ -91,7 +89,7 @@ _at_work: Any = None
 def _begin(order: bytes) -> None:
     """Prepare a process: it ends with its parent, and is one thread of many."""
     global _at_work  # noqa: PLW0603
-    ctypes.CDLL(None).prctl(PARENT_DEATH, signal.SIGTERM)
+    die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and ends this process
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     folder, chat, tokenizer = pickle.loads(order)

@@ -48,6 +48,13 @@ class Failure:
         write_json(path, asdict(self))
 
     @classmethod
+    def of(cls, outcome: Path, code: int, rank: int = 0) -> "Failure":
+        """Return what a process wrote into ``outcome``, or what its exit code alone says."""
+        if outcome.is_file():
+            return cls.load(outcome.read_text(encoding="utf-8"))
+        return cls(code, rank)
+
+    @classmethod
     def load(cls, text: str) -> "Failure":
         """Read what another process wrote."""
         return cls(**json.loads(text))

@@ -14,10 +14,9 @@ from accelerate.commands.launch import launch_command, launch_command_parser
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+from selectmoe_core.orphans import die_with_parent
 from selectmoe_core.stages.failures import INTERRUPTED, Failure, cause, outcome_path
-from selectmoe_core.stages.worker import die_with_parent
-
-WORKER = "selectmoe_core.stages.worker"
+from selectmoe_core.stages.work import WORKER
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,7 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         launch_command(command)
     except ChildFailedError as error:
         codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
-        found = cause(_failure(Path(order), rank, code) for rank, code in codes.items())
+        found = cause(
+            Failure.of(outcome_path(Path(order), rank), code, rank) for rank, code in codes.items()
+        )
         found.save(outcome_path(Path(order)))
         return 1
     except SignalException:
@@ -51,13 +52,6 @@ def flags(processes: int, threads: int, config: str | None = None) -> list[str]:
     # the configuration file that the user may have for other work.
     plain = ["--multi_gpu", "--num_machines", "1", "--mixed_precision", "no"]
     return [*common, *plain, "--dynamo_backend", "no"]
-
-
-def _failure(order: Path, rank: int, code: int) -> Failure:
-    told = outcome_path(order, rank)
-    if told.is_file():
-        return Failure.load(told.read_text(encoding="utf-8"))
-    return Failure(code, rank)
 
 
 if __name__ == "__main__":

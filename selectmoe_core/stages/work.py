@@ -8,6 +8,9 @@ from typing import Any
 
 from selectmoe_core.artifacts import write_json
 
+WORKER = "selectmoe_core.stages.worker"
+"""The module that carries out an order, in a process of its own."""
+
 
 @dataclass(frozen=True)
 class Work:

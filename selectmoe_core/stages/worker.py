@@ -1,9 +1,7 @@
 """A stage in a process of its own: ``python -m selectmoe_core.stages.worker ORDER.json...``."""
 
-import ctypes
 import logging
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -13,15 +11,13 @@ from pathlib import Path
 from selectmoe_core.distributed import current_world, join, leave
 from selectmoe_core.errors import SelectMoEError
 from selectmoe_core.hub import PROGRESS
+from selectmoe_core.orphans import die_with_parent
 from selectmoe_core.plugins import load_plugins
 from selectmoe_core.registry import Registry
 from selectmoe_core.stages.check import check_part
 from selectmoe_core.stages.failures import BUG, INTERRUPTED, Failure, outcome_path
 from selectmoe_core.stages.perform import assist, perform
 from selectmoe_core.stages.work import Work
-
-PARENT_DEATH = 1
-"""``PR_SET_PDEATHSIG`` of prctl(2)."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -107,12 +103,6 @@ def _prepare(work: Work) -> None:
     os.environ[PROGRESS] = work.progress
     if work.device == "cpu":
         os.environ["OMP_NUM_THREADS"] = str(work.threads)
-
-
-def die_with_parent() -> None:
-    """Let Linux end this process when the run dies, so that no orphan goes on writing."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PARENT_DEATH, signal.SIGTERM)
 
 
 if __name__ == "__main__":
