@@ -20,9 +20,11 @@ from selectmoe_core.registry import Entry, Registry
 CORE_MODULES = (
     "examples.py",
     "chat.py",
+    "parts.py",
     "pool.py",
     "pool_build.py",
     "encoding.py",
+    "tokenising.py",
     "damages.py",
     "batches.py",
     "scores.py",
@@ -30,6 +32,7 @@ CORE_MODULES = (
     "models.py",
     "weights.py",
     "training.py",
+    "losses.py",
     "stages",
 )
 """The parts of the core that can change an artifact; a new command line or report changes none."""

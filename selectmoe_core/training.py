@@ -8,14 +8,12 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from transformers import (
     PrinterCallback,
     Trainer,
@@ -33,9 +31,6 @@ COMPLETE = "complete.json"
 """Written last into a checkpoint: without it the checkpoint is half written."""
 CIRCUMSTANCES = "circumstances.json"
 """Beside the checkpoints: the kind of device, the dtype and the threads they were made with."""
-
-LOGITS = 2**25
-"""Logits that are held at once while a loss is computed: 128 MiB in fp32."""
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -266,53 +261,6 @@ class CheckpointClock(TrainerCallback):
         if due or state.global_step >= state.max_steps:
             control.should_save = True
             self.last = time.monotonic()
-
-
-def summed_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """Return the sum of the targets' negative log probabilities times their weights, in fp32.
-
-    Args:
-        logits: ``[rows, length, vocabulary]``, each predicting the target at the same place.
-        targets: token ids, ``[rows, length]``.
-        weights: ``[rows, length]``; where they are zero no loss is computed.
-    """
-    kept = weights > 0
-    losses = nn.functional.cross_entropy(logits[kept].float(), targets[kept], reduction="none")
-    return (losses * weights[kept]).sum()
-
-
-def summed_head_loss(
-    head: Callable[[Tensor], Tensor],
-    hidden: Tensor,
-    targets: Tensor,
-    weights: Tensor,
-    vocabulary: int,
-) -> Tensor:
-    """Return ``summed_cross_entropy`` of ``head(hidden)``, holding the logits of few rows at once.
-
-    Logits are computed again for the gradient, which costs a third of the head's time; of a 7B
-    model that is half a percent. A kernel that joins head and loss would save that, but knows
-    neither heads with additions nor what some models do to their logits.
-
-    Args:
-        head: makes logits ``[rows, vocabulary]`` of ``[rows, hidden]``.
-        hidden: of the places before the targets, ``[targets, hidden]``.
-        targets: token ids, ``[targets]``.
-        weights: fp32 ``[targets]``.
-        vocabulary: of the head; with it the rows shrink.
-    """
-
-    def part(rows: Tensor, ids: Tensor, scales: Tensor) -> Tensor:
-        losses = nn.functional.cross_entropy(head(rows).float(), ids, reduction="none")
-        return (losses * scales).sum()
-
-    size = max(1, LOGITS // vocabulary)
-    parts = [
-        checkpoint(part, *of, use_reentrant=False)
-        for of in zip(*(x.split(size) for x in (hidden, targets, weights)), strict=True)
-    ]
-    # No target at all: a zero that still hangs on the model.
-    return torch.stack(parts).sum() if len(targets) else hidden.float().sum()
 
 
 def _circumstances(job: Job, stage: str, threads: int, *, resumed: bool) -> int:

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset, Sampler
 
 from selectmoe_core.encoding import Encoded
 from selectmoe_core.errors import RecipeError, StageError
+from selectmoe_core.losses import CountedRows
 from selectmoe_llama.attention import Attention, groups
 from selectmoe_llama.config import LoraTrainingConfig
 
@@ -66,42 +67,24 @@ class Row:
     passes: int = 1
 
 
-class TrainingRows(Dataset[Row]):
-    """The encoded examples in which at least one token counts; the others are left out.
-
-    Attributes:
-        rows: their positions in ``encoded``, in its order.
-        lengths: their numbers of tokens.
-    """
+class TrainingRows(CountedRows, Dataset[Row]):
+    """The encoded examples in which at least one token counts, by their places in a step."""
 
     def __init__(self, encoded: Encoded) -> None:
-        self.encoded = encoded
-        self.per_example = encoded.chat.config.average == "example"
-        self.rows = np.array([row for row in range(len(encoded)) if self._counts(row).any()])
-        if not len(self.rows):
+        super().__init__(encoded)
+        if not len(self):
             raise StageError(
                 f"in none of the {len(encoded)} examples does a token count for the loss",
                 hint="raise [chat] max_length, or set [chat] loss_on = 'everything'",
             )
-        self.lengths = encoded.lengths[self.rows]
-
-    def __len__(self) -> int:
-        return len(self.rows)
 
     def __getitem__(self, item: Place) -> Row:
         if item.row == NOTHING:
             nothing = np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32)
             return Row(*nothing, item.number, item.passes)
         row = int(self.rows[item.row])
-        weights = self._counts(row).astype(np.float32)
-        if self.per_example:
-            weights /= weights.sum()
-        return Row(np.asarray(self.encoded[row].ids), weights, item.number, item.passes)
-
-    def _counts(self, row: int) -> np.ndarray:
-        counts = self.encoded.chat.counts(self.encoded[row].parts).copy()
-        counts[:1] = False  # nothing predicts the first token
-        return counts
+        ids, weights = np.asarray(self.encoded[row].ids), self.loss_weights(row)
+        return Row(ids, weights, item.number, item.passes)
 
 
 class StepSampler(Sampler[Place]):

@@ -13,6 +13,7 @@ from selectmoe_core.chat import EncodedExample, answer_ends
 from selectmoe_core.encoding import Encoded
 from selectmoe_core.errors import DataError, RecipeError
 from selectmoe_core.examples import Part
+from selectmoe_core.losses import CountedRows
 
 ContrastTokens = Literal["end", "response"]
 NOTHING = -1
@@ -83,48 +84,29 @@ def split_step(batch_size: int, accumulation: int, processes: int) -> Split:
     )
 
 
-class TrainingRows(Dataset[Row]):
-    """The encoded examples in which at least one token counts.
-
-    Attributes:
-        rows: Their positions in ``encoded``, in its order.
-        lengths: Their numbers of tokens.
-    """
+class TrainingRows(CountedRows, Dataset[Row]):
+    """The encoded examples in which at least one token counts, by their numbers."""
 
     def __init__(self, encoded: Encoded, contrast: ContrastTokens = "response") -> None:
-        self.encoded = encoded
+        super().__init__(encoded)
         self.contrast = contrast
-        self.per_example = encoded.chat.config.average == "example"
-        rows = [row for row in range(len(encoded)) if self._counts(row).any()]
-        if not rows:
+        if not len(self):
             raise DataError(
                 f"in none of the {len(encoded)} examples does a token count for the loss",
                 hint="raise [chat] max_length, or set loss_on = 'everything'",
             )
-        self.rows = np.array(rows)
-        self.lengths = encoded.lengths[self.rows]
-
-    def __len__(self) -> int:
-        return len(self.rows)
 
     def __getitem__(self, item: int) -> Row:
         if item == NOTHING:
             return Row.nothing()
         row = int(self.rows[item])
-        weights = self._counts(row).astype(np.float32)
-        if self.per_example:
-            weights /= weights.sum()
         encoded = self.encoded[row]
-        return Row(np.asarray(encoded.ids), weights, contrasted(encoded, self.contrast))
+        tokens = contrasted(encoded, self.contrast)
+        return Row(np.asarray(encoded.ids), self.loss_weights(row), tokens)
 
     def sampler(self, batch_size: int, seed: int, together: int = 1) -> "LengthGroupedSampler":
         """Return the order of training."""
         return LengthGroupedSampler(self.lengths, batch_size, seed, together)
-
-    def _counts(self, row: int) -> np.ndarray:
-        counts = self.encoded.chat.counts(self.encoded[row].parts).copy()
-        counts[:1] = False  # nothing predicts the first token
-        return counts
 
 
 def contrasted(encoded: EncodedExample, tokens: ContrastTokens) -> np.ndarray:

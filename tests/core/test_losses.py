@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from selectmoe_core import training
-from selectmoe_core.training import summed_cross_entropy, summed_head_loss
+from selectmoe_core import losses
+from selectmoe_core.losses import summed_cross_entropy, summed_head_loss
 
 VOCABULARY, HIDDEN = 11, 6
 
@@ -23,7 +23,7 @@ def test_a_loss_in_parts_is_the_whole_one(monkeypatch, at_once):
     logs = (hidden @ head.T).log_softmax(dim=-1)
     wanted = -(logs[torch.arange(10), targets] * weights).sum()
     by_definition = torch.autograd.grad(wanted, (hidden, head))
-    monkeypatch.setattr(training, "LOGITS", at_once * VOCABULARY + VOCABULARY - 1)
+    monkeypatch.setattr(losses, "LOGITS", at_once * VOCABULARY + VOCABULARY - 1)
     seen = []
 
     def project(rows):
