@@ -21,10 +21,11 @@ import evidence_rivals
 from evidence_arms import GROUPS, RATES, arms
 from evidence_base import MasterWeights, upcycle
 from evidence_bench import results
-from evidence_data import Judged, Rows, apart, held_out, overlap, read_planted, read_rows
+from evidence_data import Judged, apart, held_out, overlap, read_planted, read_rows
 from evidence_measures import blended, by_kind
 from evidence_rivals import answer_states
 from evidence_table import table
+from rows import Rows
 
 from selectmoe_core import Damage, Example, Message, ModelRef
 from selectmoe_core.chat import ChatConfig, ChatFormat, answer_ends

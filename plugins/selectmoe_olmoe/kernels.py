@@ -35,6 +35,8 @@ def norm_rotary(
     cosines,
     sines,
     positions,
+    out,
+    out_stride,
     eps,
     heads,
     HEADS: tl.constexpr,
@@ -55,9 +57,10 @@ def norm_rotary(
     angle = tl.load(positions + row).to(tl.int64) * HALF + column
     cosine = tl.load(cosines + angle)
     sine = tl.load(sines + angle)
-    kind = x.dtype.element_ty
-    tl.store(base + at, (left * cosine - right * sine).to(kind), mask=inside)
-    tl.store(base + at + HALF, (right * cosine + left * sine).to(kind), mask=inside)
+    kind = out.dtype.element_ty
+    to = out + row * out_stride + at
+    tl.store(to, (left * cosine - right * sine).to(kind), mask=inside)
+    tl.store(to + HALF, (right * cosine + left * sine).to(kind), mask=inside)
 
 
 @triton.jit(do_not_specialize=["tokens"])

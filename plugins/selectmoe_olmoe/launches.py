@@ -21,29 +21,38 @@ class TritonSteps:
 
     def norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         """See ``Steps``."""
-        return self._add_norm(x, x, weight, eps, add=False)
+        return self.into_norm(x, None, weight, x, torch.empty_like(x), eps)
 
     def add_norm(
         self, x: Tensor, delta: Tensor, weight: Tensor, eps: float
     ) -> tuple[Tensor, Tensor]:
         """See ``Steps``."""
-        return x, self._add_norm(x, delta, weight, eps, add=True)
+        return x, self.into_norm(x, delta, weight, x, torch.empty_like(x), eps)
 
-    def _add_norm(
-        self, x: Tensor, delta: Tensor, weight: Tensor, eps: float, *, add: bool
+    def into_norm(
+        self,
+        x: Tensor,
+        delta: Tensor | None,
+        weight: Tensor,
+        total: Tensor,
+        normed: Tensor,
+        eps: float,
     ) -> Tensor:
+        """Write ``x + delta`` into ``total`` and its RMS norm into ``normed``, and return that.
+
+        Without ``delta`` nothing is written into ``total``.
+        """
         rows, width = x.shape
-        normed = torch.empty_like(x)
         self._kernels.add_norm[(rows,)](
             x,
-            delta,
+            x if delta is None else delta,
             weight,
-            x,
+            total,
             normed,
             width,
             eps,
-            ADD=add,
-            BLOCK=_power(width),
+            ADD=delta is not None,
+            BLOCK=power(width),
             num_warps=self._warps,
         )
         return normed
@@ -57,6 +66,18 @@ class TritonSteps:
         eps: float,
     ) -> None:
         """See ``Steps``."""
+        self.into_norm_rotary(x, weight, tables, positions, x, eps)
+
+    def into_norm_rotary(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        tables: tuple[Tensor, Tensor],
+        positions: Tensor,
+        out: Tensor,
+        eps: float,
+    ) -> Tensor:
+        """Write what ``norm_rotary_`` makes of ``x`` into ``out``, and return that."""
         rows, heads, size = x.shape
         self._kernels.norm_rotary[(rows,)](
             x,
@@ -64,12 +85,15 @@ class TritonSteps:
             weight,
             *tables,
             positions,
+            out,
+            out.stride(0),
             eps,
             heads,
-            HEADS=_power(heads),
+            HEADS=power(heads),
             HALF=size // 2,
             num_warps=self._warps,
         )
+        return out
 
     def route(self, hidden: Tensor, gate: Gate) -> Routed:
         """See ``Steps``."""
@@ -92,13 +116,13 @@ class TritonSteps:
             NORMED=gate.normed,
             TOP_K=gate.top_k,
             ROWS=rows,
-            COLUMNS=max(16, _power(outputs)),
-            STEP=min(64, max(16, _power(width))),
+            COLUMNS=max(16, power(outputs)),
+            STEP=min(64, max(16, power(width))),
             num_warps=self._warps,
             num_stages=3,
         )
         position, ends = self._order(index, gate.experts)
-        return Routed(logits, position, scores, ends)
+        return Routed(logits, index, position, scores, ends)
 
     def _order(self, index: Tensor, experts: int) -> tuple[Tensor, Tensor]:
         """Sort the pairs by expert, in the order of tokens within one, without asking the device.
@@ -109,7 +133,7 @@ class TritonSteps:
         pairs, block = index.numel(), 128
         blocks = -(-pairs // block)
         counts = torch.empty((experts, blocks), dtype=torch.int32, device=index.device)
-        size = max(16, _power(experts))
+        size = max(16, power(experts))
         self._kernels.count[(blocks,)](
             index,
             counts,
@@ -136,34 +160,34 @@ class TritonSteps:
         )
         return position, running.view(experts, blocks)[:, -1].contiguous()
 
-    def spread(self, hidden: Tensor, routed: Routed) -> Tensor:
+    def spread(self, hidden: Tensor, position: Tensor) -> Tensor:
         """See ``Steps``."""
         tokens, width = hidden.shape
-        top_k = routed.position.shape[1]
+        top_k = position.shape[1]
         out = hidden.new_empty((tokens * top_k, width))
         self._kernels.spread[(tokens,)](
             hidden,
-            routed.position,
+            position,
             out,
             width,
             TOP_K=top_k,
-            BLOCK=_power(width),
+            BLOCK=power(width),
             num_warps=self._warps,
         )
         return out
 
-    def silu_times(self, both: Tensor, routed: Routed) -> Tensor:
+    def silu_times(self, both: Tensor, ends: Tensor) -> Tensor:
         """See ``Steps``."""
         pairs, width = both.shape[0], both.shape[1] // 2
         out = both.new_empty((pairs, width))
         rows = 4
         self._kernels.silu_times[(-(-pairs // rows),)](
             both,
-            routed.ends[-1:],
+            ends[-1:],
             out,
             width,
             ROWS=rows,
-            BLOCK=_power(width),
+            BLOCK=power(width),
             num_warps=self._warps,
         )
         return out
@@ -177,29 +201,44 @@ class TritonSteps:
         eps: float,
     ) -> tuple[Tensor, Tensor | None]:
         """See ``Steps``."""
-        tokens, top_k = routed.position.shape
-        width = pairs.shape[1]
-        total = pairs.new_empty((tokens, width)) if x is None else x
-        normed = total if weight is None else torch.empty_like(total)
+        shape = len(routed.position), pairs.shape[1]
+        total = pairs.new_empty(shape) if x is None else x
+        normed = None if weight is None else torch.empty_like(total)
+        self.into_sum(x, pairs, routed.position, routed.scores, total, weight, normed, eps)
+        return total, normed
+
+    def into_sum(
+        self,
+        x: Tensor | None,
+        pairs: Tensor,
+        position: Tensor,
+        scores: Tensor,
+        total: Tensor,
+        weight: Tensor | None = None,
+        normed: Tensor | None = None,
+        eps: float = 0.0,
+    ) -> Tensor:
+        """Write what ``combine`` returns into ``total`` and ``normed``, and return the first."""
+        (tokens, top_k), width = position.shape, pairs.shape[1]
         self._kernels.combine[(tokens,)](
-            total,
+            total if x is None else x,
             pairs,
-            routed.position,
-            routed.scores,
+            position,
+            scores,
             total if weight is None else weight,
             total,
-            normed,
+            total if normed is None else normed,
             width,
             eps,
             ADD=x is not None,
             NORM=weight is not None,
             TOP_K=top_k,
-            BLOCK=_power(width),
+            BLOCK=power(width),
             num_warps=self._warps,
         )
-        return total, None if weight is None else normed
+        return total
 
 
-def _power(number: int) -> int:
+def power(number: int) -> int:
     """Return the least power of two that is not below ``number``."""
     return 1 << max(0, number - 1).bit_length()

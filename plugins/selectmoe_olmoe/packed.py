@@ -150,12 +150,23 @@ class PackedDecoder:
         return functional.linear(attended.flatten(1), layer.out)
 
     def _angles(self, count: int) -> tuple[Tensor, Tensor]:
-        """Return cosines and sines of all positions, fp32 ``[count, size / 2]``."""
-        device = self._embedding.device
-        places = torch.arange(count, device=device)[None]
-        both = self._rotary(torch.empty(1, device=device), places)
-        cosines, sines = (table[0, :, : self._size // 2].contiguous() for table in both)
-        return cosines, sines
+        return angles(self._rotary, self._size, count, self._embedding.device)
+
+
+@torch.no_grad()
+def angles(rotary: Any, size: int, count: int, device: torch.device) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+    """Return cosines and sines of the first positions, fp32 ``[count, size / 2]`` each.
+
+    Args:
+        rotary: the model's rotary embedding.
+        size: of a head.
+        count: number of positions.
+        device: where they are wanted.
+    """
+    places = torch.arange(count, device=device)[None]
+    both = rotary(torch.empty(1, device=device), places)
+    cosines, sines = (table[0, :, : size // 2].contiguous() for table in both)
+    return cosines, sines
 
 
 def run_experts(
@@ -172,28 +183,33 @@ def run_experts(
         gate_up: ``[experts, 2 * intermediate, hidden]``.
         down: ``[experts, hidden, intermediate]``.
     """
-    rows = steps.spread(hidden, routed)
+    rows = steps.spread(hidden, routed.position)
     both = functional.grouped_mm(rows, gate_up.transpose(1, 2), offs=routed.ends)
-    acted = steps.silu_times(both, routed)
+    acted = steps.silu_times(both, routed.ends)
     return functional.grouped_mm(acted, down.transpose(1, 2), offs=routed.ends)
 
 
 def obstacle(decoder: Any) -> str | None:  # noqa: ANN401
     """Return why the packed decoder cannot stand in for a model where it is, or ``None``."""
-    return _of_machine(decoder.embed_tokens.weight) or _of_model(decoder)
+    weight = decoder.embed_tokens.weight
+    wide = weight.dtype == torch.float32
+    dtype = "computes in bfloat16 or float16, the model is in float32" if wide else None
+    return of_machine(weight.device, dtype) or of_shape(decoder) or _of_layers(decoder)
 
 
-def _of_machine(weight: Tensor) -> str | None:
-    if weight.device.type != "cuda" or torch.version.hip:
-        return f"needs an NVIDIA GPU, the model is on {weight.device.type}"
-    if torch.cuda.get_device_capability(weight.device) < AMPERE:
-        return f"needs compute capability 8.0, {torch.cuda.get_device_name(weight.device)} is older"
-    if weight.dtype == torch.float32:
-        return "computes in bfloat16 or float16, the model is in float32"
+def of_machine(device: torch.device, dtype: str | None) -> str | None:
+    """Return why Triton's kernels cannot run on a device, or what is wrong with the dtype."""
+    if device.type != "cuda" or torch.version.hip:
+        return f"needs an NVIDIA GPU, the model is on {device.type}"
+    if torch.cuda.get_device_capability(device) < AMPERE:
+        return f"needs compute capability 8.0, {torch.cuda.get_device_name(device)} is older"
+    if dtype is not None:
+        return dtype
     return None if find_spec("triton") else "needs triton, which is not installed"
 
 
-def _of_model(decoder: Any) -> str | None:  # noqa: ANN401
+def of_shape(decoder: Any) -> str | None:  # noqa: ANN401
+    """Return what about a model's configuration packed passes do not know, or ``None``."""
     config, first = decoder.config, decoder.layers[0]
     if config.hidden_act != "silu" or config.attention_bias or config.clip_qkv is not None:
         return "knows silu experts without attention bias or clip_qkv only"
@@ -202,6 +218,10 @@ def _of_model(decoder: Any) -> str | None:  # noqa: ANN401
     size = first.self_attn.head_dim
     if size % 16 or size & (size - 1) or config.hidden_size % 16 or config.intermediate_size % 16:
         return "needs a head size that is a power of two, and widths that are multiples of 16"
+    return None
+
+
+def _of_layers(decoder: Any) -> str | None:  # noqa: ANN401
     for layer in decoder.layers:
         attention, block = layer.self_attn, layer.mlp
         plain = all(type(getattr(attention, f"{name}_proj")) is nn.Linear for name in "qkvo")

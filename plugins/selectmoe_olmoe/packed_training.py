@@ -5,7 +5,6 @@ saving and adapters stay as they are. ``training_functions`` holds the parts.
 """
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -17,12 +16,12 @@ from transformers.utils import ModelOutput
 
 from selectmoe_olmoe import training_functions
 from selectmoe_olmoe.attention import Attention, PaddedAttention, VarlenAttention
+from selectmoe_olmoe.packed import angles, of_machine, of_shape
 from selectmoe_olmoe.packed_rows import Packed
 from selectmoe_olmoe.router import SelectMoeTopKRouter
+from selectmoe_olmoe.steps import Gate, Routed
 from selectmoe_olmoe.training_launches import TritonTrainingSteps
-from selectmoe_olmoe.training_steps import Choice, Routing, TrainingSteps
-
-AMPERE = (8, 0)
+from selectmoe_olmoe.training_steps import TrainingSteps
 
 
 @dataclass
@@ -130,16 +129,16 @@ class PackedTraining:
         behind = layer.post_attention_layernorm.weight
         x, normed = training_functions.add_norm(x, attended, behind, eps, dtype, steps)
         block = layer.mlp
-        gate = _gate(block)
-        choice = Choice(gate.num_experts, gate.top_k, gate.norm_topk_prob)
-        routing = training_functions.route(normed, gate.weight, choice, steps)
+        router = _gate(block)
+        gate = Gate(router.weight, router.num_experts, router.top_k, router.norm_topk_prob)
+        routed = training_functions.route(normed, gate, steps)
         with torch.set_grad_enabled(torch.is_grad_enabled() and (self._head_gradient or not last)):
-            x = self._experts(x, normed, routing, block.experts)
-        return x, routing.logits, routing.index
+            x = self._experts(x, normed, routed, block.experts)
+        return x, routed.logits, routed.index
 
-    def _experts(self, x: Tensor, normed: Tensor, routing: Routing, experts: Any) -> Tensor:  # noqa: ANN401
+    def _experts(self, x: Tensor, normed: Tensor, routed: Routed, experts: Any) -> Tensor:  # noqa: ANN401
         return training_functions.experts(
-            x, normed, routing, experts.gate_up_proj, experts.down_proj, self._steps
+            x, normed, routed, experts.gate_up_proj, experts.down_proj, self._steps
         )
 
     def _attend(self, attention: Any, normed: Tensor, rows: _Rows) -> Tensor:  # noqa: ANN401
@@ -181,42 +180,23 @@ class PackedTraining:
             )
 
     def _angles(self, count: int) -> tuple[Tensor, Tensor]:
-        """Return cosines and sines of all positions, fp32 ``[count, size / 2]``."""
-        device = self._decoder.embed_tokens.weight.device
-        places = torch.arange(count, device=device)[None]
-        with torch.no_grad():
-            both = self._decoder.rotary_emb(torch.empty(1, device=device), places)
-        cosines, sines = (table[0, :, : self._size // 2].contiguous() for table in both)
-        return cosines, sines
+        decoder = self._decoder
+        return angles(decoder.rotary_emb, self._size, count, decoder.embed_tokens.weight.device)
 
 
 def obstacle(model: Any, dtype: torch.dtype) -> str | None:  # noqa: ANN401
     """Return why packed training cannot stand in for a model where it is, or ``None``."""
-    return _of_machine(model.model.embed_tokens.weight.device, dtype) or of_model(model)
-
-
-def _of_machine(device: torch.device, dtype: torch.dtype) -> str | None:
-    if device.type != "cuda" or torch.version.hip:
-        return f"needs an NVIDIA GPU, the model is on {device.type}"
-    if torch.cuda.get_device_capability(device) < AMPERE:
-        return f"needs compute capability 8.0, {torch.cuda.get_device_name(device)} is older"
-    if dtype != torch.bfloat16:
-        return f"computes in bfloat16, not in {str(dtype).removeprefix('torch.')}"
-    return None if find_spec("triton") else "needs triton, which is not installed"
+    other = None if dtype == torch.bfloat16 else str(dtype).removeprefix("torch.")
+    wrong = other and f"computes in bfloat16, not in {other}"
+    return of_machine(model.model.embed_tokens.weight.device, wrong) or of_model(model)
 
 
 def of_model(model: Any) -> str | None:  # noqa: ANN401
     """Return what about a model packed training does not know, or ``None``."""
-    config, first = model.config, model.model.layers[0]
-    if config.hidden_act != "silu" or config.attention_bias or config.clip_qkv is not None:
-        return "knows silu experts without attention bias or clip_qkv only"
-    if config.attention_dropout:
+    if (unknown := of_shape(model.model)) is not None:
+        return unknown
+    if model.config.attention_dropout:
         return "knows no attention dropout"
-    if config.rope_parameters["rope_type"] in {"dynamic", "longrope"}:
-        return f"does not know rotary positions of type {config.rope_parameters['rope_type']}"
-    size = first.self_attn.head_dim
-    if size % 16 or size & (size - 1) or config.hidden_size % 16 or config.intermediate_size % 16:
-        return "needs a head size that is a power of two, and widths that are multiples of 16"
     blocks = [layer.mlp for layer in model.model.layers]
     gates = [_gate(block) for block in blocks]
     plain = all(type(block.experts) is OlmoeExperts for block in blocks)

@@ -20,12 +20,14 @@ class Routed:
 
     Attributes:
         logits: fp32 ``[N, E + T]``.
+        index: ``[N, K]``: the output of each slot, from ``E`` up a trash can.
         position: int32 ``[N, K]``: a pair's row in expert order, -1 for a trash can's.
         scores: fp32 ``[N, K]``: the weight of each slot.
         ends: int32 ``[E]``: the row behind each expert's last; the last is the number of pairs.
     """
 
     logits: Tensor
+    index: Tensor
     position: Tensor
     scores: Tensor
     ends: Tensor
@@ -75,11 +77,11 @@ class Steps(Protocol):
         """Product with the gate, choice of the top k over all outputs, and their order."""
         ...
 
-    def spread(self, hidden: Tensor, routed: Routed) -> Tensor:
+    def spread(self, hidden: Tensor, position: Tensor) -> Tensor:
         """Copy ``[N, H]`` into expert order ``[P, H]``; rows behind the last pair stay unset."""
         ...
 
-    def silu_times(self, both: Tensor, routed: Routed) -> Tensor:
+    def silu_times(self, both: Tensor, ends: Tensor) -> Tensor:
         """``silu(gate) * up`` of ``[P, 2 I]``: ``[P, I]``; rows behind the last stay unset."""
         ...
 
@@ -142,17 +144,17 @@ class TorchSteps:
         counts = torch.zeros(logits.shape[1], dtype=torch.int64, device=flat.device)
         counts.scatter_add_(0, flat, torch.ones_like(flat))
         ends = counts[: gate.experts].cumsum(0).to(torch.int32)
-        return Routed(logits, position.to(torch.int32), scores.contiguous(), ends)
+        return Routed(logits, index, position.to(torch.int32), scores.contiguous(), ends)
 
-    def spread(self, hidden: Tensor, routed: Routed) -> Tensor:
+    def spread(self, hidden: Tensor, position: Tensor) -> Tensor:
         """See ``Steps``."""
-        tokens, top_k = routed.position.shape
+        tokens, top_k = position.shape
         out = hidden.new_zeros(tokens * top_k + 1, hidden.shape[1])
-        at = routed.position.long().reshape(-1)
+        at = position.long().reshape(-1)
         out[torch.where(at < 0, tokens * top_k, at)] = hidden.repeat_interleave(top_k, dim=0)
         return out[:-1]
 
-    def silu_times(self, both: Tensor, routed: Routed) -> Tensor:  # noqa: ARG002
+    def silu_times(self, both: Tensor, ends: Tensor) -> Tensor:  # noqa: ARG002
         """See ``Steps``."""
         gates, ups = both.float().chunk(2, dim=-1)
         return (functional.silu(gates) * ups).to(both.dtype)

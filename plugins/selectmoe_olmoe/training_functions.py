@@ -7,6 +7,7 @@ are cast where they are used, again in the backward pass, so that no copy is kep
 
 # mypy: disable-error-code="no-untyped-call"
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,7 +15,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional
 
-from selectmoe_olmoe.training_steps import Choice, Routing, Tables, TrainingSteps
+from selectmoe_olmoe.steps import Gate, Routed
+from selectmoe_olmoe.training_steps import Tables, TrainingSteps
 
 LOGIT_BYTES = 2**28
 """Vocabulary logits of so many bytes are held at once."""
@@ -107,15 +109,15 @@ class _Route(Function):
         ctx: Any,  # noqa: ANN401
         hidden: Tensor,
         weight: Tensor,
-        choice: Choice,
+        gate: Gate,
         steps: TrainingSteps,
     ) -> tuple[Tensor, ...]:
-        routing = steps.route(hidden, weight.to(hidden.dtype), choice)
-        found = (routing.logits, routing.scores, routing.index, routing.position, routing.ends)
+        routed = steps.route(hidden, replace(gate, weight=weight.to(hidden.dtype)))
+        found = (routed.logits, routed.scores, routed.index, routed.position, routed.ends)
         ctx.save_for_backward(hidden, weight, *found)
         ctx.set_materialize_grads(value=False)
         ctx.mark_non_differentiable(*found[2:])
-        ctx.choice, ctx.steps = choice, steps
+        ctx.normed, ctx.steps = gate.normed, steps
         return found
 
     @staticmethod
@@ -128,9 +130,8 @@ class _Route(Function):
         if of_logits is None and of_scores is None:
             return None, None, None, None
         hidden, weight, logits, scores, index, position, ends = ctx.saved_tensors
-        routing = Routing(logits, index, scores, position, ends)
-        normed = ctx.choice.normed
-        grad = ctx.steps.route_backward(routing, of_scores, of_logits, normed=normed)
+        routed = Routed(logits, index, position, scores, ends)
+        grad = ctx.steps.route_backward(routed, of_scores, of_logits, normed=ctx.normed)
         grad = grad.to(hidden.dtype)
         wanted = ctx.needs_input_grad
         back = grad @ weight.to(hidden.dtype) if wanted[0] else None
@@ -259,16 +260,16 @@ def norm_rotary(
     return found
 
 
-def route(hidden: Tensor, weight: Tensor, choice: Choice, steps: TrainingSteps) -> Routing:
-    """Return where a gate ``[E + T, H]`` sends ``[N, H]``; logits and scores have gradients."""
-    logits, scores, index, position, ends = _Route.apply(hidden, weight, choice, steps)
-    return Routing(logits, index, scores, position, ends)
+def route(hidden: Tensor, gate: Gate, steps: TrainingSteps) -> Routed:
+    """Return where a gate sends ``[N, H]``; logits and scores have gradients."""
+    logits, scores, index, position, ends = _Route.apply(hidden, gate.weight, gate, steps)
+    return Routed(logits, index, position, scores, ends)
 
 
 def experts(
     x: Tensor,
     hidden: Tensor,
-    routing: Routing,
+    routed: Routed,
     gate_up: Tensor,
     down: Tensor,
     steps: TrainingSteps,
@@ -281,13 +282,13 @@ def experts(
     Args:
         x: the residual stream.
         hidden: what the experts read.
-        routing: where the slots go.
+        routed: where the slots go.
         gate_up: ``[E, 2 I, H]``, the gate's half first.
         down: ``[E, H, I]``.
         steps: how the memory-bound steps run.
     """
     found: Tensor = _Experts.apply(
-        x, hidden, routing.scores, gate_up, down, routing.position, routing.ends, steps
+        x, hidden, routed.scores, gate_up, down, routed.position, routed.ends, steps
     )
     return found
 

@@ -53,40 +53,6 @@ def norm_backward(
         tl.store(gains + program * width + column, sums, mask=inside)
 
 
-@triton.jit
-def norm_rotary(
-    x,
-    stride,
-    weight,
-    cosines,
-    sines,
-    positions,
-    out,
-    eps,
-    heads,
-    HEADS: tl.constexpr,
-    HALF: tl.constexpr,
-):
-    row = tl.program_id(0).to(tl.int64)
-    head = tl.arange(0, HEADS)[:, None]
-    column = tl.arange(0, HALF)[None, :]
-    inside = (head < heads) & (column < HALF)
-    at = head * (2 * HALF) + column
-    left = tl.load(x + row * stride + at, mask=inside, other=0.0).to(tl.float32)
-    right = tl.load(x + row * stride + at + HALF, mask=inside, other=0.0).to(tl.float32)
-    square = tl.sum(tl.sum(left * left + right * right, axis=1), axis=0)
-    scale = tl.rsqrt(square / (heads * 2 * HALF) + eps)
-    left *= scale * tl.load(weight + at, mask=inside, other=0.0).to(tl.float32)
-    right *= scale * tl.load(weight + at + HALF, mask=inside, other=0.0).to(tl.float32)
-    angle = tl.load(positions + row).to(tl.int64) * HALF + column
-    cosine = tl.load(cosines + angle)
-    sine = tl.load(sines + angle)
-    base = out + row * heads * (2 * HALF)
-    kind = out.dtype.element_ty
-    tl.store(base + at, (left * cosine - right * sine).to(kind), mask=inside)
-    tl.store(base + at + HALF, (right * cosine + left * sine).to(kind), mask=inside)
-
-
 @triton.jit(do_not_specialize=["rows"])
 def norm_rotary_backward(
     x,

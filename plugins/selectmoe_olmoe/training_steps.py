@@ -7,46 +7,15 @@ compute; ``training_functions`` joins either into autograd. Shapes as in ``steps
 product has ``dtype``, the one that is computed in. Inside a step arithmetic is in fp32.
 """
 
-from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from selectmoe_olmoe.router import select
-from selectmoe_olmoe.steps import Routed, TorchSteps
+from selectmoe_olmoe.steps import Gate, Routed, TorchSteps
 
 Tables = tuple[Tensor, Tensor]
 """Cosines and sines of the rotary positions, fp32 ``[positions, D / 2]`` each."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """How a router chooses: regular experts, slots a token, whether the slots' weights sum to 1."""
-
-    experts: int
-    top_k: int
-    normed: bool
-
-
-@dataclass(frozen=True)
-class Routing:
-    """Where the slots of a batch go.
-
-    Attributes:
-        logits: fp32 ``[N, E + T]``.
-        index: ``[N, K]``: the output of each slot, from ``E`` up a trash can.
-        scores: fp32 ``[N, K]``: the weight of each slot.
-        position: int32 ``[N, K]``: a pair's row in expert order, -1 for a trash can's.
-        ends: int32 ``[E]``: the row behind each expert's last.
-    """
-
-    logits: Tensor
-    index: Tensor
-    scores: Tensor
-    position: Tensor
-    ends: Tensor
 
 
 class TrainingSteps(Protocol):
@@ -96,17 +65,17 @@ class TrainingSteps(Protocol):
         """Return the gradients of ``x`` and of the weight."""
         ...
 
-    def route(self, hidden: Tensor, weight: Tensor, choice: Choice) -> Routing:
+    def route(self, hidden: Tensor, gate: Gate) -> Routed:
         """Product with the gate, choice of the top k over all outputs, and their order."""
         ...
 
     def route_backward(
-        self, routing: Routing, scores: Tensor | None, logits: Tensor | None, *, normed: bool
+        self, routed: Routed, scores: Tensor | None, logits: Tensor | None, *, normed: bool
     ) -> Tensor:
         """Return the gradient of the gate's product, fp32 ``[N, E + T]``.
 
         Args:
-            routing: what ``route`` returned.
+            routed: what ``route`` returned.
             scores: gradient of the scores, zero for slots that fell to the trash.
             logits: gradient that reaches the logits themselves.
             normed: whether the scores of a token were made to sum to 1.
@@ -216,43 +185,33 @@ class TorchTrainingSteps:
         )
         return found.view(x.shape), gain
 
-    def route(self, hidden: Tensor, weight: Tensor, choice: Choice) -> Routing:
+    def route(self, hidden: Tensor, gate: Gate) -> Routed:
         """See ``TrainingSteps``."""
-        logits = functional.linear(hidden.float(), weight.float())
-        scores, index = select(logits.softmax(dim=-1), choice.experts, choice.top_k)
-        if choice.normed:
-            scores = scores / scores.sum(dim=-1, keepdim=True)
-        flat = index.reshape(-1)
-        rank = flat.argsort(stable=True).argsort()
-        position = torch.where(flat < choice.experts, rank, -1).view_as(index).to(torch.int32)
-        experts = torch.arange(choice.experts, device=flat.device)
-        ends = (flat[:, None] <= experts).sum(dim=0).to(torch.int32)
-        return Routing(logits, index, scores.contiguous(), position, ends)
+        return self._steps.route(hidden, gate)
 
     def route_backward(
-        self, routing: Routing, scores: Tensor | None, logits: Tensor | None, *, normed: bool
+        self, routed: Routed, scores: Tensor | None, logits: Tensor | None, *, normed: bool
     ) -> Tensor:
         """See ``TrainingSteps``."""
         if scores is None:
             assert logits is not None
             return logits
-        inner = (scores * routing.scores).sum(dim=-1, keepdim=True)
-        at = routing.index.long()
-        zeros = torch.zeros_like(routing.logits)
+        inner = (scores * routed.scores).sum(dim=-1, keepdim=True)
+        at = routed.index.long()
+        zeros = torch.zeros_like(routed.logits)
         if normed:
-            found = zeros.scatter(-1, at, routing.scores * (scores - inner))
+            found = zeros.scatter(-1, at, routed.scores * (scores - inner))
         else:
-            found = routing.logits.softmax(dim=-1) * (zeros.scatter(-1, at, scores) - inner)
+            found = routed.logits.softmax(dim=-1) * (zeros.scatter(-1, at, scores) - inner)
         return found if logits is None else found + logits
 
     def spread(self, hidden: Tensor, position: Tensor) -> Tensor:
         """See ``TrainingSteps``."""
-        return self._steps.spread(hidden, _routed(position))
+        return self._steps.spread(hidden, position)
 
-    def silu_times(self, both: Tensor, ends: Tensor) -> Tensor:  # noqa: ARG002
+    def silu_times(self, both: Tensor, ends: Tensor) -> Tensor:
         """See ``TrainingSteps``."""
-        gates, ups = both.float().chunk(2, dim=-1)
-        return (functional.silu(gates) * ups).to(both.dtype)
+        return self._steps.silu_times(both, ends)
 
     def silu_times_backward(
         self, both: Tensor, grad: Tensor, position: Tensor, scores: Tensor, *, weighted: bool
@@ -289,8 +248,3 @@ class TorchTrainingSteps:
             found.scatter_add_(-1, labels[:, None], -torch.ones_like(weights)[:, None])
             logits.copy_(found * weights[:, None])
         return losses
-
-
-def _routed(position: Tensor) -> Routed:
-    """Return as much of a ``Routed`` as copying rows asks for."""
-    return Routed(position, position, position, position)

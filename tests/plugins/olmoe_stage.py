@@ -2,6 +2,7 @@
 
 import random
 
+import pytest
 import torch
 from olmoe_models import byte_tokenizer, olmoe, save
 
@@ -16,7 +17,7 @@ from selectmoe_olmoe.batches import TrainingRows
 from selectmoe_olmoe.config import TrashcanConfig, WarmupConfig
 from selectmoe_olmoe.converter import TrashcanConverter
 from selectmoe_olmoe.trainable import gates, load_trainable
-from selectmoe_olmoe.warmup import SelectMoeWarmup
+from selectmoe_olmoe.warmup import SelectMoeWarmup, WarmupTrainer
 
 DAMAGES = {damage.name: damage for damage in selectmoe_damages()}
 MODELS = Models(model_types=plugin.selectmoe_model_types())
@@ -25,6 +26,10 @@ MODELS = Models(model_types=plugin.selectmoe_model_types())
 def example(prompt: str, answer: str) -> Example:
     messages = (Message("user", prompt), Message("assistant", answer))
     return Example(content_id(messages).hex(), "test", messages)
+
+
+class KilledError(Exception):
+    """Stands for kill -9."""
 
 
 class Source:
@@ -94,6 +99,30 @@ class Stage:
         facts = SelectMoeWarmup(config).train(self.base, self.source(examples), out, job)
         return facts, out
 
+    def resumed(self, at, last_act=lambda: None, **options):
+        """Run to the end; run again, killed in the step after ``at``, and resume that run.
+
+        Returns the folders of both models and what the whole run logged at each step;
+        ``curve`` holds what the resumed one did.
+        """
+        _, whole = self.run("whole", **options)
+        curve = {point["step"]: point for point in self.curve}
+        step = WarmupTrainer.training_step
+
+        def dying(trainer, *args, **kwargs):
+            if trainer.state.global_step == at:
+                last_act()
+                raise KilledError
+            return step(trainer, *args, **kwargs)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(WarmupTrainer, "training_step", dying)
+            with pytest.raises(KilledError):
+                self.run(**options)
+        torch.manual_seed(99)  # whatever the new process starts with
+        _, resumed = self.run(**options)
+        return whole, resumed, curve
+
     def load(self, out, dtype="float32"):
         return MODELS.load(ModelRef(str(out)), dtype=dtype, device="cpu")
 
@@ -118,7 +147,3 @@ def gradient(trainer, network, rows, split):
     network.zero_grad()
     losses = [trainer.training_step(network, batch, count) for batch in fetched]
     return sum(losses).item(), torch.cat([gate.weight.grad.flatten() for gate in gates(network)])
-
-
-class KilledError(Exception):
-    """Stands for kill -9."""

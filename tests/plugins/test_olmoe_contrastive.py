@@ -9,7 +9,7 @@ import pytest
 import torch
 from olmoe_contrasts import contrasted_places, conversations, slow_contrast, slow_joint
 from olmoe_models import tensors
-from olmoe_stage import DAMAGES, MODELS, KilledError, Stage, converted, example, gradient
+from olmoe_stage import DAMAGES, MODELS, example, gradient
 from safetensors.torch import load_file
 
 from selectmoe_core.chat import ChatConfig, ChatFormat
@@ -28,22 +28,14 @@ from selectmoe_olmoe.contrastive import (
 )
 from selectmoe_olmoe.trainable import gates, load_trainable
 from selectmoe_olmoe.twins import TwinMaker, TwinRows, collate_pairs
-from selectmoe_olmoe.warmup import SelectMoeWarmup, WarmupTrainer, twin_maker
+from selectmoe_olmoe.warmup import SelectMoeWarmup, twin_maker
+
+pytest_plugins = ["olmoe_fixtures"]
 
 CONTRASTIVE = {"objective": "contrastive"}
 ANSWERS = {"contrast_tokens": "response"}
 TOKENS, COMBINED = ("end", "response"), ("together", "each")
 EXPERTS, TRASH = 16, 4
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return converted(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture
-def stage(base, tmp_path):
-    return Stage(base, tmp_path)
 
 
 # -------------------------------------------------------------------------------- mathematics
@@ -446,24 +438,10 @@ def test_training_orders_the_pairs(stage):
     [{}, {"trainable": "all", "gradient_accumulation": 2}, {"peft_mode": "lora"}],
     ids=["router", "all", "lora"],
 )
-def test_a_resumed_run_ends_with_the_same_bytes(stage, monkeypatch, options):
+def test_a_resumed_run_ends_with_the_same_bytes(stage, options):
     """Killed in the second epoch, whose twins are others than those of the first."""
     options = {**CONTRASTIVE, "max_steps": 12, "batch_size": 3, "checkpoint_every": 2, **options}
-    _, whole = stage.run("whole", **options)
-    curve = {point["step"]: point for point in stage.curve}
-    step = WarmupTrainer.training_step
-
-    def dying(self, *args, **kwargs):
-        if self.state.global_step == 11:
-            raise KilledError
-        return step(self, *args, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(WarmupTrainer, "training_step", dying)
-        with pytest.raises(KilledError):
-            stage.run(**options)
-    torch.manual_seed(99)
-    _, resumed = stage.run(**options)
+    whole, resumed, curve = stage.resumed(11, **options)
     assert [point["step"] for point in stage.curve] == [11, 12]
     for point in stage.curve:
         assert point == curve[point["step"]]

@@ -1,14 +1,10 @@
 """The packed decoder: each kernel beside plain torch, the whole beside transformers' path."""
 
-import importlib.util
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 from olmoe_models import select_moe
 from peft import LoraConfig, get_peft_model
+from triton_interpreter import inside, outside, skip_outside
 
 from selectmoe_olmoe.packed import PackedDecoder, obstacle, run_experts
 from selectmoe_olmoe.steps import Gate, TorchSteps
@@ -18,33 +14,18 @@ SHAPES = [(37, 64, 32, 8, 3, 4, 4), (130, 96, 48, 64, 8, 8, 6), (5, 32, 16, 4, 2
 """Tokens, hidden, intermediate, experts, trash cans, slots, heads: few are powers of two."""
 
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-
-
 @pytest.fixture(scope="module")
 def triton_steps():
     """The launches on Triton's interpreter: the kernels as they are, on the CPU."""
-    if importlib.util.find_spec("triton") is None:
-        pytest.skip("triton is not installed")
-    if not INTERPRETED:
-        pytest.skip("runs in the child process of test_kernels_on_the_interpreter")
+    skip_outside()
     from selectmoe_olmoe.launches import TritonSteps
 
     return TritonSteps()
 
 
-@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
-@pytest.mark.skipif(INTERPRETED, reason="this is the child")
+@outside
 def test_kernels_on_the_interpreter():
-    """Triton decides when it is first imported whether it interprets: so in another process."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
-    child = subprocess.run(
-        command,
-        env=os.environ | {"TRITON_INTERPRET": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    child = inside(__file__)
     assert child.returncode == 0, child.stdout[-3000:]
     assert " 1 skipped" in child.stdout, child.stdout[-500:]  # this test alone
 
@@ -85,11 +66,13 @@ def test_kernels_compute_what_plain_torch_does(triton_steps, shape, dtype):
         x, Gate(torch.randn(experts + trash, hidden).to(dtype), experts, top_k, False)
     )
     last = int(routed.ends[-1])
-    rows = triton_steps.spread(x, routed)
-    assert torch.equal(rows[:last], plain.spread(x, routed)[:last])
+    rows = triton_steps.spread(x, routed.position)
+    assert torch.equal(rows[:last], plain.spread(x, routed.position)[:last])
     both = torch.randn(tokens * top_k, 2 * wide).to(dtype)
     _near(
-        triton_steps.silu_times(both, routed)[:last], plain.silu_times(both, routed)[:last], dtype
+        triton_steps.silu_times(both, routed.ends)[:last],
+        plain.silu_times(both, routed.ends)[:last],
+        dtype,
     )
     outputs = torch.randn(tokens * top_k, hidden).to(dtype)
     outputs[last:] = float("nan")  # rows that no expert wrote must not be read
@@ -206,7 +189,7 @@ def test_what_stands_in_the_way_is_named(monkeypatch):
     model = select_moe().model
     assert "the model is on cpu" in obstacle(model)
     assert model.packed_decoder() == (None, obstacle(model))
-    monkeypatch.setattr("selectmoe_olmoe.packed._of_machine", lambda _: None)
+    monkeypatch.setattr("selectmoe_olmoe.packed.of_machine", lambda *_: None)
     assert "head size" in obstacle(model)  # 8
     fits = select_moe(hidden_size=64)
     assert obstacle(fits.model) is None

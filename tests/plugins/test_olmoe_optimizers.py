@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 import torch
 from olmoe_models import tensors
-from olmoe_stage import Stage, converted
 from safetensors.torch import load_file
 from torch import nn
 from transformers.optimization import Adafactor
@@ -16,18 +15,10 @@ from selectmoe_olmoe.config import WarmupConfig
 from selectmoe_olmoe.optimizers import StochasticRounding, optimizer_of, stochastically_rounded
 from selectmoe_olmoe.trainable import check_dtype
 
+pytest_plugins = ["olmoe_fixtures"]
+
 WHOLE = {"trainable": "all", "weights": "bfloat16"}
 ADAFACTOR = {"scale_parameter": False, "relative_step": False, "warmup_init": False}
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return converted(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture
-def stage(base, tmp_path):
-    return Stage(base, tmp_path)
 
 
 @pytest.mark.parametrize("value", [1.0, 0.0203, -3.3e-5, 0.0, -7.0, 1e30])

@@ -1,33 +1,30 @@
 """Packed training: gradients beside transformers' path, kernels beside plain torch, the trainer."""
 
-import importlib.util
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
 from olmoe_contrasts import conversations, slow_contrast
 from olmoe_models import select_moe
-from olmoe_stage import KilledError, Stage, converted, gradient
+from olmoe_stage import gradient
 from peft import LoraConfig, get_peft_model
+from triton_interpreter import inside, outside, skip_outside
 
 from selectmoe_core.chat import ChatConfig, ChatFormat
-from selectmoe_core.training import summed_cross_entropy
+from selectmoe_core.losses import summed_cross_entropy
 from selectmoe_olmoe import packed_losses, warmup
 from selectmoe_olmoe.batches import Row, collate
 from selectmoe_olmoe.contrastive import trash_logits
 from selectmoe_olmoe.losses import balance_loss, constraint_per_token, trash_share
 from selectmoe_olmoe.packed_rows import collate_packed, collate_packed_pairs, merged
 from selectmoe_olmoe.packed_training import PackedTraining, obstacle, of_model
+from selectmoe_olmoe.steps import Gate
 from selectmoe_olmoe.trainable import gates
-from selectmoe_olmoe.trainer import WarmupTrainer
-from selectmoe_olmoe.training_steps import Choice, TorchTrainingSteps
+from selectmoe_olmoe.training_steps import TorchTrainingSteps
 from selectmoe_olmoe.twins import Pair
 
+pytest_plugins = ["olmoe_fixtures"]
+
 EPS = 1e-5
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 SHAPES = [(37, 64, 32, 8, 3, 4, 4), (50, 96, 48, 64, 8, 8, 6), (5, 32, 16, 4, 2, 2, 1)]
 """Tokens, hidden, intermediate, experts, trash cans, slots, heads: few are powers of two."""
 
@@ -147,7 +144,7 @@ def test_losses_of_joined_micro_batches_are_the_sums_of_each(over):
     index = torch.stack(
         [
             TorchTrainingSteps()
-            .route(layer, torch.eye(experts + trash), Choice(experts, top_k, normed=False))
+            .route(layer, Gate(torch.eye(experts + trash), experts, top_k, normed=False))
             .index
             for layer in logits
         ]
@@ -253,16 +250,6 @@ def test_micro_batches_join_up_to_the_budget_and_keep_their_meaning():
 # --------------------------------------------------------------------------------- the trainer
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return converted(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture
-def stage(base, tmp_path):
-    return Stage(base, tmp_path)
-
-
 @pytest.fixture
 def packed(monkeypatch):
     """Let the packed path run on the CPU, on plain steps."""
@@ -307,7 +294,7 @@ def test_both_paths_log_the_same_losses_over_twenty_steps(stage, request, option
             assert found[name] == pytest.approx(value, rel=2e-3, abs=1e-5), name
 
 
-def test_a_resumed_packed_run_ends_with_the_same_bytes(stage, packed, monkeypatch):
+def test_a_resumed_packed_run_ends_with_the_same_bytes(stage, packed):
     options = {
         "objective": "contrastive",
         "trainable": "all",
@@ -315,21 +302,7 @@ def test_a_resumed_packed_run_ends_with_the_same_bytes(stage, packed, monkeypatc
         "checkpoint_every": 2,
         "pass_tokens": 100,
     }
-    _, whole = stage.run("whole", **options)
-    curve = {point["step"]: point for point in stage.curve}
-    step = WarmupTrainer.training_step
-
-    def dying(self, *args, **kwargs):
-        if self.state.global_step == 3:
-            raise KilledError
-        return step(self, *args, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(WarmupTrainer, "training_step", dying)
-        with pytest.raises(KilledError):
-            stage.run(**options)
-    torch.manual_seed(99)  # whatever the new process starts with
-    _, resumed = stage.run(**options)
+    whole, resumed, curve = stage.resumed(3, **options)
     assert [point["step"] for point in stage.curve] == [3, 4, 5, 6]
     for point in stage.curve:
         assert point == curve[point["step"]]
@@ -406,27 +379,15 @@ def test_what_stands_in_the_way_is_named():
 @pytest.fixture(scope="module")
 def triton_steps():
     """The launches on Triton's interpreter: the kernels as they are, on the CPU."""
-    if importlib.util.find_spec("triton") is None:
-        pytest.skip("triton is not installed")
-    if not INTERPRETED:
-        pytest.skip("runs in the child process of test_kernels_on_the_interpreter")
+    skip_outside()
     from selectmoe_olmoe.training_launches import TritonTrainingSteps
 
     return TritonTrainingSteps()
 
 
-@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
-@pytest.mark.skipif(INTERPRETED, reason="this is the child")
+@outside
 def test_kernels_on_the_interpreter():
-    """Triton decides when it is first imported whether it interprets: so in another process."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
-    child = subprocess.run(
-        [*command, "-k", "kernels_compute"],
-        env=os.environ | {"TRITON_INTERPRET": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    child = inside(__file__, "-k", "kernels_compute")
     assert child.returncode == 0, child.stdout[-3000:]
     assert "skipped" not in child.stdout, child.stdout[-500:]
 
@@ -488,9 +449,9 @@ def test_kernels_compute_norms_like_plain_torch(triton_steps, shape, dtype, wide
 @pytest.mark.parametrize("shape", SHAPES)
 def test_kernels_compute_routing_and_experts_like_plain_torch(triton_steps, shape, normed, dtype):
     tokens, hidden, width, experts, trash, top_k, _ = shape
-    plain, choice = TorchTrainingSteps(), Choice(experts, top_k, normed)
-    x, weight = torch.randn(tokens, hidden), torch.randn(experts + trash, hidden)
-    routing, wanted = (s.route(x, weight, choice) for s in (triton_steps, plain))
+    plain, x = TorchTrainingSteps(), torch.randn(tokens, hidden)
+    gate = Gate(torch.randn(experts + trash, hidden), experts, top_k, normed)
+    routing, wanted = (s.route(x, gate) for s in (triton_steps, plain))
     torch.testing.assert_close(routing.logits, wanted.logits, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(routing.scores, wanted.scores, rtol=1e-5, atol=1e-6)
     assert torch.equal(routing.index.long(), wanted.index)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from olmoe_models import tensors
-from olmoe_stage import MODELS, KilledError, Stage, converted, example, gradient
+from olmoe_stage import MODELS, example, gradient
 from safetensors.torch import load_file
 
 from selectmoe_core.chat import ChatConfig, ChatFormat
@@ -17,18 +17,9 @@ from selectmoe_olmoe import plugin
 from selectmoe_olmoe.batches import LengthGroupedSampler, TrainingRows, collate
 from selectmoe_olmoe.config import WarmupConfig
 from selectmoe_olmoe.trainable import gates, load_trainable
-from selectmoe_olmoe.warmup import SelectMoeWarmup, WarmupTrainer
+from selectmoe_olmoe.warmup import SelectMoeWarmup
 
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return converted(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture
-def stage(base, tmp_path):
-    return Stage(base, tmp_path)
-
+pytest_plugins = ["olmoe_fixtures"]
 
 OFF = {"router_aux_loss_coef": 0.0}
 
@@ -183,28 +174,15 @@ def test_modes_train_what_they_say(stage, peft_mode, trainable):
     ],
     ids=["router", "all", "lora"],
 )
-def test_a_resumed_run_ends_with_the_same_bytes(stage, monkeypatch, options):
+def test_a_resumed_run_ends_with_the_same_bytes(stage, options):
     options = {"max_steps": 8, "batch_size": 3, "checkpoint_every": 2, **options}
-    _, whole = stage.run("whole", **options)
-    curve = {point["step"]: point for point in stage.curve}
-    step = WarmupTrainer.training_step
-    seen = []
 
-    def dying(self, *args, **kwargs):
-        seen.append(self.state.global_step)
-        if self.state.global_step == 5:
-            half = stage.folder / "run" / "checkpoints" / "checkpoint-6"
-            half.mkdir(exist_ok=True)  # a checkpoint that was being written
-            (half / "partial.safetensors").write_bytes(b"half")
-            raise KilledError
-        return step(self, *args, **kwargs)
+    def write_half():
+        half = stage.folder / "run" / "checkpoints" / "checkpoint-6"
+        half.mkdir(exist_ok=True)  # a checkpoint that was being written
+        (half / "partial.safetensors").write_bytes(b"half")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(WarmupTrainer, "training_step", dying)
-        with pytest.raises(KilledError):
-            stage.run(**options)
-    torch.manual_seed(99)  # whatever the new process starts with
-    _, resumed = stage.run(**options)
+    whole, resumed, curve = stage.resumed(5, write_half, **options)
     assert min(point["step"] for point in stage.curve) == 5
     for point in stage.curve:
         assert point == curve[point["step"]]

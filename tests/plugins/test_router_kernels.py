@@ -1,44 +1,25 @@
 """The router's Triton kernels beside plain torch, on Triton's interpreter."""
 
-import importlib.util
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
+from triton_interpreter import inside, outside, skip_outside
 
 from selectmoe_core.encoding import Joined
 from selectmoe_router.packed import PackedMeans, packed
 from selectmoe_router.reduction import Routing
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-MISSING = importlib.util.find_spec("triton") is None
 
-
-@pytest.mark.skipif(MISSING, reason="triton is not installed")
-@pytest.mark.skipif(INTERPRETED, reason="this is the child")
+@outside
 def test_kernels_on_the_interpreter():
-    """Triton decides when it is first imported whether it interprets: so in another process."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
-    child = subprocess.run(
-        command,
-        env=os.environ | {"TRITON_INTERPRET": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    child = inside(__file__)
     assert child.returncode == 0, child.stdout[-3000:]
     assert " 1 skipped" in child.stdout, child.stdout[-500:]  # this test alone
 
 
 @pytest.fixture
 def kernels():
-    if MISSING:
-        pytest.skip("triton is not installed")
-    if not INTERPRETED:
-        pytest.skip("runs in the child process of test_kernels_on_the_interpreter")
+    skip_outside()
     from selectmoe_router import kernels
 
     return kernels
