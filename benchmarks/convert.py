@@ -49,11 +49,12 @@ class Bench:
     def _make(self, folder: Path, *, tiny: bool) -> None:
         program = (
             "import json, sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
-            "import torch; from full_size import OLMOE, TINY, TINY_HEADS, make\n"
+            "import torch; from random_weights import make_checkpoint\n"
+            "from shapes import OLMOE_CHECKPOINT, TINY\n"
             "device = 'cuda' if torch.cuda.is_available() else 'cpu'\n"
-            "change = TINY | TINY_HEADS if sys.argv[3] == 'tiny' else "
+            "change = TINY if sys.argv[3] == 'tiny' else "
             "{'num_hidden_layers': int(sys.argv[3])}\n"
-            "make(OLMOE | change, Path(sys.argv[2]), device)"
+            "make_checkpoint(OLMOE_CHECKPOINT | change, Path(sys.argv[2]), device)"
         )
         shape = "tiny" if tiny else str(self.layers)
         call([sys.executable, "-c", program, str(Path(__file__).parent), str(folder), shape])

@@ -9,7 +9,7 @@ import json
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from downstream_pool import HalfPool
+from rows import Rows
 
 from selectmoe_core import Example, Job, ModelRef, ScoreTable, Shard, ShardScores, TargetModel
 from selectmoe_core.artifacts import FileHashes
@@ -59,25 +60,6 @@ class Arm:
 
     def __str__(self) -> str:
         return BASE if self.strategy == BASE else f"{self.label}/{self.fraction:g}/{self.seed}"
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Examples to train on, tokenised when a trainer asks."""
-
-    examples: Sequence[Example]
-    chat: ChatFormat
-    folder: Path
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def __iter__(self) -> Iterator[Example]:
-        return iter(self.examples)
-
-    def encoded(self, tokenizer: Tokenizer) -> Encoded:
-        """Return their tokens."""
-        return encode(self, self.folder, self.chat, tokenizer)
 
 
 @dataclass(frozen=True)

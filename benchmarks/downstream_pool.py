@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+from rows import drawn_order
 
 from selectmoe_core.artifacts import write_json
 from selectmoe_core.damages import Damage, plant_some
@@ -29,7 +30,6 @@ from selectmoe_core.examples import (
     conversation_problem,
     messages_from,
 )
-from selectmoe_core.pool import hash_ids
 
 POOL, LABELS, HELDOUT, ABOUT = "pool.jsonl", "labels.jsonl", "heldout.jsonl", "about.json"
 AGAIN = "make the pool again: downstream.py pool --out FOLDER"
@@ -123,7 +123,7 @@ def make_pool(
         counts, as written into ``about.json``.
     """
     whole = _unique(rows)
-    order = _shuffled(whole, seed + _DRAW)
+    order = drawn_order(whole, seed + _DRAW)
     drawn, rest = order[:heldout], order[heldout:]
     asked = {_normal(example.prompt) for example in drawn}
     kept = [example for example in rest if _normal(example.prompt) not in asked]
@@ -132,7 +132,7 @@ def make_pool(
             f"{len(whole)} rows are too few to hold {heldout} out", hint="a larger pool"
         )
     half = len(kept) // 2
-    shuffled = _shuffled(kept, seed + _HALF)
+    shuffled = drawn_order(kept, seed + _HALF)
     rates = dict.fromkeys(damages, 1.0)
     planted: dict[str, tuple[str | None, Example]] = {
         example.id: (None, example) for example in shuffled[half:]
@@ -181,14 +181,6 @@ def _unique(rows: Iterable[RawExample | Reject]) -> list[Example]:
         identity = content_id(row.messages).hex()
         found.setdefault(identity, Example(identity, row.source, row.messages))
     return list(found.values())
-
-
-def _shuffled(examples: Sequence[Example], seed: int) -> list[Example]:
-    """Return the examples in an order that depends on their ids and the seed alone."""
-    by_id = sorted(examples, key=lambda example: example.id)
-    text = bytes.fromhex("".join(example.id for example in by_id))
-    words = np.frombuffer(text, dtype=">u8").astype(np.uint64).reshape(-1, 2)
-    return [by_id[place] for place in np.argsort(hash_ids(words, seed), kind="stable")]
 
 
 def _normal(text: str) -> str:

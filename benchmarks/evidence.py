@@ -29,7 +29,6 @@ from evidence_bench import Bench, digest, free, results, scratch, work_folder
 from evidence_data import (
     HELD,
     Judged,
-    Rows,
     about,
     apart,
     held_out,
@@ -41,6 +40,7 @@ from evidence_data import (
 from evidence_measures import blended, by_kind, goes_by, unseen
 from evidence_rivals import rivals_file, rivals_key, run_rivals
 from evidence_table import table
+from rows import Rows
 
 from selectmoe_core import ModelRef
 from selectmoe_core.chat import ChatConfig, ChatFormat

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, OlmoeConfig, OlmoeForCausalLM
 
 from selectmoe_core.encoding import Encoded
-from selectmoe_core.training import summed_head_loss
+from selectmoe_core.losses import summed_head_loss
 
 SHAPE = (8, 2)
 """Experts of a layer, and slots of a token."""

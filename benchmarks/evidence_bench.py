@@ -18,7 +18,9 @@ import torch
 import transformers
 from evidence_arms import Arm
 from evidence_base import RECIPE, make_base, text_files
-from evidence_data import Judged, Rows
+from evidence_data import Judged
+from measuring import append
+from rows import Rows
 
 from selectmoe_core import Job, ModelRef, Shard, ShardScores
 from selectmoe_core.artifacts import FileHashes
@@ -162,8 +164,7 @@ class Bench:
     def note(self, name: str, line: dict[str, Any], seconds: float, key: str = "") -> None:
         """Print a result and add its line to the file at once."""
         shared = {"name": name, "key": key, "setting": self.setting, "seconds": round(seconds, 1)}
-        with (self.out / RESULTS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(shared | line) + "\n")
+        append(self.out / RESULTS, shared | line)
         print(f"{name} ({seconds:.0f} s)", flush=True)
 
 

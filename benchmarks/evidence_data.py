@@ -7,52 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rows import drawn_order
 
-from selectmoe_core.chat import ChatFormat, Tokenizer
 from selectmoe_core.damages import Damage, plant_some
-from selectmoe_core.encoding import Encoded, encode
 from selectmoe_core.examples import Example, content_id, conversation_problem, messages_from
-from selectmoe_core.pool import hash_ids
 
 HELD = 1500
 """Rows of the pool that no training sees: half of them are damaged, to judge kinds by that the
 planted file does not have."""
-
-
-class Rows:
-    """Examples, tokenised when first asked for.
-
-    All models of a run have the tokenizer of the Llama that they were made from, so their tokens
-    are made once.
-
-    Args:
-        examples: the rows.
-        chat: the format.
-        folder: where the tokens go.
-    """
-
-    def __init__(self, examples: Sequence[Example], chat: ChatFormat, folder: Path) -> None:
-        self.examples = examples
-        self._chat = chat
-        self._folder = folder
-        self._encoded: Encoded | None = None
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def __iter__(self) -> Iterator[Example]:
-        return iter(self.examples)
-
-    @property
-    def ids(self) -> list[str]:
-        """The rows' names, which derive from their content."""
-        return [example.id for example in self.examples]
-
-    def encoded(self, tokenizer: Tokenizer) -> Encoded:
-        """Return their tokens."""
-        if self._encoded is None:
-            self._encoded = encode(self.examples, self._folder, self._chat, tokenizer)
-        return self._encoded
 
 
 @dataclass(frozen=True)
@@ -96,10 +58,7 @@ def read_pool(folder: Path) -> list[Example]:
     }
     if not found:
         raise FileNotFoundError(f"{folder} holds no train/processed/*/*.jsonl")
-    by_id = [found[name] for name in sorted(found)]
-    text = bytes.fromhex("".join(example.id for example in by_id))
-    words = np.frombuffer(text, dtype=">u8").astype(np.uint64).reshape(-1, 2)
-    return [by_id[place] for place in np.argsort(hash_ids(words, 0xE51D), kind="stable")]
+    return drawn_order(list(found.values()), 0xE51D)
 
 
 def read_planted(path: Path) -> Judged:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 from evidence_bench import Bench, digest, scratch
-from evidence_data import HELD, Rows, held_out
+from evidence_data import HELD, held_out
 from evidence_measures import by_kind, logistic
+from rows import Rows
 
 from selectmoe_core import ModelRef
 from selectmoe_core.batches import padded, within_budget

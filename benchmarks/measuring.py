@@ -29,7 +29,7 @@ class Measured:
     Attributes:
         seconds: wall time from start to end.
         anonymous: peak of its anonymous resident memory in bytes, looked at every 10 ms.
-        output: what it printed.
+        output: what it printed to its standard output, unless that was shown.
     """
 
     seconds: float
@@ -37,11 +37,23 @@ class Measured:
     output: str
 
 
-def call(command: Iterable[str], environment: Mapping[str, str] | None = None) -> Measured:
-    """Run a command, in this process's environment or another; stop where it fails."""
+def call(
+    command: Iterable[str], environment: Mapping[str, str] | None = None, *, show: bool = False
+) -> Measured:
+    """Run a command, in this process's environment or another; stop where it fails.
+
+    Args:
+        command: the program and its arguments.
+        environment: of the command.
+        show: let what it prints pass through.
+
+    Raises:
+        RuntimeError: it failed; what it printed is told.
+    """
+    command = list(command)
     start = time.monotonic()
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(list(command), stdout=pipe, stderr=pipe, env=environment)
+    pipe = None if show else subprocess.PIPE
+    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, env=environment)
     peak = [0]
 
     def watch() -> None:
@@ -54,9 +66,10 @@ def call(command: Iterable[str], environment: Mapping[str, str] | None = None) -
     out, err = process.communicate()
     seconds = time.monotonic() - start
     watcher.join()
+    output, errors = ((text or b"").decode() for text in (out, err))
     if process.returncode:
-        raise RuntimeError(f"{command} ended with {process.returncode}: {err.decode()}")
-    return Measured(seconds, peak[0], out.decode())
+        raise RuntimeError(f"{command} ended with {process.returncode}:\n{output}\n{errors}")
+    return Measured(seconds, peak[0], output)
 
 
 def anonymous(process: int) -> int:
@@ -102,6 +115,14 @@ def spread(values: Iterable[float]) -> dict[str, Any]:
     }
 
 
+def append(
+    path: Path, line: Mapping[str, Any], default: Callable[[Any], Any] | None = None
+) -> None:
+    """Add a result to a file of JSON lines; ``default`` as ``json.dumps`` takes it."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line, default=default) + "\n")
+
+
 class Results:
     """Results that are printed and written, a JSON object a line, as they come."""
 
@@ -126,8 +147,7 @@ class Results:
         return failed
 
     def _add(self, line: Mapping[str, Any]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        append(self.path, line)
         for name, value in line.items():
             shown = f"{value / 2**20:,.1f} MiB" if name.endswith("_bytes") else value
             print(f"  {name:<40} {shown}" if name != "part" else f"{value}:", flush=True)

@@ -29,54 +29,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import full_size
+from device import describe
+from measuring import SELECTMOE, call
+from multi_gpu_runs import LORA, SCORE, WARMUP, Bench, finished
+from pool_sample import make_tokenizer
+from random_weights import make_checkpoint
+from shapes import LLAMA_CHECKPOINT, OLMOE_CHECKPOINT, TINY, TINY_EXPERTS
 
-PARTS = ("score", "warmup", "warmup-all", "lora", "evaluate", "kill")
-HEAD = """
-format = 1
-name = "multi"
-[chat]
-max_length = 2048
-[pool]
-use = "less"
-path = "{data}/less/train/processed"
-sources = ["cot", "dolly", "flan_v2", "oasst1"]
-subset_ratio = {ratio}
-"""
-SCORE = """
-[score]
-use = "router"
-model = "{work}/converted"
-shard_examples = {shard}
-"""
-WARMUP = """
-[warmup]
-use = "select-moe-warmup"
-model = "{work}/converted"
-max_steps = {steps}
-batch_size = {batch}
-gradient_accumulation = {accumulation}
-trainable = "{trainable}"
-activation_checkpointing = {checkpointing}
-"""
-LORA = """
-[score]
-use = "random"
-[select]
-use = "top-k"
-k = {k}
-[train]
-use = "llama-lora"
-model = "{work}/llama"
-max_steps = {steps}
-total_batch = {total}
-dropout = 0.0
-activation_checkpointing = true
-[evaluate]
-use = "lm-eval"
-tasks = ["bundled:nano"]
-limit = {limit}
-"""
 FSDP = """
 compute_environment: LOCAL_MACHINE
 distributed_type: FSDP
@@ -92,94 +51,15 @@ fsdp_config:
   fsdp_state_dict_type: FULL_STATE_DICT
   fsdp_activation_checkpointing: false
 """
-FULL = {"examples": 60000, "shard": 512, "steps": 12, "k": 4000}
-FULL |= {"batch": 16, "accumulation": 16, "total": 128}
-SMALL = {"examples": 400, "shard": 32, "steps": 3, "k": 48}
-SMALL |= {"batch": 2, "accumulation": 8, "total": 8}
 SCORED = re.compile(r"\[(score[^\]]*)\].*?(\d+) examples scored in ([0-9.]+) s")
-
-
-class Bench:
-    """The settings, and where results go."""
-
-    def __init__(self, arguments: argparse.Namespace) -> None:
-        self.tiny: bool = arguments.tiny
-        self.data: Path = arguments.data.resolve()
-        self.work: Path = arguments.work.resolve()
-        self.lines: Path = arguments.json.with_suffix(".jsonl")
-        self.device = "cpu" if self.tiny else "cuda"
-        self.sizes = SMALL if self.tiny else FULL
-        if arguments.examples:
-            self.sizes = self.sizes | {"examples": arguments.examples}
-        self.rows: list[dict[str, Any]] = []
-
-    def tell(self, row: dict[str, Any]) -> None:
-        """Print a row and write it at once."""
-        self.rows.append(row)
-        with self.lines.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-        print("  ".join(f"{name} {_shown(value)}" for name, value in row.items()), flush=True)
-
-    def recipe(self, name: str, *tables: str, **changes: object) -> Path:
-        """Write a recipe of the pool and of further tables."""
-        lines = sum(
-            path.read_bytes().count(b"\n")
-            for path in self.data.glob("less/train/processed/*/*_data.jsonl")
-        )
-        values = {
-            **self.sizes,
-            "data": self.data,
-            "work": self.work,
-            "ratio": min(1.0, self.sizes["examples"] / lines),
-            "limit": 4 if self.tiny else 40,
-            "trainable": "router",
-            "checkpointing": "false",
-            **changes,
-        }
-        path = self.work / f"{name}.toml"
-        path.write_text("".join((HEAD, *tables)).format(**values), encoding="utf-8")
-        return path
-
-    def run(
-        self, recipe: Path, part: str, processes: int, *more: str, check: bool = True
-    ) -> tuple[Path, subprocess.CompletedProcess[str]]:
-        """Run a recipe in an outputs folder of its own, which starts from the pool's tokens."""
-        outputs = self.work / f"{part}-{processes}"
-        if not outputs.exists():
-            self._seed(outputs / "store")
-        command = [*full_size.selectmoe(), "run", str(recipe), "--outputs", str(outputs)]
-        command += ["--device", self.device, "--num-processes", str(processes), *more]
-        done = subprocess.run(
-            command, env=self.environment(processes), capture_output=True, text=True, check=False
-        )
-        if check and done.returncode:
-            raise RuntimeError(f"{command} ended with {done.returncode}:\n{done.stderr[-4000:]}")
-        return outputs, done
-
-    def environment(self, processes: int) -> dict[str, str]:
-        """Show the first GPUs alone; on the CPU every process has one thread."""
-        seen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-        ids = seen if seen != [""] else [str(number) for number in range(64)]
-        shown = {} if self.tiny else {"CUDA_VISIBLE_DEVICES": ",".join(ids[:processes])}
-        # Multicast through NVLink is refused in many containers; NCCL then fails to start.
-        return os.environ | shown | {"NCCL_NVLS_ENABLE": "0"}
-
-    def _seed(self, store: Path) -> None:
-        """Take over pool and tokens, which are no part of what is measured."""
-        store.mkdir(parents=True)
-        for path in (self.work / "base/store").glob("*"):
-            if path.name.startswith(("pool-", "encoded-")) and path.is_dir():
-                shutil.copytree(path, store / path.name)
 
 
 def prepare(bench: Bench) -> None:
     """Make the selector, the pool and its tokens, and let kernels be compiled into their caches."""
     bench.work.mkdir(parents=True, exist_ok=True)
     if not (bench.work / "converted/config.json").is_file():
-        experts = {"num_experts": 16, "num_experts_per_tok": 4} if bench.tiny else {}
-        make(bench, "olmoe", full_size.OLMOE | (full_size.TINY if bench.tiny else {}) | experts)
-        command = ["convert", str(bench.work / "olmoe"), str(bench.work / "converted")]
-        full_size.call([*full_size.selectmoe(), *command])
+        make(bench, "olmoe", OLMOE_CHECKPOINT | (TINY_EXPERTS if bench.tiny else {}))
+        call([*SELECTMOE, "convert", str(bench.work / "olmoe"), str(bench.work / "converted")])
         shutil.rmtree(bench.work / "olmoe")
     (bench.work / "base/store").mkdir(parents=True, exist_ok=True)
     bench.run(bench.recipe("score", SCORE), "base", 1, "--until", "score")
@@ -187,17 +67,14 @@ def prepare(bench: Bench) -> None:
 
 def make(bench: Bench, name: str, config: dict[str, Any]) -> None:
     """Make a model of random weights with a tokenizer of the pool."""
-    heads = full_size.TINY_HEADS if bench.tiny else {}
-    full_size.tokenizer(
-        bench.data, bench.work / "tokenizer", 2048 if bench.tiny else full_size.VOCABULARY
-    )
-    full_size.make(config | heads, bench.work / name, bench.device)
+    make_tokenizer(bench.data, bench.work / "tokenizer", 2048 if bench.tiny else 32000)
+    make_checkpoint(config | (TINY if bench.tiny else {}), bench.work / name, bench.device)
     shutil.copytree(bench.work / "tokenizer", bench.work / name, dirs_exist_ok=True)
 
 
 def score(bench: Bench, processes: int) -> dict[str, Any]:
     """Score the pool; compare the scores with one process's."""
-    outputs, _ = bench.run(bench.recipe("score", SCORE), "score", processes, "--until", "score")
+    outputs = bench.run(bench.recipe("score", SCORE), "score", processes, "--until", "score")
     folder, manifest = finished(outputs, "score")
     sources = manifest["facts"]["tokens"]["sources"].values()
     tokens = sum(source["tokens"] for source in sources)
@@ -225,7 +102,7 @@ def _score_difference(one: Path, other: Path) -> dict[str, Any]:
 def warmup(bench: Bench, processes: int) -> dict[str, Any]:
     """Train the router."""
     recipe = bench.recipe("warmup", WARMUP, SCORE_AFTER)
-    outputs, _ = bench.run(recipe, "warmup", processes, "--until", "warmup")
+    outputs = bench.run(recipe, "warmup", processes, "--until", "warmup")
     return _training(bench, "warmup", "warmup", processes, outputs)
 
 
@@ -238,14 +115,14 @@ def warmup_all(bench: Bench, processes: int) -> dict[str, Any]:
         config = bench.work / f"fsdp-{processes}.yaml"
         config.write_text(FSDP.format(processes=processes), encoding="utf-8")
         more = ["--accelerate-config", f"warmup={config}"]
-    outputs, _ = bench.run(recipe, "warmup-all", processes, "--until", "warmup", *more)
+    outputs = bench.run(recipe, "warmup-all", processes, "--until", "warmup", *more)
     return _training(bench, "warmup-all", "warmup", processes, outputs)
 
 
 def lora(bench: Bench, processes: int) -> dict[str, Any]:
     """Fine-tune with LoRA."""
-    make(bench, "llama", full_size.LLAMA | (full_size.TINY if bench.tiny else {}))
-    outputs, _ = bench.run(bench.recipe("lora", LORA), "lora", processes, "--until", "train")
+    make(bench, "llama", LLAMA_CHECKPOINT)
+    outputs = bench.run(bench.recipe("lora", LORA), "lora", processes, "--until", "train")
     return _training(bench, "lora", "train", processes, outputs)
 
 
@@ -256,7 +133,7 @@ def evaluate(bench: Bench, processes: int) -> dict[str, Any]:
     if not source.exists():
         lora(bench, 1)
     shutil.copytree(source, bench.work / f"evaluate-{processes}", symlinks=True, dirs_exist_ok=True)
-    outputs, _ = bench.run(recipe, "evaluate", processes)
+    outputs = bench.run(recipe, "evaluate", processes)
     _, manifest = finished(outputs, "evaluate")
     tasks = manifest["facts"]["tasks"]
     row: dict[str, Any] = {"seconds": manifest["seconds"], "tasks": len(tasks)}
@@ -273,9 +150,8 @@ def kill(bench: Bench, processes: int) -> dict[str, Any]:
     recipe = bench.recipe("kill", SCORE)
     outputs = bench.work / f"kill-{processes}"
     shutil.rmtree(outputs, ignore_errors=True)
-    bench._seed(outputs / "store")  # noqa: SLF001
-    command = [*full_size.selectmoe(), "run", str(recipe), "--outputs", str(outputs)]
-    command += ["--device", bench.device, "--num-processes", str(processes), "--until", "score"]
+    bench.seed(outputs / "store")
+    command = [*bench.command(recipe, outputs, processes), "--until", "score"]
     process = subprocess.Popen(
         command, env=bench.environment(processes), stderr=subprocess.PIPE, text=True
     )
@@ -393,19 +269,6 @@ def _against_one(
     return compare(one, folder)
 
 
-def finished(outputs: Path, stage: str) -> tuple[Path, dict[str, Any]]:
-    """Return a stage's finished artifact and its manifest."""
-    [path] = outputs.glob(f"store/{stage}-*/artifact.json")
-    manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return path.parent, manifest
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
-    return str(value)
-
-
 def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
@@ -416,7 +279,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=Path("outputs/multi-gpu"))
     parser.add_argument("--json", type=Path, default=Path("multi_gpu.json"))
     parser.add_argument("--gpus", default="1,2", help="numbers of GPUs, or of processes")
-    parser.add_argument("--only", default=",".join(PARTS), help="parts, separated by commas")
+    parser.add_argument("--only", default=",".join(WORK), help="parts, separated by commas")
     parser.add_argument("--examples", type=int, help="rows of the pool")
     parser.add_argument("--tiny", action="store_true", help="tiny models, gloo on the CPU")
     return parser.parse_args()
@@ -426,7 +289,7 @@ def main() -> None:
     """Run every part on every number of GPUs, and print the table."""
     arguments = parse()
     bench = Bench(arguments)
-    machine = full_size.describe(bench.device)
+    machine = describe(bench.device)
     print(machine, flush=True)
     start = time.monotonic()
     prepare(bench)

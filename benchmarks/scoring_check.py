@@ -4,12 +4,15 @@ from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
+import numpy as np
 import torch
+from scoring_rates import ATTENTION, joined
 from torch import Tensor
 from torch.nn import functional
 
 from selectmoe_olmoe.launches import TritonSteps
 from selectmoe_olmoe.steps import Gate, TorchSteps
+from selectmoe_router.packed import PackedMeans, moved, packed
 
 Errors = dict[str, tuple[float, float]]
 EPS = 1e-5
@@ -90,7 +93,7 @@ def _routing(model: Any, steps: Any, x: Tensor) -> Errors:  # noqa: ANN401
     wanted = TorchSteps().route(x.float(), gate)
     logits = functional.linear(x, weight)
     theirs = logits.float().softmax(-1).topk(gate.top_k).values.to(x.dtype)
-    moved = (steps.spread(x, routed), TorchSteps().spread(x, routed))
+    moved = (steps.spread(x, routed.position), TorchSteps().spread(x, routed.position))
     last = int(routed.ends[-1])
     position = routed.position[routed.position >= 0].sort().values
     whole = torch.equal(position, torch.arange(last, device=x.device, dtype=torch.int32))
@@ -125,8 +128,8 @@ def _experts(
     last = int(routed.ends[-1])
     both = draw(tokens * top_k, 2 * wide)
     ours, wanted = (
-        steps.silu_times(both, routed)[:last],
-        plain.silu_times(both.float(), routed)[:last],
+        steps.silu_times(both, routed.ends)[:last],
+        plain.silu_times(both.float(), routed.ends)[:last],
     )
     left, right = both[:last].chunk(2, dim=-1)
     found = {
@@ -195,9 +198,9 @@ def calls(
     x, delta = (torch.randn(tokens, hidden, device=device).to(dtype) for _ in "ab")
     normed = steps.norm(x, layer.input_norm, EPS)
     routed = steps.route(normed, layer.gate)
-    rows = steps.spread(normed, routed)
+    rows = steps.spread(normed, routed.position)
     both = functional.grouped_mm(rows, layer.gate_up.transpose(1, 2), offs=routed.ends)
-    acted = steps.silu_times(both, routed)
+    acted = steps.silu_times(both, routed.ends)
     pairs = functional.grouped_mm(acted, layer.down.transpose(1, 2), offs=routed.ends)
     qkv = functional.linear(normed, layer.qkv)
     queries, keys, values = qkv.view(tokens, 3, heads, size).unbind(1)
@@ -221,13 +224,13 @@ def calls(
             row,
             2 * tokens * hidden * len(layer.gate.weight),
         ),
-        "spread": (lambda: steps.spread(normed, routed), row + expert_rows, 0),
+        "spread": (lambda: steps.spread(normed, routed.position), row + expert_rows, 0),
         "gate_up": (
             lambda: functional.grouped_mm(rows, layer.gate_up.transpose(1, 2), offs=routed.ends),
             expert_rows + count * 2 * wide * item,
             4.0 * count * hidden * wide,
         ),
-        "silu_times": (lambda: steps.silu_times(both, routed), 3 * count * wide * item, 0),
+        "silu_times": (lambda: steps.silu_times(both, routed.ends), 3 * count * wide * item, 0),
         "down": (
             lambda: functional.grouped_mm(acted, layer.down.transpose(1, 2), offs=routed.ends),
             expert_rows + count * wide * item,
@@ -257,8 +260,6 @@ def calls(
 def _attentions(
     queries: Tensor, keys: Tensor, values: Tensor, positions: Tensor, starts: Tensor, length: int
 ) -> dict[str, Call]:
-    from scoring import ATTENTION
-
     flops = 2.0 * len(queries) * length * queries.shape[1] * queries.shape[2]
     size = 4 * queries.numel() * queries.element_size()
     found: dict[str, Call] = {}
@@ -278,11 +279,6 @@ def _attentions(
 
 
 def _reduction(routing: Any, logits: Tensor, starts: Tensor) -> dict[str, Call]:  # noqa: ANN401
-    import numpy as np
-    from scoring import joined
-
-    from selectmoe_router.packed import PackedMeans, moved, packed
-
     tokens = joined([np.zeros(length, dtype=np.int32) for length in starts.diff().tolist()])
     counted = np.ones(len(tokens.ids), dtype=bool)
     batch = moved(packed(np.arange(len(starts) - 1), tokens, counted), str(logits.device))

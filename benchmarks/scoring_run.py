@@ -28,11 +28,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scoring
+import scoring_rates
 import torch
-from full_size import OLMOE, TINY, TINY_HEADS, shard_names, tokenizer
+from device import describe, device_for
 from measuring import SELECTMOE, Results, call
-from safetensors.torch import save_file
+from pool_sample import conversations, make_tokenizer
+from random_weights import write_checkpoint
+from shapes import OLMOE_CHECKPOINT, TINY, TINY_EXPERTS
 
 from selectmoe_core.chat import ChatConfig, ChatFormat
 from selectmoe_core.encoding import Encoded, encode
@@ -46,7 +48,6 @@ from selectmoe_router.packed import even
 PARTS = ("build", "run", "bare", "again", "ranks")
 TRASH = 8
 SEED = 11
-SMALL_EXPERTS = {"num_experts": 16, "num_experts_per_tok": 4}
 RECIPE = """
 format = 1
 name = "scoring"
@@ -67,8 +68,7 @@ def main() -> None:
     """Run the parts that are wanted."""
     arguments = parse()
     arguments.work.mkdir(parents=True, exist_ok=True)
-    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU"
-    print(f"{gpu}, {os.cpu_count()} cores, torch {torch.__version__}", flush=True)
+    print(describe(device_for(tiny=arguments.tiny)), flush=True)
     parts = {name: partial(globals()[name], arguments) for name in PARTS}
     left_out = {"again"} if not arguments.only else set()
     wanted = arguments.only or [name for name in PARTS if name not in left_out]
@@ -98,22 +98,18 @@ def parse() -> argparse.Namespace:
     return arguments
 
 
-def on_gpu(arguments: argparse.Namespace) -> bool:
-    """Tell whether a GPU is used."""
-    return torch.cuda.is_available() and not arguments.tiny
-
-
 # ------------------------------------------------------------------------------------------ build
 
 
 def build(arguments: argparse.Namespace) -> dict[str, Any]:
     """Write the checkpoint and the pool."""
     work, start = arguments.work, time.monotonic()
-    tokenizer(arguments.data, work / "tokenizer", 2048 if arguments.tiny else 32000)
+    make_tokenizer(arguments.data, work / "tokenizer", 2048 if arguments.tiny else 32000)
     trained = time.monotonic()
     with ThreadPoolExecutor(1) as thread:
         lines = thread.submit(write_pool, arguments)
-        size = write_model(arguments)
+        folder, device = work / "model", device_for(tiny=arguments.tiny)
+        size = write_checkpoint(model_config(arguments), folder, device, seed=SEED, threads=3)
         written = lines.result()
     shutil.copytree(work / "tokenizer", work / "model", dirs_exist_ok=True)
     return {
@@ -126,47 +122,14 @@ def build(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def model_config(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the shape of the model."""
-    small = TINY | TINY_HEADS | SMALL_EXPERTS if arguments.tiny else {}
+    small = TINY | TINY_EXPERTS if arguments.tiny else {}
     kind = {"model_type": "select_moe", "architectures": ["SelectMoeForCausalLM"]}
-    return OLMOE | small | kind | {"num_trash_experts": TRASH}
-
-
-def write_model(arguments: argparse.Namespace) -> int:
-    """Write random weights, a shard of some layers a thread; return their bytes."""
-    config, folder = model_config(arguments), arguments.work / "model"
-    folder.mkdir(exist_ok=True)
-    shards = list(shard_names(config, int(config["num_hidden_layers"])))
-    device = "cuda" if on_gpu(arguments) else "cpu"
-
-    def write(number: int) -> dict[str, str]:
-        file = f"model-{number + 1:05d}-of-{len(shards):05d}.safetensors"
-        generator = torch.Generator(device).manual_seed(SEED + number)
-        tensors = {}
-        for name, shape in shards[number]:
-            grown = (shape[0] + TRASH, *shape[1:]) if name.endswith("mlp.gate.weight") else shape
-            tensor = torch.empty(grown, dtype=torch.bfloat16, device=device)
-            if "norm" in name:
-                tensor.fill_(1)
-            else:
-                tensor.normal_(0, 0.02, generator=generator)
-            tensors[name] = tensor.cpu()
-        save_file(tensors, folder / file, metadata={"format": "pt"})
-        return dict.fromkeys(tensors, file)
-
-    with ThreadPoolExecutor(len(shards)) as threads:
-        where = {
-            name: file for of in threads.map(write, range(len(shards))) for name, file in of.items()
-        }
-    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    index = {"metadata": {"total_size": size}, "weight_map": where}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    (folder / "config.json").write_text(json.dumps(config, indent=2))
-    return size
+    return OLMOE_CHECKPOINT | small | kind | {"num_trash_experts": TRASH}
 
 
 def write_pool(arguments: argparse.Namespace) -> int:
     """Write distinct examples whose messages are as long as those of real ones."""
-    real = list(conversations(arguments.data))
+    real = answered(arguments.data)
     text = " ".join(message["content"] for one in real for message in one)
     random = np.random.default_rng(SEED)
     seen: set[tuple[str, ...]] = set()
@@ -186,16 +149,13 @@ def write_pool(arguments: argparse.Namespace) -> int:
     return len(seen)
 
 
-def conversations(data: Path) -> list[list[dict[str, str]]]:
+def answered(data: Path) -> list[list[dict[str, str]]]:
     """Return the conversations of the real pool that have an answer."""
-    found = []
-    for file in sorted((data / "less/train/processed").glob("*/*.jsonl")):
-        with file.open(encoding="utf-8") as lines:
-            for line in lines:
-                messages = json.loads(line)["messages"]
-                if messages[-1]["role"] == "assistant" and messages[-1]["content"].strip():
-                    found.append(messages)
-    return found
+    return [
+        messages
+        for _, messages in conversations(data)
+        if messages[-1]["role"] == "assistant" and messages[-1]["content"].strip()
+    ]
 
 
 # -------------------------------------------------------------------------------------- end to end
@@ -226,7 +186,7 @@ def scored(arguments: argparse.Namespace, pool: Path, outputs: str) -> dict[str,
     shutil.rmtree(out, ignore_errors=True)
     recipe = arguments.work / f"{outputs}.toml"
     recipe.write_text(RECIPE.format(pool=pool, model=arguments.work / "model"), encoding="utf-8")
-    device = "cuda" if on_gpu(arguments) else "cpu"
+    device = device_for(tiny=arguments.tiny)
     command = [*SELECTMOE, "run", str(recipe), "--until", "score", "--outputs", str(out)]
     whole = call([*command, "--device", device])
     log = next(out.rglob("run.log")).read_text(encoding="utf-8")
@@ -263,21 +223,21 @@ def kernel_of(out: Path) -> str:
 
 def bare(arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure the packed decoder over the tokens that the run left, and the run's share of it."""
-    bench = scoring.Bench(argparse.Namespace(tiny=arguments.tiny))
-    scoring.model(bench)
+    bench = scoring_rates.Bench(argparse.Namespace(tiny=arguments.tiny))
+    scoring_rates.model(bench)
     [folder] = (arguments.work / "outputs/store").glob("encoded-*/ids.bin")
     encoded = Encoded.open(folder.parent, ChatFormat(ChatConfig()))
     several = int(np.searchsorted(np.cumsum(encoded.lengths), arguments.bare_tokens)) + 1
     bench.ids = [encoded[row].ids for row in range(min(several, len(encoded)))]
     way = ("triton", "varlen") if bench.cuda else ("torch", "padded")
-    decoder = scoring.packed_decoder(bench, *way)
+    decoder = scoring_rates.packed_decoder(bench, *way)
     lengths = np.array([len(row) for row in bench.ids])
     batches = even(lengths, ON_GPU if bench.cuda else 4096)
-    scoring.score(bench, decoder, batches[:3])
+    scoring_rates.score(bench, decoder, batches[:3])
     times = []
     for _ in range(2):
         begin = time.perf_counter()
-        regular = scoring.score(bench, decoder, batches)
+        regular = scoring_rates.score(bench, decoder, batches)
         times.append(time.perf_counter() - begin)
     rate = int(lengths.sum()) / min(times)
     lines = arguments.json.read_text(encoding="utf-8").splitlines()
@@ -303,7 +263,7 @@ def ranks(arguments: argparse.Namespace) -> dict[str, Any]:
     """Compare the ranks of bf16 on the GPU with those of fp32 on the CPU."""
     shard, encoded, folder = real_examples(arguments)
     wanted, kernels = statistics_of(folder, shard, encoded, "cpu", "float32", "grouped_mm")
-    device = "cuda" if on_gpu(arguments) else "cpu"
+    device = device_for(tiny=arguments.tiny)
     found: dict[str, Any] = {
         "examples": len(shard.rows),
         "reference": f"fp32 on the CPU, {kernels}",
@@ -323,7 +283,7 @@ def ranks(arguments: argparse.Namespace) -> dict[str, Any]:
 def real_examples(arguments: argparse.Namespace) -> tuple[Shard, Encoded, Path]:
     """Return a shard of real examples, their tokens, and the model to score them with."""
     folder = arguments.selector or nano_selector(arguments.work / "nano")
-    real = conversations(arguments.data)
+    real = answered(arguments.data)
     random = np.random.default_rng(SEED)
     examples = []
     for row in random.permutation(len(real))[: arguments.rank_examples]:

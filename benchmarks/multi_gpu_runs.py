@@ -1,0 +1,144 @@
+"""Runs of recipes on several GPUs, for ``multi_gpu.py``."""
+
+import argparse
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from measuring import SELECTMOE, append, call
+from pool_sample import RECIPE_HEAD, subset_ratio
+
+SCORE = """
+[score]
+use = "router"
+model = "{work}/converted"
+shard_examples = {shard}
+"""
+WARMUP = """
+[warmup]
+use = "select-moe-warmup"
+model = "{work}/converted"
+max_steps = {steps}
+batch_size = {batch}
+gradient_accumulation = {accumulation}
+trainable = "{trainable}"
+activation_checkpointing = {checkpointing}
+"""
+LORA = """
+[score]
+use = "random"
+[select]
+use = "top-k"
+k = {k}
+[train]
+use = "llama-lora"
+model = "{work}/llama"
+max_steps = {steps}
+total_batch = {total}
+dropout = 0.0
+activation_checkpointing = true
+[evaluate]
+use = "lm-eval"
+tasks = ["bundled:nano"]
+limit = {limit}
+"""
+FULL = {
+    "examples": 60000,
+    "shard": 512,
+    "steps": 12,
+    "k": 4000,
+    "batch": 16,
+    "accumulation": 16,
+    "total": 128,
+}
+SMALL = {
+    "examples": 400,
+    "shard": 32,
+    "steps": 3,
+    "k": 48,
+    "batch": 2,
+    "accumulation": 8,
+    "total": 8,
+}
+
+
+class Bench:
+    """The settings, and where results go."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.tiny: bool = arguments.tiny
+        self.data: Path = arguments.data.resolve()
+        self.work: Path = arguments.work.resolve()
+        self.lines: Path = arguments.json.with_suffix(".jsonl")
+        self.device = "cpu" if self.tiny else "cuda"
+        self.sizes = SMALL if self.tiny else FULL
+        if arguments.examples:
+            self.sizes = self.sizes | {"examples": arguments.examples}
+        self.rows: list[dict[str, Any]] = []
+
+    def tell(self, row: dict[str, Any]) -> None:
+        """Print a row and write it at once."""
+        self.rows.append(row)
+        append(self.lines, row)
+        print("  ".join(f"{name} {_shown(value)}" for name, value in row.items()), flush=True)
+
+    def recipe(self, name: str, *tables: str, **changes: object) -> Path:
+        """Write a recipe of the pool and of further tables."""
+        values = {
+            **self.sizes,
+            "name": "multi",
+            "data": self.data,
+            "work": self.work,
+            "ratio": subset_ratio(self.data, self.sizes["examples"]),
+            "limit": 4 if self.tiny else 40,
+            "trainable": "router",
+            "checkpointing": "false",
+            **changes,
+        }
+        path = self.work / f"{name}.toml"
+        path.write_text("".join((RECIPE_HEAD, *tables)).format(**values), encoding="utf-8")
+        return path
+
+    def run(self, recipe: Path, part: str, processes: int, *more: str) -> Path:
+        """Run a recipe in an outputs folder of its own, which starts from the pool's tokens."""
+        outputs = self.work / f"{part}-{processes}"
+        if not outputs.exists():
+            self.seed(outputs / "store")
+        command = self.command(recipe, outputs, processes)
+        call([*command, *more], self.environment(processes))
+        return outputs
+
+    def command(self, recipe: Path, outputs: Path, processes: int) -> list[str]:
+        """Return the command that runs a recipe."""
+        command = [*SELECTMOE, "run", str(recipe), "--outputs", str(outputs)]
+        return [*command, "--device", self.device, "--num-processes", str(processes)]
+
+    def environment(self, processes: int) -> dict[str, str]:
+        """Show the first GPUs alone; on the CPU every process has one thread."""
+        seen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        ids = seen if seen != [""] else [str(number) for number in range(64)]
+        shown = {} if self.tiny else {"CUDA_VISIBLE_DEVICES": ",".join(ids[:processes])}
+        # Multicast through NVLink is refused in many containers; NCCL then fails to start.
+        return os.environ | shown | {"NCCL_NVLS_ENABLE": "0"}
+
+    def seed(self, store: Path) -> None:
+        """Take over pool and tokens, which are no part of what is measured."""
+        store.mkdir(parents=True)
+        for path in (self.work / "base/store").glob("*"):
+            if path.name.startswith(("pool-", "encoded-")) and path.is_dir():
+                shutil.copytree(path, store / path.name)
+
+
+def finished(outputs: Path, stage: str) -> tuple[Path, dict[str, Any]]:
+    """Return a stage's finished artifact and its manifest."""
+    [path] = outputs.glob(f"store/{stage}-*/artifact.json")
+    manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return path.parent, manifest
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return str(value)
