@@ -86,6 +86,12 @@ def suggest(word: str, known: Iterable[str], *, otherwise: str = "known") -> str
     return f"{otherwise}: {', '.join(names) or 'none'}"
 
 
+def plain_text(field: FieldInfo | None) -> str:
+    """Return what an option's docstring says as a line of plain text."""
+    text = (field.description or "") if field else ""
+    return " ".join(text.split()).replace("``", "'")
+
+
 def _known_at(
     place: tuple[int | str, ...], fields: Mapping[str, FieldInfo]
 ) -> Mapping[str, FieldInfo]:
@@ -103,12 +109,10 @@ def _problem(found: dict[str, Any], fields: Mapping[str, FieldInfo], where: str)
         return Problem(where, f"unknown option '{key}'", hint)
     if found["type"] == "missing":
         field = fields.get(key)
-        hint = (field.description or "") if field else ""
-        return Problem(where, f"option '{key}' is missing", hint)
+        return Problem(where, f"option '{key}' is missing", plain_text(field))
     message = found["msg"].removeprefix("Value error, ")
     shown = repr(found["input"])
     shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
     field = fields.get(str(found["loc"][0])) if found["loc"] else None
-    hint = (field.description or "") if field else ""
     label = f"option '{key}': " if key else ""
-    return Problem(where, f"{label}{message}, got {shown}", hint)
+    return Problem(where, f"{label}{message}, got {shown}", plain_text(field))

@@ -47,7 +47,7 @@ class WarmupConfig(Config):
     ``{ answer_swap = 2, mojibake = 1 }``; by default every kind that plugins offer, all alike."""
     contrast_tokens: Literal["end", "response"] = "end"
     """Where twins are told apart: at the last token of each answer, which alone has seen all of it,
-    or by the mean over answers. The ``router`` scorer's ``tokens`` should be the same."""
+    or by the mean over answers. The ``router`` scorer looks there too, unless told otherwise."""
     contrast_layers: Literal["together", "each"] = "together"
     """The layers make one logit together, or each has to tell twins apart by itself."""
     bce_weight: NonNegativeFloat = 1.0

@@ -1,5 +1,6 @@
 """Which weights warm-up trains, in which dtype, and how the result is saved."""
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from selectmoe_core.artifacts import write_json
 from selectmoe_core.distributed import shards_weights
 from selectmoe_core.errors import ModelError, StageError
 from selectmoe_core.models import SELECTOR, ModelRef, save_partial
@@ -142,7 +144,10 @@ def save_trained(
         tokenizer.save_pretrained(out)
     selector = job.models.find(base) / SELECTOR
     if selector.is_file():
-        (out / SELECTOR).write_bytes(selector.read_bytes())
+        said = json.loads(selector.read_text(encoding="utf-8"))
+        if config.objective == "contrastive":
+            said["tokens"] = config.contrast_tokens  # what the router is worth asking about
+        write_json(out / SELECTOR, said)
     for path in out.glob("*"):
         path.chmod(0o644)  # safetensors makes its files readable by their owner alone
 

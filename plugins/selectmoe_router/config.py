@@ -22,9 +22,10 @@ class RouterConfig(Config):
     statistic: Statistic = "trash_mass"
     """The score: 1 - mass on trash cans, 1 - share of top-k slots that fell to them, the top-k mass
     of the regular experts, or the sum of the regular experts' logits (``logit_sum``)."""
-    tokens: Literal["response", "end", "all"] = "response"
-    """Tokens to average over: the answers', the last one of each answer (what a contrastive warm-up
-    trains by default), or all (without the format's if ``mask_format``)."""
+    tokens: Literal["response", "end", "all"] | None = None
+    """Tokens to average over: the answers', the last one of each answer, or all (without the
+    format's if ``mask_format``). By default those at which a contrastive warm-up taught the model
+    to tell damage (its ``contrast_tokens``), else the answers'."""
     layers: str | tuple[NonNegativeInt, ...] = "all"
     """``all``, ``first:N``, ``last:N`` or a list of layers, from 0; none behind the last is run."""
     features: bool = False

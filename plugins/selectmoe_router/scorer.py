@@ -24,6 +24,7 @@ log = logging.getLogger("selectmoe.router")
 
 NOTHING_COUNTS = "no response token (answer empty or cut off)"
 PLAIN = "transformers"
+RESPONSE = "response"
 
 
 class RouterScorer:
@@ -62,7 +63,8 @@ class RouterScorer:
         if routing.experts < top_k:
             raise ModelError(f"{ref}: {routing.experts} regular experts cannot fill {top_k} slots")
         tokenizer = job.models.tokenizer(ref)
-        yield RouterShardScorer(self.config, job, tokenizer, signals, layers, routing)
+        over = self.config.tokens or _selector(job, ref).get("tokens", RESPONSE)
+        yield RouterShardScorer(self.config, job, tokenizer, signals, layers, routing, over)
 
     def _check_trash(self, trash: int, model: ModelRef) -> None:
         if self.config.statistic in NEEDS_TRASH and not trash:
@@ -89,8 +91,10 @@ class RouterShardScorer:
         signals: RouterSignals,
         layers: tuple[int, ...],
         routing: Routing,
+        over: str,
     ) -> None:
         self._config = config
+        self._over = over
         self._job = job
         self._tokenizer = tokenizer
         self._signals = signals
@@ -121,7 +125,7 @@ class RouterShardScorer:
         """Send a shard's batches to the device, and return what waits for its scores."""
         encoded = self._encoded
         tokens = encoded.joined(shard.rows)
-        mask = counted(tokens.parts, tokens.starts, self._config.tokens, encoded.chat)
+        mask = counted(tokens.parts, tokens.starts, self._over, encoded.chat)
         rows = np.flatnonzero(tokens.sums(mask))
         read = self._read_packed if self._packed else self._read_padded
         return partial(self._scores, len(shard.rows), list(read(tokens, mask, rows)))
@@ -212,7 +216,7 @@ def counted(parts: np.ndarray, starts: np.ndarray, tokens: str, chat: ChatFormat
     """
     if tokens == "end":
         return answer_ends(parts, starts)
-    if tokens == "response":
+    if tokens == RESPONSE:
         return np.asarray(parts == Part.RESPONSE)
     if chat.config.mask_format:
         return np.asarray(parts != Part.FORMAT)
@@ -221,9 +225,7 @@ def counted(parts: np.ndarray, starts: np.ndarray, tokens: str, chat: ChatFormat
 
 def _trash_and_slots(job: Job, ref: ModelRef, config: dict[str, Any]) -> tuple[int, int]:
     """Return trash cans and top-k, from ``selector.json`` beside the model or its configuration."""
-    folder = job.models.local(ref)
-    if folder is not None and (folder / SELECTOR).is_file():
-        selector = json.loads((folder / SELECTOR).read_text(encoding="utf-8"))
+    if selector := _selector(job, ref):
         return int(selector["trash_cans"]), int(selector["top_k"])
     top_k = int(config.get("num_experts_per_tok") or 0)
     if not top_k:
@@ -232,3 +234,12 @@ def _trash_and_slots(job: Job, ref: ModelRef, config: dict[str, Any]) -> tuple[i
             hint="the router scorer needs a mixture-of-experts model, e.g. a converted OLMoE",
         )
     return int(config.get("num_trash_experts") or 0), top_k
+
+
+def _selector(job: Job, ref: ModelRef) -> dict[str, Any]:
+    """Return what ``selector.json`` beside the model says, nothing where there is none."""
+    folder = job.models.local(ref)
+    if folder is None or not (folder / SELECTOR).is_file():
+        return {}
+    said: dict[str, Any] = json.loads((folder / SELECTOR).read_text(encoding="utf-8"))
+    return said

@@ -1,14 +1,26 @@
 """``selectmoe describe``."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import click
+from pydantic.fields import FieldInfo
 
 from selectmoe_core.cli.options import registry
 from selectmoe_core.component import Kind
-from selectmoe_core.config import marked
+from selectmoe_core.config import marked, plain_text
 from selectmoe_core.registry import Entry
+
+INDENT = " " * 6
+
+
+def _written(option: FieldInfo) -> str:
+    return f"{INDENT}{option.description}"
+
+
+def _wrapped(option: FieldInfo) -> str:
+    return click.wrap_text(plain_text(option), 80, INDENT, INDENT)
 
 
 @click.command("describe")
@@ -18,11 +30,16 @@ from selectmoe_core.registry import Entry
 def command(context: click.Context, kind: str, name: str) -> None:
     """Show what a component does and its options."""
     entry = registry(context).get(Kind(kind), name, where="describe")
-    click.echo(describe(entry))
+    click.echo(describe(entry, _wrapped))
 
 
-def describe(entry: Entry) -> str:
-    """Return a component's description: summary, meaning, cost, paper, options."""
+def describe(entry: Entry, about_option: Callable[[FieldInfo], str] = _written) -> str:
+    """Return a component's description: summary, meaning, cost, paper, options.
+
+    Args:
+        entry: the component.
+        about_option: how the text of an option is shown; by default as it is written.
+    """
     component = entry.component
     lines = [f"{component.name}: {component.summary}", ""]
     about = component.about
@@ -40,7 +57,7 @@ def describe(entry: Entry) -> str:
     for option, field in component.config.model_fields.items():
         default = "required" if field.is_required() else _shown(field.get_default())
         note = "  (speed or memory only)" if option in fast else ""
-        lines += [f"  {option} = {default}{note}", f"      {field.description}"]
+        lines += [f"  {option} = {default}{note}", about_option(field)]
     return "\n".join(lines).rstrip()
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -502,3 +503,18 @@ def test_twins_double_the_cost_and_need_the_kinds(stage):
     some = WarmupConfig(**CONTRASTIVE, damages={"mojibake": 2, "role_swap": 0})
     assert component.damages(some) == ["mojibake"]
     assert load_trainable(stage.base, twins, stage.job()).config.constraint_loss_weight == 0.0
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, "end"),
+        ({"contrast_tokens": "response"}, "response"),
+        ({"objective": "constraint"}, None),
+    ],
+)
+def test_the_selector_says_where_its_router_was_taught(stage, options, expected):
+    _, out = stage.run(**CONTRASTIVE | {"max_steps": 1} | options)
+    base = json.loads((Path(stage.base.location) / "selector.json").read_text())
+    said = json.loads((out / "selector.json").read_text())
+    assert said == base | ({"tokens": expected} if expected else {})

@@ -1,5 +1,6 @@
 """The router scorer: hand-made numbers, a slow loop, and the same score in any company."""
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -46,6 +47,7 @@ TINY = {
     "bos_token_id": None,
     "eos_token_id": 256,
 }
+TOKENS = ("response", "end", "all")
 STATISTICS = ("trash_mass", "trash_slots", "topk_ratio", "logit_sum")
 
 
@@ -453,6 +455,23 @@ def test_selector_json_beside_the_model_is_believed_first(select_moe, examples, 
     found = _score(job, examples[:5])[0].details["topk_ratio"]
     plain = _score(_job(select_moe, examples[:5], tmp_path / "plain"), examples[:5])[0]
     assert (found < plain.details["topk_ratio"]).all()
+
+
+def test_by_default_the_router_is_asked_where_warm_up_taught_it(select_moe, examples, tmp_path):
+    import shutil
+
+    folder = tmp_path / "model"
+    shutil.copytree(select_moe.location, folder)
+    job = _job(ModelRef(str(folder)), examples[:5], tmp_path / "encoded")
+    chosen = {tokens: _score(job, examples[:5], tokens=tokens)[0].score for tokens in TOKENS}
+    assert len({score.tobytes() for score in chosen.values()}) == len(TOKENS)
+    said = {"experts": EXPERTS, "trash_cans": TRASH, "top_k": TOP_K}
+    for taught in ({}, {"tokens": "end"}, {"tokens": "response"}):
+        (folder / "selector.json").write_text(json.dumps(said | taught))
+        found = _score(job, examples[:5])[0].score
+        assert np.array_equal(found, chosen[taught.get("tokens", "response")])
+        told = _score(job, examples[:5], tokens="all")[0].score
+        assert np.array_equal(told, chosen["all"])
 
 
 def test_check_names_a_layer_that_is_not_there(job):
