@@ -44,17 +44,22 @@ def token_parts(offsets: np.ndarray, added: np.ndarray, rendered: Rendered) -> n
 def keeps_order(backend: Any) -> bool:  # noqa: ANN401
     """Return whether the offsets of a backend tokenizer are known never to go back.
 
-    They do where it trims spaces that it had put in itself, and where it repeats the text.
+    They do where it trims spaces that it had put in itself, and where it repeats the text. Of the
+    normalizers NFC alone is known to put in none.
     """
-    after, before = (
+    after, before, normalizer = (
         b"" if step is None else step.__getstate__()
-        for step in (backend.post_processor, backend.pre_tokenizer)
+        for step in (backend.post_processor, backend.pre_tokenizer, backend.normalizer)
     )
     steps = json.loads(after or b"{}")
     steps = steps.get("processors", [steps])
     repeats = any(sum("Sequence" in one for one in step.get("single", [])) > 1 for step in steps)
     trims = any(step.get("trim_offsets") for step in steps)
-    puts_in = backend.normalizer or b'"add_prefix_space":true' in before or b"Metaspace" in before
+    puts_in = (
+        normalizer not in (b"", b'{"type":"NFC"}')
+        or b'"add_prefix_space":true' in before
+        or b"Metaspace" in before
+    )
     return not repeats and not (trims and puts_in)
 
 

@@ -16,13 +16,24 @@ from selectmoe_core.parts import parts_at_borders, token_parts
 
 FRAGMENTS = [
     *("the cat", " ", "  ", "        ", "\n", "\n\n", "\t", "x", "hello world", "what is two?"),
-    *("def f(x):\n        return x", "é", "e\u0301\u0323", "\u0301", "你好", "🙂", "ﬁ"),
-    *("👩‍👩‍👧", "½"),
+    *(
+        "def f(x):\n        return x",
+        "é",
+        "e\u0301\u0323",
+        "\u0301",
+        "\u0344",
+        "\u0958",
+        "你好",
+        "🙂",
+        "ﬁ",
+    ),
+    *("👩‍👩‍👧", "½", "\u0344", "\u0958"),
     *("\u2028", "\u00a0", "\u200b", "\u0130", "한글", "ä", "1234", "-,-", EOS, BOS, "<|user|>"),
 ]
 TEMPLATES = {"tulu": None, "chatml": CHATML, "llama2": LLAMA2}
 PLAIN = {"return_offsets_mapping": True, "return_special_tokens_mask": True}
 NORMALIZERS = {
+    "nfc": normalizers.NFC(),
     "nfd": normalizers.NFD(),
     "nfkc": normalizers.NFKC(),
     "bert": normalizers.BertNormalizer(strip_accents=True),
@@ -34,6 +45,7 @@ NORMALIZERS = {
 PRE_TOKENIZERS = {
     "bert": pre_tokenizers.BertPreTokenizer(),
     "bytes": pre_tokenizers.ByteLevel(add_prefix_space=True),
+    "neox": pre_tokenizers.ByteLevel(add_prefix_space=False),
     "first": pre_tokenizers.Metaspace(prepend_scheme="first"),
     "digits": pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel()]
