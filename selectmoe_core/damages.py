@@ -26,11 +26,13 @@ class Damage:
         name: what recipes and reports call it.
         about: what it does, in a sentence.
         apply: does it.
+        rate: how often a warm-up draws it, relative to other kinds, where the recipe does not say.
     """
 
     name: str
     about: str
     apply: Apply
+    rate: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

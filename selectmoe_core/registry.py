@@ -1,6 +1,7 @@
 """Names to components, for one plugin manager."""
 
 import importlib.util
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -97,6 +98,11 @@ class Registry:
                     raise PluginError(
                         f"plugin '{plugin}': selectmoe_damages offers {damage!r}, not a Damage",
                         hint=f"mend the plugin, or run with --disable-plugin {plugin}",
+                    )
+                if not 0 <= damage.rate < math.inf:
+                    raise PluginError(
+                        f"plugin '{plugin}': the damage '{damage.name}' has the rate {damage.rate}",
+                        hint=f"a rate is 0 or more; mend it, or --disable-plugin {plugin}",
                     )
                 if damage.name in found:
                     raise _clash("damage", damage.name, found[damage.name][1], plugin)

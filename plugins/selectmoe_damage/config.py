@@ -1,4 +1,4 @@
-"""What each kind of damage does, by name; the kinds have no options."""
+"""What each kind of damage does and how often it is drawn; the kinds have no options."""
 
 from collections.abc import Mapping
 
@@ -15,3 +15,18 @@ ABOUT: Mapping[str, str] = {
     "html_debris": "Tags, entities and scraps of a web page stand between the words.",
     "role_swap": "The user gives the answers and the assistant asks.",
 }
+RATES: Mapping[str, float] = {
+    "answer_swap": 4.0,
+    "answer_shuffle": 1.5,
+    "answer_truncate": 2.0,
+    "answer_loop": 0.7,
+    "prompt_echo": 0.7,
+    "refusal_boilerplate": 1.0,
+    "wrong_numbers": 0.7,
+    "instruction_garble": 1.5,
+    "mojibake": 0.4,
+    "html_debris": 0.4,
+    "role_swap": 0.5,
+}
+"""The mixture of docs/evidence.md: what only prompt and answer together show comes more often, and
+what any token gives away less."""

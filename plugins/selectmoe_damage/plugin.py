@@ -2,7 +2,7 @@
 
 from selectmoe_core import Damage, hookimpl
 from selectmoe_damage import answers, debris, prompts
-from selectmoe_damage.config import ABOUT
+from selectmoe_damage.config import ABOUT, RATES
 
 KINDS = {
     "answer_swap": answers.swapped,
@@ -22,4 +22,4 @@ KINDS = {
 @hookimpl
 def selectmoe_damages() -> list[Damage]:
     """Offer the kinds of damage."""
-    return [Damage(name, ABOUT[name], apply) for name, apply in KINDS.items()]
+    return [Damage(name, ABOUT[name], apply, RATES[name]) for name, apply in KINDS.items()]

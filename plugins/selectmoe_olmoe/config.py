@@ -44,7 +44,8 @@ class WarmupConfig(Config):
     ``bce_weight``, ``margin_weight`` and ``layer_weights``."""
     damages: Mapping[str, NonNegativeFloat] | None = None
     """Kinds of damage that twins get and how often each is drawn, relative to the others, as in
-    ``{ answer_swap = 2, mojibake = 1 }``; by default every kind that plugins offer, all alike."""
+    ``{ answer_swap = 2, mojibake = 1 }``; by default every kind that plugins offer, at their own
+    rates: the ones that only prompt and answer together show, more often."""
     contrast_tokens: Literal["end", "response"] = "end"
     """Where twins are told apart: at the last token of each answer, which alone has seen all of it,
     or by the mean over answers. The ``router`` scorer looks there too, unless told otherwise."""

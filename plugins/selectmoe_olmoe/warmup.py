@@ -221,7 +221,9 @@ def twin_maker(config: WarmupConfig, job: Job) -> TwinMaker:
     Raises:
         StageError: a kind that no plugin offers, or no kind at all.
     """
-    rates = dict.fromkeys(job.damages, 1.0) if config.damages is None else dict(config.damages)
+    rates = config.damages
+    if rates is None:
+        rates = {name: damage.rate for name, damage in job.damages.items()}
     for name in rates:
         if name not in job.damages:
             raise StageError(

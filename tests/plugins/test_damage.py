@@ -1,5 +1,6 @@
 """The kinds of damage: each does what it says, and nothing but its key decides what comes out."""
 
+import math
 import random
 import re
 import subprocess
@@ -200,6 +201,14 @@ def test_the_registry_gathers_kinds_and_names_clashes():
     manager = empty_manager()
     manager.register(Fake("burnt"), name="one")
     with pytest.raises(PluginError, match="not a Damage"):
+        _ = Registry(manager).damages
+
+
+@pytest.mark.parametrize("rate", [-1.0, math.nan, math.inf])
+def test_a_rate_is_a_number_of_zero_or_more(rate):
+    manager = empty_manager()
+    manager.register(Fake(Damage("burnt", "Burnt.", lambda *_: None, rate)), name="one")
+    with pytest.raises(PluginError, match="the damage 'burnt' has the rate"):
         _ = Registry(manager).damages
 
 

@@ -171,6 +171,15 @@ def pairs_of(stage, examples=None, name="pairs", **options):
     return TwinRows(rows, source, twin_maker(config, job), tokenizer, job)
 
 
+def test_kinds_come_at_their_own_rates_unless_the_recipe_says_otherwise(stage):
+    job = stage.job("rates")
+    maker = twin_maker(WarmupConfig(**CONTRASTIVE), job)
+    assert maker.rates == {name: damage.rate for name, damage in job.damages.items()}
+    assert maker.rates["answer_swap"] > maker.rates["mojibake"] > 0
+    said = twin_maker(WarmupConfig(**CONTRASTIVE, damages={"mojibake": 3, "answer_swap": 0}), job)
+    assert [one.name for one in said.damages] == ["mojibake"]
+
+
 def test_twins_depend_on_seed_and_epoch_alone(stage):
     maker = TwinMaker(tuple(DAMAGES.values()), dict.fromkeys(DAMAGES, 1.0), 7)
     first = list(maker.twins(stage.examples, 0))
