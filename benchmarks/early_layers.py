@@ -4,8 +4,8 @@
     python benchmarks/early_layers.py --selector MODEL --pool POOL       # any warmed model and pool
     python benchmarks/early_layers.py --tiny                             # a try on the CPU
 
-``contrastive`` and ``constraint`` take pool and warmed model of the recipes ``contrastive`` and
-``default`` (made on the spot, as ``selectmoe run`` makes them); ``given`` takes the folder of a
+``contrastive`` and ``constraint`` take pool and warmed model of the recipes ``default`` and
+``constraint`` (made on the spot, as ``selectmoe run`` makes them); ``given`` takes the folder of a
 warmed Select-MoE and that of a pool artifact (``OUTPUTS/store/pool-...``). For each N: Spearman's
 correlation with the score over all layers, the share of its best 5 % that is found, the share of
 the work (FLOPs, causal attention included), and the speed-up over all layers in the same run.
@@ -43,7 +43,7 @@ from selectmoe_core.tokenising import encode_pool
 from selectmoe_router.config import RouterConfig
 from selectmoe_router.scorer import RouterScorer, RouterShardScorer
 
-RECIPES = {"contrastive": "contrastive", "constraint": "default"}
+RECIPES = {"contrastive": "default", "constraint": "constraint"}
 TOP = 0.05
 AGREE = 2e-3
 """Scores of a cut model may differ by so much of their spread: bf16 products of another size."""

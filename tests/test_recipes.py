@@ -47,6 +47,8 @@ def overrides_for(path: Path, less: Path) -> list[str]:
 def test_the_recipes_are_there() -> None:
     assert {path.stem for path in RECIPES} >= {
         "blend",
+        "constraint",
+        "contrastive-llama2-7b",
         "default",
         "ifd",
         "perplexity",
