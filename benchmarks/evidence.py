@@ -9,6 +9,10 @@ it up on the pool and scores two sets of rows by selectmoe's own components: ``p
 rows of which half are damaged, disjoint from the pool, never fitted on) and ``held`` (rows of the
 pool that no training saw, half of them damaged in all kinds there are). Each arm leaves one JSON
 line, keyed by all that decides it; a second run does what is missing. ``--table`` prints them.
+
+An arm of all parameters takes 35 GB of the device, the gates alone 24 GB: several runs can share a
+large one. ``--only rivals`` first makes the base; then each run names arms of its own, its own
+``--work``, and the same ``--out`` and ``--bases``.
 """
 
 import argparse
@@ -236,6 +240,7 @@ def options(arguments: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--out", type=Path, help="where results go")
     add("--work", type=Path, help="where models go (OUT/work); checkpoints of 8 GB pass through it")
+    add("--bases", type=Path, help="where base models go (WORK): runs side by side share one")
     add("--data", type=Path, default=Path("../shared/data"))
     add("--llama", type=Path, help="folder of a small Llama checkpoint")
     add("--rows", type=int, help="of the pool at most")
@@ -248,7 +253,7 @@ def options(arguments: list[str] | None) -> argparse.Namespace:
     add("--only", nargs="*", default=[], help="arms whose labels begin so; 'rivals' for no arm")
     add("--limit", type=float, default=1e9, help="begin no arm after these seconds")
     add("--score-pool", type=Path, help="JSON lines to warm up on and to score")
-    add("--list", action="store_true", help="print the arms and their seconds on an H100")
+    add("--list", action="store_true", help="print the arms and their seconds on an H200")
     add("--table", action="store_true", help="print what is there")
     add("--tiny", action="store_true", help="bundled nano model, few rows")
     chosen = parser.parse_args(arguments)

@@ -4,20 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-RATES = {
-    "answer_swap": 4.0,
-    "answer_truncate": 2.0,
-    "answer_shuffle": 1.5,
-    "instruction_garble": 1.5,
-    "refusal_boilerplate": 1.0,
-    "answer_loop": 0.7,
-    "prompt_echo": 0.7,
-    "wrong_numbers": 0.7,
-    "role_swap": 0.5,
-    "mojibake": 0.4,
-    "html_debris": 0.4,
-}
-"""How often each kind is drawn: the ones that only prompt and answer together show, more often."""
+from selectmoe_damage.config import RATES
+
 GROUPS = {
     "relation": ("answer_swap", "prompt_echo", "role_swap", "wrong_numbers"),
     "noise": ("answer_shuffle", "instruction_garble", "mojibake", "html_debris"),
@@ -43,17 +31,18 @@ CONTRAST = SHARED | {
     "trainable": "all",
     "learning_rate": 2e-4,
     "lm_weight": 0.2,
-    "damages": RATES,
 }
-GATES = CONTRAST | {"trainable": "router", "learning_rate": 2e-3, "lm_weight": 0.0}
-CONSTRAINT = SHARED | {"objective": "constraint", "trainable": "router", "learning_rate": 1e-3}
+GATES = CONTRAST | {"trainable": "router", "lm_weight": 0.0}
+GATE_RATES = ((8e-3, 1.8), (2e-3, 0.9), (3e-2, 1.8))
+"""Learning rates of the gates alone, and epochs of each."""
+CONSTRAINT = SHARED | {"objective": "constraint", "trainable": "router"}
+CONSTRAINT_RATES = ((1e-3, 0.225), (1e-2, 0.9))
 CONSTRAINT_WEIGHTS = (0.0, 0.01, 0.1, 1.0)
 
-FIXED = 40.0
-"""Seconds of an arm on an H100 beside its training: to convert, load, save and score."""
-EPOCH = {"all": 92.0, "router": 70.0, "constraint": 35.0}
-"""Seconds of an epoch over 17,700 rows there, by what is trained. ``all`` was measured with passes
-of 16,384 tokens; the others are scaled by what they leave out."""
+FIXED = 30.0
+"""Seconds of an arm beside its training: to convert, load, save and score."""
+EPOCH = {"all": 68.0, "router": 66.0, "constraint": 31.0}
+"""Seconds of an epoch over 17,700 rows on an H200 that two arms share, by what is trained."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +74,7 @@ class Arm:
 
     @property
     def estimate(self) -> float:
-        """Seconds on an H100, for a pool of 17,700 rows."""
+        """Seconds, for a pool of 17,700 rows."""
         if self.warmup is None:
             return FIXED
         constraint = self.warmup["objective"] == "constraint"
@@ -99,33 +88,39 @@ def arms(seeds: int, scale: float = 1.0) -> list[Arm]:
         seeds: of the final configuration.
         scale: of all arms' epochs.
     """
-    final = [Arm("contrastive", CONTRAST, 3.0 * scale, seed=seed + 1) for seed in range(seeds)]
+    final = [Arm("contrastive", CONTRAST, 1.35 * scale, seed=seed + 1) for seed in range(seeds)]
+    gates = [
+        Arm(f"contrastive, gates at {rate:g}", GATES | {"learning_rate": rate}, epochs * scale)
+        for rate, epochs in GATE_RATES
+    ]
     left_out = [
         Arm(
             f"contrastive without {group}",
             CONTRAST | {"damages": {k: v for k, v in RATES.items() if k not in kinds}},
-            2.0 * scale,
+            0.9 * scale,
             left_out=kinds,
         )
         for group, kinds in GROUPS.items()
     ]
     constraint = [
         Arm(
-            f"constraint {weight:g}",
-            CONSTRAINT | {"constraint_loss_weight": weight},
-            0.5 * scale,
+            f"constraint {weight:g} at {rate:g}",
+            CONSTRAINT | {"constraint_loss_weight": weight, "learning_rate": rate},
+            epochs * scale,
             tokens="all",
         )
+        for rate, epochs in CONSTRAINT_RATES
         for weight in CONSTRAINT_WEIGHTS
     ]
     mean = CONTRAST | {"contrast_tokens": "response"}
     return [
         *final[:1],
-        Arm("contrastive, gates alone", GATES, 2.0 * scale),
+        *gates[:1],
         *left_out,
         *final[1:],
         Arm("unwarmed", None, 0.0, tokens="all"),
         *constraint,
-        Arm("contrastive, answers' mean", mean, 2.0 * scale, tokens="response"),
-        Arm("contrastive, each layer", CONTRAST | {"contrast_layers": "each"}, 2.0 * scale),
+        *gates[1:],
+        Arm("contrastive, answers' mean", mean, 0.9 * scale, tokens="response"),
+        Arm("contrastive, each layer", CONTRAST | {"contrast_layers": "each"}, 0.9 * scale),
     ]

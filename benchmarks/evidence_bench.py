@@ -109,7 +109,7 @@ class Bench:
     @cached_property
     def base(self) -> Path:
         """The base model, made where it is not there yet."""
-        folder = self.work / f"base-{self.base_key}"
+        folder = (self.chosen.bases or self.work) / f"base-{self.base_key}"
         if not folder.is_dir():
             start = time.monotonic()
             tokenizer = transformers.AutoTokenizer.from_pretrained(self.chosen.llama)

@@ -235,7 +235,7 @@ def test_an_arm_that_is_not_there_is_an_error(tmp_path):
 def test_the_arms_come_in_the_order_of_their_importance(capsys):
     labels = [arm.label for arm in arms(3)]
     left_out = [f"contrastive without {group}/1" for group in GROUPS]
-    assert labels[:2] == ["contrastive/1", "contrastive, gates alone/1"]
+    assert labels[:2] == ["contrastive/1", "contrastive, gates at 0.008/1"]
     assert labels[2:5] == left_out
     assert labels[5:8] == ["contrastive/2", "contrastive/3", "unwarmed/1"]
     assert evidence.main(["--list"]) == 0
