@@ -16,17 +16,7 @@ from selectmoe_core.parts import parts_at_borders, token_parts
 
 FRAGMENTS = [
     *("the cat", " ", "  ", "        ", "\n", "\n\n", "\t", "x", "hello world", "what is two?"),
-    *(
-        "def f(x):\n        return x",
-        "é",
-        "e\u0301\u0323",
-        "\u0301",
-        "\u0344",
-        "\u0958",
-        "你好",
-        "🙂",
-        "ﬁ",
-    ),
+    *("def f(x):\n        return x", "é", "e\u0301\u0323", "\u0301", "你好", "🙂", "ﬁ"),
     *("👩‍👩‍👧", "½", "\u0344", "\u0958"),
     *("\u2028", "\u00a0", "\u200b", "\u0130", "한글", "ä", "1234", "-,-", EOS, BOS, "<|user|>"),
 ]
