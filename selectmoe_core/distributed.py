@@ -69,6 +69,11 @@ def shards_weights() -> bool:
     return os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
 
 
+def gathers_weights() -> bool:
+    """Whether accelerate saves weights that are shared out (FSDP) as one model."""
+    return os.environ.get("FSDP_STATE_DICT_TYPE") == "FULL_STATE_DICT"
+
+
 def barrier() -> None:
     """Wait until every process of the launch is here; one process alone goes straight on."""
     if current_world().size == 1:

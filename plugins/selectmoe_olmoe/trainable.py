@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from selectmoe_core.artifacts import write_json
-from selectmoe_core.distributed import shards_weights
+from selectmoe_core.distributed import gathers_weights, shards_weights
 from selectmoe_core.errors import ModelError, StageError
 from selectmoe_core.models import SELECTOR, ModelRef, save_partial
 from selectmoe_core.protocols import Job
@@ -78,15 +78,22 @@ def gathered(
 
 
 def check_sharding(config: WarmupConfig) -> None:
-    """Raise where processes share out weights (FSDP) that are not of one dtype, as it needs them.
+    """Raise where processes share out weights (FSDP) in a way that the warm-up cannot use.
 
     Raises:
-        StageError: not all weights are trained, or not in fp32.
+        StageError: not all weights are trained, or not in fp32; checkpoints would be in pieces.
     """
-    if shards_weights() and not (everything(config) and config.weights == "float32"):
+    if not shards_weights():
+        return
+    if not (everything(config) and config.weights == "float32"):
         raise StageError(
             "[warmup] FSDP shares out weights of one dtype alone, and here gates are fp32",
             hint="set trainable = 'all' and weights = 'float32', or run without FSDP",
+        )
+    if not gathers_weights():
+        raise StageError(
+            "[warmup] FSDP would save checkpoints in pieces, one for each process",
+            hint="in accelerate's configuration: fsdp_state_dict_type: FULL_STATE_DICT",
         )
 
 

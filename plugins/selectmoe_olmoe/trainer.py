@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils.constants import FSDP_MODEL_NAME
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
@@ -254,7 +255,9 @@ class WarmupTrainer(Trainer):
     ) -> None:
         assert output_dir is not None
         tensors = trained_tensors(self.model)
-        if state_dict is not None:  # what processes had shared out
+        if state_dict is not None:  # what processes had shared out: all call this, one has it whole
+            if not self.args.should_save:
+                return
             tensors = {name: state_dict[name] for name in tensors}
         save_partial(Path(output_dir), tensors, self.base, self.job.models)
 
@@ -269,6 +272,8 @@ class WarmupTrainer(Trainer):
         if self.args.should_save:
             step = self.state.global_step
             folder = self.job.checkpoints / f"checkpoint-{step}"
+            # Trainer's own pickle of the weights, under FSDP: they lie beside it as safetensors.
+            (folder / f"{FSDP_MODEL_NAME}.bin").unlink(missing_ok=True)
             finish_checkpoint(folder, keep=self.state.max_steps + 1)
             remove_passing_checkpoints(self.job.checkpoints, step, self.keep_every)
 

@@ -7,6 +7,7 @@ import torch
 from olmoe_models import byte_tokenizer, olmoe, save
 
 from selectmoe_core.chat import ChatConfig, ChatFormat
+from selectmoe_core.distributed import World
 from selectmoe_core.encoding import encode
 from selectmoe_core.examples import Example, Message, content_id
 from selectmoe_core.models import ModelRef, Models
@@ -20,6 +21,7 @@ from selectmoe_olmoe.trainable import gates, load_trainable
 from selectmoe_olmoe.warmup import SelectMoeWarmup, WarmupTrainer
 
 DAMAGES = {damage.name: damage for damage in selectmoe_damages()}
+ALONE = World()
 MODELS = Models(model_types=plugin.selectmoe_model_types())
 
 
@@ -64,7 +66,7 @@ class Stage:
     """Runs warm-up as the core would, in folders of its own."""
 
     def __init__(self, base, folder):
-        self.base, self.folder = base, folder
+        self.base, self.folder, self.tokens = base, folder, folder / "tokens"
         self.curve: list[dict[str, float]] = []
         self.chat = ChatFormat.load(ChatConfig())
         words = random.Random(3)
@@ -89,13 +91,13 @@ class Stage:
         )
 
     def source(self, examples=None):
-        return Source(examples or self.examples, self.folder / "tokens", self.chat)
+        return Source(examples or self.examples, self.tokens, self.chat)
 
-    def run(self, name="run", examples=None, dtype="float32", **options):
+    def run(self, name="run", examples=None, dtype="float32", world=ALONE, **options):
         self.curve.clear()
         config = WarmupConfig(**{"learning_rate": 1e-2, "max_steps": 6, "batch_size": 4} | options)
         out = self.folder / name / "model"
-        job = self.job(name, dtype=dtype)
+        job = self.job(name, dtype=dtype, world=world)
         facts = SelectMoeWarmup(config).train(self.base, self.source(examples), out, job)
         return facts, out
 
