@@ -56,7 +56,8 @@ class Binder:
             return None
         options = _resolve_paths(table, entry.component.config)
         where = f"{table.where} {table.own.use}"
-        config, problems = examine(entry.component.config, options, where=where)
+        reserved = type(table.own).model_fields
+        config, problems = examine(entry.component.config, options, where=where, beside=reserved)
         for found in problems:
             self.problem(found.where, found.what, found.hint)
         if table.own.subset_ratio is not None and table.stage not in SAMPLED:

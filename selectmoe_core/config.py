@@ -66,15 +66,25 @@ def parse(config: type[ConfigT], table: Mapping[str, object], *, where: str) -> 
 
 
 def examine(
-    config: type[ConfigT], table: Mapping[str, object], *, where: str
+    config: type[ConfigT],
+    table: Mapping[str, object],
+    *,
+    where: str,
+    beside: Mapping[str, FieldInfo] | None = None,
 ) -> tuple[ConfigT | None, tuple[Problem, ...]]:
-    """Turn a TOML table into options, or return what is wrong with it, mistake by mistake."""
+    """Turn a TOML table into options, or return what is wrong with it, mistake by mistake.
+
+    Args:
+        config: the options.
+        table: what the recipe says.
+        where: the table's name, for messages.
+        beside: other keys of the same table, which a misspelt one may have meant.
+    """
     try:
         return config.model_validate(dict(table)), ()
     except ValidationError as error:
-        return None, tuple(
-            _problem(dict(found), config.model_fields, where) for found in error.errors()
-        )
+        known = {**(beside or {}), **config.model_fields}
+        return None, tuple(_problem(dict(found), known, where) for found in error.errors())
 
 
 def suggest(word: str, known: Iterable[str], *, otherwise: str = "known") -> str:

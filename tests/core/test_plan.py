@@ -245,6 +245,7 @@ def test_a_blend_of_a_score_that_is_not_there_is_told(project):
         (["train.model=bundled:nothing"], "[train]: no plugin ships a model 'nothing'"),
         (["pool.path=nowhere.jsonl"], "there is no"),
         (["score.use=fake-scor"], "did you mean 'fake-score'?"),
+        (["score.us=fake-score"], "did you mean 'use'?"),
     ],
 )
 def test_a_chain_that_does_not_fit_is_told(project, overrides, message):
