@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from selectmoe_core.encoding import Encoded
+from selectmoe_core.errors import DataError
 
 LOGITS = 2**25
 """Logits that are held at once while a loss is computed: 128 MiB in fp32."""
@@ -20,12 +21,20 @@ class CountedRows:
         encoded: all examples.
         rows: the positions in ``encoded`` of those that count, in its order, int64 ``[rows]``.
         lengths: their numbers of tokens, ``[rows]``.
+
+    Raises:
+        DataError: in none of them a token counts.
     """
 
     def __init__(self, encoded: Encoded) -> None:
         self.encoded = encoded
         self.per_example = encoded.chat.config.average == "example"
         counted = [row for row in range(len(encoded)) if self._counts(row).any()]
+        if not counted:
+            raise DataError(
+                f"in none of the {len(encoded)} examples does a token count for the loss",
+                hint="raise [chat] max_length, or set [chat] loss_on = 'everything'",
+            )
         self.rows = np.array(counted, dtype=np.int64)
         self.lengths = encoded.lengths[self.rows]
 

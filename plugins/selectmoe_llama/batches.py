@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from selectmoe_core.encoding import Encoded
-from selectmoe_core.errors import RecipeError, StageError
+from selectmoe_core.errors import RecipeError
 from selectmoe_core.losses import CountedRows
 from selectmoe_llama.attention import Attention, groups
 from selectmoe_llama.config import LoraTrainingConfig
@@ -69,14 +68,6 @@ class Row:
 
 class TrainingRows(CountedRows, Dataset[Row]):
     """The encoded examples in which at least one token counts, by their places in a step."""
-
-    def __init__(self, encoded: Encoded) -> None:
-        super().__init__(encoded)
-        if not len(self):
-            raise StageError(
-                f"in none of the {len(encoded)} examples does a token count for the loss",
-                hint="raise [chat] max_length, or set [chat] loss_on = 'everything'",
-            )
 
     def __getitem__(self, item: Place) -> Row:
         if item.row == NOTHING:

@@ -56,7 +56,8 @@ class LlamaLora:
         Raises:
             ModelError: the model is not Llama-like, or does not load whole.
             RecipeError: the total batch does not divide.
-            StageError: no token counts, a loss that is not finite, checkpoints of another device.
+            DataError: no token of the examples counts.
+            StageError: a loss that is not finite, checkpoints of another device.
         """
         share_of(self.config, job.world.size)  # before anything is loaded
         check_architecture(model, job)

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset, Sampler
 
 from selectmoe_core.chat import EncodedExample, answer_ends
 from selectmoe_core.encoding import Encoded
-from selectmoe_core.errors import DataError, RecipeError
+from selectmoe_core.errors import RecipeError
 from selectmoe_core.examples import Part
 from selectmoe_core.losses import CountedRows
 
@@ -90,11 +90,6 @@ class TrainingRows(CountedRows, Dataset[Row]):
     def __init__(self, encoded: Encoded, contrast: ContrastTokens = "response") -> None:
         super().__init__(encoded)
         self.contrast = contrast
-        if not len(self):
-            raise DataError(
-                f"in none of the {len(encoded)} examples does a token count for the loss",
-                hint="raise [chat] max_length, or set loss_on = 'everything'",
-            )
 
     def __getitem__(self, item: int) -> Row:
         if item == NOTHING:
