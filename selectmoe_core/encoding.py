@@ -72,11 +72,13 @@ class Encoded:
         chat: the format they were rendered with.
         rows: the rows of the folder that this view shows, in its order, int64 ``[examples]``;
             ``None`` where it shows all of them.
+        written: how many rows of the folder can be read, where more are still being written.
     """
 
     folder: Path
     chat: ChatFormat
     rows: np.ndarray | None = field(default=None, repr=False)
+    written: int | None = None
 
     @classmethod
     def open(cls, folder: Path, chat: ChatFormat) -> "Encoded":
@@ -172,15 +174,19 @@ class Encoded:
 
     @cached_property
     def _table(self) -> np.ndarray:
-        return _mapped(self.folder / ROWS, ROW)
+        return _mapped(self.folder / ROWS, ROW, self.written)
 
     @cached_property
     def _ids(self) -> np.ndarray:
-        return _mapped(self.folder / IDS, np.dtype("<i4"))
+        return _mapped(self.folder / IDS, np.dtype("<i4"), self._tokens_written)
 
     @cached_property
     def _parts(self) -> np.ndarray:
-        return _mapped(self.folder / PARTS, np.dtype("u1"))
+        return _mapped(self.folder / PARTS, np.dtype("u1"), self._tokens_written)
+
+    @property
+    def _tokens_written(self) -> int | None:
+        return None if self.written is None else int(self._table["stop"][-1:].sum())
 
     def _shown(self, column: np.ndarray) -> np.ndarray:
         return np.asarray(column if self.rows is None else column[self.rows])
@@ -245,6 +251,8 @@ def write_pieces(
             position += len(piece.ids)
             ids.write(piece.ids.astype("<i4", copy=False).tobytes())
             parts.write(piece.parts.tobytes())
+            for file in (rows, ids, parts):
+                file.flush()  # who is told of the rows may read them
             advance(len(piece.rows))
     (folder / NAMES).write_text(json.dumps(list(codes)), encoding="utf-8")
     return Encoded.open(folder, chat)
@@ -297,7 +305,7 @@ def token_places(starts: np.ndarray, stops: np.ndarray) -> slice | np.ndarray:
     return np.asarray(np.arange(int(lengths.sum())) + np.repeat(starts - before, lengths))
 
 
-def _mapped(path: Path, kind: np.dtype) -> np.ndarray:
-    if not path.stat().st_size:
+def _mapped(path: Path, kind: np.dtype, items: int | None = None) -> np.ndarray:
+    if not (path.stat().st_size if items is None else items):
         return np.empty(0, dtype=kind)
-    return np.memmap(path, dtype=kind, mode="r")
+    return np.memmap(path, dtype=kind, mode="r", shape=items)

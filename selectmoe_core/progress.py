@@ -1,6 +1,7 @@
 """Progress of long work: rich bars on a terminal, plain lines elsewhere, nothing when quiet."""
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -33,28 +34,31 @@ class NoProgress:
 
 
 class RichProgress:
-    """Bars with rate and time left, on stderr; bars opened inside a bar stand below it."""
+    """Bars with rate and time left, on stderr, one below the other; threads may open some too."""
 
     def __init__(self) -> None:
         self._bars: Any = None
+        self._open = 0
+        self._lock = threading.Lock()
 
     @contextmanager
     def task(self, label: str, total: float | None, unit: str = "examples") -> Iterator[Advance]:
         """Yield the bar's advance function."""
-        outermost = self._bars is None
-        if outermost:
-            self._bars = _rich_bars()
-            self._bars.start()
-        bars = self._bars
+        with self._lock:
+            if not self._open:
+                self._bars = _rich_bars()
+                self._bars.start()
+            self._open += 1
+            bars = self._bars
         task = bars.add_task(label, total=total, unit=unit)
         try:
             yield lambda amount: bars.advance(task, amount)
         finally:
-            if outermost:
-                bars.stop()
-                self._bars = None
-            else:
-                bars.remove_task(task)
+            bars.remove_task(task)
+            with self._lock:
+                self._open -= 1
+                if not self._open:
+                    bars.stop()
 
 
 def _rich_bars() -> Any:  # noqa: ANN401  (rich is imported here alone)

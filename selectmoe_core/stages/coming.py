@@ -1,4 +1,4 @@
-"""The pool's tokens while they are being made: a scorer's model is loaded meanwhile."""
+"""The pool's tokens while they are being made: a scorer reads the first ones meanwhile."""
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,14 +8,15 @@ from typing import Any
 
 from selectmoe_core.chat import Tokenizer
 from selectmoe_core.encoding import Encoded
+from selectmoe_core.growing import Growing, Growth
 from selectmoe_core.protocols import Job, Need
 from selectmoe_core.stages.context import Context
-from selectmoe_core.stages.encoded import tokenizer_digest
+from selectmoe_core.stages.encoded import encoded_pool, tokenizer_digest, tokens_folder
 
 
 @dataclass(frozen=True)
 class Coming:
-    """A job whose ``encoded`` waits for what is being made, and the tokens themselves.
+    """A job whose ``encoded`` gives what is being made, and the tokens once they are whole.
 
     Attributes:
         job: the job to score with.
@@ -40,22 +41,37 @@ def coming_tokens(context: Context) -> Iterator[Coming]:
         return
     tokenizer = job.models.tokenizer(job.inputs.model)
     if job.world.size > 1:
-        made: Future[Encoded] = Future()
-        made.set_result(job.encoded(tokenizer))
-        yield _shared(job, tokenizer, made)
+        whole: Future[Encoded] = Future()
+        whole.set_result(job.encoded(tokenizer))
+        yield _shared(job, tokenizer, whole)
         return
+    growth = Growth(tokens_folder(context.work, job.chat, tokenizer), job.chat)
     thread = ThreadPoolExecutor(1, "selectmoe-tokenise")
     try:
-        yield _shared(job, tokenizer, thread.submit(job.encoded, tokenizer))
+        order = context.work, job.chat, tokenizer, job.progress, growth.add
+        made = thread.submit(encoded_pool, *order)
+        growth.ends_with(made)
+        yield _shared(job, tokenizer, made, growth)
+    except BaseException:
+        growth.stop()  # the process would not end before its thread has made all of them
+        raise
     finally:
-        # Where scoring was stopped, nobody waits for the tokens.
         thread.shutdown(wait=False, cancel_futures=True)
 
 
-def _shared(job: Job, tokenizer: Any, coming: Future[Encoded]) -> Coming:  # noqa: ANN401
+def _shared(
+    job: Job,
+    tokenizer: Any,  # noqa: ANN401
+    coming: Future[Encoded],
+    growth: Growth | None = None,
+) -> Coming:
     own = tokenizer_digest(tokenizer)
 
     def encoded(asked: Tokenizer) -> Encoded:
-        return coming.result() if tokenizer_digest(asked) == own else job.encoded(asked)
+        if tokenizer_digest(asked) != own:
+            return job.encoded(asked)
+        if growth is None or coming.done():
+            return coming.result()
+        return Growing.of(growth)
 
     return Coming(replace(job, encoded=encoded), coming)

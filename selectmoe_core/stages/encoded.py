@@ -6,6 +6,7 @@ import logging
 import shutil
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from selectmoe_core.artifacts import Artifact, Store
@@ -14,7 +15,7 @@ from selectmoe_core.distributed import main_first
 from selectmoe_core.encoding import Encoded
 from selectmoe_core.errors import StageError
 from selectmoe_core.pool import Pool
-from selectmoe_core.progress import Progress
+from selectmoe_core.progress import Advance, Progress
 from selectmoe_core.stages.work import Work
 from selectmoe_core.tokenising import encode_pool
 
@@ -36,15 +37,38 @@ def tokenizer_digest(tokenizer: Any) -> str:  # noqa: ANN401
     return hashlib.sha256(definition.encode()).hexdigest()
 
 
-def encoded_pool(work: Work, chat: ChatFormat, tokenizer: Any, progress: Progress) -> Encoded:  # noqa: ANN401
-    """Return the pool's tokens, tokenising where nobody has yet."""
+def tokens_digest(work: Work, chat: ChatFormat, tokenizer: Any) -> str:  # noqa: ANN401
+    """Return the digest of a pool's tokens: pool, chat format, tokenizer."""
     content = [work.input_digests["pool"], chat.digest, tokenizer_digest(tokenizer)]
-    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
-    store = Store(work.store)
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def tokens_folder(work: Work, chat: ChatFormat, tokenizer: Any) -> Path:  # noqa: ANN401
+    """Return where a pool's tokens are, or will be."""
+    return Store(work.store).folder(STAGE, tokens_digest(work, chat, tokenizer))
+
+
+def encoded_pool(
+    work: Work,
+    chat: ChatFormat,
+    tokenizer: Any,  # noqa: ANN401
+    progress: Progress,
+    written: Advance = lambda _: None,
+) -> Encoded:
+    """Return the pool's tokens, tokenising where nobody has yet.
+
+    Args:
+        work: the order of a stage that reads the pool.
+        chat: how the examples are rendered.
+        tokenizer: the tokenizer.
+        progress: shows how far it is.
+        written: is told the further rows that can be read from ``tokens_folder``.
+    """
+    store, digest = Store(work.store), tokens_digest(work, chat, tokenizer)
     folder = store.folder(STAGE, digest)
     with main_first() as first:
         if first:
-            _make(work, store, digest, chat, tokenizer, progress)
+            _make(work, store, digest, chat, tokenizer, progress, written)
     return _whole(Encoded.open(folder, chat), store, digest)
 
 
@@ -68,6 +92,7 @@ def _make(
     chat: ChatFormat,
     tokenizer: Any,  # noqa: ANN401
     progress: Progress,
+    written: Advance,
 ) -> None:
     """Tokenise the pool unless somebody has, or does so right now."""
     with store.lock(STAGE, digest, lambda text: print(text, file=sys.stderr)):  # noqa: T201
@@ -77,7 +102,12 @@ def _make(
         shutil.rmtree(folder, ignore_errors=True)
         pool, begin = Pool.open(work.inputs["pool"]), time.monotonic()
         with progress.task("tokenise", len(pool)) as advance:
-            encoded = encode_pool(pool, folder, chat, tokenizer, advance)
+
+            def made(rows: float) -> None:
+                written(rows)
+                advance(rows)
+
+            encoded = encode_pool(pool, folder, chat, tokenizer, made)
         facts = {"examples": len(encoded), "tokens": encoded.tokens}
         Artifact(STAGE, "tokenizer", digest, folder, facts).save()
         seconds = time.monotonic() - begin

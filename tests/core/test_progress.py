@@ -22,6 +22,21 @@ def test_bars_inside_bars_and_errors(kind, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_bars_of_threads_end_in_any_order(capsys):
+    bars = RichProgress()
+    first, second = bars.task("first", 2), bars.task("second", 2)
+    first.__enter__()
+    advance = second.__enter__()
+    first.__exit__(None, None, None)  # it was there first, and the other still moves
+    shown = bars._bars
+    assert shown.live.is_started
+    advance(1)
+    assert [(task.description, task.completed) for task in shown.tasks] == [("second", 1)]
+    second.__exit__(None, None, None)
+    assert not shown.live.is_started
+    assert capsys.readouterr().out == ""
+
+
 def test_plain_lines_come_now_and_then(capsys, monkeypatch):
     now = iter([100.0, 105.0, 112.0, 113.0, 130.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))

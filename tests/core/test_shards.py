@@ -1,6 +1,9 @@
 """Shards on their way: read lazily, written in order by a thread, stopped by the first failure."""
 
+import random
 import threading
+from concurrent.futures import CancelledError
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,12 +11,16 @@ import pytest
 from test_encoding import random_examples
 from tokenizers_of import tokenizer_of
 
+from selectmoe_core.chat import ChatConfig, ChatFormat
 from selectmoe_core.distributed import World
+from selectmoe_core.encoding import encode, piece_of, write_pieces
 from selectmoe_core.examples import RawExample
+from selectmoe_core.growing import Growing
 from selectmoe_core.models import ModelRef
 from selectmoe_core.pool_build import build_pool
 from selectmoe_core.protocols import Inputs, Job, Need, Shard
 from selectmoe_core.scores import ShardScores
+from selectmoe_core.stages import coming as coming_module
 from selectmoe_core.stages.coming import coming_tokens
 from selectmoe_core.stages.score import _shard_size
 from selectmoe_core.stages.shards import AHEAD, Stretch, shards, written_behind
@@ -139,18 +146,29 @@ def test_shards_grow_with_the_pool_and_keep_their_size(tmp_path, examples, wante
     assert _shard_size(context, range(5)) == size
 
 
-def coming(tmp_path, encoded, *, size=1):
-    """A context of a scorer that reads tokens, which ``encoded`` makes."""
-    ref = ModelRef("somewhere")
-    models = SimpleNamespace(tokenizer=lambda _: tokenizer_of("bytes"))
-    world = World(0, size, 0)
-    job = Job(seed=0, inputs=Inputs(model=ref), models=models, encoded=encoded, world=world)
-    component = SimpleNamespace(needs=lambda _: frozenset({Need.TOKENS}))
-    return SimpleNamespace(job=job, component=component, config=None, folder=tmp_path)
+@pytest.fixture
+def coming(tmp_path, monkeypatch):
+    """Contexts of a scorer that reads tokens, which a function of the test makes."""
+
+    def context(encoded, *, size=1):
+        ref = ModelRef("somewhere")
+        models = SimpleNamespace(tokenizer=lambda _: tokenizer_of("bytes"))
+        world = World(0, size, 0)
+        job = Job(seed=0, inputs=Inputs(model=ref), models=models, encoded=encoded, world=world)
+        component = SimpleNamespace(needs=lambda _: frozenset({Need.TOKENS}))
+        monkeypatch.setattr(coming_module, "tokens_folder", lambda *_: tmp_path / "tokens")
+        monkeypatch.setattr(
+            coming_module, "encoded_pool", lambda _work, _chat, asked, *_: encoded(asked)
+        )
+        return SimpleNamespace(
+            job=job, component=component, config=None, work=None, folder=tmp_path
+        )
+
+    return context
 
 
 @pytest.mark.parametrize("size", [1, 2])
-def test_tokens_are_made_once_and_meanwhile(tmp_path, size):
+def test_tokens_are_made_once_and_meanwhile(coming, size):
     gate, asked = threading.Event(), []
     if size > 1:
         gate.set()  # several processes make them first of all
@@ -160,29 +178,83 @@ def test_tokens_are_made_once_and_meanwhile(tmp_path, size):
         assert gate.wait(20)
         return f"tokens of {tokenizer.eos_token}"
 
-    with coming_tokens(coming(tmp_path, encoded, size=size)) as found:
+    with coming_tokens(coming(encoded, size=size)) as found:
         assert found.tokens.done() is (size > 1)
+        if size == 1:
+            assert isinstance(found.job.encoded(tokenizer_of("bytes")), Growing)
         gate.set()
-        assert found.job.encoded(tokenizer_of("bytes")) == "tokens of </s>"
         assert found.tokens.result() == "tokens of </s>"
+        assert found.job.encoded(tokenizer_of("bytes")) == "tokens of </s>"
         assert len(asked) == 1
         found.job.encoded(tokenizer_of("llama"))
         assert asked == [tokenizer_of("bytes"), tokenizer_of("llama")]
 
 
-def test_a_failure_of_the_tokenizer_is_told_to_whoever_asks(tmp_path):
+def test_a_shard_is_scored_before_the_last_example_is_tokenised(tmp_path, coming, monkeypatch):
+    examples, gate = random_examples(random.Random(), 8), threading.Event()
+    chat, tokenizer = ChatFormat(ChatConfig()), tokenizer_of("bytes")
+
+    def pieces():
+        yield piece_of(examples[:4], chat, tokenizer)
+        assert gate.wait(20)
+        yield piece_of(examples[4:], chat, tokenizer)
+
+    context = coming(None)
+    context.job = replace(context.job, chat=chat)
+    monkeypatch.setattr(
+        coming_module,
+        "encoded_pool",
+        lambda *order: write_pieces(pieces(), tmp_path / "tokens", chat, order[-1]),
+    )
+    whole = encode(examples, tmp_path / "whole", chat, tokenizer)
+    with coming_tokens(context) as found:
+        tokens = found.job.encoded(tokenizer)
+        first = tokens.joined(np.arange(4))
+        assert not found.tokens.done()
+        gate.set()
+        for rows, of in ((np.arange(4), first), (np.arange(4, 8), tokens.joined(np.arange(4, 8)))):
+            assert of.ids.tolist() == whole.joined(rows).ids.tolist()
+
+
+def test_where_scoring_stops_no_more_is_tokenised(tmp_path, coming, monkeypatch):
+    examples, written, gate = random_examples(random.Random(), 8), [], threading.Event()
+    chat, tokenizer = ChatFormat(ChatConfig()), tokenizer_of("bytes")
+
+    def pieces():
+        for one in examples:
+            yield piece_of([one], chat, tokenizer)
+            written.append(one)
+            assert gate.wait(20)
+
+    context = coming(None)
+    context.job = replace(context.job, chat=chat)
+    monkeypatch.setattr(
+        coming_module,
+        "encoded_pool",
+        lambda *order: write_pieces(pieces(), tmp_path / "tokens", chat, order[-1]),
+    )
+    stage = coming_tokens(context)
+    found = stage.__enter__()
+    found.job.encoded(tokenizer).joined(np.arange(1))
+    stage.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    gate.set()
+    assert isinstance(found.tokens.exception(20), CancelledError)
+    assert len(written) < 3
+
+
+def test_a_failure_of_the_tokenizer_is_told_to_whoever_asks(coming):
     def encoded(_):
         raise ValueError("no tokens")
 
     with (
-        coming_tokens(coming(tmp_path, encoded)) as found,
+        coming_tokens(coming(encoded)) as found,
         pytest.raises(ValueError, match="no tokens"),
     ):
-        found.job.encoded(tokenizer_of("bytes"))
+        found.job.encoded(tokenizer_of("bytes")).joined(np.arange(2))
 
 
-def test_a_scorer_that_reads_no_tokens_gets_its_job_as_it_is(tmp_path):
-    context = coming(tmp_path, None)
+def test_a_scorer_that_reads_no_tokens_gets_its_job_as_it_is(coming):
+    context = coming(None)
     context.component.needs = lambda _: frozenset({Need.POOL})
     with coming_tokens(context) as found:
         assert (found.job, found.tokens) == (context.job, None)
