@@ -103,11 +103,12 @@ class Encoded:
         wanted = np.asarray(rows, dtype=np.int64)
         if len(wanted) and not 0 <= wanted.min() <= wanted.max() < len(self):
             raise IndexError(f"a row lies outside the {len(self)} encoded examples")
-        return Encoded(self.folder, self.chat, wanted if self.rows is None else self.rows[wanted])
+        shown = wanted if self.rows is None else self.rows[wanted]
+        return Encoded(self.folder, self.chat, shown, self.written)
 
-    def __reduce__(self) -> tuple[type["Encoded"], tuple[Path, ChatFormat, np.ndarray | None]]:
+    def __reduce__(self) -> tuple[type["Encoded"], tuple[object, ...]]:
         """Pickle the place, not the tokens: a data loader's workers map the files themselves."""
-        return Encoded, (self.folder, self.chat, self.rows)
+        return Encoded, (self.folder, self.chat, self.rows, self.written)
 
     def __len__(self) -> int:
         return len(self._table if self.rows is None else self.rows)

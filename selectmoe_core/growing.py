@@ -99,7 +99,7 @@ class Growing(Encoded):
     def __iter__(self) -> Iterator[EncodedExample]:
         return iter(self._all)
 
-    def __reduce__(self) -> tuple[type[Encoded], tuple[Path, ChatFormat, np.ndarray | None]]:
+    def __reduce__(self) -> tuple[type[Encoded], tuple[object, ...]]:
         return self._all.__reduce__()
 
     @property
