@@ -26,6 +26,7 @@ constraint_loss_weight = 0.05
 [warmup]
 use = "select-moe-warmup"
 objective = "contrastive"
+lm_weight = 1.0
 subset_ratio = 0.5
 batch_size = {batch}
 constraint_loss_weight = 0.05

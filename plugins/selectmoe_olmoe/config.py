@@ -1,9 +1,9 @@
 """Options of the converter and of the warm-up."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from selectmoe_core.config import Config, execution_only
 
@@ -32,10 +32,18 @@ class TrashcanConfig(Config):
     """Weight of the balance loss; by default what the source model has."""
 
 
+CONTRASTIVE: Mapping[str, Mapping[str, Any]] = {
+    "router": {"learning_rate": 8e-3, "lm_weight": 0.0, "balance_over": "regular"},
+    "all": {"learning_rate": 2e-4, "lm_weight": 0.2, "balance_over": "regular"},
+}
+"""Defaults of the contrastive objective, by what is trained: those of docs/evidence.md."""
+
+
 class WarmupConfig(Config):
     """Train a selector's router on a sample of the pool: language-model loss, balance, objective.
 
-    The defaults are the published method's. A resumed run repeats an uninterrupted one.
+    The defaults are the published method's, and with ``objective = "contrastive"`` what the
+    evidence was measured with. A resumed run repeats an uninterrupted one.
     """
 
     objective: Literal["constraint", "contrastive"] = "constraint"
@@ -58,7 +66,8 @@ class WarmupConfig(Config):
     layer_weights: tuple[NonNegativeFloat, ...] | None = None
     """How much each layer counts in both, relative to the others; by default all count alike."""
     lm_weight: NonNegativeFloat = 1.0
-    """Weight of the language-model loss; twins take no part in it."""
+    """Weight of the language-model loss; twins take no part in it. By default 0 where
+    ``contrastive`` trains the gates alone, and 0.2 where it trains everything."""
     peft_mode: Literal["full_rank", "lora"] = "full_rank"
     """Train the weights themselves, or low-rank additions to them."""
     trainable: Literal["router", "all"] = "router"
@@ -71,7 +80,8 @@ class WarmupConfig(Config):
     after a step. Gates stay in float32. 7B parameters fit 80 GB with ``bfloat16`` and any optimizer
     but ``adamw``."""
     learning_rate: PositiveFloat = 1e-4
-    """Peak learning rate."""
+    """Peak learning rate. By default 8e-3 where ``contrastive`` trains the gates alone, and 2e-4
+    where it trains everything."""
     epochs: PositiveFloat = 4.0
     """Passes over the sample."""
     max_steps: PositiveInt | None = None
@@ -103,7 +113,8 @@ class WarmupConfig(Config):
     constraint_beta: PositiveFloat | None = None
     """Second parameter of the constraint's Beta distribution; by default the model's."""
     balance_over: Literal["all", "regular"] | None = None
-    """Which outputs of the router the balance loss covers; by default the model's."""
+    """Which outputs of the router the balance loss covers; by default the model's, and with
+    ``contrastive`` the regular experts', so that sound examples may leave the trash empty."""
     router_aux_loss_coef: NonNegativeFloat | None = None
     """Weight of the balance loss; by default the model's."""
     statistics: bool = True
@@ -114,3 +125,10 @@ class WarmupConfig(Config):
     """Minutes between two checkpoints, the most that a killed run loses; the newest is kept."""
     activation_checkpointing: bool = execution_only(default=False)
     """Recompute activations in the backward pass: less memory, about a third more time."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_objective(cls, table: Any) -> Any:  # noqa: ANN401
+        if not isinstance(table, Mapping) or table.get("objective") != "contrastive":
+            return table
+        return {**CONTRASTIVE.get(str(table.get("trainable", "router")), {}), **table}

@@ -285,6 +285,7 @@ def test_a_new_epoch_brings_new_twins_and_sorts_by_the_longer_of_two(stage):
 
 def test_the_loss_is_the_documented_sum(stage):
     options = {"bce_weight": 0.7, "margin_weight": 1.3, "lm_weight": 0.4, "layer_weights": (1, 2)}
+    options |= {"balance_over": "all"}
     options |= ANSWERS | {"contrast_layers": "each"}
     trainer, network, pairs = stage.trainer(**CONTRASTIVE, **options)
     picked = [pairs[i] for i in range(5)]
@@ -364,7 +365,7 @@ def test_accumulation_scales_nothing(stage):
 
 
 def test_a_batch_without_twins_is_language_modelling_alone(stage):
-    trainer, network, pairs = stage.trainer(**CONTRASTIVE, router_aux_loss_coef=0.0)
+    trainer, network, pairs = stage.trainer(**CONTRASTIVE, lm_weight=1.0, router_aux_loss_coef=0.0)
     alone = [replace(pairs[i], twin=None) for i in range(4)]
     loss, grads = gradient(trainer, network, alone, 2)
     plain, other, rows = stage.trainer(

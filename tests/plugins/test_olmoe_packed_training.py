@@ -262,7 +262,12 @@ MODES = [
     {"trainable": "all", "activation_checkpointing": True},
     {"trainable": "all", "peft_mode": "lora", "lora_rank": 4},
     {"objective": "contrastive", "trainable": "all", "layer_weights": (1, 3)},
-    {"objective": "contrastive", "contrast_tokens": "response", "contrast_layers": "each"},
+    {
+        "objective": "contrastive",
+        "contrast_tokens": "response",
+        "contrast_layers": "each",
+        "lm_weight": 1.0,
+    },
     {"objective": "contrastive", "lm_weight": 0.0, "router_aux_loss_coef": 0.0},
     {"balance_over": "regular", "constraint_loss_weight": 1.0, "constraint_alpha": 2.0},
 ]
