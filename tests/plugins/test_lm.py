@@ -419,7 +419,13 @@ def test_the_plugin_is_sound():
 def _context(component, config, bench: Bench, job: Job, folder: Path, **own: object) -> Context:
     folder.mkdir(exist_ok=True)
     work = SimpleNamespace(
-        key="score", folder=folder, own=own, inputs={"pool": bench.pool.folder}, stage="score"
+        key="score",
+        folder=folder,
+        own=own,
+        inputs={"pool": bench.pool.folder},
+        input_digests={"pool": "0" * 64},
+        store=folder / "store",
+        stage="score",
     )
     return Context(component.build(config), component, config, work, job)
 
