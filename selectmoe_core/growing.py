@@ -1,7 +1,6 @@
 """Tokens that are read while more of them are being written."""
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +48,12 @@ class Growth:
         self._whole = whole
         whole.add_done_callback(lambda _: self._wake())
 
+    def tokens(self) -> Encoded:
+        """Return all tokens where they are there, else a view that waits for what it is asked."""
+        if self._whole.done():
+            return self._whole.result()
+        return Growing(self.folder, self.chat, growth=self)
+
     def _wake(self) -> None:
         with self._changed:
             self._changed.notify_all()
@@ -83,11 +88,6 @@ class Growing(Encoded):
 
     growth: Growth = field(kw_only=True, repr=False)
 
-    @classmethod
-    def of(cls, growth: Growth) -> "Growing":
-        """Return what is there, and what will be."""
-        return cls(growth.folder, growth.chat, growth=growth)
-
     def joined(self, rows: np.ndarray) -> Joined:
         """Return the tokens of the given rows, int64 ``[rows]``, in the given order."""
         stop = int(rows.max()) + 1 if len(rows) else 0
@@ -95,9 +95,6 @@ class Growing(Encoded):
 
     def __getitem__(self, row: int) -> EncodedExample:
         return self.growth.until(row + 1 if row >= 0 else None)[row]
-
-    def __iter__(self) -> Iterator[EncodedExample]:
-        return iter(self._all)
 
     def __reduce__(self) -> tuple[type[Encoded], tuple[object, ...]]:
         return self._all.__reduce__()
@@ -109,11 +106,3 @@ class Growing(Encoded):
     @property
     def _table(self) -> np.ndarray:
         return self._all._table  # noqa: SLF001
-
-    @property
-    def _ids(self) -> np.ndarray:
-        return self._all._ids  # noqa: SLF001
-
-    @property
-    def _parts(self) -> np.ndarray:
-        return self._all._parts  # noqa: SLF001

@@ -1,14 +1,13 @@
 """The pool's tokens while they are being made: a scorer reads the first ones meanwhile."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 from selectmoe_core.chat import Tokenizer
 from selectmoe_core.encoding import Encoded
-from selectmoe_core.growing import Growing, Growth
+from selectmoe_core.growing import Growth
 from selectmoe_core.protocols import Job, Need
 from selectmoe_core.stages.context import Context
 from selectmoe_core.stages.encoded import encoded_pool, tokenizer_digest, tokens_folder
@@ -40,18 +39,19 @@ def coming_tokens(context: Context) -> Iterator[Coming]:
         yield Coming(job)
         return
     tokenizer = job.models.tokenizer(job.inputs.model)
+    own = tokenizer_digest(tokenizer)
     if job.world.size > 1:
         whole: Future[Encoded] = Future()
         whole.set_result(job.encoded(tokenizer))
-        yield _shared(job, tokenizer, whole)
+        yield Coming(_sharing(job, own, whole.result), whole)
         return
-    growth = Growth(tokens_folder(context.work, job.chat, tokenizer), job.chat)
+    growth = Growth(tokens_folder(context.work, job.chat, own), job.chat)
     thread = ThreadPoolExecutor(1, "selectmoe-tokenise")
     try:
         order = context.work, job.chat, tokenizer, job.progress, growth.add
         made = thread.submit(encoded_pool, *order)
         growth.ends_with(made)
-        yield _shared(job, tokenizer, made, growth)
+        yield Coming(_sharing(job, own, growth.tokens), made)
     except BaseException:
         growth.stop()  # the process would not end before its thread has made all of them
         raise
@@ -59,19 +59,10 @@ def coming_tokens(context: Context) -> Iterator[Coming]:
         thread.shutdown(wait=False, cancel_futures=True)
 
 
-def _shared(
-    job: Job,
-    tokenizer: Any,  # noqa: ANN401
-    coming: Future[Encoded],
-    growth: Growth | None = None,
-) -> Coming:
-    own = tokenizer_digest(tokenizer)
+def _sharing(job: Job, own: str, tokens: Callable[[], Encoded]) -> Job:
+    """Return the job with ``tokens`` for whoever has the tokenizer of the digest ``own``."""
 
     def encoded(asked: Tokenizer) -> Encoded:
-        if tokenizer_digest(asked) != own:
-            return job.encoded(asked)
-        if growth is None or coming.done():
-            return coming.result()
-        return Growing.of(growth)
+        return tokens() if tokenizer_digest(asked) == own else job.encoded(asked)
 
-    return Coming(replace(job, encoded=encoded), coming)
+    return replace(job, encoded=encoded)

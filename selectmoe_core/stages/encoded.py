@@ -37,14 +37,14 @@ def tokenizer_digest(tokenizer: Any) -> str:  # noqa: ANN401
     return hashlib.sha256(definition.encode()).hexdigest()
 
 
-def tokens_digest(work: Work, chat: ChatFormat, tokenizer: Any) -> str:  # noqa: ANN401
-    """Return the digest of a pool's tokens: pool, chat format, tokenizer."""
-    content = [work.input_digests["pool"], chat.digest, tokenizer_digest(tokenizer)]
+def tokens_digest(work: Work, chat: ChatFormat, tokenizer: str) -> str:
+    """Return the digest of a pool's tokens: pool, chat format, a tokenizer's digest."""
+    content = [work.input_digests["pool"], chat.digest, tokenizer]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def tokens_folder(work: Work, chat: ChatFormat, tokenizer: Any) -> Path:  # noqa: ANN401
-    """Return where a pool's tokens are, or will be."""
+def tokens_folder(work: Work, chat: ChatFormat, tokenizer: str) -> Path:
+    """Return where a pool's tokens under the tokenizer of a digest are, or will be."""
     return Store(work.store).folder(STAGE, tokens_digest(work, chat, tokenizer))
 
 
@@ -64,7 +64,7 @@ def encoded_pool(
         progress: shows how far it is.
         written: is told the further rows that can be read from ``tokens_folder``.
     """
-    store, digest = Store(work.store), tokens_digest(work, chat, tokenizer)
+    store, digest = Store(work.store), tokens_digest(work, chat, tokenizer_digest(tokenizer))
     folder = store.folder(STAGE, digest)
     with main_first() as first:
         if first:

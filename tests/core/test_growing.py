@@ -13,7 +13,7 @@ from tokenizers_of import tokenizer_of
 
 from selectmoe_core.chat import ChatConfig, ChatFormat
 from selectmoe_core.encoding import Encoded, encode, piece_of, write_pieces
-from selectmoe_core.growing import Growing, Growth
+from selectmoe_core.growing import Growth
 
 CHAT = ChatFormat(ChatConfig(max_length=40))
 TOKENIZER = tokenizer_of("bytes")
@@ -35,7 +35,7 @@ class Writer:
 
         made = self.thread.submit(write_pieces, pieces(), folder, CHAT, self.growth.add)
         self.growth.ends_with(made)
-        self.tokens = Growing.of(self.growth)
+        self.tokens = self.growth.tokens()
 
     def let(self, number):
         self.gates[number].set()

@@ -150,7 +150,7 @@ def test_shards_grow_with_the_pool_and_keep_their_size(tmp_path, examples, wante
 def coming(tmp_path, monkeypatch):
     """Contexts of a scorer that reads tokens, which a function of the test makes."""
 
-    def context(encoded, *, size=1):
+    def context(encoded, *, size=1, chat=None):
         ref = ModelRef("somewhere")
         models = SimpleNamespace(tokenizer=lambda _: tokenizer_of("bytes"))
         world = World(0, size, 0)
@@ -160,11 +160,19 @@ def coming(tmp_path, monkeypatch):
         monkeypatch.setattr(
             coming_module, "encoded_pool", lambda _work, _chat, asked, *_: encoded(asked)
         )
+        job = job if chat is None else replace(job, chat=chat)
         return SimpleNamespace(
             job=job, component=component, config=None, work=None, folder=tmp_path
         )
 
     return context
+
+
+def written_to(folder, pieces):
+    """What stands for ``encoded_pool``: writes these pieces."""
+    return lambda _work, chat, _tokenizer, _progress, written: write_pieces(
+        pieces, folder, chat, written
+    )
 
 
 @pytest.mark.parametrize("size", [1, 2])
@@ -199,13 +207,8 @@ def test_a_shard_is_scored_before_the_last_example_is_tokenised(tmp_path, coming
         assert gate.wait(20)
         yield piece_of(examples[4:], chat, tokenizer)
 
-    context = coming(None)
-    context.job = replace(context.job, chat=chat)
-    monkeypatch.setattr(
-        coming_module,
-        "encoded_pool",
-        lambda *order: write_pieces(pieces(), tmp_path / "tokens", chat, order[-1]),
-    )
+    context = coming(None, chat=chat)
+    monkeypatch.setattr(coming_module, "encoded_pool", written_to(tmp_path / "tokens", pieces()))
     whole = encode(examples, tmp_path / "whole", chat, tokenizer)
     with coming_tokens(context) as found:
         tokens = found.job.encoded(tokenizer)
@@ -226,13 +229,8 @@ def test_where_scoring_stops_no_more_is_tokenised(tmp_path, coming, monkeypatch)
             written.append(one)
             assert gate.wait(20)
 
-    context = coming(None)
-    context.job = replace(context.job, chat=chat)
-    monkeypatch.setattr(
-        coming_module,
-        "encoded_pool",
-        lambda *order: write_pieces(pieces(), tmp_path / "tokens", chat, order[-1]),
-    )
+    context = coming(None, chat=chat)
+    monkeypatch.setattr(coming_module, "encoded_pool", written_to(tmp_path / "tokens", pieces()))
     stage = coming_tokens(context)
     found = stage.__enter__()
     found.job.encoded(tokenizer).joined(np.arange(1))
