@@ -20,6 +20,7 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 from selectmoe_core.chat import ChatConfig, ChatFormat
 from selectmoe_core.models import ModelRef
 from selectmoe_core.protocols import Job
+from selectmoe_core.training import checkpointing
 from selectmoe_llama.adapter import with_additions
 from selectmoe_llama.batches import Place
 from selectmoe_llama.config import LoraTrainingConfig
@@ -207,8 +208,6 @@ class PlainTrainer(Trainer):
 
 def plain_arguments(bench: Bench, config: LoraTrainingConfig) -> TrainingArguments:
     """Return the arguments that training with PEFT is usually shown with."""
-    fields = TrainingArguments.__dataclass_fields__
-    name = "activation" if "activation_checkpointing" in fields else "gradient"
     return TrainingArguments(
         output_dir=str(bench.work / "plain"),
         per_device_train_batch_size=PLAIN_BATCH,
@@ -227,8 +226,7 @@ def plain_arguments(bench: Bench, config: LoraTrainingConfig) -> TrainingArgumen
         disable_tqdm=True,
         remove_unused_columns=False,
         seed=SEED,
-        **{f"{name}_checkpointing": True},
-        **{f"{name}_checkpointing_kwargs": {"use_reentrant": False}},
+        **checkpointing(on=True),
     )
 
 

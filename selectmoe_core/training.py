@@ -127,6 +127,17 @@ class TrainingOptions(Protocol):
         ...
 
 
+def checkpointing(*, on: bool) -> dict[str, Any]:
+    """Return the fields of ``TrainingArguments`` that say whether activations are recomputed."""
+    names = {field.name for field in dataclasses.fields(TrainingArguments)}
+    # transformers 5.23 renamed the option; both names are in use among the supported releases.
+    option = "activation" if "activation_checkpointing" in names else "gradient"
+    return {
+        f"{option}_checkpointing": on,
+        f"{option}_checkpointing_kwargs": {"use_reentrant": False},
+    }
+
+
 def training_arguments(
     job: Job,
     config: TrainingOptions,
@@ -142,9 +153,6 @@ def training_arguments(
         recomputes: whether the model itself sees to ``activation_checkpointing``.
         options: further fields of ``TrainingArguments``.
     """
-    names = {field.name for field in dataclasses.fields(TrainingArguments)}
-    # transformers 5.23 renamed the option; both names are in use among the supported releases.
-    option = "activation" if "activation_checkpointing" in names else "gradient"
     cpu = job.device == "cpu"
     arguments = TrainingArguments(
         output_dir=str(job.checkpoints),
@@ -165,10 +173,7 @@ def training_arguments(
         remove_unused_columns=False,
         dataloader_pin_memory=not cpu,
         ddp_find_unused_parameters=False,
-        **{
-            f"{option}_checkpointing": config.activation_checkpointing and not recomputes,
-            f"{option}_checkpointing_kwargs": {"use_reentrant": False},
-        },
+        **checkpointing(on=config.activation_checkpointing and not recomputes),
         **options,
     )
     if arguments.n_gpu > 1:
