@@ -71,8 +71,8 @@ class Component(Generic[ConfigT, PartT_co]):
         scores: names of the other scores it reads (needs ``SCORES``).
         max_skipped: a scorer's own rule for the share it may skip where the recipe says nothing;
             ``None`` is 1 %.
-        damages: a trainer's kinds of damage that it shows the model, ``None`` for all that there
-            are: an audit tells them apart from those that the model never saw.
+        damages: a trainer's kinds of damage that it shows the model, ``None`` for all that have
+            a rate: an audit tells them apart from those that the model never saw.
     """
 
     name: str

@@ -51,6 +51,8 @@ class ShownConfig(Config):
 
     kinds: tuple[str, ...] = ()
     """The kinds shown."""
+    everything: bool = False
+    """Show all that have a rate."""
 
 
 class ShownTrainer:
@@ -94,7 +96,7 @@ def selectmoe_damages() -> list[Damage]:
     return [
         Damage("broken", "marks the answer", _marking("<broken>")),
         Damage("cut", "marks it otherwise", _marking("<cut>")),
-        Damage("foreign", "takes another answer", _swapped),
+        Damage("foreign", "takes another answer", _swapped, rate=0.0),
         Damage("long", "needs long answers", _long),
         Damage("rare", "changes few rows", _rarely),
         Damage("never", "changes nothing", lambda example, other, rng: None),
@@ -119,6 +121,6 @@ def selectmoe_trainers() -> list[Any]:
             ShownTrainer,
             needs=lambda _: needs,
             seeded=True,
-            damages=lambda config: config.kinds,
+            damages=lambda config: None if config.everything else config.kinds,
         )
     ]

@@ -144,7 +144,8 @@ def _shown(
     kinds: frozenset[str] = frozenset()
     if warmup is not None and warmup.entry.component.damages is not None:
         named = warmup.entry.component.damages(warmup.config)
-        kinds = frozenset(damages if named is None else named)
+        drawn = [name for name, damage in damages.items() if damage.rate > 0]
+        kinds = frozenset(drawn if named is None else named)
     nothing: frozenset[str] = frozenset()
     return {node.key: kinds if _reads_warmup(plan, node) else nothing for node in scores}
 

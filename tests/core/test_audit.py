@@ -434,6 +434,17 @@ def test_what_warm_up_was_shown_stands_apart(desk):
     assert "never shown" in said.out
 
 
+def test_a_kind_without_a_rate_is_not_shown_unless_it_is_named(desk):
+    desk.edit(
+        'use = "fake-train"\nsubset_ratio', 'use = "shown-train"\neverything = true\nsubset_ratio'
+    )
+    desk.edit('use = "fake-score"\nreads_model = true', 'use = "eyes"\nafter_warmup = true')
+    audit(desk, "--sample", 200)
+    assert {kind["kind"]: kind["seen"] for kind in scores_of(desk)["eyes"]["kinds"]} == {
+        "cut": True, "broken": True, "foreign": False,
+    }  # fmt: skip
+
+
 def test_several_scores_and_a_blend_of_them(desk):
     desk.edit('[score]\nuse = "fake-score"\nreads_model = true\nshard_examples = 100', """\
 [score.long]
