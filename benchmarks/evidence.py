@@ -42,7 +42,7 @@ from evidence_data import (
     read_rows,
 )
 from evidence_measures import blended, by_kind, goes_by, unseen
-from evidence_rivals import rivals_file, rivals_key, run_rivals
+from evidence_rivals import BLENDED, rivals_file, rivals_key, run_rivals
 from evidence_table import table
 from rows import Rows
 
@@ -62,7 +62,7 @@ BEST = 0.05
 def run_arm(bench: Bench, arm: Arm) -> None:
     """Convert, warm up, score, judge."""
     start = time.monotonic()
-    ifd = np.load(rivals_file(bench))
+    ifd = np.load(rivals_file(bench))[BLENDED]
     with scratch(bench.work / "arm") as work:
         model, facts = bench.warmed(arm, bench.pool, work)
         line: dict[str, Any] = {"facts": facts, "epochs": arm.epochs, "left_out": arm.left_out}
@@ -86,6 +86,8 @@ def _judge(bench: Bench, arm: Arm, model: Path, ifd: np.ndarray, work: Path) -> 
     for name, score in signals.items():
         for judged, part in bench.of_sets(score):
             found[judged.name][name] = by_kind(part, judged)
+    # Other blends can be tried on what is kept here without a GPU.
+    np.savez_compressed(bench.out / f"scores-{bench.key(arm)}.npz", **signals)
     pairs = zip(bench.of_sets(signals["main"]), bench.of_sets(ifd), strict=True)
     for (judged, main), (_, rival) in pairs:
         of_set = found[judged.name]

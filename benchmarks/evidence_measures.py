@@ -11,6 +11,9 @@ from torch.nn import functional
 
 from selectmoe_core.audit.measures import auroc, shifts
 
+WEIGHTS = (1, 3, 9)
+"""Of the first score in a blend, beside 1 for the second."""
+
 
 def by_kind(score: np.ndarray, judged: Judged) -> dict[str, float]:
     """Return the AUROC of clean over damaged rows, over ``all`` kinds and for each.
@@ -37,9 +40,13 @@ def ranks(score: np.ndarray) -> np.ndarray:
 
 
 def blended(first: np.ndarray, second: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the smaller and the mean of two scores' ranks, as the ``blend`` scorer makes them."""
-    pair = np.stack([ranks(first), ranks(second)])
-    return {"min": pair.min(axis=0), "mean": pair.mean(axis=0)}
+    """Return the smaller of two scores' ranks and their sums, as the ``blend`` scorer makes them.
+
+    Of a sum the first score has ``WEIGHTS`` times the second's weight.
+    """
+    one, other = ranks(first), ranks(second)
+    sums = {f"sum {weight}:1": (weight * one + other) / (weight + 1) for weight in WEIGHTS}
+    return {"min": np.minimum(one, other)} | sums
 
 
 def goes_by(

@@ -22,6 +22,8 @@ from selectmoe_core.examples import Part
 TAUGHT = 2 * HELD
 """Rows of the pool that teach the logistic regression, half of them damaged."""
 BATCH_TOKENS = 32768
+BLENDED = "ifd, low, base"
+"""The rival that the arms are blended with."""
 CEILING = "logistic regression on hidden states"
 
 
@@ -31,15 +33,18 @@ class Rivals:
     Attributes:
         found: AUROCs, by set, rival and kind.
         seconds: how long each rival took.
+        scores: of each rival, ``[rows]``.
     """
 
     def __init__(self, bench: Bench) -> None:
         self.found: dict[str, dict[str, Any]] = {one.name: {} for one in bench.judged}
         self.seconds: dict[str, float] = {}
+        self.scores: dict[str, np.ndarray] = {}
         self._bench = bench
 
     def add(self, name: str, score: np.ndarray) -> None:
-        """Judge a rival's score."""
+        """Judge a rival's score and keep it."""
+        self.scores[name] = score
         for judged, part in self._bench.of_sets(score):
             self.found[judged.name][name] = by_kind(part, judged)
 
@@ -58,22 +63,20 @@ def rivals_key(bench: Bench) -> str:
 
 
 def rivals_file(bench: Bench) -> Path:
-    """Return where the low IFD of the base is kept for the blends."""
-    return bench.out / f"rivals-{rivals_key(bench)}.npy"
+    """Return where the rivals' scores are kept for the blends."""
+    return bench.out / f"rivals-{rivals_key(bench)}.npz"
 
 
 def run_rivals(bench: Bench) -> None:
-    """Score the judged rows by all rivals; keep the base's IFD for the blends."""
+    """Score the judged rows by all rivals; keep the scores for the blends."""
     base, start = bench.base, time.monotonic()
     rivals = Rivals(bench)
-    low = {}
     with scratch(bench.work / "rivals") as work:
         for name, model in (("llama", bench.chosen.llama), ("base", base)):
             with rivals.timed(f"ifd, {name}"):
                 details = bench.scores("ifd", {}, model, bench.rows, work).details
             # Damaged answers are harder to say: a low ratio is the better one here.
-            low[name] = -details["ifd"]
-            rivals.add(f"ifd, low, {name}", low[name])
+            rivals.add(f"ifd, low, {name}", -details["ifd"])
             # The mean over answers: what the perplexity scorer says of rows with one turn.
             rivals.add(f"answer loss, low, {name}", -details["loss"])
         with rivals.timed("length"):
@@ -81,7 +84,7 @@ def run_rivals(bench: Bench) -> None:
         with rivals.timed(CEILING):
             score, kernel = _ceiling(bench, work)
             rivals.add(CEILING, score)
-    np.save(rivals_file(bench), low["base"])
+    np.savez_compressed(rivals_file(bench), **rivals.scores)
     line = {"auroc": rivals.found, "each_seconds": rivals.seconds, "experts": kernel}
     bench.note("rivals", line, time.monotonic() - start, rivals_key(bench))
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from evidence_measures import WEIGHTS
 
 SHORT = {
     "answer_swap": "swap",
@@ -19,7 +20,8 @@ SHORT = {
     "html_debris": "html",
     "role_swap": "roles",
 }
-SHOWN = ("main", "unseen", "later half", "min with ifd", "mean with ifd")
+BLENDS = ("min with ifd", *(f"sum {weight}:1 with ifd" for weight in WEIGHTS))
+SHOWN = ("main", "unseen", "later half", *BLENDS)
 
 
 def table(lines: Sequence[dict[str, Any]], setting: str | None = None) -> str:

@@ -322,7 +322,8 @@ def test_auroc_by_kind_is_the_share_of_pairs_in_order():
 def test_blends_are_of_ranks():
     found = blended(np.array([1.0, 3.0, 2.0, np.nan]), np.array([5.0, 1.0, 9.0, 7.0]))
     np.testing.assert_allclose(found["min"], [0.5, 0.25, 0.75, 0.25])
-    np.testing.assert_allclose(found["mean"], [0.5, 0.625, 0.875, 0.5])
+    np.testing.assert_allclose(found["sum 1:1"], [0.5, 0.625, 0.875, 0.5])
+    np.testing.assert_allclose(found["sum 3:1"], [0.5, 0.8125, 0.8125, 0.375])
 
 
 def line_of(name, key, value, setting="one", **more):
