@@ -1,8 +1,10 @@
 """Artifacts: the manifest is last, one process makes one, and hashes are remembered."""
 
+import hashlib
 import json
 import multiprocessing
 import os
+import random
 import time
 
 import pytest
@@ -213,3 +215,17 @@ def test_json_is_written_whole_or_not_at_all(tmp_path):
         write_json(path, circular)
     assert json.loads(path.read_text()) == {"a": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_tree_hashed_side_by_side_has_the_digest_of_one_after_another(tmp_path):
+    folder, drawn = tmp_path / "tree", random.Random(5)
+    found = []
+    for number in range(60):
+        path = folder / f"{number % 7}" / f"file{number:02}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(drawn.randbytes(drawn.randrange(300_000)))
+        name = path.relative_to(folder).as_posix()
+        found.append([name, hashlib.sha256(path.read_bytes()).hexdigest()])
+    wanted = hashlib.sha256(json.dumps(sorted(found)).encode()).hexdigest()
+    assert FileHashes(None).of_tree(folder) == wanted
+    assert FileHashes(None, limit=1000).of_tree(folder) is None
