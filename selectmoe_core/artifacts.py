@@ -7,7 +7,6 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -170,17 +169,15 @@ class FileHashes:
         """Return a hash over a file, or over the names and contents of a folder's files."""
         if path.is_file():
             return self.of(path)
-        files = {}
+        found = []
         for file in sorted(path.rglob("*")):
             inside = file.relative_to(path)
             hidden = any(part.startswith(".") for part in inside.parts)
             if not hidden and file.is_file():
-                files[inside.as_posix()] = file
-        with ThreadPoolExecutor() as threads:  # hashing lets other threads run
-            digests = list(threads.map(self.of, files.values()))
-        if None in digests:
-            return None
-        found = [list(pair) for pair in zip(files, digests, strict=True)]
+                digest = self.of(file)
+                if digest is None:
+                    return None
+                found.append([inside.as_posix(), digest])
         return hashlib.sha256(json.dumps(found).encode()).hexdigest()
 
     def save(self) -> None:

@@ -217,7 +217,7 @@ def test_json_is_written_whole_or_not_at_all(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_tree_hashed_side_by_side_has_the_digest_of_one_after_another(tmp_path):
+def test_the_digest_of_a_tree_is_that_of_its_sorted_names_and_hashes(tmp_path):
     folder, drawn = tmp_path / "tree", random.Random(5)
     found = []
     for number in range(60):
