@@ -43,7 +43,7 @@ from evidence_data import (
 )
 from evidence_measures import blended, by_kind, goes_by, unseen
 from evidence_rivals import BLENDED, rivals_file, rivals_key, run_rivals
-from evidence_table import table
+from evidence_table import BLEND, table
 from rows import Rows
 
 from selectmoe_core import ModelRef
@@ -62,7 +62,8 @@ BEST = 0.05
 def run_arm(bench: Bench, arm: Arm) -> None:
     """Convert, warm up, score, judge."""
     start = time.monotonic()
-    ifd = np.load(rivals_file(bench))[BLENDED]
+    with np.load(rivals_file(bench)) as rivals:
+        ifd = rivals[BLENDED]
     with scratch(bench.work / "arm") as work:
         model, facts = bench.warmed(arm, bench.pool, work)
         line: dict[str, Any] = {"facts": facts, "epochs": arm.epochs, "left_out": arm.left_out}
@@ -93,7 +94,7 @@ def _judge(bench: Bench, arm: Arm, model: Path, ifd: np.ndarray, work: Path) -> 
         of_set = found[judged.name]
         of_set["unseen"] = unseen(of_set["main"], arm.left_out)
         for how, both in blended(main, rival).items():
-            of_set[f"{how} with ifd"] = by_kind(both, judged)
+            of_set[f"{how}{BLEND}"] = by_kind(both, judged)
     return found
 
 

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from evidence_measures import WEIGHTS
 
 SHORT = {
     "answer_swap": "swap",
@@ -20,8 +19,9 @@ SHORT = {
     "html_debris": "html",
     "role_swap": "roles",
 }
-BLENDS = ("min with ifd", *(f"sum {weight}:1 with ifd" for weight in WEIGHTS))
-SHOWN = ("main", "unseen", "later half", *BLENDS)
+SHOWN = ("main", "unseen", "later half")
+"""Signals that are shown, beside all blends."""
+BLEND = " with ifd"
 
 
 def table(lines: Sequence[dict[str, Any]], setting: str | None = None) -> str:
@@ -50,7 +50,7 @@ def _setting(lines: Sequence[dict[str, Any]]) -> str:
             for signal, kinds in signals.items():
                 if line["name"] == "rivals":
                     rows[name][signal].append(kinds)
-                elif signal in SHOWN and kinds:
+                elif kinds and (signal in SHOWN or signal.endswith(BLEND)):
                     arm, epochs = line["name"].rpartition("/")[0], line["epochs"]
                     rows[name][f"{arm}, {epochs:.3g} epochs [{signal}]"].append(kinds)
     return "\n\n".join(_set(name, ways) for name, ways in rows.items()) or "nothing is there yet"

@@ -23,6 +23,7 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -63,9 +64,6 @@ use = "top-fraction"
 fraction = 0.05
 """
 WAYS = ("packed", "eager", "grouped_mm")
-RATES = ("by_the_clock", "score_write", "had_nothing_overlapped")
-"""Tokens per second of the stage without its start-up, of scoring and writing alone, and what they
-would be if tokenising had waited for the model and scoring for the last token."""
 
 
 def main() -> None:
@@ -168,13 +166,18 @@ def answered(data: Path) -> list[list[dict[str, str]]]:
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Score the pool through the command line; read what its log says."""
     found = scored(arguments, arguments.work / "pool.jsonl", "outputs")
-    spent = (
-        found["stage_seconds"] - found["start_up_seconds"],
-        found["score_seconds"],
-        found["tokenise_seconds"] + found["score_seconds"],
-    )
-    rates = zip(RATES, spent, strict=True)
-    return found | {f"rate_{name}": found["tokens"] / seconds for name, seconds in rates}
+    return found | {f"rate_{name}": rate for name, rate in rates(found).items()}
+
+
+def rates(found: Mapping[str, Any]) -> dict[str, float]:
+    """Return tokens per second of a run, by what of its time is counted."""
+    spent = {
+        "by_the_clock": found["stage_seconds"] - found["start_up_seconds"],
+        "score_write": found["score_seconds"],
+        # As if tokenising had waited for the model, and scoring for the last token.
+        "had_nothing_overlapped": found["tokenise_seconds"] + found["score_seconds"],
+    }
+    return {name: found["tokens"] / seconds for name, seconds in spent.items()}
 
 
 def again(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -248,7 +251,7 @@ def bare(arguments: argparse.Namespace) -> dict[str, Any]:
     rate = int(lengths.sum()) / min(times)
     lines = arguments.json.read_text(encoding="utf-8").splitlines()
     last = [line for line in map(json.loads, lines) if line["part"] == "run"][-1]
-    shares = {f"share_{name}": last[f"rate_{name}"] / rate for name in RATES}
+    shares = {f"share_{name}": one / rate for name, one in rates(last).items()}
     return {
         "kernel": decoder.kernel,
         "tokens_per_second": rate,
