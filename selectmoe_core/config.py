@@ -123,6 +123,7 @@ def _problem(found: dict[str, Any], fields: Mapping[str, FieldInfo], where: str)
     message = found["msg"].removeprefix("Value error, ")
     shown = repr(found["input"])
     shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
-    field = fields.get(str(found["loc"][0])) if found["loc"] else None
-    label = f"option '{key}': " if key else ""
-    return Problem(where, f"{label}{message}, got {shown}", plain_text(field))
+    if not key:  # of the table as a whole: its message names the options
+        return Problem(where, message)
+    field = fields.get(str(found["loc"][0]))
+    return Problem(where, f"option '{key}': {message}, got {shown}", plain_text(field))

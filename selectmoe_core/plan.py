@@ -235,6 +235,8 @@ class _Builder:
             chosen = scores[0]
         if not scores:
             return
+        if own.score in self.recipe.scores and chosen not in scores:
+            return  # why that score is not in the plan has been said
         if chosen not in scores:
             names = [key.partition(":")[2] for key in scores if ":" in key]
             what = (

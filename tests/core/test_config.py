@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from selectmoe_core.config import (
     Config,
@@ -90,6 +90,23 @@ def test_a_mistake_says_where_what_and_what_to_do(table, what, hint):
 def test_a_missing_option_says_what_it_is():
     _, problems = examine(Options, {}, where="[x]")
     assert problems == (Problem("[x]", "option 'needed' is missing", "What is needed."),)
+
+
+class Pair(Config):
+    low: int = 0
+    high: int = 1
+
+    @model_validator(mode="after")
+    def _in_order(self):
+        if self.low > self.high:
+            raise ValueError("'low' is above 'high'")
+        return self
+
+
+def test_a_mistake_of_the_whole_table_does_not_repeat_the_table():
+    with pytest.raises(RecipeError) as caught:
+        parse(Pair, {"low": 3}, where="[score]")
+    assert caught.value.problems == (Problem("[score]", "'low' is above 'high'"),)
 
 
 def test_every_mistake_is_told():

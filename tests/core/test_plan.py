@@ -229,6 +229,18 @@ def test_a_blend_of_a_score_that_is_not_there_is_told(project):
     assert "did you mean 'alpha'?" in said.err
 
 
+def test_a_score_with_a_mistake_is_not_told_as_missing_too(project):
+    project.edit(
+        '[score]\nuse = "fake-score"\nreads_model = true\nshard_examples = 8\n',
+        '[score.alpha]\nuse = "length"\n[score.beta]\nuse = "length"\nunits = "words"\n',
+    )
+    said = project.call("plan", "recipe.toml", "select.score=beta")
+    assert said.code == 2
+    assert "[score.beta]" in said.err
+    assert "unknown option 'units'" in said.err
+    assert "there is no" not in said.err
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
