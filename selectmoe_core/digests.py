@@ -24,6 +24,7 @@ CORE_MODULES = (
     "pool.py",
     "pool_build.py",
     "encoding.py",
+    "token_files.py",
     "tokenising.py",
     "damages.py",
     "batches.py",

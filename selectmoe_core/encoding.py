@@ -11,14 +11,21 @@ import numpy as np
 from selectmoe_core.chat import ChatFormat, EncodedExample, Tokenizer
 from selectmoe_core.examples import Example
 from selectmoe_core.progress import Advance
+from selectmoe_core.token_files import (
+    IDS,
+    NAMES,
+    NOTHING,
+    PARTS,
+    ROW,
+    ROWS,
+    Kept,
+    Piece,
+    TokenFiles,
+)
 
-IDS, PARTS, ROWS, NAMES = "ids.bin", "parts.bin", "rows.bin", "sources.json"
 BATCH = 2048
 BATCH_CHARACTERS = 1 << 22
 """Where examples are long, fewer are tokenised at once: this bounds the memory."""
-
-ROW = np.dtype([("stop", "<i8"), ("counted", "<i4"), ("source", "<i4"), ("cut", "?")])
-"""One example: where its tokens end, how many count, which source it is of, whether it was cut."""
 
 
 @dataclass
@@ -193,34 +200,17 @@ class Encoded:
         return np.asarray(column if self.rows is None else column[self.rows])
 
 
-@dataclass(frozen=True)
-class Piece:
-    """The tokens of some examples, in memory.
-
-    Attributes:
-        rows: one ``ROW`` an example; its stop counts from the first token of the piece, its source
-            is a place in ``sources``.
-        ids: token ids of all of them, int32 ``[tokens]``.
-        parts: what each token is part of, uint8 ``[tokens]``.
-        sources: the names of their sources.
-    """
-
-    rows: np.ndarray
-    ids: np.ndarray
-    parts: np.ndarray
-    sources: tuple[str, ...]
-
-
 def encode(
     examples: Iterable[Example],
     folder: Path,
     chat: ChatFormat,
     tokenizer: Tokenizer,
     advance: Advance = lambda _: None,
+    kept: Kept = NOTHING,
 ) -> Encoded:
-    """Tokenise examples into ``folder``, in bounded memory."""
+    """Tokenise examples into ``folder``, in bounded memory; ``examples`` begin behind ``kept``."""
     pieces = (_piece(batch, chat, tokenizer) for batch in _batches(examples))
-    return write_pieces(pieces, folder, chat, advance)
+    return write_pieces(pieces, folder, chat, advance, kept)
 
 
 def piece_of(examples: Iterable[Example], chat: ChatFormat, tokenizer: Tokenizer) -> Piece:
@@ -230,7 +220,7 @@ def piece_of(examples: Iterable[Example], chat: ChatFormat, tokenizer: Tokenizer
     ends = np.cumsum([0, *(len(one.ids) for one in pieces)])
     return Piece(
         np.concatenate(
-            [_moved(one, codes, end) for one, end in zip(pieces, ends.tolist(), strict=False)]
+            [one.moved(codes, end) for one, end in zip(pieces, ends.tolist(), strict=False)]
         ),
         np.concatenate([one.ids for one in pieces]),
         np.concatenate([one.parts for one in pieces]),
@@ -239,33 +229,18 @@ def piece_of(examples: Iterable[Example], chat: ChatFormat, tokenizer: Tokenizer
 
 
 def write_pieces(
-    pieces: Iterable[Piece], folder: Path, chat: ChatFormat, advance: Advance = lambda _: None
+    pieces: Iterable[Piece],
+    folder: Path,
+    chat: ChatFormat,
+    advance: Advance = lambda _: None,
+    kept: Kept = NOTHING,
 ) -> Encoded:
-    """Write pieces one behind another into ``folder``; into how many it was cut does not matter."""
-    folder.mkdir(parents=True, exist_ok=True)
-    codes: dict[str, int] = {}
-    position = 0
-    rows, ids, parts = ((folder / name).open("wb") for name in (ROWS, IDS, PARTS))
-    with rows, ids, parts:
+    """Write pieces one behind another into ``folder``, behind what is kept there."""
+    with TokenFiles(folder, kept) as files:
         for piece in pieces:
-            rows.write(_moved(piece, codes, position).tobytes())
-            position += len(piece.ids)
-            ids.write(piece.ids.astype("<i4", copy=False).tobytes())
-            parts.write(piece.parts.tobytes())
-            for file in (rows, ids, parts):
-                file.flush()  # who is told of the rows may read them
+            files.add(piece)
             advance(len(piece.rows))
-    (folder / NAMES).write_text(json.dumps(list(codes)), encoding="utf-8")
     return Encoded.open(folder, chat)
-
-
-def _moved(piece: Piece, codes: dict[str, int], position: int) -> np.ndarray:
-    """Return the rows of a piece that begins at a position, its sources numbered by ``codes``."""
-    rows = piece.rows.copy()
-    rows["stop"] += position
-    of_piece = [codes.setdefault(name, len(codes)) for name in piece.sources]
-    rows["source"] = np.array(of_piece, dtype=np.int32)[piece.rows["source"]]
-    return rows
 
 
 def _piece(batch: Sequence[Example], chat: ChatFormat, tokenizer: Tokenizer) -> Piece:

@@ -39,6 +39,11 @@ class Growth:
             self._rows += int(rows)
         self._wake()
 
+    @property
+    def begun(self) -> bool:
+        """Whether any rows are there."""
+        return self._rows > 0
+
     def stop(self) -> None:
         """Have the thread that writes give up at its next rows."""
         self._unwanted = True

@@ -18,9 +18,16 @@ class Progress(Protocol):
     """Where long work says how far it is."""
 
     def task(
-        self, label: str, total: float | None, unit: str = "examples"
+        self, label: str, total: float | None, unit: str = "examples", done: float = 0
     ) -> AbstractContextManager[Advance]:
-        """Open a bar; ``total`` is ``None`` where it is not known."""
+        """Open a bar.
+
+        Args:
+            label: what is done.
+            total: how many units there are; ``None`` where that is not known.
+            unit: what they are.
+            done: how many an earlier run has done: they count for the bar, not for the rate.
+        """
         ...
 
 
@@ -28,7 +35,13 @@ class NoProgress:
     """Says nothing."""
 
     @contextmanager
-    def task(self, label: str, total: float | None, unit: str = "examples") -> Iterator[Advance]:  # noqa: ARG002
+    def task(
+        self,
+        label: str,  # noqa: ARG002
+        total: float | None,  # noqa: ARG002
+        unit: str = "examples",  # noqa: ARG002
+        done: float = 0,  # noqa: ARG002
+    ) -> Iterator[Advance]:
         """Yield a function that does nothing."""
         yield lambda _: None
 
@@ -42,7 +55,9 @@ class RichProgress:
         self._lock = threading.Lock()
 
     @contextmanager
-    def task(self, label: str, total: float | None, unit: str = "examples") -> Iterator[Advance]:
+    def task(
+        self, label: str, total: float | None, unit: str = "examples", done: float = 0
+    ) -> Iterator[Advance]:
         """Yield the bar's advance function."""
         with self._lock:
             if not self._open:
@@ -50,7 +65,7 @@ class RichProgress:
                 self._bars.start()
             self._open += 1
             bars = self._bars
-        task = bars.add_task(label, total=total, unit=unit)
+        task = bars.add_task(label, total=total, completed=done, unit=unit)
         try:
             yield lambda amount: bars.advance(task, amount)
         finally:
@@ -87,10 +102,12 @@ class PlainProgress:
     """A line every few seconds, for logs and pipes."""
 
     @contextmanager
-    def task(self, label: str, total: float | None, unit: str = "examples") -> Iterator[Advance]:
+    def task(
+        self, label: str, total: float | None, unit: str = "examples", done: float = 0
+    ) -> Iterator[Advance]:
         """Yield a function that counts and now and then prints."""
         start = last = time.monotonic()
-        done = 0.0
+        before = done
 
         def advance(amount: float) -> None:
             nonlocal done, last
@@ -98,13 +115,13 @@ class PlainProgress:
             now = time.monotonic()
             if now - last >= PLAIN_SECONDS:
                 last = now
-                sys.stderr.write(_line(label, done, total, unit, now - start))
+                rate = (done - before) / max(now - start, 1e-9)
+                sys.stderr.write(_line(label, done, total, unit, rate))
 
         yield advance
 
 
-def _line(label: str, done: float, total: float | None, unit: str, seconds: float) -> str:
-    rate = done / max(seconds, 1e-9)
+def _line(label: str, done: float, total: float | None, unit: str, rate: float) -> str:
     if not total:
         return f"  {label}: {done:,.0f} {unit}, {rate:,.0f}/s\n"
     left = (total - done) / max(rate, 1e-9)

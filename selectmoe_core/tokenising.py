@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from selectmoe_core.chat import ChatFormat, Tokenizer
-from selectmoe_core.encoding import Encoded, Piece, encode, piece_of, write_pieces
+from selectmoe_core.encoding import Encoded, encode, piece_of, write_pieces
 from selectmoe_core.orphans import die_with_parent
 from selectmoe_core.pool import Pool
 from selectmoe_core.progress import Advance
+from selectmoe_core.token_files import NOTHING, Kept, Piece
 
 LARGE = 1_000_000
 """Examples from which it pays to start processes, which takes seconds."""
@@ -33,8 +34,11 @@ def encode_pool(
     advance: Advance = lambda _: None,
     *,
     processes: int | None = None,
+    kept: Kept = NOTHING,
 ) -> Encoded:
     """Tokenise a pool into ``folder``, in bounded memory; how many processes changes no byte.
+
+    Where it is interrupted, ``Kept.of(folder)`` says behind what another call can go on.
 
     The tokenizers library spreads a batch over threads of its own and needs no other process for
     that; what it leaves to Python (rendering, borders, writing) is one thread's work.
@@ -44,30 +48,35 @@ def encode_pool(
         folder: where the tokens go.
         chat: how they are rendered.
         tokenizer: the tokenizer; it must be one that can be pickled.
-        advance: is told the examples done.
+        advance: is told the examples done by this call.
         processes: how many to start; left out, one a core where they pay, else none.
+        kept: what an earlier call left of the same pool, format and tokenizer.
     """
     if processes is None:
         # Code that a checkpoint brings is known to this process alone.
         foreign = type(tokenizer).__module__.startswith("transformers_modules")
+        left = len(pool) - kept.rows
         large = LARGE if chat.config.template == "tulu" else LARGE_RENDERED
-        processes = _cores() if len(pool) >= large and not foreign else 1
+        processes = _cores() if left >= large and not foreign else 1
     if processes < 2:
-        return encode(pool.examples(), folder, chat, tokenizer, advance)
-    return write_pieces(_pieces(pool, chat, tokenizer, processes), folder, chat, advance)
+        return encode(pool.examples(kept.rows), folder, chat, tokenizer, advance, kept)
+    pieces = _pieces(pool, kept.rows, chat, tokenizer, processes)
+    return write_pieces(pieces, folder, chat, advance, kept)
 
 
 def _cores() -> int:
     return min(MOST_PROCESSES, len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1)
 
 
-def _pieces(pool: Pool, chat: ChatFormat, tokenizer: Tokenizer, processes: int) -> Iterator[Piece]:
-    """Yield the pieces in the order of the pool, a few a process ahead of who takes them."""
+def _pieces(
+    pool: Pool, begin: int, chat: ChatFormat, tokenizer: Tokenizer, processes: int
+) -> Iterator[Piece]:
+    """Yield the pieces from row ``begin`` on, in order, a few a process ahead of who takes them."""
     # Forked from a server that has no threads: a fork of this process would take its locks along.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, type(tokenizer).__module__])
     order = pickle.dumps((pool.folder, chat, tokenizer))
-    starts = range(0, len(pool), ROWS)
+    starts = range(begin, len(pool), ROWS)
     ahead: deque[Future[Piece]] = deque()
     with ProcessPoolExecutor(processes, context, _begin, (order,)) as workers:
         try:

@@ -231,9 +231,8 @@ class StepBar(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ANN401, ARG002
         """Open the bar."""
-        self.bar = self.job.progress.task(self.label, state.max_steps, "steps")
+        self.bar = self.job.progress.task(self.label, state.max_steps, "steps", state.global_step)
         self.advance = self.bar.__enter__()
-        self.advance(state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ANN401, ARG002
         """Move it."""

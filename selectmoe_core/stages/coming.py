@@ -1,7 +1,7 @@
 """The pool's tokens while they are being made: a scorer reads the first ones meanwhile."""
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -11,6 +11,9 @@ from selectmoe_core.growing import Growth
 from selectmoe_core.protocols import Job, Need
 from selectmoe_core.stages.context import Context
 from selectmoe_core.stages.encoded import encoded_pool, tokenizer_digest, tokens_folder
+
+LAST_WORDS = 10.0
+"""Seconds that a thread gets to end a piece and to note it."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +50,15 @@ def coming_tokens(context: Context) -> Iterator[Coming]:
         return
     growth = Growth(tokens_folder(context.work, job.chat, own), job.chat)
     thread = ThreadPoolExecutor(1, "selectmoe-tokenise")
+    order = context.work, job.chat, tokenizer, job.progress, growth.add
+    made = thread.submit(encoded_pool, *order)
     try:
-        order = context.work, job.chat, tokenizer, job.progress, growth.add
-        made = thread.submit(encoded_pool, *order)
         growth.ends_with(made)
         yield Coming(_sharing(job, own, growth.tokens), made)
     except BaseException:
-        growth.stop()  # the process would not end before its thread has made all of them
+        growth.stop()
+        if growth.begun:  # the process may end next: let the thread note how far it came
+            wait([made], LAST_WORDS)
         raise
     finally:
         thread.shutdown(wait=False, cancel_futures=True)

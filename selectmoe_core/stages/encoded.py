@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from selectmoe_core.errors import StageError
 from selectmoe_core.pool import Pool
 from selectmoe_core.progress import Advance, Progress
 from selectmoe_core.stages.work import Work
+from selectmoe_core.token_files import Kept
 from selectmoe_core.tokenising import encode_pool
 
 log = logging.getLogger("selectmoe.encoded")
@@ -99,15 +99,17 @@ def _make(
         if store.find(STAGE, digest) is not None:
             return
         folder = store.folder(STAGE, digest)
-        shutil.rmtree(folder, ignore_errors=True)
-        pool, begin = Pool.open(work.inputs["pool"]), time.monotonic()
-        with progress.task("tokenise", len(pool)) as advance:
+        pool, begin, kept = Pool.open(work.inputs["pool"]), time.monotonic(), Kept.of(folder)
+        if kept.rows:
+            log.info("%d examples had been tokenised before", kept.rows)
+            written(kept.rows)
+        with progress.task("tokenise", len(pool), done=kept.rows) as advance:
 
             def made(rows: float) -> None:
                 written(rows)
                 advance(rows)
 
-            encoded = encode_pool(pool, folder, chat, tokenizer, made)
+            encoded = encode_pool(pool, folder, chat, tokenizer, made, kept=kept)
         facts = {"examples": len(encoded), "tokens": encoded.tokens}
         Artifact(STAGE, "tokenizer", digest, folder, facts).save()
         seconds = time.monotonic() - begin

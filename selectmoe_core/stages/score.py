@@ -109,12 +109,11 @@ def _score_each(context: Context, pool: Pool, job: Job, mine: Iterable[Cut], beg
 
     with (
         context.part.open(job) as scorer,
-        job.progress.task("score", len(pool)) as advance,
+        job.progress.task("score", len(pool), done=begun.done) as advance,
     ):
         ready, examples = time.monotonic(), 0
         log.info("%s: %.2f s of start-up", context.work.key, ready - begun.since)
         begin = getattr(scorer, "begin", None)
-        advance(begun.done)
         by_all = of_all(advance, begun.todo, partial(_is_made, context))
         with written_behind(write, by_all) as hand_over:
             for number, start, stop in mine:

@@ -48,6 +48,19 @@ def test_plain_lines_come_now_and_then(capsys, monkeypatch):
     )
 
 
+def test_what_was_done_before_counts_for_no_rate(capsys, monkeypatch):
+    now = iter([0.0, 20.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
+    with PlainProgress().task("score", 1000, done=500) as advance:
+        advance(100)
+    assert capsys.readouterr().err == "  score: 600 of 1,000 examples, 5/s, 80 s left\n"
+    bars = RichProgress()
+    with bars.task("score", 1000, done=500) as advance:
+        advance(100)
+        (shown,) = bars._bars.tasks
+        assert (shown.completed, shown.total) == (600, 1000)
+
+
 def test_plain_lines_without_a_total(capsys, monkeypatch):
     now = iter([0.0, 20.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))

@@ -2,6 +2,7 @@
 
 import random
 import threading
+import time
 from concurrent.futures import CancelledError
 from dataclasses import replace
 from types import SimpleNamespace
@@ -24,6 +25,7 @@ from selectmoe_core.stages import coming as coming_module
 from selectmoe_core.stages.coming import coming_tokens
 from selectmoe_core.stages.score import _shard_size
 from selectmoe_core.stages.shards import AHEAD, Stretch, shards, written_behind
+from selectmoe_core.token_files import Kept
 
 
 @pytest.fixture
@@ -234,10 +236,37 @@ def test_where_scoring_stops_no_more_is_tokenised(tmp_path, coming, monkeypatch)
     stage = coming_tokens(context)
     found = stage.__enter__()
     found.job.encoded(tokenizer).joined(np.arange(1))
+    monkeypatch.setattr(coming_module, "LAST_WORDS", 0.05)  # a thread that takes its time
     stage.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
     gate.set()
     assert isinstance(found.tokens.exception(20), CancelledError)
     assert len(written) < 3
+
+
+def test_where_scoring_stops_the_tokens_so_far_are_kept(tmp_path, coming, monkeypatch):
+    def pieces():
+        for one in random_examples(random.Random(), 1000):
+            yield piece_of([one], chat, tokenizer)
+            time.sleep(0.01)
+
+    chat, tokenizer = ChatFormat(ChatConfig()), tokenizer_of("bytes")
+    context = coming(None, chat=chat)
+    monkeypatch.setattr(coming_module, "encoded_pool", written_to(tmp_path / "tokens", pieces()))
+    stage = coming_tokens(context)
+    found = stage.__enter__()
+    found.job.encoded(tokenizer).joined(np.arange(3))
+    stage.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert found.tokens.done()
+    assert 3 <= Kept.of(tmp_path / "tokens").rows < 1000
+
+
+def test_who_waits_for_tokens_of_another_run_ends_at_once(coming, monkeypatch):
+    gate = threading.Event()
+    monkeypatch.setattr(coming_module, "LAST_WORDS", 20)
+    with pytest.raises(KeyboardInterrupt), coming_tokens(coming(lambda _: gate.wait(20))) as found:
+        raise KeyboardInterrupt
+    assert not found.tokens.done()
+    gate.set()
 
 
 def test_a_failure_of_the_tokenizer_is_told_to_whoever_asks(coming):

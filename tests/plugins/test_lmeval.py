@@ -241,7 +241,7 @@ class Counting(NoProgress):
     def __init__(self):
         self.total, self.done = 0, 0
 
-    def task(self, label, total, unit="examples"):
+    def task(self, label, total, unit="examples", done=0):
         self.total = total
         return super().task(label, total, unit)
 
