@@ -41,6 +41,11 @@ def current_world() -> World:
     return World()
 
 
+def on_one_host(world: World) -> bool:
+    """Whether all processes of the launch run on this host, as far as its launcher has told."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", str(int(world.size == 1)))) == world.size
+
+
 def join(device: str) -> None:
     """Meet the other processes of the launch, and take the GPU that is this one's.
 

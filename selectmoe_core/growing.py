@@ -1,14 +1,29 @@
 """Tokens that are read while more of them are being written."""
 
 import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from selectmoe_core.chat import ChatFormat, EncodedExample
 from selectmoe_core.encoding import Encoded, Joined
+from selectmoe_core.token_files import rows_written
+
+LOOK = 0.05
+"""Seconds between two looks at what another process has written."""
+
+
+class Source(Protocol):
+    """Where growing tokens come from."""
+
+    def until(self, stop: int | None) -> Encoded:
+        """Wait until the rows before ``stop`` are there, or all; return at least these."""
+        ...
 
 
 class Growth:
@@ -23,6 +38,7 @@ class Growth:
         self.folder, self.chat = folder, chat
         self._changed = threading.Condition()
         self._rows = 0
+        self._ready = threading.Event()
         self._unwanted = False
         self._whole: Future[Encoded] = Future()
         self._open = Encoded(folder, chat, written=0)
@@ -37,12 +53,17 @@ class Growth:
             raise CancelledError
         with self._changed:
             self._rows += int(rows)
+        self._ready.set()
         self._wake()
 
     @property
     def begun(self) -> bool:
         """Whether any rows are there."""
         return self._rows > 0
+
+    def wait_for_files(self) -> None:
+        """Wait until whatever an earlier run left in the files is gone, or there will be none."""
+        self._ready.wait()
 
     def stop(self) -> None:
         """Have the thread that writes give up at its next rows."""
@@ -51,6 +72,7 @@ class Growth:
     def ends_with(self, whole: Future[Encoded]) -> None:
         """Say what all of the tokens will be, or the error that there will be none."""
         self._whole = whole
+        whole.add_done_callback(lambda _: self._ready.set())
         whole.add_done_callback(lambda _: self._wake())
 
     def tokens(self) -> Encoded:
@@ -81,6 +103,42 @@ class Growth:
         return self._open
 
 
+class Followed:
+    """How much of a pool's tokens is there that another process of this host writes.
+
+    Args:
+        folder: where it writes them.
+        chat: how the examples are rendered.
+        whole: returns all tokens once they are there, until then ``None``.
+    """
+
+    def __init__(self, folder: Path, chat: ChatFormat, whole: Callable[[], Encoded | None]) -> None:
+        self.folder, self.chat = folder, chat
+        self._find = whole
+        self._found: Encoded | None = None
+        self._open = Encoded(folder, chat, written=0)
+
+    def tokens(self) -> Encoded:
+        """Return all tokens where they are there, else a view that waits for what it is asked."""
+        return self._whole() or Growing(self.folder, self.chat, growth=self)
+
+    def until(self, stop: int | None) -> Encoded:
+        """Wait until the rows before ``stop`` are there, or all; return at least these."""
+        while True:
+            if stop is not None and stop <= (self._open.written or 0):
+                return self._open
+            if whole := self._whole():
+                return whole
+            if stop is None or (rows := rows_written(self.folder)) < stop:
+                time.sleep(LOOK)
+            else:
+                self._open = Encoded(self.folder, self.chat, written=rows)
+
+    def _whole(self) -> Encoded | None:
+        self._found = self._found or self._find()
+        return self._found
+
+
 @dataclass(frozen=True, eq=False)
 class Growing(Encoded):
     """A pool's tokens while they are being written: who asks for rows waits for these alone.
@@ -91,7 +149,7 @@ class Growing(Encoded):
         growth: what is there.
     """
 
-    growth: Growth = field(kw_only=True, repr=False)
+    growth: Source = field(kw_only=True, repr=False)
 
     def joined(self, rows: np.ndarray) -> Joined:
         """Return the tokens of the given rows, int64 ``[rows]``, in the given order."""

@@ -162,6 +162,7 @@ class Team:
             "RANK": str(world.rank),
             "WORLD_SIZE": str(world.size),
             "LOCAL_RANK": str(world.local_rank),
+            "LOCAL_WORLD_SIZE": str(self.sharing),
             "MASTER_ADDR": self.address,
             "MASTER_PORT": str(port),
         }

@@ -75,6 +75,12 @@ class Kept:
             return cls()
         return kept if all(sizes[name] >= size for name, size in kept.sizes.items()) else cls()
 
+    def cut(self, folder: Path) -> None:
+        """Cut off what lies behind, of the files that are there: nobody may be reading it."""
+        for name, size in self.sizes.items():
+            if (folder / name).is_file():
+                os.truncate(folder / name, size)
+
     @property
     def sizes(self) -> Mapping[str, int]:
         """Bytes of each file."""
@@ -82,6 +88,25 @@ class Kept:
 
 
 NOTHING = Kept()
+
+
+def rows_written(folder: Path) -> int:
+    """Return how many rows another process of this host has written whole, 0 if that is not clear.
+
+    A piece is clear once all three files hold it, a moment after the first one does.
+    """
+    try:
+        with (folder / ROWS).open("rb") as file:
+            rows = file.seek(0, os.SEEK_END) // ROW.itemsize
+            if not rows:
+                return 0
+            file.seek((rows - 1) * ROW.itemsize)
+            (last,) = np.frombuffer(file.read(ROW.itemsize), ROW)
+        wanted = Kept(rows, int(last["stop"])).sizes
+        whole = all((folder / name).stat().st_size >= size for name, size in wanted.items())
+    except FileNotFoundError:
+        return 0
+    return rows if whole else 0
 
 
 class TokenFiles:

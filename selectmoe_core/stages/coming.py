@@ -4,13 +4,20 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 from selectmoe_core.chat import Tokenizer
+from selectmoe_core.distributed import barrier, on_one_host
 from selectmoe_core.encoding import Encoded
-from selectmoe_core.growing import Growth
+from selectmoe_core.growing import Followed, Growth
 from selectmoe_core.protocols import Job, Need
 from selectmoe_core.stages.context import Context
-from selectmoe_core.stages.encoded import encoded_pool, tokenizer_digest, tokens_folder
+from selectmoe_core.stages.encoded import (
+    found_tokens,
+    made_tokens,
+    tokenizer_digest,
+    tokens_folder,
+)
 
 LAST_WORDS = 10.0
 """Seconds that a thread gets to end a piece and to note it."""
@@ -22,7 +29,8 @@ class Coming:
 
     Attributes:
         job: the job to score with.
-        tokens: the pool's tokens under the job's model, or ``None`` where the scorer reads none.
+        tokens: the pool's tokens under the job's model; ``None`` where the scorer reads none, or
+            another process makes them.
     """
 
     job: Job
@@ -33,8 +41,9 @@ class Coming:
 def coming_tokens(context: Context) -> Iterator[Coming]:
     """Have the pool tokenised, where the scorer reads tokens, and yield before that is done.
 
-    One of several processes makes them for all while the others wait for it, and processes may
-    wait for each other in their main thread only: there it is done before anything else.
+    One of several processes makes them for all, and those of one host read meanwhile. A host that
+    shares files with others may be told late what one of these has written: there the tokens are
+    made before anything else.
     """
     job = context.job
     needed = Need.TOKENS in context.component.needs(context.config)
@@ -43,17 +52,36 @@ def coming_tokens(context: Context) -> Iterator[Coming]:
         return
     tokenizer = job.models.tokenizer(job.inputs.model)
     own = tokenizer_digest(tokenizer)
-    if job.world.size > 1:
+    if not on_one_host(job.world):
         whole: Future[Encoded] = Future()
         whole.set_result(job.encoded(tokenizer))
         yield Coming(_sharing(job, own, whole.result), whole)
-        return
+    elif job.world.main:
+        with _made_meanwhile(context, tokenizer, own) as coming:
+            yield coming
+    else:
+        barrier()  # what an earlier run left may be cut off until here
+        folder, find = (
+            tokens_folder(context.work, job.chat, own),
+            partial(found_tokens, context.work),
+        )
+        followed = Followed(folder, job.chat, partial(find, job.chat, own))
+        yield Coming(_sharing(job, own, followed.tokens))
+
+
+@contextmanager
+def _made_meanwhile(context: Context, tokenizer: Tokenizer, own: str) -> Iterator[Coming]:
+    """Have a thread make the tokens under the tokenizer of the digest ``own``."""
+    job = context.job
     growth = Growth(tokens_folder(context.work, job.chat, own), job.chat)
     thread = ThreadPoolExecutor(1, "selectmoe-tokenise")
     order = context.work, job.chat, tokenizer, job.progress, growth.add
-    made = thread.submit(encoded_pool, *order)
+    made = thread.submit(made_tokens, *order)
     try:
         growth.ends_with(made)
+        if job.world.size > 1:  # in this thread: processes may wait for each other in no other
+            growth.wait_for_files()
+            barrier()
         yield Coming(_sharing(job, own, growth.tokens), made)
     except BaseException:
         growth.stop()

@@ -53,31 +53,62 @@ def encoded_pool(
     chat: ChatFormat,
     tokenizer: Any,  # noqa: ANN401
     progress: Progress,
-    written: Advance = lambda _: None,
 ) -> Encoded:
-    """Return the pool's tokens, tokenising where nobody has yet.
+    """Return the pool's tokens; where nobody has made them yet, the first of the processes does.
 
     Args:
         work: the order of a stage that reads the pool.
         chat: how the examples are rendered.
         tokenizer: the tokenizer.
         progress: shows how far it is.
-        written: is told the further rows that can be read from ``tokens_folder``.
     """
-    store, digest = Store(work.store), tokens_digest(work, chat, tokenizer_digest(tokenizer))
-    folder = store.folder(STAGE, digest)
     with main_first() as first:
         if first:
-            _make(work, store, digest, chat, tokenizer, progress, written)
-    return _whole(Encoded.open(folder, chat), store, digest)
+            made_tokens(work, chat, tokenizer, progress)
+    return _there(work, chat, tokenizer_digest(tokenizer))
 
 
-def _whole(encoded: Encoded, store: Store, digest: str) -> Encoded:
-    """Check that no file was lost or cut since the tokens were written."""
-    artifact = store.find(STAGE, digest)
-    if artifact is not None and not encoded.holds(
-        int(artifact.facts["examples"]), int(artifact.facts["tokens"])
-    ):
+def made_tokens(
+    work: Work,
+    chat: ChatFormat,
+    tokenizer: Any,  # noqa: ANN401
+    progress: Progress,
+    written: Advance = lambda _: None,
+) -> Encoded:
+    """Return the pool's tokens, tokenising where nobody has yet, without meeting other processes.
+
+    Args:
+        work: the order of a stage that reads the pool.
+        chat: how the examples are rendered.
+        tokenizer: the tokenizer.
+        progress: shows how far it is.
+        written: is told the further rows that can be read from ``tokens_folder``: first of all
+            those that were there before, or 0.
+    """
+    own = tokenizer_digest(tokenizer)
+    _make(
+        work, Store(work.store), tokens_digest(work, chat, own), chat, tokenizer, progress, written
+    )
+    return _there(work, chat, own)
+
+
+def _there(work: Work, chat: ChatFormat, tokenizer: str) -> Encoded:
+    found = found_tokens(work, chat, tokenizer)
+    assert found is not None
+    return found
+
+
+def found_tokens(work: Work, chat: ChatFormat, tokenizer: str) -> Encoded | None:
+    """Return the pool's tokens under the tokenizer of a digest, or ``None`` before they are whole.
+
+    Raises:
+        StageError: a file was lost or cut since the tokens were written.
+    """
+    artifact = Store(work.store).find(STAGE, tokens_digest(work, chat, tokenizer))
+    if artifact is None:
+        return None
+    encoded = Encoded.open(artifact.folder, chat)
+    if not encoded.holds(int(artifact.facts["examples"]), int(artifact.facts["tokens"])):
         raise StageError(
             f"the tokens in {artifact.folder} are damaged",
             hint=f"remove the folder {artifact.folder} to have them made again",
@@ -102,7 +133,8 @@ def _make(
         pool, begin, kept = Pool.open(work.inputs["pool"]), time.monotonic(), Kept.of(folder)
         if kept.rows:
             log.info("%d examples had been tokenised before", kept.rows)
-            written(kept.rows)
+        kept.cut(folder)
+        written(kept.rows)
         with progress.task("tokenise", len(pool), done=kept.rows) as advance:
 
             def made(rows: float) -> None:

@@ -13,7 +13,8 @@ from tokenizers_of import tokenizer_of
 
 from selectmoe_core.chat import ChatConfig, ChatFormat
 from selectmoe_core.encoding import Encoded, encode, piece_of, write_pieces
-from selectmoe_core.growing import Growth
+from selectmoe_core.growing import Followed, Growing, Growth
+from selectmoe_core.token_files import NOTHING, ROWS, Kept, TokenFiles, rows_written
 
 CHAT = ChatFormat(ChatConfig(max_length=40))
 TOKENIZER = tokenizer_of("bytes")
@@ -121,3 +122,51 @@ def test_whoever_waits_is_told_that_no_more_will_come(tmp_path):
             waiting.result(20)
     with pytest.raises(TypeError):
         len(writer.tokens)
+
+
+def test_another_process_follows_what_is_written(tmp_path):
+    examples, made = random_examples(random.Random(), 12), threading.Event()
+    whole = encode(examples, tmp_path / "whole", CHAT, TOKENIZER)
+    folder = tmp_path / "followed"
+    followed = Followed(folder, CHAT, lambda: Encoded.open(folder, CHAT) if made.is_set() else None)
+    tokens = followed.tokens()
+    assert isinstance(tokens, Growing)
+    assert rows_written(folder) == 0  # there is no folder yet
+    with ThreadPoolExecutor(2) as reader, TokenFiles(folder, NOTHING) as files:
+        waiting = reader.submit(tokens.joined, np.arange(3, 7))
+        lengths = reader.submit(lambda: tokens.lengths)
+        files.add(piece_of(examples[:5], CHAT, TOKENIZER))
+        assert_same(tokens.joined(np.arange(5)), whole.joined(np.arange(5)))
+        assert tokens[4].ids.tolist() == whole[4].ids.tolist()
+        assert not waiting.done()  # row 6 is of the second piece
+        files.add(piece_of(examples[5:], CHAT, TOKENIZER))
+        assert_same(waiting.result(20), whole.joined(np.arange(3, 7)))
+        assert not lengths.done()  # these may not be all
+        files.__exit__(None, None, None)
+        made.set()
+        assert lengths.result(20).tolist() == whole.lengths.tolist()
+    assert followed.tokens().sources == whole.sources
+
+
+@pytest.mark.parametrize("behind", ["ids.bin", "parts.bin"])
+def test_a_piece_counts_once_all_files_hold_it(tmp_path, behind):
+    examples = random_examples(random.Random(), 7)
+    encode(examples, tmp_path, CHAT, TOKENIZER)
+    assert rows_written(tmp_path) == 7
+    whole = (tmp_path / behind).read_bytes()
+    (tmp_path / behind).write_bytes(whole[:-1])
+    assert rows_written(tmp_path) == 0
+    (tmp_path / behind).write_bytes(whole)
+    with (tmp_path / ROWS).open("ab") as rows:
+        rows.write(b"half a row")
+    assert rows_written(tmp_path) == 7
+
+
+def test_what_lies_behind_the_kept_rows_is_cut_off_before_anyone_reads(tmp_path):
+    whole = encode(random_examples(random.Random(), 7), tmp_path, CHAT, TOKENIZER)
+    kept = Kept(3, int(whole.lengths[:3].sum()))
+    kept.cut(tmp_path)
+    assert rows_written(tmp_path) == 3
+    NOTHING.cut(tmp_path)
+    NOTHING.cut(tmp_path / "nothing there")
+    assert rows_written(tmp_path) == 0

@@ -14,7 +14,7 @@ from tokenizers_of import tokenizer_of
 
 from selectmoe_core.chat import ChatConfig, ChatFormat
 from selectmoe_core.distributed import World
-from selectmoe_core.encoding import encode, piece_of, write_pieces
+from selectmoe_core.encoding import Encoded, encode, piece_of, write_pieces
 from selectmoe_core.examples import RawExample
 from selectmoe_core.growing import Growing
 from selectmoe_core.models import ModelRef
@@ -25,7 +25,7 @@ from selectmoe_core.stages import coming as coming_module
 from selectmoe_core.stages.coming import coming_tokens
 from selectmoe_core.stages.score import _shard_size
 from selectmoe_core.stages.shards import AHEAD, Stretch, shards, written_behind
-from selectmoe_core.token_files import Kept
+from selectmoe_core.token_files import NOTHING, Kept, TokenFiles
 
 
 @pytest.fixture
@@ -148,19 +148,22 @@ def test_shards_grow_with_the_pool_and_keep_their_size(tmp_path, examples, wante
     assert _shard_size(context, range(5)) == size
 
 
+CHAT = ChatFormat(ChatConfig(max_length=40))
+
+
 @pytest.fixture
 def coming(tmp_path, monkeypatch):
     """Contexts of a scorer that reads tokens, which a function of the test makes."""
 
-    def context(encoded, *, size=1, chat=None):
+    def context(encoded, *, size=1, chat=None, rank=0):
         ref = ModelRef("somewhere")
         models = SimpleNamespace(tokenizer=lambda _: tokenizer_of("bytes"))
-        world = World(0, size, 0)
+        world = World(rank, size, rank)
         job = Job(seed=0, inputs=Inputs(model=ref), models=models, encoded=encoded, world=world)
         component = SimpleNamespace(needs=lambda _: frozenset({Need.TOKENS}))
         monkeypatch.setattr(coming_module, "tokens_folder", lambda *_: tmp_path / "tokens")
         monkeypatch.setattr(
-            coming_module, "encoded_pool", lambda _work, _chat, asked, *_: encoded(asked)
+            coming_module, "made_tokens", lambda _work, _chat, asked, *_: encoded(asked)
         )
         job = job if chat is None else replace(job, chat=chat)
         return SimpleNamespace(
@@ -171,7 +174,7 @@ def coming(tmp_path, monkeypatch):
 
 
 def written_to(folder, pieces):
-    """What stands for ``encoded_pool``: writes these pieces."""
+    """What stands for ``made_tokens``: writes these pieces."""
     return lambda _work, chat, _tokenizer, _progress, written: write_pieces(
         pieces, folder, chat, written
     )
@@ -210,7 +213,7 @@ def test_a_shard_is_scored_before_the_last_example_is_tokenised(tmp_path, coming
         yield piece_of(examples[4:], chat, tokenizer)
 
     context = coming(None, chat=chat)
-    monkeypatch.setattr(coming_module, "encoded_pool", written_to(tmp_path / "tokens", pieces()))
+    monkeypatch.setattr(coming_module, "made_tokens", written_to(tmp_path / "tokens", pieces()))
     whole = encode(examples, tmp_path / "whole", chat, tokenizer)
     with coming_tokens(context) as found:
         tokens = found.job.encoded(tokenizer)
@@ -232,7 +235,7 @@ def test_where_scoring_stops_no_more_is_tokenised(tmp_path, coming, monkeypatch)
             assert gate.wait(20)
 
     context = coming(None, chat=chat)
-    monkeypatch.setattr(coming_module, "encoded_pool", written_to(tmp_path / "tokens", pieces()))
+    monkeypatch.setattr(coming_module, "made_tokens", written_to(tmp_path / "tokens", pieces()))
     stage = coming_tokens(context)
     found = stage.__enter__()
     found.job.encoded(tokenizer).joined(np.arange(1))
@@ -251,7 +254,7 @@ def test_where_scoring_stops_the_tokens_so_far_are_kept(tmp_path, coming, monkey
 
     chat, tokenizer = ChatFormat(ChatConfig()), tokenizer_of("bytes")
     context = coming(None, chat=chat)
-    monkeypatch.setattr(coming_module, "encoded_pool", written_to(tmp_path / "tokens", pieces()))
+    monkeypatch.setattr(coming_module, "made_tokens", written_to(tmp_path / "tokens", pieces()))
     stage = coming_tokens(context)
     found = stage.__enter__()
     found.job.encoded(tokenizer).joined(np.arange(3))
@@ -267,6 +270,57 @@ def test_who_waits_for_tokens_of_another_run_ends_at_once(coming, monkeypatch):
         raise KeyboardInterrupt
     assert not found.tokens.done()
     gate.set()
+
+
+@pytest.fixture
+def one_host(monkeypatch):
+    """Two processes of one host; the list says how many times this one has met the other."""
+    met = []
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setattr(coming_module, "barrier", lambda: met.append(1))
+    return met
+
+
+def test_the_first_of_two_processes_meets_the_other_once_the_files_are_ready(
+    tmp_path, coming, monkeypatch, one_host
+):
+    examples, gate = random_examples(random.Random(), 8), threading.Event()
+    chat, tokenizer = ChatFormat(ChatConfig()), tokenizer_of("bytes")
+
+    def made(*order):
+        assert gate.wait(20)
+        assert not one_host
+        order[-1](0)
+        return written_to(tmp_path / "tokens", [piece_of(examples, chat, tokenizer)])(*order)
+
+    context = coming(None, chat=chat, size=2)
+    monkeypatch.setattr(coming_module, "made_tokens", made)
+    threading.Timer(0.1, gate.set).start()
+    with coming_tokens(context) as found:
+        assert one_host == [1]
+        assert len(found.tokens.result(20)) == len(found.job.encoded(tokenizer)) == 8
+
+
+def test_the_second_of_two_processes_reads_what_the_first_has_written(
+    tmp_path, coming, monkeypatch, one_host
+):
+    examples, chat, tokenizer = random_examples(random.Random(), 8), CHAT, tokenizer_of("bytes")
+    whole = encode(examples, tmp_path / "whole", chat, tokenizer)
+    made = []
+    monkeypatch.setattr(
+        coming_module, "found_tokens", lambda *_: Encoded.open(*made) if made else None
+    )
+    with coming_tokens(coming(None, chat=chat, size=2, rank=1)) as found:
+        assert (one_host, found.tokens) == ([1], None)
+        tokens = found.job.encoded(tokenizer)
+        with TokenFiles(tmp_path / "tokens", NOTHING) as files:
+            files.add(piece_of(examples[:5], chat, tokenizer))
+            assert tokens.joined(np.arange(5)).ids.tolist() == (
+                whole.joined(np.arange(5)).ids.tolist()
+            )
+            files.add(piece_of(examples[5:], chat, tokenizer))
+        made += [tmp_path / "tokens", chat]
+        assert tokens.lengths.tolist() == whole.lengths.tolist()
 
 
 def test_a_failure_of_the_tokenizer_is_told_to_whoever_asks(coming):
