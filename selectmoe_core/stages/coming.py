@@ -61,11 +61,9 @@ def coming_tokens(context: Context) -> Iterator[Coming]:
             yield coming
     else:
         barrier()  # what an earlier run left may be cut off until here
-        folder, find = (
-            tokens_folder(context.work, job.chat, own),
-            partial(found_tokens, context.work),
-        )
-        followed = Followed(folder, job.chat, partial(find, job.chat, own))
+        folder = tokens_folder(context.work, job.chat, own)
+        find = partial(found_tokens, context.work, job.chat, own)
+        followed = Followed(folder, job.chat, find)
         yield Coming(_sharing(job, own, followed.tokens))
 
 

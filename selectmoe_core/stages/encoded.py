@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from selectmoe_core.artifacts import Artifact, Store
+from selectmoe_core.artifacts import Artifact, Facts, Store
 from selectmoe_core.chat import ChatFormat
 from selectmoe_core.distributed import main_first
 from selectmoe_core.encoding import Encoded
@@ -86,9 +86,12 @@ def made_tokens(
             those that were there before, or 0.
     """
     own = tokenizer_digest(tokenizer)
-    _make(
-        work, Store(work.store), tokens_digest(work, chat, own), chat, tokenizer, progress, written
-    )
+    store, digest = Store(work.store), tokens_digest(work, chat, own)
+    with store.lock(STAGE, digest, lambda text: print(text, file=sys.stderr)):  # noqa: T201
+        if store.find(STAGE, digest) is None:
+            folder = store.folder(STAGE, digest)
+            facts = _make(work, folder, chat, tokenizer, progress, written)
+            Artifact(STAGE, "tokenizer", digest, folder, facts).save()
     return _there(work, chat, own)
 
 
@@ -118,31 +121,25 @@ def found_tokens(work: Work, chat: ChatFormat, tokenizer: str) -> Encoded | None
 
 def _make(
     work: Work,
-    store: Store,
-    digest: str,
+    folder: Path,
     chat: ChatFormat,
     tokenizer: Any,  # noqa: ANN401
     progress: Progress,
     written: Advance,
-) -> None:
-    """Tokenise the pool unless somebody has, or does so right now."""
-    with store.lock(STAGE, digest, lambda text: print(text, file=sys.stderr)):  # noqa: T201
-        if store.find(STAGE, digest) is not None:
-            return
-        folder = store.folder(STAGE, digest)
-        pool, begin, kept = Pool.open(work.inputs["pool"]), time.monotonic(), Kept.of(folder)
-        if kept.rows:
-            log.info("%d examples had been tokenised before", kept.rows)
-        kept.cut(folder)
-        written(kept.rows)
-        with progress.task("tokenise", len(pool), done=kept.rows) as advance:
+) -> Facts:
+    """Tokenise the pool, from where an earlier run stopped."""
+    pool, begin, kept = Pool.open(work.inputs["pool"]), time.monotonic(), Kept.of(folder)
+    if kept.rows:
+        log.info("%d examples had been tokenised before", kept.rows)
+    kept.cut(folder)
+    written(kept.rows)
+    with progress.task("tokenise", len(pool), done=kept.rows) as advance:
 
-            def made(rows: float) -> None:
-                written(rows)
-                advance(rows)
+        def made(rows: float) -> None:
+            written(rows)
+            advance(rows)
 
-            encoded = encode_pool(pool, folder, chat, tokenizer, made, kept=kept)
-        facts = {"examples": len(encoded), "tokens": encoded.tokens}
-        Artifact(STAGE, "tokenizer", digest, folder, facts).save()
-        seconds = time.monotonic() - begin
-        log.info("%d examples, %d tokens made in %.2f s", len(encoded), encoded.tokens, seconds)
+        encoded = encode_pool(pool, folder, chat, tokenizer, made, kept=kept)
+    seconds = time.monotonic() - begin
+    log.info("%d examples, %d tokens made in %.2f s", len(encoded), encoded.tokens, seconds)
+    return {"examples": len(encoded), "tokens": encoded.tokens}
