@@ -43,7 +43,7 @@ def current_world() -> World:
 
 def on_one_host(world: World) -> bool:
     """Whether all processes of the launch run on this host, as far as its launcher has told."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", str(int(world.size == 1)))) == world.size
+    return world.size == 1 or os.environ.get("LOCAL_WORLD_SIZE") == str(world.size)
 
 
 def join(device: str) -> None:

@@ -21,6 +21,7 @@ from selectmoe_core.token_files import (
     Kept,
     Piece,
     TokenFiles,
+    sizes_of,
 )
 
 BATCH = 2048
@@ -94,11 +95,9 @@ class Encoded:
 
     def holds(self, examples: int, tokens: int) -> bool:
         """Return whether the files are there, and as long as so many of them need."""
-        wanted = {ROWS: examples * ROW.itemsize, IDS: tokens * 4, PARTS: tokens, NAMES: None}
-        found = {name: self.folder / name for name in wanted}
-        return all(
-            path.is_file() and wanted[name] in (None, path.stat().st_size)
-            for name, path in found.items()
+        found = {self.folder / name: size for name, size in sizes_of(examples, tokens).items()}
+        return (self.folder / NAMES).is_file() and all(
+            path.is_file() and path.stat().st_size == size for path, size in found.items()
         )
 
     def take(self, rows: Sequence[int] | np.ndarray) -> "Encoded":

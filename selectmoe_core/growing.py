@@ -2,11 +2,11 @@
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -18,16 +18,8 @@ LOOK = 0.05
 """Seconds between two looks at what another process has written."""
 
 
-class Source(Protocol):
-    """Where growing tokens come from."""
-
-    def until(self, stop: int | None) -> Encoded:
-        """Wait until the rows before ``stop`` are there, or all; return at least these."""
-        ...
-
-
-class Growth:
-    """How much of a pool's tokens is there: one thread writes, others wait for what they need.
+class Source(ABC):
+    """How much of a pool's tokens is there, for those who wait for what they need.
 
     Args:
         folder: where they are written.
@@ -36,12 +28,46 @@ class Growth:
 
     def __init__(self, folder: Path, chat: ChatFormat) -> None:
         self.folder, self.chat = folder, chat
+        self._open = Encoded(folder, chat, written=0)
+
+    def tokens(self) -> Encoded:
+        """Return all tokens where they are there, else a view that waits for what it is asked."""
+        whole = self._whole()
+        return Growing(self.folder, self.chat, growth=self) if whole is None else whole
+
+    def until(self, stop: int | None) -> Encoded:
+        """Wait until the rows before ``stop`` are there, or all; return at least these.
+
+        Raises:
+            Exception: what has kept them from being made.
+        """
+        opened = self._open
+        if stop is None or stop > (opened.written or 0):
+            rows = self._wait(stop)
+            whole = self._whole()
+            if whole is not None:
+                return whole
+            opened = self._open = Encoded(self.folder, self.chat, written=rows)
+        return opened
+
+    @abstractmethod
+    def _whole(self) -> Encoded | None:
+        """Return all tokens, or ``None`` before the last one is there."""
+
+    @abstractmethod
+    def _wait(self, stop: int | None) -> int:
+        """Wait until the rows before ``stop`` are there, or all; return how many are."""
+
+
+class Growth(Source):
+    """Tokens that a thread of this process writes."""
+
+    def __init__(self, folder: Path, chat: ChatFormat) -> None:
+        super().__init__(folder, chat)
         self._changed = threading.Condition()
         self._rows = 0
-        self._ready = threading.Event()
-        self._unwanted = False
-        self._whole: Future[Encoded] = Future()
-        self._open = Encoded(folder, chat, written=0)
+        self._ready = self._unwanted = False
+        self._future: Future[Encoded] = Future()
 
     def add(self, rows: float) -> None:
         """Say that the tokens of so many further rows are there, behind the ones before.
@@ -53,7 +79,7 @@ class Growth:
             raise CancelledError
         with self._changed:
             self._rows += int(rows)
-        self._ready.set()
+            self._ready = True
         self._wake()
 
     @property
@@ -63,7 +89,8 @@ class Growth:
 
     def wait_for_files(self) -> None:
         """Wait until whatever an earlier run left in the files is gone, or there will be none."""
-        self._ready.wait()
+        with self._changed:
+            self._changed.wait_for(lambda: self._ready or self._future.done())
 
     def stop(self) -> None:
         """Have the thread that writes give up at its next rows."""
@@ -71,72 +98,51 @@ class Growth:
 
     def ends_with(self, whole: Future[Encoded]) -> None:
         """Say what all of the tokens will be, or the error that there will be none."""
-        self._whole = whole
-        whole.add_done_callback(lambda _: self._ready.set())
+        self._future = whole
         whole.add_done_callback(lambda _: self._wake())
-
-    def tokens(self) -> Encoded:
-        """Return all tokens where they are there, else a view that waits for what it is asked."""
-        if self._whole.done():
-            return self._whole.result()
-        return Growing(self.folder, self.chat, growth=self)
 
     def _wake(self) -> None:
         with self._changed:
             self._changed.notify_all()
 
-    def until(self, stop: int | None) -> Encoded:
-        """Wait until the rows before ``stop`` are there, or all; return at least these.
+    def _whole(self) -> Encoded | None:
+        return self._future.result() if self._future.done() else None
 
-        Raises:
-            Exception: what the thread that writes has raised.
-        """
-        if stop is None or self._whole.done():
-            return self._whole.result()
-        if stop > (self._open.written or 0):
-            with self._changed:
-                self._changed.wait_for(lambda: self._rows >= stop or self._whole.done())
-                rows = self._rows
-            if self._whole.done():
-                return self._whole.result()
-            self._open = Encoded(self.folder, self.chat, written=rows)
-        return self._open
+    def _wait(self, stop: int | None) -> int:
+        if stop is None:
+            return len(self._future.result())
+        with self._changed:
+            self._changed.wait_for(lambda: self._rows >= stop or self._future.done())
+            return self._rows
 
 
-class Followed:
-    """How much of a pool's tokens is there that another process of this host writes.
+class Followed(Source):
+    """Tokens that another process of this host writes.
 
     Args:
-        folder: where it writes them.
+        folder: where they are written.
         chat: how the examples are rendered.
-        whole: returns all tokens once they are there, until then ``None``.
+        find: returns all tokens once they are there, until then ``None``.
     """
 
-    def __init__(self, folder: Path, chat: ChatFormat, whole: Callable[[], Encoded | None]) -> None:
-        self.folder, self.chat = folder, chat
-        self._find = whole
+    def __init__(self, folder: Path, chat: ChatFormat, find: Callable[[], Encoded | None]) -> None:
+        super().__init__(folder, chat)
+        self._find = find
         self._found: Encoded | None = None
-        self._open = Encoded(folder, chat, written=0)
-
-    def tokens(self) -> Encoded:
-        """Return all tokens where they are there, else a view that waits for what it is asked."""
-        return self._whole() or Growing(self.folder, self.chat, growth=self)
-
-    def until(self, stop: int | None) -> Encoded:
-        """Wait until the rows before ``stop`` are there, or all; return at least these."""
-        while True:
-            if stop is not None and stop <= (self._open.written or 0):
-                return self._open
-            if whole := self._whole():
-                return whole
-            if stop is None or (rows := rows_written(self.folder)) < stop:
-                time.sleep(LOOK)
-            else:
-                self._open = Encoded(self.folder, self.chat, written=rows)
 
     def _whole(self) -> Encoded | None:
-        self._found = self._found or self._find()
+        if self._found is None:
+            self._found = self._find()
         return self._found
+
+    def _wait(self, stop: int | None) -> int:
+        while True:
+            whole, rows = self._whole(), rows_written(self.folder)
+            if whole is not None:
+                return len(whole)
+            if stop is not None and rows >= stop:
+                return rows
+            time.sleep(LOOK)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,9 +8,11 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Self
 
 import numpy as np
+
+from selectmoe_core.artifacts import write_json
 
 IDS, PARTS, ROWS, NAMES = "ids.bin", "parts.bin", "rows.bin", "sources.json"
 KEPT = "kept.json"
@@ -50,6 +52,15 @@ class Piece:
         return rows
 
 
+def sizes_of(rows: int, tokens: int) -> dict[str, int]:
+    """Return how many bytes each file has that holds so many rows and tokens."""
+    return {ROWS: rows * ROW.itemsize, IDS: tokens * 4, PARTS: tokens}
+
+
+def _reach(folder: Path, sizes: Mapping[str, int]) -> bool:
+    return all((folder / name).stat().st_size >= size for name, size in sizes.items())
+
+
 @dataclass(frozen=True)
 class Kept:
     """How much an unfinished run left that is whole, on the disk and not in a cache alone.
@@ -70,21 +81,16 @@ class Kept:
         try:
             found = json.loads((folder / KEPT).read_bytes())
             kept = cls(int(found["rows"]), int(found["tokens"]), tuple(found["sources"]))
-            sizes = {name: (folder / name).stat().st_size for name in kept.sizes}
+            whole = _reach(folder, sizes_of(kept.rows, kept.tokens))
         except (OSError, ValueError, TypeError, KeyError):
             return cls()
-        return kept if all(sizes[name] >= size for name, size in kept.sizes.items()) else cls()
+        return kept if whole else cls()
 
     def cut(self, folder: Path) -> None:
-        """Cut off what lies behind, of the files that are there: nobody may be reading it."""
-        for name, size in self.sizes.items():
-            if (folder / name).is_file():
+        """Cut off what lies behind in the files: nobody may be reading it."""
+        for name, size in sizes_of(self.rows, self.tokens).items():
+            if size or (folder / name).is_file():
                 os.truncate(folder / name, size)
-
-    @property
-    def sizes(self) -> Mapping[str, int]:
-        """Bytes of each file."""
-        return {ROWS: self.rows * ROW.itemsize, IDS: self.tokens * 4, PARTS: self.tokens}
 
 
 NOTHING = Kept()
@@ -102,8 +108,7 @@ def rows_written(folder: Path) -> int:
                 return 0
             file.seek((rows - 1) * ROW.itemsize)
             (last,) = np.frombuffer(file.read(ROW.itemsize), ROW)
-        wanted = Kept(rows, int(last["stop"])).sizes
-        whole = all((folder / name).stat().st_size >= size for name, size in wanted.items())
+        whole = _reach(folder, sizes_of(rows, int(last["stop"])))
     except FileNotFoundError:
         return 0
     return rows if whole else 0
@@ -126,10 +131,10 @@ class TokenFiles:
         self._codes = {name: code for code, name in enumerate(kept.sources)}
         self._kept_at = time.monotonic()
         folder.mkdir(parents=True, exist_ok=True)
+        kept.cut(folder)
         with ExitStack() as stack:
             self._files = {
-                name: stack.enter_context(_opened(folder / name, size))
-                for name, size in kept.sizes.items()
+                name: stack.enter_context((folder / name).open("ab")) for name in (ROWS, IDS, PARTS)
             }
             self._open = stack.pop_all()
 
@@ -151,9 +156,7 @@ class TokenFiles:
     def _keep(self) -> None:
         for file in self._files.values():
             os.fsync(file.fileno())
-        temporary = self.folder / f".{KEPT}"
-        temporary.write_text(json.dumps(asdict(self._written)), encoding="utf-8")
-        temporary.replace(self.folder / KEPT)
+        write_json(self.folder / KEPT, asdict(self._written))
         self._kept_at = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -170,11 +173,3 @@ class TokenFiles:
                 return
             with suppress(OSError):  # a full disk: the error that is on its way says so
                 self._keep()
-
-
-def _opened(path: Path, size: int) -> BinaryIO:
-    """Open a file to write behind its first ``size`` bytes."""
-    file = path.open("r+b" if size else "wb")
-    file.truncate(size)
-    file.seek(size)
-    return file

@@ -13,8 +13,8 @@ from selectmoe_core.growing import Followed, Growth
 from selectmoe_core.protocols import Job, Need
 from selectmoe_core.stages.context import Context
 from selectmoe_core.stages.encoded import (
+    encoded_pool,
     found_tokens,
-    made_tokens,
     tokenizer_digest,
     tokens_folder,
 )
@@ -74,7 +74,7 @@ def _made_meanwhile(context: Context, tokenizer: Tokenizer, own: str) -> Iterato
     growth = Growth(tokens_folder(context.work, job.chat, own), job.chat)
     thread = ThreadPoolExecutor(1, "selectmoe-tokenise")
     order = context.work, job.chat, tokenizer, job.progress, growth.add
-    made = thread.submit(made_tokens, *order)
+    made = thread.submit(encoded_pool, *order)
     try:
         growth.ends_with(made)
         if job.world.size > 1:  # in this thread: processes may wait for each other in no other

@@ -10,7 +10,6 @@ from typing import Any
 
 from selectmoe_core.artifacts import Artifact, Facts, Store
 from selectmoe_core.chat import ChatFormat
-from selectmoe_core.distributed import main_first
 from selectmoe_core.encoding import Encoded
 from selectmoe_core.errors import StageError
 from selectmoe_core.pool import Pool
@@ -53,29 +52,9 @@ def encoded_pool(
     chat: ChatFormat,
     tokenizer: Any,  # noqa: ANN401
     progress: Progress,
-) -> Encoded:
-    """Return the pool's tokens; where nobody has made them yet, the first of the processes does.
-
-    Args:
-        work: the order of a stage that reads the pool.
-        chat: how the examples are rendered.
-        tokenizer: the tokenizer.
-        progress: shows how far it is.
-    """
-    with main_first() as first:
-        if first:
-            made_tokens(work, chat, tokenizer, progress)
-    return _there(work, chat, tokenizer_digest(tokenizer))
-
-
-def made_tokens(
-    work: Work,
-    chat: ChatFormat,
-    tokenizer: Any,  # noqa: ANN401
-    progress: Progress,
     written: Advance = lambda _: None,
 ) -> Encoded:
-    """Return the pool's tokens, tokenising where nobody has yet, without meeting other processes.
+    """Return the pool's tokens, tokenising where nobody has yet.
 
     Args:
         work: the order of a stage that reads the pool.
@@ -86,17 +65,15 @@ def made_tokens(
             those that were there before, or 0.
     """
     own = tokenizer_digest(tokenizer)
-    store, digest = Store(work.store), tokens_digest(work, chat, own)
-    with store.lock(STAGE, digest, lambda text: print(text, file=sys.stderr)):  # noqa: T201
-        if store.find(STAGE, digest) is None:
-            folder = store.folder(STAGE, digest)
-            facts = _make(work, folder, chat, tokenizer, progress, written)
-            Artifact(STAGE, "tokenizer", digest, folder, facts).save()
-    return _there(work, chat, own)
-
-
-def _there(work: Work, chat: ChatFormat, tokenizer: str) -> Encoded:
-    found = found_tokens(work, chat, tokenizer)
+    found = found_tokens(work, chat, own)
+    if found is None:
+        store, digest = Store(work.store), tokens_digest(work, chat, own)
+        folder = store.folder(STAGE, digest)
+        with store.lock(STAGE, digest, lambda text: print(text, file=sys.stderr)):  # noqa: T201
+            if store.find(STAGE, digest) is None:  # nobody has made them meanwhile
+                facts = _make(work, folder, chat, tokenizer, progress, written)
+                Artifact(STAGE, "tokenizer", digest, folder, facts).save()
+        found = found_tokens(work, chat, own)
     assert found is not None
     return found
 

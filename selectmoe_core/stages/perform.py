@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from selectmoe_core.artifacts import Artifact, Facts, Store
+from selectmoe_core.artifacts import Artifact, Facts, Store, write_json
 from selectmoe_core.chat import ChatConfig, ChatFormat
 from selectmoe_core.component import Kind
 from selectmoe_core.config import parse
-from selectmoe_core.distributed import World, agreed, barrier, current_world
+from selectmoe_core.distributed import World, agreed, barrier, current_world, main_first
+from selectmoe_core.encoding import Encoded
 from selectmoe_core.errors import SelectMoEError, StageError, of_disk
 from selectmoe_core.models import ModelRef
 from selectmoe_core.plugins import notify
@@ -150,9 +151,7 @@ def _write_how(work: Work, seconds: float) -> None:
         "threads": work.threads,
         "seconds": seconds,
     }
-    temporary = work.folder / f"{HOW}.tmp"
-    temporary.write_text(json.dumps(how), encoding="utf-8")
-    temporary.replace(work.folder / HOW)
+    write_json(work.folder / HOW, how)
 
 
 def _context(work: Work, registry: Registry, world: World) -> Context:
@@ -186,6 +185,11 @@ def make_job(
         checkpoints=warmup / "checkpoints" if warmup else None,
         scores=scores,
     )
+
+    def encoded(tokenizer: Any) -> Encoded:  # noqa: ANN401
+        with main_first():  # the first makes them, the others find them made
+            return encoded_pool(work, chat, tokenizer, progress)
+
     return Job(
         seed=work.seed,
         device=work.device,
@@ -198,7 +202,7 @@ def make_job(
         models=registry.models,
         progress=progress,
         metrics=_recorder(work, registry, world),
-        encoded=lambda tokenizer: encoded_pool(work, chat, tokenizer, progress),
+        encoded=encoded,
         bundled_tasks=registry.bundled_tasks,
         damages=registry.damages,
     )

@@ -132,17 +132,17 @@ def test_another_process_follows_what_is_written(tmp_path):
     tokens = followed.tokens()
     assert isinstance(tokens, Growing)
     assert rows_written(folder) == 0  # there is no folder yet
-    with ThreadPoolExecutor(2) as reader, TokenFiles(folder, NOTHING) as files:
+    with ThreadPoolExecutor(2) as reader:
         waiting = reader.submit(tokens.joined, np.arange(3, 7))
         lengths = reader.submit(lambda: tokens.lengths)
-        files.add(piece_of(examples[:5], CHAT, TOKENIZER))
-        assert_same(tokens.joined(np.arange(5)), whole.joined(np.arange(5)))
-        assert tokens[4].ids.tolist() == whole[4].ids.tolist()
-        assert not waiting.done()  # row 6 is of the second piece
-        files.add(piece_of(examples[5:], CHAT, TOKENIZER))
-        assert_same(waiting.result(20), whole.joined(np.arange(3, 7)))
-        assert not lengths.done()  # these may not be all
-        files.__exit__(None, None, None)
+        with TokenFiles(folder, NOTHING) as files:
+            files.add(piece_of(examples[:5], CHAT, TOKENIZER))
+            assert_same(tokens.joined(np.arange(5)), whole.joined(np.arange(5)))
+            assert tokens[4].ids.tolist() == whole[4].ids.tolist()
+            assert not waiting.done()  # row 6 is of the second piece
+            files.add(piece_of(examples[5:], CHAT, TOKENIZER))
+            assert_same(waiting.result(20), whole.joined(np.arange(3, 7)))
+            assert not lengths.done()  # these may not be all
         made.set()
         assert lengths.result(20).tolist() == whole.lengths.tolist()
     assert followed.tokens().sources == whole.sources

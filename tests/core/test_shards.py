@@ -163,7 +163,7 @@ def coming(tmp_path, monkeypatch):
         component = SimpleNamespace(needs=lambda _: frozenset({Need.TOKENS}))
         monkeypatch.setattr(coming_module, "tokens_folder", lambda *_: tmp_path / "tokens")
         monkeypatch.setattr(
-            coming_module, "made_tokens", lambda _work, _chat, asked, *_: encoded(asked)
+            coming_module, "encoded_pool", lambda _work, _chat, asked, *_: encoded(asked)
         )
         job = job if chat is None else replace(job, chat=chat)
         return SimpleNamespace(
@@ -174,7 +174,7 @@ def coming(tmp_path, monkeypatch):
 
 
 def written_to(folder, pieces):
-    """What stands for ``made_tokens``: writes these pieces."""
+    """What stands for ``encoded_pool``: writes these pieces."""
     return lambda _work, chat, _tokenizer, _progress, written: write_pieces(
         pieces, folder, chat, written
     )
@@ -213,7 +213,7 @@ def test_a_shard_is_scored_before_the_last_example_is_tokenised(tmp_path, coming
         yield piece_of(examples[4:], chat, tokenizer)
 
     context = coming(None, chat=chat)
-    monkeypatch.setattr(coming_module, "made_tokens", written_to(tmp_path / "tokens", pieces()))
+    monkeypatch.setattr(coming_module, "encoded_pool", written_to(tmp_path / "tokens", pieces()))
     whole = encode(examples, tmp_path / "whole", chat, tokenizer)
     with coming_tokens(context) as found:
         tokens = found.job.encoded(tokenizer)
@@ -235,7 +235,7 @@ def test_where_scoring_stops_no_more_is_tokenised(tmp_path, coming, monkeypatch)
             assert gate.wait(20)
 
     context = coming(None, chat=chat)
-    monkeypatch.setattr(coming_module, "made_tokens", written_to(tmp_path / "tokens", pieces()))
+    monkeypatch.setattr(coming_module, "encoded_pool", written_to(tmp_path / "tokens", pieces()))
     stage = coming_tokens(context)
     found = stage.__enter__()
     found.job.encoded(tokenizer).joined(np.arange(1))
@@ -254,7 +254,7 @@ def test_where_scoring_stops_the_tokens_so_far_are_kept(tmp_path, coming, monkey
 
     chat, tokenizer = ChatFormat(ChatConfig()), tokenizer_of("bytes")
     context = coming(None, chat=chat)
-    monkeypatch.setattr(coming_module, "made_tokens", written_to(tmp_path / "tokens", pieces()))
+    monkeypatch.setattr(coming_module, "encoded_pool", written_to(tmp_path / "tokens", pieces()))
     stage = coming_tokens(context)
     found = stage.__enter__()
     found.job.encoded(tokenizer).joined(np.arange(3))
@@ -294,7 +294,7 @@ def test_the_first_of_two_processes_meets_the_other_once_the_files_are_ready(
         return written_to(tmp_path / "tokens", [piece_of(examples, chat, tokenizer)])(*order)
 
     context = coming(None, chat=chat, size=2)
-    monkeypatch.setattr(coming_module, "made_tokens", made)
+    monkeypatch.setattr(coming_module, "encoded_pool", made)
     threading.Timer(0.1, gate.set).start()
     with coming_tokens(context) as found:
         assert one_host == [1]
