@@ -104,7 +104,7 @@ class _Writer:
         if self.on_reject == "stop":
             raise DataError(
                 f"{row.where}: {row.reason}",
-                hint='mend the row, or set [pool] on_reject = "skip" to count and leave out such',
+                hint='mend the row, or set [pool] on_reject = "skip" to leave out such rows',
             )
         line = {"source": row.source, "where": row.where, "reason": row.reason}
         self._rejects.write(json.dumps(line) + "\n")
