@@ -55,6 +55,8 @@ from selectmoe_core.registry import Registry
 
 TOKENS = ("end", "response", "all")
 STATISTICS = ("trash_mass", "trash_slots", "topk_ratio")
+POOL_BLENDS = {"blend": "min", "blend3": "sum 3:1"}
+"""What is written for another pool beside its two scores: files, and the blends in them."""
 BEST = 0.05
 """The share of the pool of which is told what is in it."""
 
@@ -134,8 +136,9 @@ def score_pool(bench: Bench, done: set[str]) -> None:
         router = bench.scores("router", {"tokens": arm.tokens}, kept, rows, work).score
         ifd = -bench.scores("ifd", {}, bench.base, rows, work).details["ifd"]
     out.mkdir(parents=True, exist_ok=True)
-    both = blended(router, ifd)["min"]
-    for name, score in (("contrastive", router), ("ifd", ifd), ("blend", both)):
+    both = blended(router, ifd)
+    blends = {name: both[how] for name, how in POOL_BLENDS.items()}
+    for name, score in ({"contrastive": router, "ifd": ifd} | blends).items():
         with (out / f"{name}.jsonl").open("w", encoding="utf-8") as file:
             for row, value in zip(rows, score.tolist(), strict=True):
                 file.write(json.dumps({"id": row.id, "score": value}) + "\n")
@@ -220,7 +223,7 @@ def run(chosen: argparse.Namespace, wanted: list[Arm]) -> bool:
 def main(arguments: list[str] | None = None) -> int:
     """Run what is missing; return 1 where an arm failed."""
     chosen = options(arguments)
-    every = arms(chosen.seeds, chosen.epochs)
+    every = arms(chosen.seeds, chosen.epochs, chosen.other_seeds)
     starts = [one for one in chosen.only or [""] if one != "rivals"]
     wanted = [arm for arm in every if any(arm.label.startswith(one) for one in starts)]
     for one in starts:
@@ -253,6 +256,7 @@ def options(arguments: list[str] | None) -> argparse.Namespace:
     add("--max-length", type=int, default=512)
     add("--epochs", type=float, default=1.0, help="scale of all arms' epochs")
     add("--seeds", type=int, default=3, help="of the final configuration")
+    add("--other-seeds", type=int, default=1, help="of the gates alone and the kinds left out")
     add("--only", nargs="*", default=[], help="arms whose labels begin so; 'rivals' for no arm")
     add("--limit", type=float, default=1e9, help="begin no arm after these seconds")
     add("--score-pool", type=Path, help="JSON lines to warm up on and to score")

@@ -1,7 +1,7 @@
 """What the evidence compares: warm-ups of one base model, and scores that need none."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from selectmoe_damage.config import RATES
@@ -36,7 +36,8 @@ GATES = CONTRAST | {"trainable": "router", "lm_weight": 0.0}
 GATE_RATES = ((8e-3, 1.8), (2e-3, 0.9), (3e-2, 1.8))
 """Learning rates of the gates alone, and epochs of each."""
 CONSTRAINT = SHARED | {"objective": "constraint", "trainable": "router"}
-CONSTRAINT_RATES = ((1e-3, 0.225), (1e-2, 0.9))
+CONSTRAINT_RATES = ((1e-3, 0.225), (1e-2, 0.9), (1e-4, 4.0))
+"""Learning rates of the constraint, and epochs of each; the last is the published one."""
 CONSTRAINT_WEIGHTS = (0.0, 0.01, 0.1, 1.0)
 
 FIXED = 30.0
@@ -81,12 +82,13 @@ class Arm:
         return FIXED + self.epochs * EPOCH["constraint" if constraint else self.warmup["trainable"]]
 
 
-def arms(seeds: int, scale: float = 1.0) -> list[Arm]:
+def arms(seeds: int, scale: float = 1.0, other_seeds: int = 1) -> list[Arm]:
     """Return all arms, the most important first.
 
     Args:
         seeds: of the final configuration.
         scale: of all arms' epochs.
+        other_seeds: of the best gates alone, and of each group of kinds left out.
     """
     final = [Arm("contrastive", CONTRAST, 1.35 * scale, seed=seed + 1) for seed in range(seeds)]
     gates = [
@@ -113,11 +115,17 @@ def arms(seeds: int, scale: float = 1.0) -> list[Arm]:
         for weight in CONSTRAINT_WEIGHTS
     ]
     mean = CONTRAST | {"contrast_tokens": "response"}
+    again = [
+        replace(arm, seed=seed + 1)
+        for seed in range(1, other_seeds)
+        for arm in (*gates[:1], *left_out)
+    ]
     return [
         *final[:1],
         *gates[:1],
         *left_out,
         *final[1:],
+        *again,
         Arm("unwarmed", None, 0.0, tokens="all"),
         *constraint,
         *gates[1:],

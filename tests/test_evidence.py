@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.stats import rankdata
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -47,6 +48,15 @@ def rows_of(count):
     return [
         row_of(f"What is {n} and {n}? " * (1 + n % 4), f"It is {2 * n}. " * n) for n in range(count)
     ]
+
+
+def said_in(row):
+    return [{"role": one.role, "content": one.content} for one in row.messages]
+
+
+def scores_in(path):
+    lines = map(json.loads, path.read_text().splitlines())
+    return {line["id"]: line["score"] for line in lines}
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +194,28 @@ def test_other_options_begin_anew(ran, data, monkeypatch):
 
 
 @pytest.mark.slow
+def test_another_pool_is_scored_once_and_blended_by_ranks(ran, data, tmp_path):
+    out = tmp_path / "evidence"
+    shutil.copytree(ran[0], out)
+    rows = rows_of(41)[1:]  # the first one has no answer
+    pool = tmp_path / "other.jsonl"
+    told = [{"dataset": row.source, "messages": said_in(row)} for row in rows]
+    pool.write_text("".join(json.dumps(row) + "\n" for row in told))
+    given = command(data, out, "--score-pool", str(pool))
+    assert evidence.main(given) == 0
+    folder = out / "pool-scores-other"
+    found = {path.stem: scores_in(path) for path in folder.iterdir()}
+    assert sorted(found) == ["blend", "blend3", "contrastive", "ifd"]
+    assert all(list(scores) == [row.id for row in rows] for scores in found.values())
+    router, ifd = (rankdata([*found[name].values()]) for name in ("contrastive", "ifd"))
+    assert [*found["blend"].values()] == pytest.approx(np.minimum(router, ifd) / 40)
+    assert [*found["blend3"].values()] == pytest.approx((3 * router + ifd) / 160)
+    before = results(out)
+    assert evidence.main(given) == 0
+    assert [line["name"] for line in results(out)[len(before) :]] == ["start"]
+
+
+@pytest.mark.slow
 def test_no_arm_begins_after_the_limit(ran, data, monkeypatch, capsys):
     out, _ = ran
     monkeypatch.setattr(evidence, "run_arm", lambda bench, arm: pytest.fail("begun"))
@@ -241,6 +273,15 @@ def test_the_arms_come_in_the_order_of_their_importance(capsys):
     assert evidence.main(["--list"]) == 0
     shown = capsys.readouterr().out.splitlines()
     assert [line.rpartition("epochs  ")[2] for line in shown[:-1]] == labels
+
+
+def test_more_seeds_of_the_gates_and_the_kinds_left_out_change_no_other_arm():
+    fewer, more = arms(3), arms(3, other_seeds=2)
+    assert [arm for arm in more if arm in fewer] == fewer
+    assert [arm.label for arm in more if arm not in fewer] == [
+        "contrastive, gates at 0.008/2",
+        *(f"contrastive without {group}/2" for group in GROUPS),
+    ]
 
 
 def test_each_kind_is_left_out_once_and_never_taught_there():
