@@ -67,11 +67,13 @@ class BlendConfig(Config):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if twice := [name for name, times in Counter(self.scores).items() if times > 1]:
-            raise ValueError(f"'scores' names {', '.join(twice)} twice")
+            raise ValueError(f"'scores' names {', '.join(twice)} twice: once is enough")
         if self.weights and self.combine != "sum":
-            raise ValueError(f"'weights' do nothing with combine = \"{self.combine}\"")
+            said = f"'weights' do nothing with combine = \"{self.combine}\""
+            raise ValueError(f'{said}: take them out (weights = []), or combine = "sum"')
         if self.weights and len(self.weights) != len(self.scores):
-            raise ValueError(f"{len(self.weights)} 'weights' for {len(self.scores)} 'scores'")
+            said = f"{len(self.weights)} 'weights' for {len(self.scores)} 'scores'"
+            raise ValueError(f"{said}: give each score one, in the order of 'scores'")
         if self.combine == "product" and self.scale == "z-score":
             raise ValueError("a product of z-scores makes two bad scores a good one; use ranks")
         return self
