@@ -75,13 +75,24 @@ def _level(finding: ScoreFinding) -> tuple[Level, str]:
         return "no", "Mostly a measure of length."
     if finding.seen and finding.unseen and not finding.unseen.low > 0.5:
         return "no", "It knows the damage that warm-up was shown, and no other."
+    if short := list(_falls_short(finding)):
+        return "partly", f"To be trusted in part: {'; '.join(short)}."
+    return "yes", "It can be trusted to tell these kinds of damage on this pool."
+
+
+def _falls_short(finding: ScoreFinding) -> Iterator[str]:
+    """Yield what is missing for full trust."""
     deciding = finding.unseen or finding.overall
-    missed = [k for k in finding.kinds if sight(k.auroc) in ("missed", "preferred")]
+    if not deciding.value >= TRUSTED:
+        apart = finding.seen and finding.unseen
+        of = " on kinds that warm-up was never shown" if apart else ""
+        yield f"its AUROC{of} is {deciding.value:.3f}, below {TRUSTED:g}"
+    blind = [k for k in finding.kinds if sight(k.auroc) in ("missed", "preferred")]
+    if blind:
+        yield f"it does not see {listed([words(one.kind) for one in blind])}"
     best = finding.precision
-    cleaner = best.value - Z95 * best.stderr > best.base
-    if deciding.value >= TRUSTED and cleaner and not missed:
-        return "yes", "It can be trusted to tell these kinds of damage on this pool."
-    return "partly", "To be trusted in part."
+    if not best.value - Z95 * best.stderr > best.base:
+        yield "its best rows are not surely cleaner than all rows"
 
 
 def _sentences(finding: ScoreFinding) -> Iterator[str]:

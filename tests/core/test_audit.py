@@ -151,7 +151,10 @@ def test_a_score_that_misses_a_kind_is_trusted_in_part():
     assert by_kind["cut"] > 0.95
     assert abs(by_kind["swapped"] - 0.5) < 0.1
     assert verdict.level == "partly"
-    assert verdict.sentences[1] == "It sees cut and shuffled; misses swapped."
+    assert verdict.sentences[:2] == (
+        "To be trusted in part: it does not see swapped.",
+        "It sees cut and shuffled; misses swapped.",
+    )
 
 
 def test_a_measure_of_length_is_called_so():
@@ -178,12 +181,24 @@ def test_kinds_that_warm_up_was_shown_do_not_decide():
     assert found.seen.damaged + found.unseen.damaged == found.overall.damaged
     assert found.unseen.value < 0.8
     assert verdict.level == "partly"
-    assert "never shown" in " ".join(verdict.sentences)
+    assert verdict.sentences[0] == (
+        "To be trusted in part: its AUROC on kinds that warm-up was never shown is "
+        f"{found.unseen.value:.3f}, below 0.8."
+    )
     # Unseen kinds left out of the account, the same score would pass.
     assert judge(examine_score("one", "fake", score, sample, shown=(), fraction=0.1)).level == "yes"
     everything, all_shown = verdict_of(score, sample, shown=("cut", "shuffled", "swapped"))
     assert everything.unseen is None
     assert "shown every kind" in " ".join(all_shown.sentences)
+
+
+def test_a_score_without_a_warm_up_is_not_told_of_one():
+    sample = sample_of()
+    score = 0.3 * knows(sample, "cut", "shuffled", "swapped")
+    score += np.random.default_rng(8).normal(size=len(score))
+    found, verdict = verdict_of(score, sample)
+    assert 0.5 < found.unseen.value < 0.8
+    assert verdict.sentences[0].startswith("To be trusted in part: its AUROC is 0.")
 
 
 def test_a_score_that_knows_what_it_was_shown_alone_is_not_trusted():
@@ -204,6 +219,9 @@ def test_a_score_whose_best_rows_are_damaged_is_trusted_in_part():
     assert found.overall.value > 0.8
     assert found.precision.value == 24 / 60
     assert verdict.level == "partly"
+    assert verdict.sentences[0] == (
+        "To be trusted in part: its best rows are not surely cleaner than all rows."
+    )
     assert "are clean, of all rows 50 %" in verdict.sentences[2]
 
 
@@ -304,7 +322,8 @@ def test_an_audit_tells_a_score_that_knows_from_others(desk):
     # Marks make answers longer, so that length prefers the damaged ones.
     assert found["fake-score"]["level"] == "no"
     assert all(len(line) <= 100 for line in said.out.splitlines())
-    assert "eyes: To be trusted in part." in " ".join(said.out.split())
+    assert "eyes: To be trusted in part: " in " ".join(said.out.split())
+    assert "it does not see foreign. It sees" in " ".join(said.out.split())
     text = next(desk.folder.glob("outputs/fake/*/*/audit.md")).read_text()
     assert "# Audit of fake" in text
     assert "| dolly |" in text
