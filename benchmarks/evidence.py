@@ -137,8 +137,9 @@ def score_pool(bench: Bench, done: set[str]) -> None:
         ifd = -bench.scores("ifd", {}, bench.base, rows, work).details["ifd"]
     out.mkdir(parents=True, exist_ok=True)
     both = blended(router, ifd)
-    blends = {name: both[how] for name, how in POOL_BLENDS.items()}
-    for name, score in ({"contrastive": router, "ifd": ifd} | blends).items():
+    scores = {"contrastive": router, "ifd": ifd}
+    scores |= {name: both[how] for name, how in POOL_BLENDS.items()}
+    for name, score in scores.items():
         with (out / f"{name}.jsonl").open("w", encoding="utf-8") as file:
             for row, value in zip(rows, score.tolist(), strict=True):
                 file.write(json.dumps({"id": row.id, "score": value}) + "\n")

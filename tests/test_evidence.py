@@ -4,7 +4,7 @@ import gzip
 import json
 import shutil
 import sys
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -48,15 +48,6 @@ def rows_of(count):
     return [
         row_of(f"What is {n} and {n}? " * (1 + n % 4), f"It is {2 * n}. " * n) for n in range(count)
     ]
-
-
-def said_in(row):
-    return [{"role": one.role, "content": one.content} for one in row.messages]
-
-
-def scores_in(path):
-    lines = map(json.loads, path.read_text().splitlines())
-    return {line["id"]: line["score"] for line in lines}
 
 
 @pytest.fixture(scope="module")
@@ -199,17 +190,20 @@ def test_another_pool_is_scored_once_and_blended_by_ranks(ran, data, tmp_path):
     shutil.copytree(ran[0], out)
     rows = rows_of(41)[1:]  # the first one has no answer
     pool = tmp_path / "other.jsonl"
-    told = [{"dataset": row.source, "messages": said_in(row)} for row in rows]
+    told = [{"dataset": row.source, "messages": [*map(asdict, row.messages)]} for row in rows]
     pool.write_text("".join(json.dumps(row) + "\n" for row in told))
     given = command(data, out, "--score-pool", str(pool))
     assert evidence.main(given) == 0
     folder = out / "pool-scores-other"
-    found = {path.stem: scores_in(path) for path in folder.iterdir()}
+    found = {}
+    for path in folder.iterdir():
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        assert [line["id"] for line in lines] == [row.id for row in rows]
+        found[path.stem] = [line["score"] for line in lines]
     assert sorted(found) == ["blend", "blend3", "contrastive", "ifd"]
-    assert all(list(scores) == [row.id for row in rows] for scores in found.values())
-    router, ifd = (rankdata([*found[name].values()]) for name in ("contrastive", "ifd"))
-    assert [*found["blend"].values()] == pytest.approx(np.minimum(router, ifd) / 40)
-    assert [*found["blend3"].values()] == pytest.approx((3 * router + ifd) / 160)
+    router, ifd = rankdata(found["contrastive"]), rankdata(found["ifd"])
+    assert found["blend"] == pytest.approx(np.minimum(router, ifd) / 40)
+    assert found["blend3"] == pytest.approx((3 * router + ifd) / 160)
     before = results(out)
     assert evidence.main(given) == 0
     assert [line["name"] for line in results(out)[len(before) :]] == ["start"]

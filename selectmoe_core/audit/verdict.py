@@ -10,7 +10,7 @@ The rule, from the top, the first that holds:
    what it was shown alone;
 5. the AUROC is at least .8, no kind is missed, and the best rows are cleaner than all rows by more
    than 1.96 standard errors: it can be trusted;
-6. else: in part.
+6. else: in part, and what of 5 does not hold.
 
 In 5 the AUROC is that of the kinds which warm-up was not shown, where there are such: telling the
 damage that one was trained on says little of the damage that a pool has. A kind counts where at
@@ -84,12 +84,11 @@ def _falls_short(finding: ScoreFinding) -> Iterator[str]:
     """Yield what is missing for full trust."""
     deciding = finding.unseen or finding.overall
     if not deciding.value >= TRUSTED:
-        apart = finding.seen and finding.unseen
-        of = " on kinds that warm-up was never shown" if apart else ""
+        of = " on kinds that warm-up was never shown" if finding.seen and finding.unseen else ""
         yield f"its AUROC{of} is {deciding.value:.3f}, below {TRUSTED:g}"
-    blind = [k for k in finding.kinds if sight(k.auroc) in ("missed", "preferred")]
+    blind = [words(k.kind) for k in finding.kinds if sight(k.auroc) in ("missed", "preferred")]
     if blind:
-        yield f"it does not see {listed([words(one.kind) for one in blind])}"
+        yield f"it does not see {listed(blind)}"
     best = finding.precision
     if not best.value - Z95 * best.stderr > best.base:
         yield "its best rows are not surely cleaner than all rows"

@@ -108,7 +108,7 @@ def _make(
     pool, begin, kept = Pool.open(work.inputs["pool"]), time.monotonic(), Kept.of(folder)
     if kept.rows:
         log.info("%d examples had been tokenised before", kept.rows)
-    kept.cut(folder)
+    kept.cut(folder)  # before anybody is told of rows: what lies behind is then read by nobody
     written(kept.rows)
     with progress.task("tokenise", len(pool), done=kept.rows) as advance:
 
