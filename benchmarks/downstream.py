@@ -35,13 +35,13 @@ from downstream_table import tables
 from filelock import FileLock
 
 from selectmoe_core import Job, ModelRef
-from selectmoe_core.chat import ChatConfig
-from selectmoe_core.component import Kind
 from selectmoe_core.config import parse
 from selectmoe_core.errors import RecipeError, SelectMoEError
-from selectmoe_core.overrides import parse_value
-from selectmoe_core.plugins import load_plugins
-from selectmoe_core.registry import Registry
+from selectmoe_core.plugin.component import Kind
+from selectmoe_core.plugin.manager import load_plugins
+from selectmoe_core.plugin.registry import Registry
+from selectmoe_core.recipe.overrides import parse_value
+from selectmoe_core.tokens.chat import ChatConfig
 
 TASKS = Path(__file__).resolve().parents[1] / "recipes/tasks/local_eval"
 TRAIN = {

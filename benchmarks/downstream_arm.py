@@ -21,15 +21,15 @@ from downstream_pool import HalfPool
 from rows import Rows
 
 from selectmoe_core import Example, Job, ModelRef, ScoreTable, Shard, ShardScores, TargetModel
-from selectmoe_core.artifacts import FileHashes
-from selectmoe_core.chat import ChatConfig, ChatFormat, Tokenizer
-from selectmoe_core.component import Kind
 from selectmoe_core.config import marked, parse
-from selectmoe_core.encoding import Encoded, encode
-from selectmoe_core.models import Models
-from selectmoe_core.protocols import Inputs
-from selectmoe_core.registry import Registry
-from selectmoe_core.scores import write_part
+from selectmoe_core.data.scores import write_part
+from selectmoe_core.models.models import Models
+from selectmoe_core.plugin.component import Kind
+from selectmoe_core.plugin.protocols import Inputs
+from selectmoe_core.plugin.registry import Registry
+from selectmoe_core.store import FileHashes
+from selectmoe_core.tokens.chat import ChatConfig, ChatFormat, Tokenizer
+from selectmoe_core.tokens.encoding import Encoded, encode
 
 FORMAT = 1
 """Of the results: raise it when an arm comes to mean something else."""

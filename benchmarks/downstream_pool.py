@@ -19,10 +19,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from rows import drawn_order
 
-from selectmoe_core.artifacts import write_json
-from selectmoe_core.damages import Damage, plant_some
-from selectmoe_core.errors import DataError
-from selectmoe_core.examples import (
+from selectmoe_core.data.corruption import Damage, plant_some
+from selectmoe_core.data.examples import (
     Example,
     RawExample,
     Reject,
@@ -30,6 +28,8 @@ from selectmoe_core.examples import (
     conversation_problem,
     messages_from,
 )
+from selectmoe_core.errors import DataError
+from selectmoe_core.store import write_json
 
 POOL, LABELS, HELDOUT, ABOUT = "pool.jsonl", "labels.jsonl", "heldout.jsonl", "about.json"
 AGAIN = "make the pool again: downstream.py pool --out FOLDER"

@@ -29,17 +29,17 @@ import numpy as np
 import torch
 from measuring import SELECTMOE, Results, call
 
-from selectmoe_core.chat import ChatConfig, ChatFormat
 from selectmoe_core.cost import Shape, forward_flops
-from selectmoe_core.encoding import Encoded
-from selectmoe_core.models import ModelRef, Models
-from selectmoe_core.plugins import load_plugins
-from selectmoe_core.pool import Pool
-from selectmoe_core.protocols import Inputs, Job, Shard
-from selectmoe_core.registry import Registry
+from selectmoe_core.data.pool import Pool
+from selectmoe_core.models.models import ModelRef, Models
+from selectmoe_core.plugin.manager import load_plugins
+from selectmoe_core.plugin.protocols import Inputs, Job, Shard
+from selectmoe_core.plugin.registry import Registry
 from selectmoe_core.report.distribution import spearman
-from selectmoe_core.stages.shards import Stretch
-from selectmoe_core.tokenising import encode_pool
+from selectmoe_core.stages.scoring.pipeline import Stretch
+from selectmoe_core.tokens.chat import ChatConfig, ChatFormat
+from selectmoe_core.tokens.encoding import Encoded
+from selectmoe_core.tokens.tokenize import encode_pool
 from selectmoe_router.config import RouterConfig
 from selectmoe_router.scorer import RouterScorer, RouterShardScorer
 

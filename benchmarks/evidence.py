@@ -47,11 +47,11 @@ from evidence_table import BLEND, table
 from rows import Rows
 
 from selectmoe_core import ModelRef
-from selectmoe_core.chat import ChatConfig, ChatFormat
-from selectmoe_core.encoding import Encoded
-from selectmoe_core.examples import Part
-from selectmoe_core.plugins import load_plugins
-from selectmoe_core.registry import Registry
+from selectmoe_core.data.examples import Part
+from selectmoe_core.plugin.manager import load_plugins
+from selectmoe_core.plugin.registry import Registry
+from selectmoe_core.tokens.chat import ChatConfig, ChatFormat
+from selectmoe_core.tokens.encoding import Encoded
 
 TOKENS = ("end", "response", "all")
 STATISTICS = ("trash_mass", "trash_slots", "topk_ratio")

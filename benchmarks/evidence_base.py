@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, OlmoeConfig, OlmoeForCausalLM
 
-from selectmoe_core.encoding import Encoded
-from selectmoe_core.losses import summed_head_loss
+from selectmoe_core.tokens.encoding import Encoded
+from selectmoe_core.training.losses import summed_head_loss
 
 SHAPE = (8, 2)
 """Experts of a layer, and slots of a token."""

@@ -23,12 +23,12 @@ from measuring import append
 from rows import Rows
 
 from selectmoe_core import Job, ModelRef, Shard, ShardScores
-from selectmoe_core.artifacts import FileHashes
-from selectmoe_core.chat import ChatFormat
-from selectmoe_core.component import Kind
 from selectmoe_core.config import parse
-from selectmoe_core.protocols import Inputs
-from selectmoe_core.registry import Registry
+from selectmoe_core.plugin.component import Kind
+from selectmoe_core.plugin.protocols import Inputs
+from selectmoe_core.plugin.registry import Registry
+from selectmoe_core.store import FileHashes
+from selectmoe_core.tokens.chat import ChatFormat
 
 RESULTS = "evidence.jsonl"
 

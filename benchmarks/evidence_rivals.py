@@ -14,10 +14,10 @@ from evidence_measures import by_kind, logistic
 from rows import Rows
 
 from selectmoe_core import ModelRef
-from selectmoe_core.batches import padded, within_budget
-from selectmoe_core.chat import answer_ends
-from selectmoe_core.encoding import Encoded
-from selectmoe_core.examples import Part
+from selectmoe_core.data.examples import Part
+from selectmoe_core.models.batches import padded, within_budget
+from selectmoe_core.tokens.chat import answer_ends
+from selectmoe_core.tokens.encoding import Encoded
 
 TAUGHT = 2 * HELD
 """Rows of the pool that teach the logistic regression, half of them damaged."""

@@ -26,9 +26,9 @@ from random_weights import random_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from selectmoe_core import Example, Message
-from selectmoe_core.encoding import encode
-from selectmoe_core.examples import content_id
-from selectmoe_core.protocols import Job
+from selectmoe_core.data.examples import content_id
+from selectmoe_core.plugin.protocols import Job
+from selectmoe_core.tokens.encoding import encode
 from selectmoe_llama.batches import TrainingRows
 
 CARD = 24 * 2**30

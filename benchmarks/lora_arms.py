@@ -17,10 +17,10 @@ from shapes import LLAMA, TINY
 from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
-from selectmoe_core.chat import ChatConfig, ChatFormat
-from selectmoe_core.models import ModelRef
-from selectmoe_core.protocols import Job
-from selectmoe_core.training import checkpointing
+from selectmoe_core.models.models import ModelRef
+from selectmoe_core.plugin.protocols import Job
+from selectmoe_core.tokens.chat import ChatConfig, ChatFormat
+from selectmoe_core.training.trainer import checkpointing
 from selectmoe_llama.adapter import with_additions
 from selectmoe_llama.batches import Place
 from selectmoe_llama.config import LoraTrainingConfig

@@ -93,7 +93,7 @@ def score(bench: Bench, processes: int) -> dict[str, Any]:
 
 
 def _score_difference(one: Path, other: Path) -> dict[str, Any]:
-    from selectmoe_core.scores import ScoreTable
+    from selectmoe_core.data.scores import ScoreTable
 
     first, second = (ScoreTable.open(folder).score() for folder in (one, other))
     return {"largest_score_difference": float(abs(first - second).max())}

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from selectmoe_core.chat import ChatFormat, Tokenizer
-from selectmoe_core.encoding import Encoded, encode
-from selectmoe_core.examples import Example
-from selectmoe_core.pool import hash_ids
+from selectmoe_core.data.examples import Example
+from selectmoe_core.data.pool import hash_ids
+from selectmoe_core.tokens.chat import ChatFormat, Tokenizer
+from selectmoe_core.tokens.encoding import Encoded, encode
 
 
 class Rows:

@@ -16,7 +16,7 @@ from random_weights import random_model
 from shapes import OLMOE, TINY, TINY_EXPERTS
 from torch import Tensor
 
-from selectmoe_core.encoding import Joined
+from selectmoe_core.tokens.encoding import Joined
 from selectmoe_olmoe.attention import PaddedAttention, VarlenAttention
 from selectmoe_router.packed import PackedMeans, even, moved, packed
 from selectmoe_router.reduction import OnItsWay, Routing

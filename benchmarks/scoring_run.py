@@ -38,12 +38,12 @@ from pool_sample import conversations, make_tokenizer
 from random_weights import write_checkpoint
 from shapes import OLMOE_CHECKPOINT, TINY, TINY_EXPERTS
 
-from selectmoe_core.chat import ChatConfig, ChatFormat
-from selectmoe_core.encoding import Encoded, encode
-from selectmoe_core.examples import Example, Message, content_id
-from selectmoe_core.models import ModelRef
-from selectmoe_core.protocols import Inputs, Job, Shard
+from selectmoe_core.data.examples import Example, Message, content_id
+from selectmoe_core.models.models import ModelRef
+from selectmoe_core.plugin.protocols import Inputs, Job, Shard
 from selectmoe_core.report.distribution import spearman
+from selectmoe_core.tokens.chat import ChatConfig, ChatFormat
+from selectmoe_core.tokens.encoding import Encoded, encode
 from selectmoe_router.config import ON_GPU, RouterConfig
 from selectmoe_router.packed import even
 
@@ -302,8 +302,8 @@ def real_examples(arguments: argparse.Namespace) -> tuple[Shard, Encoded, Path]:
 
 def models() -> Any:  # noqa: ANN401
     """Return what finds and loads models."""
-    from selectmoe_core.plugins import load_plugins
-    from selectmoe_core.registry import Registry
+    from selectmoe_core.plugin.manager import load_plugins
+    from selectmoe_core.plugin.registry import Registry
 
     return Registry(load_plugins()).models
 

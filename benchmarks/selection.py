@@ -136,7 +136,7 @@ def table(folder: str, rows: str) -> dict[str, Any]:
     import pyarrow as pa
 
     from selectmoe_core import ShardScores
-    from selectmoe_core.scores import write_part
+    from selectmoe_core.data.scores import write_part
 
     random_numbers = np.random.default_rng(7)
     weights = np.arange(SOURCES, 0, -1) / np.arange(SOURCES, 0, -1).sum()
@@ -194,7 +194,7 @@ def equal(trials: str) -> dict[str, Any]:
     import pyarrow as pa
 
     from selectmoe_core import ScoreTable, ShardScores
-    from selectmoe_core.scores import write_part
+    from selectmoe_core.data.scores import write_part
 
     draw = np.random.default_rng()
     compared = 0
@@ -218,7 +218,7 @@ def equal(trials: str) -> dict[str, Any]:
 
 def build(path: str) -> dict[str, Any]:
     """Build the pool."""
-    from selectmoe_core.pool_build import build_pool
+    from selectmoe_core.data.pool_writer import build_pool
     from selectmoe_readers.config import JsonlConfig
     from selectmoe_readers.jsonl import JsonlReader
 
@@ -249,7 +249,7 @@ def extract(folder: str) -> dict[str, Any]:
     """Write rows of the pool in full, in the order of their ranks."""
     import numpy as np
 
-    from selectmoe_core.pool import Pool
+    from selectmoe_core.data.pool import Pool
     from selectmoe_core.stages.select import write_rows
 
     pool = Pool.open(Path(folder))
@@ -272,8 +272,8 @@ def _options(name: str, rows: int) -> tuple[str, dict[str, Any]]:
 
 def _selector(name: str, rows: int) -> Any:  # noqa: ANN401
     from selectmoe_core.config import parse
-    from selectmoe_core.plugins import load_plugins
-    from selectmoe_core.registry import Kind, Registry
+    from selectmoe_core.plugin.manager import load_plugins
+    from selectmoe_core.plugin.registry import Kind, Registry
 
     component, options = _options(name, rows)
     entry = Registry(load_plugins(())).get(Kind.SELECTOR, component, where=name)

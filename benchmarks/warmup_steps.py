@@ -19,9 +19,9 @@ from shapes import OLMOE, TINY, TINY_EXPERTS
 from torch import Tensor
 from transformers import TrainerCallback
 
-from selectmoe_core.models import ModelRef
-from selectmoe_core.protocols import Job
-from selectmoe_core.training import CheckpointClock
+from selectmoe_core.models.models import ModelRef
+from selectmoe_core.plugin.protocols import Job
+from selectmoe_core.training.trainer import CheckpointClock
 from selectmoe_olmoe import warmup
 from selectmoe_olmoe.batches import LengthGroupedSampler, Row, collate
 from selectmoe_olmoe.config import WarmupConfig

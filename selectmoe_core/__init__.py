@@ -8,16 +8,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from selectmoe_core.artifacts import Artifact, Facts
-    from selectmoe_core.component import About, Component, Kind
     from selectmoe_core.config import Config, content_path, execution_only
     from selectmoe_core.cost import Cost, Workload
-    from selectmoe_core.damages import Damage
+    from selectmoe_core.data.corruption import Damage
+    from selectmoe_core.data.examples import Example, Message, RawExample, Reject
+    from selectmoe_core.data.scores import Finish, ScoreTable, Selection, ShardScores
     from selectmoe_core.errors import DataError, ModelError, SelectMoEError, StageError
-    from selectmoe_core.examples import Example, Message, RawExample, Reject
-    from selectmoe_core.hookspecs import hookimpl
-    from selectmoe_core.models import ModelRef, TargetModel
-    from selectmoe_core.protocols import (
+    from selectmoe_core.models.models import ModelRef, TargetModel
+    from selectmoe_core.plugin.component import About, Component, Kind
+    from selectmoe_core.plugin.protocols import (
         Converter,
         Evaluator,
         ExampleSource,
@@ -34,50 +33,51 @@ if TYPE_CHECKING:
         Trainer,
         VerifyOptions,
     )
-    from selectmoe_core.scores import Finish, ScoreTable, Selection, ShardScores
+    from selectmoe_core.plugin.specs import hookimpl
+    from selectmoe_core.store import Artifact, Facts
 
 _MODULES = {
-    "About": "selectmoe_core.component",
-    "Artifact": "selectmoe_core.artifacts",
-    "Component": "selectmoe_core.component",
+    "About": "selectmoe_core.plugin.component",
+    "Artifact": "selectmoe_core.store",
+    "Component": "selectmoe_core.plugin.component",
     "Config": "selectmoe_core.config",
-    "Converter": "selectmoe_core.protocols",
+    "Converter": "selectmoe_core.plugin.protocols",
     "Cost": "selectmoe_core.cost",
-    "Damage": "selectmoe_core.damages",
+    "Damage": "selectmoe_core.data.corruption",
     "DataError": "selectmoe_core.errors",
-    "Evaluator": "selectmoe_core.protocols",
-    "Example": "selectmoe_core.examples",
-    "ExampleSource": "selectmoe_core.protocols",
-    "Facts": "selectmoe_core.artifacts",
-    "Finish": "selectmoe_core.scores",
-    "Job": "selectmoe_core.protocols",
-    "Kind": "selectmoe_core.component",
-    "Message": "selectmoe_core.examples",
+    "Evaluator": "selectmoe_core.plugin.protocols",
+    "Example": "selectmoe_core.data.examples",
+    "ExampleSource": "selectmoe_core.plugin.protocols",
+    "Facts": "selectmoe_core.store",
+    "Finish": "selectmoe_core.data.scores",
+    "Job": "selectmoe_core.plugin.protocols",
+    "Kind": "selectmoe_core.plugin.component",
+    "Message": "selectmoe_core.data.examples",
     "ModelError": "selectmoe_core.errors",
-    "ModelRef": "selectmoe_core.models",
-    "Need": "selectmoe_core.protocols",
-    "Question": "selectmoe_core.protocols",
-    "RawExample": "selectmoe_core.examples",
-    "Reader": "selectmoe_core.protocols",
-    "Reject": "selectmoe_core.examples",
-    "ScoreTable": "selectmoe_core.scores",
-    "Scorer": "selectmoe_core.protocols",
+    "ModelRef": "selectmoe_core.models.models",
+    "Need": "selectmoe_core.plugin.protocols",
+    "Question": "selectmoe_core.plugin.protocols",
+    "RawExample": "selectmoe_core.data.examples",
+    "Reader": "selectmoe_core.plugin.protocols",
+    "Reject": "selectmoe_core.data.examples",
+    "ScoreTable": "selectmoe_core.data.scores",
+    "Scorer": "selectmoe_core.plugin.protocols",
     "SelectMoEError": "selectmoe_core.errors",
-    "Selection": "selectmoe_core.scores",
-    "Selector": "selectmoe_core.protocols",
-    "Shard": "selectmoe_core.protocols",
-    "ShardScorer": "selectmoe_core.protocols",
-    "ShardScores": "selectmoe_core.scores",
+    "Selection": "selectmoe_core.data.scores",
+    "Selector": "selectmoe_core.plugin.protocols",
+    "Shard": "selectmoe_core.plugin.protocols",
+    "ShardScorer": "selectmoe_core.plugin.protocols",
+    "ShardScores": "selectmoe_core.data.scores",
     "StageError": "selectmoe_core.errors",
-    "TableScorer": "selectmoe_core.protocols",
-    "TargetModel": "selectmoe_core.models",
-    "TokenDetail": "selectmoe_core.protocols",
-    "Trainer": "selectmoe_core.protocols",
-    "VerifyOptions": "selectmoe_core.protocols",
+    "TableScorer": "selectmoe_core.plugin.protocols",
+    "TargetModel": "selectmoe_core.models.models",
+    "TokenDetail": "selectmoe_core.plugin.protocols",
+    "Trainer": "selectmoe_core.plugin.protocols",
+    "VerifyOptions": "selectmoe_core.plugin.protocols",
     "Workload": "selectmoe_core.cost",
     "content_path": "selectmoe_core.config",
     "execution_only": "selectmoe_core.config",
-    "hookimpl": "selectmoe_core.hookspecs",
+    "hookimpl": "selectmoe_core.plugin.specs",
 }
 
 __all__ = [

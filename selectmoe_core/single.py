@@ -7,15 +7,15 @@ from typing import Any
 
 import click
 
-from selectmoe_core.artifacts import Facts
-from selectmoe_core.binding import KINDS
 from selectmoe_core.config import parse
 from selectmoe_core.errors import StageError
-from selectmoe_core.models import ModelRef
-from selectmoe_core.overrides import parse_value
-from selectmoe_core.progress import make_progress
-from selectmoe_core.protocols import Job, VerifyOptions
-from selectmoe_core.registry import Registry
+from selectmoe_core.models.models import ModelRef
+from selectmoe_core.plugin.component import KINDS
+from selectmoe_core.plugin.protocols import Job, VerifyOptions
+from selectmoe_core.plugin.registry import Registry
+from selectmoe_core.recipe.overrides import parse_value
+from selectmoe_core.runtime.progress import make_progress
+from selectmoe_core.store import Facts
 
 
 def convert_model(

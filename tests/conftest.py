@@ -13,7 +13,7 @@ from pathlib import Path
 import pluggy
 import pytest
 
-from selectmoe_core.plugins import empty_manager
+from selectmoe_core.plugin.manager import empty_manager
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from selectmoe_core import Component, Config, Job, Need, Shard, ShardScores, hookimpl
-from selectmoe_core.damages import Damage
+from selectmoe_core.data.corruption import Damage
 
 
 class EyesConfig(Config):

@@ -292,7 +292,7 @@ def test_bad_input_is_told_and_nothing_is_lost(project, case):
 
 
 def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(project, monkeypatch):
-    from selectmoe_core.stages import score
+    from selectmoe_core.stages.scoring import score
 
     real = score.write_part
 
@@ -310,7 +310,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(project, mon
 
 
 def test_a_full_disk_loses_no_finished_shard(project):
-    from selectmoe_core.stages import score
+    from selectmoe_core.stages.scoring import score
 
     with pytest.MonkeyPatch.context() as patch:
         real = score.write_part
@@ -519,7 +519,7 @@ def test_a_converted_model_that_was_changed_does_not_pass(cli, olmoe, tmp_path):
 @pytest.fixture
 def in_process(monkeypatch):
     """Carry out stages that compute with torch in this process: starting one takes seconds."""
-    from selectmoe_core.plan import Node
+    from selectmoe_core.plan.plan import Node
 
     monkeypatch.setattr(Node, "uses_torch", property(lambda _: False))
 

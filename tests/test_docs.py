@@ -16,12 +16,13 @@ from documents import PAGES, REPOSITORY, Block, blocks, links
 
 from selectmoe_core import Job
 from selectmoe_core.cli import call, cli
+from selectmoe_core.data.examples import RawExample
 from selectmoe_core.errors import RecipeError
-from selectmoe_core.examples import RawExample
-from selectmoe_core.overrides import RESERVED
-from selectmoe_core.plan import make_plan
-from selectmoe_core.plugins import load_plugins
-from selectmoe_core.recipe import (
+from selectmoe_core.plan.plan import make_plan
+from selectmoe_core.plugin.manager import load_plugins
+from selectmoe_core.plugin.registry import Registry
+from selectmoe_core.recipe.overrides import RESERVED
+from selectmoe_core.recipe.recipe import (
     HEAD,
     OPTIONS,
     STAGES,
@@ -31,7 +32,6 @@ from selectmoe_core.recipe import (
     StageOptions,
     read_recipe,
 )
-from selectmoe_core.registry import Registry
 from selectmoe_readers.config import JsonlConfig
 from selectmoe_readers.jsonl import JsonlReader
 

@@ -19,9 +19,9 @@ from downstream_pool import HalfPool, make_pool  # noqa: E402
 from downstream_table import tables  # noqa: E402
 
 from selectmoe_core import Damage, DataError, Message, ModelRef, RawExample  # noqa: E402
-from selectmoe_core.chat import ChatConfig  # noqa: E402
-from selectmoe_core.plugins import load_plugins  # noqa: E402
-from selectmoe_core.registry import Registry  # noqa: E402
+from selectmoe_core.plugin.manager import load_plugins  # noqa: E402
+from selectmoe_core.plugin.registry import Registry  # noqa: E402
+from selectmoe_core.tokens.chat import ChatConfig  # noqa: E402
 
 ROWS = 300
 

@@ -29,10 +29,10 @@ from evidence_table import table
 from rows import Rows
 
 from selectmoe_core import Damage, Example, Message, ModelRef
-from selectmoe_core.chat import ChatConfig, ChatFormat, answer_ends
-from selectmoe_core.examples import Part, content_id
-from selectmoe_core.plugins import load_plugins
-from selectmoe_core.registry import Registry
+from selectmoe_core.data.examples import Part, content_id
+from selectmoe_core.plugin.manager import load_plugins
+from selectmoe_core.plugin.registry import Registry
+from selectmoe_core.tokens.chat import ChatConfig, ChatFormat, answer_ends
 from selectmoe_olmoe.twins import TwinMaker
 from selectmoe_olmoe.warmup import SelectMoeWarmup
 

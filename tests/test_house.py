@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 from conftest import LEFT_OUT
 
-from selectmoe_core.component import Component, Kind
 from selectmoe_core.config import Config
-from selectmoe_core.plugins import load_plugins
-from selectmoe_core.recipe import (
+from selectmoe_core.plugin.component import Component, Kind
+from selectmoe_core.plugin.manager import load_plugins
+from selectmoe_core.plugin.registry import Registry
+from selectmoe_core.recipe.recipe import (
     OPTIONS,
     AuditConfig,
     CompareConfig,
     RecipeHead,
     StageOptions,
 )
-from selectmoe_core.registry import Registry
 
 ROOT = Path(__file__).parent.parent
 PLUGINS = sorted(path for path in (ROOT / "plugins").iterdir() if path.is_dir())
@@ -198,7 +198,7 @@ def assert_described(config):
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: f"{entry.kind}-{entry.component.name}")
 def test_options_of_a_component_do_not_hide_the_stages_own(entry):
-    from selectmoe_core.binding import KINDS
+    from selectmoe_core.plugin.component import KINDS
 
     stages = [stage for stage, kind in KINDS.items() if kind is entry.kind]
     assert stages

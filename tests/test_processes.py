@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from selectmoe_core.scores import ScoreTable
+from selectmoe_core.data.scores import ScoreTable
 
 RECIPE = """\
 format = 1

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from selectmoe_core.cli import call
-from selectmoe_core.plan import make_plan
-from selectmoe_core.plugins import load_plugins
-from selectmoe_core.recipe import STAGES, read_recipe
-from selectmoe_core.registry import Registry
+from selectmoe_core.plan.plan import make_plan
+from selectmoe_core.plugin.manager import load_plugins
+from selectmoe_core.plugin.registry import Registry
+from selectmoe_core.recipe.recipe import STAGES, read_recipe
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RECIPES = sorted((REPOSITORY / "recipes").glob("*.toml"))

@@ -9,8 +9,8 @@ from typing import Any
 from torch import nn
 
 from selectmoe_core.errors import ModelError, StageError
-from selectmoe_core.models import ModelRef
-from selectmoe_core.protocols import Job
+from selectmoe_core.models.models import ModelRef
+from selectmoe_core.plugin.protocols import Job
 from selectmoe_llama.config import LoraTrainingConfig
 from selectmoe_llama.quantized import load_quantized
 

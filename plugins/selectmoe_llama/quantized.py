@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from selectmoe_core.errors import ModelError, StageError
-from selectmoe_core.models import ModelRef
-from selectmoe_core.protocols import Job
+from selectmoe_core.models.models import ModelRef
+from selectmoe_core.plugin.protocols import Job
 
 KIND = "nf4"
 OPTION = f"[train] quantization = '{KIND}'"

@@ -25,9 +25,9 @@ from lm_eval.models.huggingface import HFLM
 from torch.utils import collect_env
 
 from selectmoe_core.errors import StageError
-from selectmoe_core.models import TargetModel
-from selectmoe_core.progress import Advance
-from selectmoe_core.protocols import Job
+from selectmoe_core.models.models import TargetModel
+from selectmoe_core.plugin.protocols import Job
+from selectmoe_core.runtime.progress import Advance
 from selectmoe_lmeval.config import LmEvalConfig
 
 CPU_BATCH = 16

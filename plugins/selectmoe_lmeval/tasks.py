@@ -19,7 +19,7 @@ from lm_eval.tasks._yaml_loader import load_yaml
 
 from selectmoe_core.config import suggest
 from selectmoe_core.errors import RecipeError, StageError
-from selectmoe_core.protocols import Job
+from selectmoe_core.plugin.protocols import Job
 from selectmoe_lmeval.config import LmEvalConfig
 
 BUNDLED = "bundled:"

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
+from selectmoe_core.data.examples import Message, RawExample
 from selectmoe_core.errors import DataError
-from selectmoe_core.examples import Message, RawExample
-from selectmoe_core.protocols import Job
+from selectmoe_core.plugin.protocols import Job
 from selectmoe_nano.config import NanoConfig
 from selectmoe_nano.generator import Item, pool
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from selectmoe_core.chat import EncodedExample, answer_ends
-from selectmoe_core.encoding import Encoded
+from selectmoe_core.data.examples import Part
 from selectmoe_core.errors import RecipeError
-from selectmoe_core.examples import Part
-from selectmoe_core.losses import CountedRows
+from selectmoe_core.tokens.chat import EncodedExample, answer_ends
+from selectmoe_core.tokens.encoding import Encoded
+from selectmoe_core.training.losses import CountedRows
 
 ContrastTokens = Literal["end", "response"]
 NOTHING = -1

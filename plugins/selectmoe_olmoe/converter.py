@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from selectmoe_core.artifacts import Facts
 from selectmoe_core.errors import ModelError
-from selectmoe_core.models import ModelRef
-from selectmoe_core.protocols import Job, VerifyOptions
+from selectmoe_core.models.models import ModelRef
+from selectmoe_core.plugin.protocols import Job, VerifyOptions
+from selectmoe_core.store import Facts
 from selectmoe_olmoe.checkpoint import Checkpoint
 from selectmoe_olmoe.config import TrashcanConfig
 from selectmoe_olmoe.growth import trash_count

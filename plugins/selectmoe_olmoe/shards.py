@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from selectmoe_core.errors import StageError
-from selectmoe_core.models import SELECTOR
+from selectmoe_core.models.models import SELECTOR
 from selectmoe_olmoe.checkpoint import CONFIG, INDEX, Checkpoint, gate_layers, open_shard
 from selectmoe_olmoe.config import TrashcanConfig
 from selectmoe_olmoe.growth import (

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from selectmoe_core.artifacts import write_json
-from selectmoe_core.distributed import gathers_weights, shards_weights
 from selectmoe_core.errors import ModelError, StageError
-from selectmoe_core.models import SELECTOR, ModelRef, save_partial
-from selectmoe_core.protocols import Job
+from selectmoe_core.models.models import SELECTOR, ModelRef, save_partial
+from selectmoe_core.plugin.protocols import Job
+from selectmoe_core.runtime.distributed import gathers_weights, shards_weights
+from selectmoe_core.store import write_json
 from selectmoe_olmoe.config import WarmupConfig
 from selectmoe_olmoe.router import SelectMoeTopKRouter
 

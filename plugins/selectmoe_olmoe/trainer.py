@@ -15,10 +15,10 @@ from torch.utils.data import Sampler
 from transformers import Trainer
 
 from selectmoe_core.errors import StageError
-from selectmoe_core.losses import summed_cross_entropy
-from selectmoe_core.models import PARTIAL_WEIGHTS, ModelRef, save_partial
-from selectmoe_core.protocols import Job
-from selectmoe_core.training import COMPLETE, finish_checkpoint, record_step
+from selectmoe_core.models.models import PARTIAL_WEIGHTS, ModelRef, save_partial
+from selectmoe_core.plugin.protocols import Job
+from selectmoe_core.training.losses import summed_cross_entropy
+from selectmoe_core.training.trainer import COMPLETE, finish_checkpoint, record_step
 from selectmoe_olmoe.batches import Split, TrainingRows
 from selectmoe_olmoe.losses import BalanceOver, balance_loss, constraint_per_token, trash_share
 from selectmoe_olmoe.packed_losses import balance_sum, constraint_sum, trash_sum

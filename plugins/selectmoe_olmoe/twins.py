@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from selectmoe_core.chat import Tokenizer
-from selectmoe_core.damages import Damage, plant_some, random_of
-from selectmoe_core.encoding import encode
-from selectmoe_core.examples import Example
-from selectmoe_core.protocols import ExampleSource, Job
+from selectmoe_core.data.corruption import Damage, plant_some, random_of
+from selectmoe_core.data.examples import Example
+from selectmoe_core.plugin.protocols import ExampleSource, Job
+from selectmoe_core.tokens.chat import Tokenizer
+from selectmoe_core.tokens.encoding import encode
 from selectmoe_olmoe.batches import (
     NOTHING,
     LengthGroupedSampler,

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from selectmoe_core.errors import ModelError, StageError
-from selectmoe_core.models import ModelRef
-from selectmoe_core.protocols import Job, VerifyOptions
+from selectmoe_core.models.models import ModelRef
+from selectmoe_core.plugin.protocols import Job, VerifyOptions
 from selectmoe_olmoe.checkpoint import Checkpoint, gate_layers, open_shard
 from selectmoe_olmoe.layout import Layout, Run
 from selectmoe_olmoe.stretches import readers, same_bytes

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from transformers import set_seed
 
-from selectmoe_core.artifacts import Facts
 from selectmoe_core.config import suggest
-from selectmoe_core.distributed import shards_weights
 from selectmoe_core.errors import DataError, StageError
-from selectmoe_core.models import ModelRef
-from selectmoe_core.protocols import ExampleSource, Job
-from selectmoe_core.training import attach, repeatable, train, training_arguments
+from selectmoe_core.models.models import ModelRef
+from selectmoe_core.plugin.protocols import ExampleSource, Job
+from selectmoe_core.runtime.distributed import shards_weights
+from selectmoe_core.store import Facts
+from selectmoe_core.training.trainer import attach, repeatable, train, training_arguments
 from selectmoe_olmoe.batches import Split, TrainingRows, collate, split_step
 from selectmoe_olmoe.config import WarmupConfig
 from selectmoe_olmoe.contrastive import layer_weights

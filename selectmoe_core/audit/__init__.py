@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from selectmoe_core.artifacts import Artifact, Facts, write_json
 from selectmoe_core.audit.planning import STAGE, AuditPlan, plan_audit
+from selectmoe_core.store import Artifact, Facts, write_json
 
 if TYPE_CHECKING:
     from selectmoe_core.audit.rendering import Audit
-    from selectmoe_core.plan import Node
-    from selectmoe_core.registry import Registry
+    from selectmoe_core.plan.plan import Node
+    from selectmoe_core.plugin.registry import Registry
     from selectmoe_core.report import Report, RunRecord
-    from selectmoe_core.run import RunOptions
+    from selectmoe_core.runner.run import RunOptions
 
 __all__ = ["Outcome", "plan_audit", "run_audit"]
 
@@ -43,7 +43,7 @@ def run_audit(
     """
     from selectmoe_core.audit.planting import make_pool
     from selectmoe_core.audit.rendering import document
-    from selectmoe_core.run import Purpose, run_plan
+    from selectmoe_core.runner.run import Purpose, run_plan
 
     found: list[Audit] = []
 
@@ -63,8 +63,8 @@ def _examine(audit: AuditPlan) -> "Audit":
     """Measure every score of a finished plan against the labels."""
     from selectmoe_core.audit.findings import Sample, examine_score
     from selectmoe_core.audit.rendering import Audit
-    from selectmoe_core.pool import Pool
-    from selectmoe_core.scores import ScoreTable
+    from selectmoe_core.data.pool import Pool
+    from selectmoe_core.data.scores import ScoreTable
 
     plan = audit.plan
     facts = dict(_artifact(audit, STAGE).facts)

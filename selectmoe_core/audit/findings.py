@@ -14,7 +14,7 @@ from selectmoe_core.audit.measures import (
     shifts,
 )
 from selectmoe_core.audit.planting import FITS
-from selectmoe_core.pool import Pool
+from selectmoe_core.data.pool import Pool
 from selectmoe_core.report.distribution import lengths, spearman
 
 CLEAN = ""

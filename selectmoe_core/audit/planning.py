@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from selectmoe_core.artifacts import FileHashes
-from selectmoe_core.binding import Binder
-from selectmoe_core.component import Component, Kind
 from selectmoe_core.config import Config, suggest
-from selectmoe_core.damages import Damage
-from selectmoe_core.digests import Digester, code_of, package_code
+from selectmoe_core.data.corruption import Damage
 from selectmoe_core.errors import RecipeError
-from selectmoe_core.plan import SELECTED, Node, Plan, make_plan
-from selectmoe_core.recipe import Recipe, ScoreOptions, StageOptions, StageTable
-from selectmoe_core.registry import Entry, Registry
+from selectmoe_core.plan.binding import Binder
+from selectmoe_core.plan.digests import Digester, code_of, package_code
+from selectmoe_core.plan.plan import SELECTED, Node, Plan, make_plan
+from selectmoe_core.plugin.component import Component, Kind
+from selectmoe_core.plugin.registry import Entry, Registry
+from selectmoe_core.recipe.recipe import Recipe, ScoreOptions, StageOptions, StageTable
+from selectmoe_core.store import FileHashes
 
 STAGE = "audit-pool"
 DEFAULT_FRACTION = 0.1

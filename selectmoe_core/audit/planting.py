@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from selectmoe_core.artifacts import Artifact, Facts
 from selectmoe_core.audit.planning import AuditPlan, PlantConfig
-from selectmoe_core.damages import Damage, plant
+from selectmoe_core.data.corruption import Damage, plant
+from selectmoe_core.data.examples import Example, Message, RawExample
+from selectmoe_core.data.pool import Pool, hash_ids
+from selectmoe_core.data.pool_writer import build_pool
 from selectmoe_core.errors import StageError
-from selectmoe_core.examples import Example, Message, RawExample
-from selectmoe_core.plan import Node
-from selectmoe_core.pool import Pool, hash_ids
-from selectmoe_core.pool_build import build_pool
+from selectmoe_core.plan.plan import Node
+from selectmoe_core.store import Artifact, Facts
 
 ORDER = 0x5EED
 """Added to the seed for the order of the rows, which is not that of the draw."""

@@ -17,7 +17,7 @@ from selectmoe_core.cli.options import (
     threads_option,
     width,
 )
-from selectmoe_core.recipe import Recipe
+from selectmoe_core.recipe.recipe import Recipe
 
 
 @click.command("audit")
@@ -62,7 +62,7 @@ def command(
     """
     from selectmoe_core.audit import plan_audit, run_audit
     from selectmoe_core.audit.rendering import text
-    from selectmoe_core.run import RunOptions
+    from selectmoe_core.runner.run import RunOptions
 
     plugins = registry(context)
     loaded = _with_options(load_recipe(recipe, overrides), sample, kinds, scores)

@@ -8,9 +8,9 @@ import click
 from pydantic.fields import FieldInfo
 
 from selectmoe_core.cli.options import registry
-from selectmoe_core.component import Kind
 from selectmoe_core.config import marked, plain_text
-from selectmoe_core.registry import Entry
+from selectmoe_core.plugin.component import Kind
+from selectmoe_core.plugin.registry import Entry
 
 INDENT = " " * 6
 

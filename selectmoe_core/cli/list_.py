@@ -3,7 +3,7 @@
 import click
 
 from selectmoe_core.cli.options import registry
-from selectmoe_core.component import Kind
+from selectmoe_core.plugin.component import Kind
 
 
 @click.command("list")

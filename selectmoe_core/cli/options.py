@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from selectmoe_core.plugins import load_plugins
-from selectmoe_core.recipe import Recipe, read_recipe
-from selectmoe_core.registry import Registry
+from selectmoe_core.plugin.manager import load_plugins
+from selectmoe_core.plugin.registry import Registry
+from selectmoe_core.recipe.recipe import Recipe, read_recipe
 
 recipe_argument = click.argument("recipe", type=click.Path(path_type=Path))
 overrides_argument = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")

@@ -17,7 +17,7 @@ from selectmoe_core.cli.options import (
 from selectmoe_core.config import suggest
 from selectmoe_core.cost import DEVICES
 from selectmoe_core.errors import RecipeError
-from selectmoe_core.recipe import STAGES
+from selectmoe_core.recipe.recipe import STAGES
 
 HASH_LIMIT = 64 << 20
 """Bytes up to which ``plan`` hashes a file it does not know yet."""
@@ -55,8 +55,8 @@ def command(
 
     Nothing is downloaded or computed. Estimated figures carry a ~, unknown ones are a ?.
     """
-    from selectmoe_core.estimates import estimate
-    from selectmoe_core.plan import make_plan
+    from selectmoe_core.plan.estimates import estimate
+    from selectmoe_core.plan.plan import make_plan
 
     if until is not None and until not in STAGES:
         hint = suggest(until, STAGES, otherwise="the stages")

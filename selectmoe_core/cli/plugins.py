@@ -2,7 +2,7 @@
 
 import click
 
-from selectmoe_core.plugins import find_plugins
+from selectmoe_core.plugin.manager import find_plugins
 
 
 @click.command("plugins")

@@ -48,7 +48,7 @@ def copy(name: str, target: Path, force: bool) -> None:
 @click.pass_context
 def schema(context: click.Context) -> None:
     """Print a JSON schema of recipes, for editors to complete and check them."""
-    from selectmoe_core.schema import recipe_schema
+    from selectmoe_core.recipe.schema import recipe_schema
 
     click.echo(json.dumps(recipe_schema(registry(context)), indent=2))
 

@@ -13,9 +13,9 @@ def command(run: Path) -> None:
     RUN is the run's folder, outputs/<recipe>/<date>/<time>.
     """
     from selectmoe_core.errors import StageError
-    from selectmoe_core.progress import make_progress
     from selectmoe_core.report import write_report
     from selectmoe_core.report.record import RunRecord
+    from selectmoe_core.runtime.progress import make_progress
 
     if (run / "audit.json").is_file():
         raise StageError(

@@ -24,11 +24,11 @@ from selectmoe_core.cli.options import (
 )
 from selectmoe_core.config import suggest
 from selectmoe_core.errors import RecipeError
-from selectmoe_core.recipe import STAGES, Recipe
+from selectmoe_core.recipe.recipe import STAGES, Recipe
 
 if TYPE_CHECKING:
-    from selectmoe_core.run import RunOptions
-    from selectmoe_core.team import Team
+    from selectmoe_core.runner.external_launch import Team
+    from selectmoe_core.runner.run import RunOptions
 
 
 @click.command("run")
@@ -75,8 +75,8 @@ def command(
     RECIPE is a file or the name of a shipped recipe; KEY=VALUE changes it, as in
     select.fraction=0.1, train.model=bundled:nano-llama or ~warmup.
     """
-    from selectmoe_core.children import launch_of
-    from selectmoe_core.run import RunOptions
+    from selectmoe_core.runner.launch import launch_of
+    from selectmoe_core.runner.run import RunOptions
 
     for name, stage in (("--until", until), ("--fresh", fresh)):
         if stage is not None and stage not in STAGES:
@@ -102,8 +102,8 @@ def command(
 
 
 def _run(context: click.Context, recipe: Recipe, options: "RunOptions", until: str | None) -> None:
-    from selectmoe_core.plan import make_plan
-    from selectmoe_core.run import run_plan
+    from selectmoe_core.plan.plan import make_plan
+    from selectmoe_core.runner.run import run_plan
 
     say = _silent if options.progress == "none" else _say
     plugins = registry(context)
@@ -118,7 +118,7 @@ def _run(context: click.Context, recipe: Recipe, options: "RunOptions", until: s
 @contextmanager
 def launched_team() -> "Iterator[Team | None]":
     """Yield the processes that another launcher started with this one; then let them go."""
-    from selectmoe_core.team import join_team
+    from selectmoe_core.runner.external_launch import join_team
 
     team = join_team()
     try:

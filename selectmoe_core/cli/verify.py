@@ -43,7 +43,7 @@ def command(
 
     Tensor by tensor, then the logits on sample text with the trash cans switched off.
     """
-    from selectmoe_core.protocols import VerifyOptions
+    from selectmoe_core.plugin.protocols import VerifyOptions
     from selectmoe_core.single import print_facts, verify_model
 
     how = VerifyOptions(tolerance, dtype, device, logits)

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from selectmoe_core.progress import NoProgress, Progress
 from selectmoe_core.report.record import NodeRecord, RunRecord
+from selectmoe_core.runtime.progress import NoProgress, Progress
 
 __all__ = ["NodeRecord", "Report", "RunRecord", "write_report"]
 
@@ -34,12 +34,12 @@ def write_report(record: RunRecord, folder: Path, progress: Progress | None = No
     Sections of stages that did not run are left out. Memory is bounded by a few columns of the
     score table; texts are read for the shown examples and a sample alone.
     """
-    from selectmoe_core.artifacts import write_json
     from selectmoe_core.report.document import differences, to_document
     from selectmoe_core.report.gather import SECTIONS, gather
     from selectmoe_core.report.html import render_html
     from selectmoe_core.report.markdown import evaluation_rows, render_markdown
     from selectmoe_core.report.wording import one_line
+    from selectmoe_core.store import write_json
 
     with (progress or NoProgress()).task("report", SECTIONS + 1, "sections") as advance:
         summary = gather(record, advance)

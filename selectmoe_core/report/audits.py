@@ -1,7 +1,7 @@
 """What an audit found out about a score, where one was made of just this score."""
 
-from selectmoe_core.artifacts import Artifact
 from selectmoe_core.report.summary import AuditSummary
+from selectmoe_core.store import Artifact
 
 STAGE = "audit"
 

@@ -10,8 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from selectmoe_core.artifacts import Artifact, Facts
-from selectmoe_core.pool import Pool, SourceCounts
+from selectmoe_core.data.pool import Pool, SourceCounts
 from selectmoe_core.report.summary import (
     PoolSource,
     PoolSummary,
@@ -19,6 +18,7 @@ from selectmoe_core.report.summary import (
     SelectionSummary,
     Share,
 )
+from selectmoe_core.store import Artifact, Facts
 
 REJECTS_SHOWN = 20
 REASONS_SHOWN = 20

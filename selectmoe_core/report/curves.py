@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from selectmoe_core.artifacts import Artifact
 from selectmoe_core.report.summary import Curve, TrainingSummary
+from selectmoe_core.store import Artifact
 
 LOG = "train_log.jsonl"
 POINTS = 400

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from selectmoe_core.artifacts import Artifact
-from selectmoe_core.pool import Pool
+from selectmoe_core.data.pool import Pool
+from selectmoe_core.data.scores import ScoreTable
 from selectmoe_core.report.audits import find_audit
 from selectmoe_core.report.summary import (
     Histograms,
@@ -19,7 +19,7 @@ from selectmoe_core.report.summary import (
     SourceScores,
     Turn,
 )
-from selectmoe_core.scores import ScoreTable
+from selectmoe_core.store import Artifact
 
 SHOWN = 10
 SHOWN_CHARACTERS = 50_000

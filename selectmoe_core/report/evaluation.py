@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from selectmoe_core.artifacts import Artifact
 from selectmoe_core.report.summary import Difference, EvaluationSummary, Result, TaskRow
 from selectmoe_core.report.wording import measured, signed
+from selectmoe_core.store import Artifact
 
 NAMED_ARMS = ("base", "random", "selected")
 BASELINES = ("random", "base")

@@ -7,9 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from selectmoe_core.artifacts import Artifact
-from selectmoe_core.pool import Pool
-from selectmoe_core.progress import Advance
+from selectmoe_core.data.pool import Pool
 from selectmoe_core.report.composition import selected_rows, summarise_pool, summarise_selection
 from selectmoe_core.report.curves import summarise_training
 from selectmoe_core.report.distribution import summarise_scores
@@ -23,6 +21,8 @@ from selectmoe_core.report.summary import (
     Summary,
     TrainingSummary,
 )
+from selectmoe_core.runtime.progress import Advance
+from selectmoe_core.store import Artifact
 
 SECTIONS = 5
 OWN, RANDOM = "selected", "random"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selectmoe_core.artifacts import write_json
 from selectmoe_core.errors import StageError
+from selectmoe_core.store import write_json
 
 RECORD = "run.json"
 

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selectmoe_core.component import Component
 from selectmoe_core.config import Config
-from selectmoe_core.pool import Pool
-from selectmoe_core.protocols import Job
-from selectmoe_core.stages.work import Work
+from selectmoe_core.data.pool import Pool
+from selectmoe_core.plugin.component import Component
+from selectmoe_core.plugin.protocols import Job
+from selectmoe_core.stages.job_spec import Work
 
 
 @dataclass(frozen=True)

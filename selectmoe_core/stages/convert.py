@@ -1,7 +1,7 @@
 """``convert``: a pretrained mixture of experts becomes a selector model."""
 
-from selectmoe_core.artifacts import Facts
 from selectmoe_core.stages.context import Context
+from selectmoe_core.store import Facts
 
 
 def run(context: Context) -> Facts:

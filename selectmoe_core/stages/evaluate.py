@@ -1,8 +1,8 @@
 """``evaluate``: a base model, with the adapter trained on it where there is one."""
 
-from selectmoe_core.artifacts import Facts
-from selectmoe_core.models import TargetModel
+from selectmoe_core.models.models import TargetModel
 from selectmoe_core.stages.context import Context
+from selectmoe_core.store import Facts
 
 
 def run(context: Context) -> Facts:

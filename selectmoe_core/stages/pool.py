@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-from selectmoe_core.artifacts import Facts
-from selectmoe_core.examples import RawExample, Reject, content_id
-from selectmoe_core.pool import Pool
-from selectmoe_core.pool_build import build_pool
+from selectmoe_core.data.examples import RawExample, Reject, content_id
+from selectmoe_core.data.pool import Pool
+from selectmoe_core.data.pool_writer import build_pool
 from selectmoe_core.stages.context import Context
+from selectmoe_core.store import Facts
 
 
 def run(context: Context) -> Facts:
@@ -41,7 +41,7 @@ def _sampled(
     """Keep the share ``ratio`` by id and seed, row by row, so that memory stays flat."""
     import numpy as np
 
-    from selectmoe_core.pool import hash_ids
+    from selectmoe_core.data.pool import hash_ids
 
     limit = int(ratio * (1 << 64))
     for row in rows:

@@ -9,15 +9,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from selectmoe_core.ahead import ahead
-from selectmoe_core.artifacts import Facts
+from selectmoe_core.data.examples import ID_BYTES
+from selectmoe_core.data.pool import TAKEN, Pool
+from selectmoe_core.data.scores import ScoreTable, Selection
 from selectmoe_core.errors import StageError
-from selectmoe_core.examples import ID_BYTES
-from selectmoe_core.pool import TAKEN, Pool
-from selectmoe_core.progress import Advance
-from selectmoe_core.protocols import Job, Selector
-from selectmoe_core.scores import ScoreTable, Selection
+from selectmoe_core.plugin.protocols import Job, Selector
+from selectmoe_core.runtime.prefetch import ahead
+from selectmoe_core.runtime.progress import Advance
 from selectmoe_core.stages.context import Context
+from selectmoe_core.store import Facts
 
 SELECTION = "selection.parquet"
 SELECTED = "selected_data.jsonl"

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from selectmoe_core.artifacts import Facts
-from selectmoe_core.chat import ChatFormat, Tokenizer
-from selectmoe_core.distributed import main_first
-from selectmoe_core.encoding import Encoded, encode
-from selectmoe_core.examples import Example
-from selectmoe_core.pool import Pool, draw
-from selectmoe_core.protocols import Job
+from selectmoe_core.data.examples import Example
+from selectmoe_core.data.pool import Pool, draw
+from selectmoe_core.plugin.protocols import Job
+from selectmoe_core.runtime.distributed import main_first
 from selectmoe_core.stages.context import Context
 from selectmoe_core.stages.select import selected_rows
+from selectmoe_core.store import Facts
+from selectmoe_core.tokens.chat import ChatFormat, Tokenizer
+from selectmoe_core.tokens.encoding import Encoded, encode
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,14 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
-from selectmoe_core.component import Component, Kind
 from selectmoe_core.config import Config, examine
 from selectmoe_core.cost import Cost, Workload
-from selectmoe_core.hookspecs import PROJECT
-from selectmoe_core.plugins import load_plugins
-from selectmoe_core.protocols import Need
-from selectmoe_core.recipe import OPTIONS, StageOptions
-from selectmoe_core.registry import Registry
+from selectmoe_core.plugin.component import Component, Kind
+from selectmoe_core.plugin.manager import load_plugins
+from selectmoe_core.plugin.protocols import Need
+from selectmoe_core.plugin.registry import Registry
+from selectmoe_core.plugin.specs import PROJECT
+from selectmoe_core.recipe.recipe import OPTIONS, StageOptions
 from selectmoe_core.testing.requirement import errors_of, require
 
 HEAVY = ("torch", "transformers", "datasets", "lm_eval", "peft", "accelerate")

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from selectmoe_core.encoding import Encoded, encode
-from selectmoe_core.examples import Example, Message, RawExample, content_id
-from selectmoe_core.models import ModelRef, Models
-from selectmoe_core.pool import Pool
-from selectmoe_core.pool_build import build_pool
-from selectmoe_core.protocols import Inputs, Job, Need
+from selectmoe_core.data.examples import Example, Message, RawExample, content_id
+from selectmoe_core.data.pool import Pool
+from selectmoe_core.data.pool_writer import build_pool
+from selectmoe_core.models.models import ModelRef, Models
+from selectmoe_core.plugin.protocols import Inputs, Job, Need
+from selectmoe_core.tokens.encoding import Encoded, encode
 
 TEXT = """the router sends each token to few experts and an answer may be short or long, Größe
 naïve 数 一 42 3.14 def f(x): return x*x 🙂 why how list"""
@@ -94,7 +94,7 @@ class Bench:
 
 def installed_models() -> Models:
     """Return what loads every model that the installed plugins know."""
-    from selectmoe_core.plugins import load_plugins
-    from selectmoe_core.registry import Registry
+    from selectmoe_core.plugin.manager import load_plugins
+    from selectmoe_core.plugin.registry import Registry
 
     return Registry(load_plugins()).models

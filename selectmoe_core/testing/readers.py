@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from selectmoe_core.component import Component, Kind
-from selectmoe_core.examples import RawExample, Reject
-from selectmoe_core.pool_build import build_pool
-from selectmoe_core.protocols import Job
+from selectmoe_core.data.examples import RawExample, Reject
+from selectmoe_core.data.pool_writer import build_pool
+from selectmoe_core.plugin.component import Component, Kind
+from selectmoe_core.plugin.protocols import Job
 from selectmoe_core.testing.components import check_component
 from selectmoe_core.testing.requirement import errors_of, require
 

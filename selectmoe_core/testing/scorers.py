@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from selectmoe_core.component import Component, Kind
 from selectmoe_core.config import Config, marked
-from selectmoe_core.examples import Example
-from selectmoe_core.models import ModelRef, Models
-from selectmoe_core.protocols import Job, Need, Shard
-from selectmoe_core.scores import ScoreTable, ShardScores, replace_scores, write_part
-from selectmoe_core.stages.score import shards
+from selectmoe_core.data.examples import Example
+from selectmoe_core.data.scores import ScoreTable, ShardScores, replace_scores, write_part
+from selectmoe_core.models.models import ModelRef, Models
+from selectmoe_core.plugin.component import Component, Kind
+from selectmoe_core.plugin.protocols import Job, Need, Shard
+from selectmoe_core.stages.scoring.score import shards
 from selectmoe_core.testing.components import check_component
 from selectmoe_core.testing.pools import Bench, generated_examples, installed_models
 from selectmoe_core.testing.requirement import errors_of, require

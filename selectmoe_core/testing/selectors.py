@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from selectmoe_core.component import Component, Kind
 from selectmoe_core.config import Config
-from selectmoe_core.protocols import Job
-from selectmoe_core.scores import ScoreTable, Selection, ShardScores, write_part
+from selectmoe_core.data.scores import ScoreTable, Selection, ShardScores, write_part
+from selectmoe_core.plugin.component import Component, Kind
+from selectmoe_core.plugin.protocols import Job
 from selectmoe_core.testing.components import check_component
 from selectmoe_core.testing.pools import Bench, generated_examples
 from selectmoe_core.testing.requirement import errors_of, require

@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from selectmoe_core.artifacts import Artifact
-from selectmoe_core.examples import Message, RawExample, Reject
-from selectmoe_core.pool import Pool
-from selectmoe_core.pool_build import build_pool
+from selectmoe_core.data.examples import Message, RawExample, Reject
+from selectmoe_core.data.pool import Pool
+from selectmoe_core.data.pool_writer import build_pool
+from selectmoe_core.data.scores import ShardScores, write_part
 from selectmoe_core.report import NodeRecord, RunRecord
-from selectmoe_core.scores import ShardScores, write_part
+from selectmoe_core.store import Artifact
 
 
 def example(

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from selectmoe_core.artifacts import MANIFEST, Artifact, FileHashes, Store, write_json
 from selectmoe_core.errors import StageError
+from selectmoe_core.store import MANIFEST, Artifact, FileHashes, Store, write_json
 
 DIGEST = "0123456789abcdef" * 4
 

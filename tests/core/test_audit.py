@@ -297,7 +297,7 @@ def scores_of(desk):
 
 def planted(desk):
     """The rows of the planted pool: label, original id, source, text of the answer."""
-    from selectmoe_core.pool import Pool
+    from selectmoe_core.data.pool import Pool
 
     [folder] = desk.store.glob("audit-pool-*[!k]")
     pool = Pool.open(folder)

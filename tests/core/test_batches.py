@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from selectmoe_core.batches import padded, within_budget
+from selectmoe_core.models.batches import padded, within_budget
 
 
 def test_batches_hold_every_row_once_within_the_budget():

@@ -10,9 +10,9 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, pr
 from tokenizers_of import BOS, EOS, KINDS, TEXT, tokenizer_of
 from transformers import PreTrainedTokenizerFast
 
-from selectmoe_core.chat import ChatConfig, ChatFormat
-from selectmoe_core.examples import Example, Message, Part, Rendered, Span
-from selectmoe_core.parts import parts_at_borders, token_parts
+from selectmoe_core.data.examples import Example, Message, Part, Rendered, Span
+from selectmoe_core.tokens.chat import ChatConfig, ChatFormat
+from selectmoe_core.tokens.spans import parts_at_borders, token_parts
 
 FRAGMENTS = [
     *("the cat", " ", "  ", "        ", "\n", "\n\n", "\t", "x", "hello world", "what is two?"),

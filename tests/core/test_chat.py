@@ -8,10 +8,10 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from tokenizers_of import BOS, EOS, KINDS, tokenizer_of
 
-from selectmoe_core.chat import ChatConfig, ChatFormat, answer_ends, render_tulu
+from selectmoe_core.data.examples import Example, Message, Part, Rendered, Span, content_id
 from selectmoe_core.errors import DataError, ModelError
-from selectmoe_core.examples import Example, Message, Part, Rendered, Span, content_id
-from selectmoe_core.parts import token_parts
+from selectmoe_core.tokens.chat import ChatConfig, ChatFormat, answer_ends, render_tulu
+from selectmoe_core.tokens.spans import token_parts
 
 FRAGMENTS = [
     *("the cat", " ", "  ", "        ", "\n", "\n\n", "\t", "x", "hello world", "what is two?"),

@@ -15,7 +15,7 @@ from one_module_plugins import BROKEN, GOOD
 from selectmoe_core.cli import COMMANDS, HELP
 from selectmoe_core.cli import cli as group
 from selectmoe_core.cli import run as run_command
-from selectmoe_core.component import Kind
+from selectmoe_core.plugin.component import Kind
 
 HEAVY = {"torch", "transformers", "datasets", "lm_eval", "peft", "accelerate", "matplotlib"}
 

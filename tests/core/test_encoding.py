@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from tokenizers_of import KINDS, tokenizer_of
 
-from selectmoe_core import encoding
-from selectmoe_core.chat import ChatConfig, ChatFormat
-from selectmoe_core.encoding import Encoded, encode
-from selectmoe_core.examples import Example, Message, Part, content_id
+from selectmoe_core.data.examples import Example, Message, Part, content_id
+from selectmoe_core.tokens import encoding
+from selectmoe_core.tokens.chat import ChatConfig, ChatFormat
+from selectmoe_core.tokens.encoding import Encoded, encode
 
 WORDS = ["the cat", " ", "  ", "\n", "x", "hello", "    def f(x):", "é", "🙂", "</s>", "\u2028"]
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selectmoe_core.examples import (
+from selectmoe_core.data.examples import (
     ID_BYTES,
     ROLES,
     Example,

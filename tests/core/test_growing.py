@@ -11,10 +11,10 @@ import pytest
 from test_encoding import random_examples
 from tokenizers_of import tokenizer_of
 
-from selectmoe_core.chat import ChatConfig, ChatFormat
-from selectmoe_core.encoding import Encoded, encode, piece_of, write_pieces
-from selectmoe_core.growing import Followed, Growing, Growth
-from selectmoe_core.token_files import NOTHING, ROWS, Kept, TokenFiles, rows_written
+from selectmoe_core.tokens.chat import ChatConfig, ChatFormat
+from selectmoe_core.tokens.encoding import Encoded, encode, piece_of, write_pieces
+from selectmoe_core.tokens.files import NOTHING, ROWS, Kept, TokenFiles, rows_written
+from selectmoe_core.tokens.streaming import Followed, Growing, Growth
 
 CHAT = ChatFormat(ChatConfig(max_length=40))
 TOKENIZER = tokenizer_of("bytes")

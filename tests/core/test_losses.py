@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from selectmoe_core import losses
-from selectmoe_core.losses import summed_cross_entropy, summed_head_loss
+from selectmoe_core.training import losses
+from selectmoe_core.training.losses import summed_cross_entropy, summed_head_loss
 
 VOCABULARY, HIDDEN = 11, 6
 

@@ -11,9 +11,8 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: E402
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: E402
 
-from selectmoe_core.artifacts import FileHashes  # noqa: E402
 from selectmoe_core.errors import ModelError  # noqa: E402
-from selectmoe_core.models import (  # noqa: E402
+from selectmoe_core.models.models import (  # noqa: E402
     PARTIAL,
     PARTIAL_WEIGHTS,
     ModelRef,
@@ -21,6 +20,7 @@ from selectmoe_core.models import (  # noqa: E402
     TargetModel,
     save_partial,
 )
+from selectmoe_core.store import FileHashes  # noqa: E402
 
 IDS = torch.tensor([[1, 2, 3, 4, 5]])
 WEIGHTS = "model.safetensors"
@@ -292,7 +292,7 @@ def test_a_hub_model_counts_by_its_commit(loader, cache, folder):
 
 @pytest.fixture
 def fetched(monkeypatch):
-    from selectmoe_core import hub
+    from selectmoe_core.models import hub
 
     calls = []
     monkeypatch.setattr(hub, "download", lambda *what: calls.append(what) or "fetched")

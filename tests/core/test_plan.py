@@ -138,7 +138,7 @@ def test_a_model_counts_by_its_content(project):
 
 
 def test_the_code_of_a_plugin_counts(project, monkeypatch):
-    from selectmoe_core import digests
+    from selectmoe_core.plan import digests
 
     before = project.digests()
     monkeypatch.setattr(
@@ -152,7 +152,7 @@ def test_the_code_of_a_plugin_counts(project, monkeypatch):
 
 
 def test_the_version_of_the_harness_counts_for_evaluations_alone(project, monkeypatch):
-    from selectmoe_core import digests
+    from selectmoe_core.plan import digests
 
     before = project.digests()
     monkeypatch.setattr(digests, "version", lambda name: "99.0")

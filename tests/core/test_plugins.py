@@ -6,8 +6,8 @@ import pytest
 from one_module_plugins import BROKEN, GOOD
 
 from selectmoe_core.errors import PluginError
-from selectmoe_core.plugins import find_plugins, load_plugins, notify
-from selectmoe_core.registry import Registry
+from selectmoe_core.plugin.manager import find_plugins, load_plugins, notify
+from selectmoe_core.plugin.registry import Registry
 
 
 @pytest.fixture

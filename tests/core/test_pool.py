@@ -12,11 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from selectmoe_core import pool_build
+from selectmoe_core.data import pool_writer as pool_build
+from selectmoe_core.data.examples import Message, RawExample, Reject, content_id
+from selectmoe_core.data.pool import Pool, draw, hash_ids
+from selectmoe_core.data.pool_writer import build_pool
 from selectmoe_core.errors import DataError
-from selectmoe_core.examples import Message, RawExample, Reject, content_id
-from selectmoe_core.pool import Pool, draw, hash_ids
-from selectmoe_core.pool_build import build_pool
 
 
 def row(prompt="q", answer="a", source="s", **more) -> RawExample:
@@ -272,8 +272,8 @@ def test_hashes_are_uniform_and_those_of_splitmix():
 MEASURE = """
 import sys, threading, time
 from pathlib import Path
-from selectmoe_core import pool_build
-from selectmoe_core.examples import Message, RawExample
+from selectmoe_core.data import pool_writer as pool_build
+from selectmoe_core.data.examples import Message, RawExample
 pool_build.DEDUPLICATE_ROWS = 1 << 12
 text = "some words of an answer " * 40
 peak, done = 0.0, False

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from selectmoe_core import progress
-from selectmoe_core.progress import NoProgress, PlainProgress, RichProgress, make_progress
+from selectmoe_core.runtime import progress
+from selectmoe_core.runtime.progress import NoProgress, PlainProgress, RichProgress, make_progress
 
 
 @pytest.mark.parametrize("kind", [NoProgress, PlainProgress, RichProgress])

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from selectmoe_core.errors import RecipeError
-from selectmoe_core.overrides import RESERVED, parse_value
-from selectmoe_core.recipe import OPTIONS, StageOptions, check, read_recipe
+from selectmoe_core.recipe.overrides import RESERVED, parse_value
+from selectmoe_core.recipe.recipe import OPTIONS, StageOptions, check, read_recipe
 
 HEAD = 'format = 1\nname = "r"\n'
 POOL = '[pool]\nuse = "jsonl"\npath = "pool.jsonl"\n'

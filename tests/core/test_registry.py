@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from selectmoe_core import Component, Config, hookimpl
-from selectmoe_core.component import Kind
 from selectmoe_core.errors import PluginError, RecipeError
-from selectmoe_core.registry import Registry
+from selectmoe_core.plugin.component import Kind
+from selectmoe_core.plugin.registry import Registry
 
 
 class Nothing(Config):

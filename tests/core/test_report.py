@@ -14,8 +14,8 @@ import pytest
 from report_runs import Run, accuracy, example, full_run
 from scipy.stats import spearmanr
 
+from selectmoe_core.data.examples import Message, RawExample, Reject
 from selectmoe_core.errors import StageError
-from selectmoe_core.examples import Message, RawExample, Reject
 from selectmoe_core.report import Report, RunRecord, write_report
 from selectmoe_core.report.composition import shares
 from selectmoe_core.report.distribution import ends, spearman

@@ -186,8 +186,8 @@ def test_the_size_of_shards_does_not_change_the_scores(project):
 
 
 def test_a_resume_that_would_mix_devices_or_dtypes_stops(project, manager):
-    from selectmoe_core.registry import Registry
-    from selectmoe_core.stages.perform import HOW
+    from selectmoe_core.plugin.registry import Registry
+    from selectmoe_core.runner.execute import HOW
 
     _ = Registry(manager)
     project.tell("fail-score-3")
@@ -409,7 +409,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(project):
 
 
 def test_an_interrupt_ends_with_130_and_keeps_what_is_done(project, monkeypatch):
-    from selectmoe_core.stages import score
+    from selectmoe_core.stages.scoring import score
 
     real = score.write_part
 
@@ -427,7 +427,7 @@ def test_an_interrupt_ends_with_130_and_keeps_what_is_done(project, monkeypatch)
 
 
 def test_work_that_is_interrupted_is_gone_on_with(project):
-    from selectmoe_core.stages import score
+    from selectmoe_core.stages.scoring import score
 
     with pytest.MonkeyPatch.context() as patch:
         real = score.write_part

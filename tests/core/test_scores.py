@@ -7,8 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from selectmoe_core.errors import StageError
-from selectmoe_core.scores import (
+from selectmoe_core.data.scores import (
     ScoreTable,
     ShardScores,
     check_scores,
@@ -16,6 +15,7 @@ from selectmoe_core.scores import (
     part_path,
     write_part,
 )
+from selectmoe_core.errors import StageError
 
 
 def _ids(random: np.random.Generator, rows: int) -> pa.Array:

@@ -8,13 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from selectmoe_core.ahead import AHEAD, ahead
+from selectmoe_core.data.examples import Message, RawExample
+from selectmoe_core.data.pool import Pool
+from selectmoe_core.data.pool_writer import build_pool
+from selectmoe_core.data.scores import ScoreTable, Selection, ShardScores, write_part
 from selectmoe_core.errors import StageError
-from selectmoe_core.examples import Message, RawExample
-from selectmoe_core.pool import Pool
-from selectmoe_core.pool_build import build_pool
-from selectmoe_core.protocols import Job
-from selectmoe_core.scores import ScoreTable, Selection, ShardScores, write_part
+from selectmoe_core.plugin.protocols import Job
+from selectmoe_core.runtime.prefetch import AHEAD, ahead
 from selectmoe_core.stages import select
 
 ROWS = 700

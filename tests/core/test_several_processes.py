@@ -8,12 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import LEFT_OUT
 
-from selectmoe_core.children import Launch, launch_of
-from selectmoe_core.distributed import World
 from selectmoe_core.errors import RecipeError, StageError
-from selectmoe_core.stages.failures import BUG, INTERRUPTED, Failure, cause
-from selectmoe_core.stages.spread import CLAIMS, _claimed, of_all, spread
-from selectmoe_core.team import Team, _of_slurm, join_team
+from selectmoe_core.runner.external_launch import Team, _of_slurm, join_team
+from selectmoe_core.runner.failures import BUG, INTERRUPTED, Failure, cause
+from selectmoe_core.runner.launch import Launch, launch_of
+from selectmoe_core.runtime.distributed import World
+from selectmoe_core.stages.scoring.claims import CLAIMS, _claimed, of_all, spread
 
 CHILD = ("score.use=fake-child", "score.reads_model=true", "--threads", "1", "--until", "score")
 SHARDS = 5

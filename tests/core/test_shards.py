@@ -12,20 +12,20 @@ import pytest
 from test_encoding import random_examples
 from tokenizers_of import tokenizer_of
 
-from selectmoe_core.chat import ChatConfig, ChatFormat
-from selectmoe_core.distributed import World
-from selectmoe_core.encoding import Encoded, encode, piece_of, write_pieces
-from selectmoe_core.examples import RawExample
-from selectmoe_core.growing import Growing
-from selectmoe_core.models import ModelRef
-from selectmoe_core.pool_build import build_pool
-from selectmoe_core.protocols import Inputs, Job, Need, Shard
-from selectmoe_core.scores import ShardScores
-from selectmoe_core.stages import coming as coming_module
-from selectmoe_core.stages.coming import coming_tokens
-from selectmoe_core.stages.score import _shard_size
-from selectmoe_core.stages.shards import AHEAD, Stretch, shards, written_behind
-from selectmoe_core.token_files import NOTHING, Kept, TokenFiles
+from selectmoe_core.data.examples import RawExample
+from selectmoe_core.data.pool_writer import build_pool
+from selectmoe_core.data.scores import ShardScores
+from selectmoe_core.models.models import ModelRef
+from selectmoe_core.plugin.protocols import Inputs, Job, Need, Shard
+from selectmoe_core.runtime.distributed import World
+from selectmoe_core.stages.scoring import token_stream as coming_module
+from selectmoe_core.stages.scoring.pipeline import AHEAD, Stretch, shards, written_behind
+from selectmoe_core.stages.scoring.score import _shard_size
+from selectmoe_core.stages.scoring.token_stream import coming_tokens
+from selectmoe_core.tokens.chat import ChatConfig, ChatFormat
+from selectmoe_core.tokens.encoding import Encoded, encode, piece_of, write_pieces
+from selectmoe_core.tokens.files import NOTHING, Kept, TokenFiles
+from selectmoe_core.tokens.streaming import Growing
 
 
 @pytest.fixture

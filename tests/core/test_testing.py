@@ -26,8 +26,8 @@ from selectmoe_core import (
     TokenDetail,
     execution_only,
 )
-from selectmoe_core.plugins import find_plugins, load_plugins
-from selectmoe_core.registry import Registry
+from selectmoe_core.plugin.manager import find_plugins, load_plugins
+from selectmoe_core.plugin.registry import Registry
 from selectmoe_core.testing import (
     check_component,
     check_plugin,

@@ -9,14 +9,16 @@ import pytest
 from test_encoding import random_examples
 from tokenizers_of import tokenizer_of
 
-from selectmoe_core import encoding, token_files, tokenising
-from selectmoe_core.chat import ChatConfig, ChatFormat
-from selectmoe_core.encoding import encode, piece_of
+from selectmoe_core.data.examples import RawExample
+from selectmoe_core.data.pool_writer import build_pool
 from selectmoe_core.errors import ModelError
-from selectmoe_core.examples import RawExample
-from selectmoe_core.pool_build import build_pool
-from selectmoe_core.token_files import NOTHING, Kept, TokenFiles
-from selectmoe_core.tokenising import ROWS, encode_pool
+from selectmoe_core.tokens import encoding
+from selectmoe_core.tokens import files as token_files
+from selectmoe_core.tokens import tokenize as tokenising
+from selectmoe_core.tokens.chat import ChatConfig, ChatFormat
+from selectmoe_core.tokens.encoding import encode, piece_of
+from selectmoe_core.tokens.files import NOTHING, Kept, TokenFiles
+from selectmoe_core.tokens.tokenize import ROWS, encode_pool
 
 
 @pytest.fixture(scope="module")

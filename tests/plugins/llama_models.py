@@ -8,11 +8,11 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from selectmoe_core.chat import ChatConfig, ChatFormat
-from selectmoe_core.encoding import Encoded, encode
-from selectmoe_core.examples import Example, Message, content_id
-from selectmoe_core.models import ModelRef
-from selectmoe_core.protocols import Inputs, Job
+from selectmoe_core.data.examples import Example, Message, content_id
+from selectmoe_core.models.models import ModelRef
+from selectmoe_core.plugin.protocols import Inputs, Job
+from selectmoe_core.tokens.chat import ChatConfig, ChatFormat
+from selectmoe_core.tokens.encoding import Encoded, encode
 from selectmoe_llama.config import LoraTrainingConfig
 from selectmoe_llama.trainer import LlamaLora
 

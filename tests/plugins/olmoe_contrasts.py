@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from selectmoe_core.examples import Example, Message, Part, content_id
+from selectmoe_core.data.examples import Example, Message, Part, content_id
 
 EOS = 1
 """Closes every answer of the byte tokenizer's; no prompt holds it."""

@@ -6,12 +6,12 @@ import pytest
 import torch
 from olmoe_models import byte_tokenizer, olmoe, save
 
-from selectmoe_core.chat import ChatConfig, ChatFormat
-from selectmoe_core.distributed import World
-from selectmoe_core.encoding import encode
-from selectmoe_core.examples import Example, Message, content_id
-from selectmoe_core.models import ModelRef, Models
-from selectmoe_core.protocols import Job
+from selectmoe_core.data.examples import Example, Message, content_id
+from selectmoe_core.models.models import ModelRef, Models
+from selectmoe_core.plugin.protocols import Job
+from selectmoe_core.runtime.distributed import World
+from selectmoe_core.tokens.chat import ChatConfig, ChatFormat
+from selectmoe_core.tokens.encoding import encode
 from selectmoe_damage.plugin import selectmoe_damages
 from selectmoe_olmoe import plugin
 from selectmoe_olmoe.batches import TrainingRows

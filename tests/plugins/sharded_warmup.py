@@ -10,8 +10,8 @@ from pathlib import Path
 from accelerate.state import AcceleratorState, DistributedType, PartialState
 from olmoe_stage import Stage
 
-from selectmoe_core.distributed import current_world, join, leave
-from selectmoe_core.models import ModelRef
+from selectmoe_core.models.models import ModelRef
+from selectmoe_core.runtime.distributed import current_world, join, leave
 
 OPTIONS = {"trainable": "all", "objective": "contrastive", "checkpoint_every": 3}
 

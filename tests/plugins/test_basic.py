@@ -23,9 +23,9 @@ from selectmoe_basic.ranking import best_first, share_of, split, top_of_groups
 from selectmoe_basic.scorers import LengthScorer, RandomScorer
 from selectmoe_basic.selectors import Threshold, TopFraction, TopK
 from selectmoe_core import Example, Job, Message, ScoreTable, Shard, ShardScores, StageError
-from selectmoe_core.examples import content_id
-from selectmoe_core.pool import draw, hash_ids
-from selectmoe_core.scores import write_part
+from selectmoe_core.data.examples import content_id
+from selectmoe_core.data.pool import draw, hash_ids
+from selectmoe_core.data.scores import write_part
 
 JOB = Job(seed=42)
 

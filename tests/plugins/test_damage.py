@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selectmoe_core.damages import Damage, drawn_order, plant, plant_some, random_of
+from selectmoe_core.data.corruption import Damage, drawn_order, plant, plant_some, random_of
+from selectmoe_core.data.examples import Example, Message, content_id, conversation_problem
 from selectmoe_core.errors import PluginError
-from selectmoe_core.examples import Example, Message, content_id, conversation_problem
-from selectmoe_core.plan import make_plan
-from selectmoe_core.plugins import empty_manager, hookspecs, load_plugins
-from selectmoe_core.recipe import read_recipe
-from selectmoe_core.registry import Registry
+from selectmoe_core.plan.plan import make_plan
+from selectmoe_core.plugin.manager import empty_manager, hookspecs, load_plugins
+from selectmoe_core.plugin.registry import Registry
+from selectmoe_core.recipe.recipe import read_recipe
 from selectmoe_damage.plugin import selectmoe_damages
 
 KINDS = {damage.name: damage for damage in selectmoe_damages()}
@@ -87,7 +87,7 @@ def test_the_same_key_gives_the_same_damage_and_another_seed_another(kind):
 
 def test_damage_does_not_depend_on_the_process():
     program = (
-        "from selectmoe_core.damages import random_of\n"
+        "from selectmoe_core.data.corruption import random_of\n"
         "print(random_of('ab', 'answer_swap', 7).random())"
     )
     found = {

@@ -26,7 +26,7 @@ from torch.nn.functional import log_softmax
 from transformers import AutoModelForCausalLM
 
 from selectmoe_core.errors import ModelError, StageError
-from selectmoe_core.models import ModelRef
+from selectmoe_core.models.models import ModelRef
 from selectmoe_llama.adapter import load_with_additions
 from selectmoe_llama.attention import GROUPED, PADDED, Attention, attention_for
 from selectmoe_llama.batches import Collator, Place, TrainingRows
@@ -283,8 +283,8 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from llama_models import Examples, conversations, job, options
-from selectmoe_core.distributed import current_world
-from selectmoe_core.models import ModelRef
+from selectmoe_core.runtime.distributed import current_world
+from selectmoe_core.models.models import ModelRef
 from selectmoe_llama import trainer
 from selectmoe_llama.trainer import LlamaLora
 build = trainer.build_trainer

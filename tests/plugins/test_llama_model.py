@@ -9,7 +9,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.functional import log_softmax
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from selectmoe_core.models import ModelRef
+from selectmoe_core.models.models import ModelRef
 from selectmoe_llama.adapter import LLAMA_LIKE, with_additions
 from selectmoe_llama.attention import PADDED, Attention, attention_for
 from selectmoe_llama.batches import Collator, Place, TrainingRows

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from selectmoe_core.errors import ModelError, StageError
-from selectmoe_core.models import ModelRef
+from selectmoe_core.models.models import ModelRef
 from selectmoe_llama import quantized
 from selectmoe_llama.adapter import load_with_additions
 from selectmoe_llama.batches import TrainingRows

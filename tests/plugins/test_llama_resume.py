@@ -4,8 +4,8 @@ import pytest
 from llama_models import ADAPTER, conversations, llama, options, train
 
 from selectmoe_core.errors import StageError
-from selectmoe_core.models import ModelRef
-from selectmoe_core.training import COMPLETE, last_checkpoint
+from selectmoe_core.models.models import ModelRef
+from selectmoe_core.training.trainer import COMPLETE, last_checkpoint
 
 
 @pytest.fixture(scope="module")

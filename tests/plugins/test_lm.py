@@ -20,16 +20,16 @@ from transformers import (
 )
 
 from selectmoe_core import Example, Job, Message, ModelError, ModelRef, Shard, StageError
-from selectmoe_core.chat import ChatConfig, ChatFormat, EncodedExample
 from selectmoe_core.cost import Workload
-from selectmoe_core.encoding import encode
-from selectmoe_core.examples import content_id
-from selectmoe_core.protocols import Inputs
-from selectmoe_core.scores import ScoreTable, ShardScores, write_part
-from selectmoe_core.stages import score as score_stage
+from selectmoe_core.data.examples import content_id
+from selectmoe_core.data.scores import ScoreTable, ShardScores, write_part
+from selectmoe_core.plugin.protocols import Inputs
 from selectmoe_core.stages.context import Context
+from selectmoe_core.stages.scoring import score as score_stage
 from selectmoe_core.testing import check_plugin, check_scorer, generated_examples
 from selectmoe_core.testing.pools import Bench
+from selectmoe_core.tokens.chat import ChatConfig, ChatFormat, EncodedExample
+from selectmoe_core.tokens.encoding import encode
 from selectmoe_lm import losses as losses_module
 from selectmoe_lm.blend import BlendScorer
 from selectmoe_lm.config import BlendConfig, IfdConfig, PerplexityConfig

@@ -13,8 +13,8 @@ from lmeval_tasks import TASK, config, evaluate, offline, questions_of, samples_
 from torch.nn.functional import log_softmax
 
 from selectmoe_core.errors import StageError
-from selectmoe_core.models import TargetModel
-from selectmoe_core.progress import NoProgress
+from selectmoe_core.models.models import TargetModel
+from selectmoe_core.runtime.progress import NoProgress
 from selectmoe_llama.config import LoraTrainingConfig
 from selectmoe_llama.trainer import LlamaLora
 from selectmoe_lmeval.harness import quiet

@@ -7,7 +7,7 @@ from llama_models import job, llama
 from lmeval_tasks import config, evaluate, offline, questions_of, samples_of, write_tasks
 
 from selectmoe_core.errors import RecipeError, StageError
-from selectmoe_core.models import TargetModel
+from selectmoe_core.models.models import TargetModel
 from selectmoe_lmeval import tasks as finding
 from selectmoe_lmeval.config import LmEvalConfig
 from selectmoe_lmeval.evaluator import LmEval

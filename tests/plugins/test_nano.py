@@ -17,9 +17,9 @@ from nano_answers import RIGHT, is_right
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from selectmoe_core.cost import Workload
+from selectmoe_core.data.pool_writer import build_pool
 from selectmoe_core.errors import DataError
-from selectmoe_core.models import ModelRef, Models, TargetModel
-from selectmoe_core.pool_build import build_pool
+from selectmoe_core.models.models import ModelRef, Models, TargetModel
 from selectmoe_lmeval.config import LmEvalConfig
 from selectmoe_lmeval.evaluator import LmEval
 from selectmoe_nano import generator, reader

@@ -13,9 +13,9 @@ from olmoe_models import tensors
 from olmoe_stage import DAMAGES, MODELS, example, gradient
 from safetensors.torch import load_file
 
-from selectmoe_core.chat import ChatConfig, ChatFormat
 from selectmoe_core.errors import DataError, StageError
-from selectmoe_core.protocols import Need
+from selectmoe_core.plugin.protocols import Need
+from selectmoe_core.tokens.chat import ChatConfig, ChatFormat
 from selectmoe_olmoe import plugin
 from selectmoe_olmoe.batches import TrainingRows
 from selectmoe_olmoe.config import WarmupConfig

@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from selectmoe_core.errors import ModelError, StageError
-from selectmoe_core.models import ModelRef
-from selectmoe_core.protocols import Job
+from selectmoe_core.models.models import ModelRef
+from selectmoe_core.plugin.protocols import Job
 from selectmoe_olmoe import shards
 from selectmoe_olmoe.config import TrashcanConfig
 from selectmoe_olmoe.converter import TrashcanConverter

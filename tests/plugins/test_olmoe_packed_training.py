@@ -9,8 +9,8 @@ from olmoe_stage import gradient
 from peft import LoraConfig, get_peft_model
 from triton_interpreter import inside, outside, skip_outside
 
-from selectmoe_core.chat import ChatConfig, ChatFormat
-from selectmoe_core.losses import summed_cross_entropy
+from selectmoe_core.tokens.chat import ChatConfig, ChatFormat
+from selectmoe_core.training.losses import summed_cross_entropy
 from selectmoe_olmoe import packed_losses, warmup
 from selectmoe_olmoe.batches import Row, collate
 from selectmoe_olmoe.contrastive import trash_logits

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from selectmoe_core.component import Component
 from selectmoe_core.config import parse
 from selectmoe_core.errors import RecipeError
+from selectmoe_core.plugin.component import Component
 from selectmoe_core.testing import check_plugin
 from selectmoe_olmoe import plugin
 from selectmoe_olmoe.config import TrashcanConfig, WarmupConfig

@@ -8,8 +8,8 @@ from olmoe_models import byte_tokenizer, olmoe, save
 from safetensors.torch import load_file, save_file
 
 from selectmoe_core.errors import StageError
-from selectmoe_core.models import ModelRef, Models
-from selectmoe_core.protocols import Job, VerifyOptions
+from selectmoe_core.models.models import ModelRef, Models
+from selectmoe_core.plugin.protocols import Job, VerifyOptions
 from selectmoe_olmoe import plugin
 from selectmoe_olmoe.config import TrashcanConfig
 from selectmoe_olmoe.converter import TrashcanConverter

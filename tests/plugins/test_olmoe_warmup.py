@@ -9,10 +9,10 @@ from olmoe_models import tensors
 from olmoe_stage import MODELS, example, gradient
 from safetensors.torch import load_file
 
-from selectmoe_core.chat import ChatConfig, ChatFormat
-from selectmoe_core.encoding import encode
 from selectmoe_core.errors import DataError, ModelError, StageError
-from selectmoe_core.models import ModelRef
+from selectmoe_core.models.models import ModelRef
+from selectmoe_core.tokens.chat import ChatConfig, ChatFormat
+from selectmoe_core.tokens.encoding import encode
 from selectmoe_olmoe import plugin
 from selectmoe_olmoe.batches import LengthGroupedSampler, TrainingRows, collate
 from selectmoe_olmoe.config import WarmupConfig

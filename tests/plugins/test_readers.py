@@ -20,10 +20,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from selectmoe_core import DataError, Job, Message, RawExample, Reject
-from selectmoe_core.component import Kind
 from selectmoe_core.config import parse
+from selectmoe_core.data.pool_writer import build_pool
 from selectmoe_core.errors import RecipeError
-from selectmoe_core.pool_build import build_pool
+from selectmoe_core.plugin.component import Kind
 from selectmoe_readers import plugin
 from selectmoe_readers.config import JsonlConfig, LessConfig, ParquetConfig
 

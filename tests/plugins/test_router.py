@@ -19,13 +19,13 @@ from transformers import (
 )
 
 from selectmoe_core import Example, Job, Message, ModelError, ModelRef, Shard
-from selectmoe_core.chat import ChatConfig, ChatFormat
 from selectmoe_core.cost import Workload
-from selectmoe_core.encoding import encode
-from selectmoe_core.examples import Part, content_id
-from selectmoe_core.models import Models
-from selectmoe_core.protocols import Inputs
+from selectmoe_core.data.examples import Part, content_id
+from selectmoe_core.models.models import Models
+from selectmoe_core.plugin.protocols import Inputs
 from selectmoe_core.testing import check_scorer, generated_examples
+from selectmoe_core.tokens.chat import ChatConfig, ChatFormat
+from selectmoe_core.tokens.encoding import encode
 from selectmoe_olmoe.modeling import SelectMoeConfig, SelectMoeForCausalLM, register
 from selectmoe_router import measures
 from selectmoe_router.config import RouterConfig, chosen_layers

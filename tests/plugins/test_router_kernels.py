@@ -5,7 +5,7 @@ import pytest
 import torch
 from triton_interpreter import inside, outside, skip_outside
 
-from selectmoe_core.encoding import Joined
+from selectmoe_core.tokens.encoding import Joined
 from selectmoe_router.packed import PackedMeans, packed
 from selectmoe_router.reduction import Routing
 

@@ -6,8 +6,8 @@ import torch
 from test_router import _job, _score, examples, select_moe  # noqa: F401  (fixtures)
 
 from selectmoe_core import Shard, StageError
-from selectmoe_core.encoding import Joined
-from selectmoe_core.stages.score import _check_kernel
+from selectmoe_core.stages.scoring.score import _check_kernel
+from selectmoe_core.tokens.encoding import Joined
 from selectmoe_olmoe.steps import TorchSteps
 from selectmoe_router.config import RouterConfig
 from selectmoe_router.packed import PackedMeans, even, moved, packed

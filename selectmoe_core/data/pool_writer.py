@@ -1,0 +1,254 @@
+"""Building the pool: rows checked, hashed and written, exact duplicates dropped."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from selectmoe_core.data.examples import (
+    ID_BYTES,
+    RawExample,
+    Reject,
+    content_id,
+    conversation_problem,
+)
+from selectmoe_core.data.pool import (
+    BATCHES,
+    COUNTS,
+    MESSAGE,
+    META,
+    POOL,
+    REJECTS,
+    SCHEMA,
+    Pool,
+    SourceCounts,
+)
+from selectmoe_core.errors import DataError
+
+IDS = "ids.bin"
+BATCH_ROWS = 1024
+BATCH_CHARACTERS = 1 << 26
+DEDUPLICATE_ROWS = 1 << 22
+"""Rows whose ids are sorted at once: what bounds the memory of the search for duplicates."""
+
+
+def build_pool(
+    rows: Iterable[RawExample | Reject],
+    folder: Path,
+    *,
+    on_reject: Literal["stop", "skip"] = "stop",
+    advance: Callable[[float], None] = lambda _: None,
+) -> Pool:
+    """Write the pool into ``folder``: checked, hashed, exact duplicates dropped (the first stays).
+
+    Raises:
+        DataError: at the first row that cannot be used where ``on_reject`` is ``"stop"``, and
+            where no example is left.
+    """
+    writer = _Writer(folder, on_reject, advance)
+    with writer:
+        for row in rows:
+            writer.add(row)
+    counts = writer.counts
+    if not writer.rows:
+        raise DataError("the pool is empty: no example could be read", hint=_why_empty(counts))
+    duplicates = _duplicates(folder / IDS, writer.rows)
+    if len(duplicates):
+        _drop(folder, duplicates, counts)
+    (folder / IDS).unlink()
+    table = {name: vars(of) for name, of in sorted(counts.items())}
+    (folder / COUNTS).write_text(json.dumps({"sources": table}, indent=1), encoding="utf-8")
+    return Pool.open(folder)
+
+
+class _Writer:
+    """Appends checked rows to the Arrow file, batch by batch."""
+
+    def __init__(self, folder: Path, on_reject: str, advance: Callable[[float], None]) -> None:
+        self.folder = folder
+        self.on_reject = on_reject
+        self.advance = advance
+        self.rows = 0
+        self.counts: dict[str, SourceCounts] = {}
+        self._batch: list[tuple[bytes, RawExample]] = []
+        self._characters = 0
+
+    def __enter__(self) -> "_Writer":
+        self._ids = (self.folder / IDS).open("wb")
+        self._rejects = (self.folder / REJECTS).open("w", encoding="utf-8")
+        self._arrow = _ArrowFile(self.folder)
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            if kind is None:
+                self._flush()
+        finally:
+            for file in (self._ids, self._rejects, self._arrow):
+                file.close()
+
+    def add(self, row: RawExample | Reject) -> None:
+        if isinstance(row, Reject):
+            self._reject(row)
+            return
+        if problem := conversation_problem(row.messages) or _text_problem(row):
+            self._reject(Reject(row.source, row.where, problem))
+            return
+        self._batch.append((content_id(row.messages), row))
+        for message in row.messages:
+            self._characters += len(message.content)
+        if len(self._batch) >= BATCH_ROWS or self._characters >= BATCH_CHARACTERS:
+            self._flush()
+
+    def _reject(self, row: Reject) -> None:
+        if self.on_reject == "stop":
+            raise DataError(
+                f"{row.where}: {row.reason}",
+                hint='mend the row, or set [pool] on_reject = "skip" to leave out such rows',
+            )
+        line = {"source": row.source, "where": row.where, "reason": row.reason}
+        self._rejects.write(json.dumps(line) + "\n")
+        self.counts.setdefault(row.source, SourceCounts()).rejected += 1
+        self.advance(1)
+
+    def _flush(self) -> None:
+        if self._batch:
+            batch = _record_batch(self._batch)
+            self._ids.write(b"".join(identity for identity, _ in self._batch))
+            self._arrow.write(batch)
+            _count(batch, self.counts, 1)
+            self.rows += len(self._batch)
+            self.advance(len(self._batch))
+        self._batch, self._characters = [], 0
+
+
+class _ArrowFile:
+    """The pool's Arrow file and the table of where its batches start."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._starts = [0]
+        self._writer = pa.ipc.new_file(str(folder / f"{POOL}.tmp"), SCHEMA)
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        if batch.num_rows:
+            self._writer.write_batch(batch)
+            self._starts.append(self._starts[-1] + batch.num_rows)
+
+    def close(self) -> None:
+        self._writer.close()
+        np.save(self._folder / BATCHES, np.asarray(self._starts, dtype=np.int64))
+        (self._folder / f"{POOL}.tmp").replace(self._folder / POOL)
+
+
+def _record_batch(batch: list[tuple[bytes, RawExample]]) -> pa.RecordBatch:
+    messages = [message for _, row in batch for message in row.messages]
+    offsets = np.cumsum([0, *(len(row.messages) for _, row in batch)], dtype=np.int32)
+    values = pa.StructArray.from_arrays(
+        [
+            pa.array([message.role for message in messages], pa.string()),
+            pa.array([message.content for message in messages], pa.string()),
+        ],
+        fields=list(MESSAGE),
+    )
+    meta = pa.StructArray.from_arrays(
+        [
+            pa.array([row.original_id for _, row in batch], pa.string()),
+            pa.array([row.where for _, row in batch], pa.string()),
+            pa.array([row.label for _, row in batch], pa.string()),
+        ],
+        fields=list(META),
+    )
+    columns = [
+        pa.array([identity for identity, _ in batch], pa.binary(ID_BYTES)),
+        pa.array([row.source for _, row in batch], pa.string()),
+        pa.ListArray.from_arrays(pa.array(offsets), values),
+        meta,
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+
+
+def _text_problem(row: RawExample) -> str | None:
+    try:
+        for message in row.messages:
+            if not message.content.isascii():
+                message.content.encode()
+        for note in (row.source, row.where, row.original_id, row.label):
+            if not note.isascii():
+                note.encode()
+    except UnicodeEncodeError:
+        return "its text holds half of a surrogate pair, which is not Unicode text"
+    return None
+
+
+def _duplicates(ids: Path, rows: int) -> np.ndarray:
+    """Return the sorted rows whose id stands in an earlier row, in bounded memory."""
+    words = np.memmap(ids, dtype=">u8", mode="r", shape=(rows, 2))
+    passes = -(-rows // DEDUPLICATE_ROWS)
+    found = []
+    for number in range(passes):
+        picked = [np.empty(0, dtype=np.int64)]
+        for start in range(0, rows, DEDUPLICATE_ROWS):
+            chunk = words[start : start + DEDUPLICATE_ROWS, 0].astype(np.uint64)
+            picked.append(start + np.flatnonzero(chunk % np.uint64(passes) == number))
+        of_pass = np.concatenate(picked)
+        high, low = (words[of_pass, column].astype(np.uint64) for column in (0, 1))
+        order = np.lexsort((of_pass, low, high))
+        same = (np.diff(high[order]) == 0) & (np.diff(low[order]) == 0)
+        found.append(of_pass[order[1:][same]])
+    return np.sort(np.concatenate(found))
+
+
+def _drop(folder: Path, duplicates: np.ndarray, counts: dict[str, SourceCounts]) -> None:
+    """Rewrite the file without the given rows."""
+    old = folder / "with-duplicates.arrow"
+    (folder / POOL).replace(old)
+    target = _ArrowFile(folder)
+    start = 0
+    with pa.memory_map(str(old)) as source, closing(target):
+        reader = pa.ipc.open_file(source)
+        for number in range(reader.num_record_batches):
+            batch = reader.get_batch(number)
+            low, high = np.searchsorted(duplicates, [start, start + batch.num_rows])
+            if low < high:
+                keep = np.ones(batch.num_rows, dtype=bool)
+                keep[duplicates[low:high] - start] = False
+                _count(batch.filter(pa.array(~keep)), counts, -1)
+                batch = batch.filter(pa.array(keep))
+            target.write(batch)
+            start += len(keep) if low < high else batch.num_rows
+    old.unlink()
+
+
+def _count(batch: pa.RecordBatch, counts: dict[str, SourceCounts], sign: Literal[1, -1]) -> None:
+    """Add a batch to the counts of its sources, or take it out again as duplicates."""
+    source = batch.column("source").dictionary_encode()
+    codes = source.indices.to_numpy()
+    turns = pc.list_value_length(batch.column("messages")).to_numpy()
+    messages = batch.column("messages").flatten()
+    lengths = pc.utf8_length(messages.field("content")).to_numpy()
+    answer = np.asarray(pc.equal(messages.field("role"), "assistant"))
+    of_turn = np.repeat(codes, turns)
+    for code, name in enumerate(source.dictionary.to_pylist()):
+        of = counts.setdefault(name, SourceCounts())
+        mine = of_turn == code
+        examples = int(np.count_nonzero(codes == code))
+        of.examples += sign * examples
+        of.duplicates += examples if sign < 0 else 0
+        of.turns += sign * int(np.count_nonzero(mine))
+        of.response_characters += sign * int(lengths[mine & answer].sum())
+        of.prompt_characters += sign * int(lengths[mine & ~answer].sum())
+
+
+def _why_empty(counts: dict[str, SourceCounts]) -> str:
+    rejected = Counter({name: of.rejected for name, of in counts.items() if of.rejected})
+    if not rejected:
+        return "look at the reader's path and sources"
+    told = ", ".join(f"{name} {count}" for name, count in rejected.most_common())
+    return f"every row was rejected ({told})"

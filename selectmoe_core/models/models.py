@@ -1,0 +1,306 @@
+"""Any model reference, found and loaded the one way: every weight loaded, or an error.
+
+A reference is a hub id, a folder, a GGUF file (or a folder with one), ``bundled:NAME``, a PEFT
+adapter, or a partial checkpoint: some trained tensors and a pointer to their base
+(``partial.json``).
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selectmoe_core.config import suggest
+from selectmoe_core.errors import ModelError
+from selectmoe_core.models import hub
+from selectmoe_core.models.weights import (
+    WHOLE,
+    adapt,
+    lay_over,
+    load_folder,
+    load_gguf,
+)
+from selectmoe_core.store import FileHashes, write_json
+
+if TYPE_CHECKING:
+    import torch
+
+BUNDLED = "bundled:"
+PARTIAL = "partial.json"
+PARTIAL_WEIGHTS = "partial.safetensors"
+COMMIT = re.compile("[0-9a-f]{40}")
+ADAPTER = "adapter_config.json"
+SELECTOR = "selector.json"
+"""Beside a selector model: experts, trash cans, top-k, which converter made it."""
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """Where a model is.
+
+    Attributes:
+        location: hub id, folder, GGUF file or ``bundled:NAME``.
+        revision: a hub revision; best a commit hash.
+        trust_remote_code: run Python code that the checkpoint brings; only a recipe can say so.
+    """
+
+    location: str
+    revision: str | None = None
+    trust_remote_code: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.location}@{self.revision}" if self.revision else self.location
+
+
+@dataclass(frozen=True)
+class TargetModel:
+    """A model to evaluate: a base, and the adapter trained on it, if any."""
+
+    base: ModelRef
+    adapter: Path | None = None
+
+
+@dataclass(frozen=True)
+class Models:
+    """Finds and loads models.
+
+    Attributes:
+        bundled: folders of models that plugins ship, by name.
+        model_types: functions that make transformers know a model type, by type.
+    """
+
+    bundled: Mapping[str, Path] = field(default_factory=dict)
+    model_types: Mapping[str, Callable[[], None]] = field(default_factory=dict)
+
+    def local(self, ref: ModelRef) -> Path | None:
+        """Return the folder or file of a model that is on this machine, without any network."""
+        if ref.location.startswith(BUNDLED):
+            return self._bundled(ref.location.removeprefix(BUNDLED))
+        path = Path(ref.location).expanduser()
+        if path.exists():
+            return path.resolve()
+        if _looks_like_path(ref.location):
+            raise ModelError(
+                f"there is no model at {ref.location}", hint="check the path, or name a hub id"
+            )
+        return hub.snapshot(ref.location, ref.revision)
+
+    def find(self, ref: ModelRef) -> Path:
+        """Return the folder or file of a model; a hub model is fetched if it is not there."""
+        path = self.local(ref)
+        if path is None or (hub.is_snapshot(path) and not hub.is_whole(path)):
+            return hub.download(ref.location, ref.revision)
+        return path
+
+    def config(self, ref: ModelRef) -> dict[str, Any] | None:
+        """Return ``config.json`` (an adapter's or partial checkpoint's: its base's), if at hand."""
+        path = self.local(ref)
+        if path is None or path.is_file():
+            return None
+        if base := self._base_of(path):
+            return self.config(base)
+        file = path / "config.json"
+        if not file.is_file():
+            return None
+        return _read_object(file)
+
+    def digest(self, ref: ModelRef, hashes: FileHashes) -> str | None:
+        """Return what identifies a model's content; ``None`` where hashing it would take long.
+
+        A folder counts by its files, a hub model by its commit. A hub model that is not on this
+        machine counts by its name and revision.
+        """
+        path = self.local(ref)
+        if path is None:
+            return f"hub:{ref.location}@{ref.revision or 'main'}"
+        if hub.is_snapshot(path):
+            return f"hub:{ref.location}@{path.name}"
+        own = hashes.of_tree(path)
+        base = self._base_of(path) if path.is_dir() else None
+        if own is None or base is None:
+            return own
+        of_base = self.digest(base, hashes)
+        return of_base and hashlib.sha256(f"{own} {of_base}".encode()).hexdigest()
+
+    def settle(self, ref: ModelRef) -> None:
+        """Fetch a hub model whose name does not say which commit it is, so that ``digest`` can."""
+        if not COMMIT.fullmatch(ref.revision or ""):
+            self.find(ref)
+
+    def tokenizer(self, ref: ModelRef) -> Any:  # noqa: ANN401
+        """Return the model's tokenizer."""
+        from transformers import AutoTokenizer
+
+        self._register()
+        path = self.find(ref)
+        if (gguf := _gguf_file(path)) is not None:
+            return AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        if not any((path / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
+            if base := self._base_of(path):
+                return self.tokenizer(base)
+            raise ModelError(
+                f"{path} has no tokenizer", hint="copy the tokenizer's files beside the model"
+            )
+        try:
+            return AutoTokenizer.from_pretrained(path, trust_remote_code=ref.trust_remote_code)
+        except (OSError, ValueError) as error:
+            raise ModelError(
+                f"the tokenizer of {ref} cannot be loaded: {error}", hint=WHOLE
+            ) from None
+
+    def load(
+        self,
+        ref: ModelRef,
+        *,
+        dtype: str,
+        device: str,
+        **options: Any,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
+        """Return the causal language model in evaluation mode, every weight loaded.
+
+        Args:
+            ref: any reference; an adapter is applied to its base, a partial checkpoint is laid
+                over its base.
+            dtype: ``float32``, ``bfloat16`` or ``float16``.
+            device: where to put it.
+            options: further arguments of ``from_pretrained``, e.g. ``attn_implementation``.
+
+        Raises:
+            ModelError: missing, unexpected or mismatched weights; an unknown model type; a file
+                that is not what it should be.
+        """
+        self._register()
+        path = self.find(ref)
+        if (gguf := _gguf_file(path)) is not None:
+            model = load_gguf(gguf, dtype, options)
+        elif (path / PARTIAL).is_file():
+            base = self._base_of(path)
+            assert base is not None
+            self._check_base(base, path)
+            model = self.load(base, dtype=dtype, device="cpu", **options)
+            lay_over(model, path / PARTIAL_WEIGHTS)
+        elif (path / ADAPTER).is_file():
+            base = self._base_of(path)
+            assert base is not None
+            return self.adapt(self.load(base, dtype=dtype, device=device, **options), path)
+        else:
+            remote = ref.trust_remote_code
+            model = load_folder(path, str(ref), dtype, options, trust_remote_code=remote)
+        return model.to(device).eval()
+
+    def load_target(self, target: TargetModel, *, dtype: str, device: str, **options: Any) -> Any:  # noqa: ANN401
+        """Return a target model, with its adapter where it has one."""
+        model = self.load(target.base, dtype=dtype, device=device, **options)
+        return self.adapt(model, target.adapter) if target.adapter else model
+
+    def adapt(self, model: Any, adapter: Path) -> Any:  # noqa: ANN401
+        """Return the model with a PEFT adapter applied."""
+        return adapt(model, adapter)
+
+    def _bundled(self, name: str) -> Path:
+        if name not in self.bundled:
+            raise ModelError(
+                f"no plugin ships a model '{name}'",
+                hint=suggest(name, self.bundled, otherwise="bundled models"),
+            )
+        return self.bundled[name]
+
+    def _register(self) -> None:
+        for register in self.model_types.values():
+            register()
+
+    def _base_of(self, path: Path) -> ModelRef | None:
+        if (path / PARTIAL).is_file():
+            base = _read_object(path / PARTIAL).get("base")
+            base = base if isinstance(base, dict) else {}
+            location = base.get("location")
+            if not isinstance(location, str):
+                raise ModelError(f"{path / PARTIAL} names no base", hint="run the warm-up again")
+            if location.startswith("."):
+                location = str((path / location).resolve())
+            return ModelRef(location, base.get("revision"))
+        if (path / ADAPTER).is_file():
+            adapter = _read_object(path / ADAPTER)
+            location = adapter.get("base_model_name_or_path")
+            if not isinstance(location, str) or not location:
+                raise ModelError(
+                    f"{path / ADAPTER} names no base model",
+                    hint="write the base's folder or hub id there as base_model_name_or_path",
+                )
+            return ModelRef(location, adapter.get("revision"))
+        return None
+
+    def _check_base(self, base: ModelRef, path: Path) -> None:
+        recorded = _read_object(path / PARTIAL)["base"].get("config")
+        if recorded is not None and recorded != _config_digest(self.find(base)):
+            raise ModelError(
+                f"{path} was trained on another base than the one now at {base}",
+                hint="restore the base, or run the warm-up again",
+            )
+
+
+def save_partial(
+    out: Path, tensors: Mapping[str, "torch.Tensor"], base: ModelRef, models: Models
+) -> None:
+    """Write a partial checkpoint: the trained tensors and a pointer to their base.
+
+    A base in a folder is named relative to ``out``, so that both can move together.
+    """
+    from safetensors.torch import save_file
+
+    out.mkdir(parents=True, exist_ok=True)
+    location = base.location
+    path = models.find(base)
+    if not location.startswith(BUNDLED) and Path(location).expanduser().exists():
+        location = os.path.relpath(path, out.resolve())
+        location = location if location.startswith(".") else f"./{location}"
+    owned = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(owned, out / PARTIAL_WEIGHTS, metadata={"format": "pt"})
+    (out / PARTIAL_WEIGHTS).chmod(0o644)
+    base_entry = {
+        "location": location,
+        "revision": base.revision,
+        "config": _config_digest(path),
+    }
+    write_json(out / PARTIAL, {"base": base_entry, "weights": PARTIAL_WEIGHTS})
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that describes a model."""
+    try:
+        value = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ModelError(
+            f"{path} is not valid JSON: {error}", hint="copy the file again from where it came from"
+        ) from None
+    if not isinstance(value, dict):
+        raise ModelError(f"{path} holds no JSON object but {type(value).__name__}")
+    return value
+
+
+def _looks_like_path(location: str) -> bool:
+    return location.startswith((".", "/", "~")) or location.count("/") > 1
+
+
+def _config_digest(path: Path) -> str | None:
+    """Identify a base cheaply: its configuration and the sizes of its weight files."""
+    if path.is_file() or not (path / "config.json").is_file():
+        return None
+    sizes = sorted((file.name, file.stat().st_size) for file in path.glob("*.safetensors"))
+    content = (path / "config.json").read_bytes() + json.dumps(sizes).encode()
+    return hashlib.sha256(content).hexdigest()
+
+
+def _gguf_file(path: Path) -> Path | None:
+    if path.is_file():
+        if path.suffix == ".gguf":
+            return path
+        raise ModelError(f"{path} is a file, not a model folder", hint="name its folder")
+    if (path / "config.json").is_file():
+        return None
+    found = sorted(path.glob("*.gguf"))
+    return found[0] if len(found) == 1 else None

@@ -1,0 +1,144 @@
+"""Recipe tables to components: what does not fit is collected, to be told all at once."""
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from selectmoe_core.config import Config, examine, path_fields
+from selectmoe_core.errors import Problem, RecipeError
+from selectmoe_core.models.models import BUNDLED, ModelRef
+from selectmoe_core.plugin.component import KINDS, Kind
+from selectmoe_core.plugin.protocols import Need
+from selectmoe_core.plugin.registry import Entry, Registry
+from selectmoe_core.recipe.recipe import Recipe, ScoreOptions, StageTable, absolute
+
+SAMPLED = ("pool", "warmup", "train")
+"""The stages that understand ``subset_ratio``."""
+
+
+class Binder:
+    """Finds the component of a table and reads its options, once per table."""
+
+    def __init__(self, recipe: Recipe, registry: Registry) -> None:
+        self.recipe = recipe
+        self.registry = registry
+        self.problems: list[Problem] = []
+        self._bound: dict[str, tuple[Entry, Config] | None] = {}
+
+    def problem(self, where: str, what: str, hint: str = "") -> None:
+        """Note a mistake."""
+        found = Problem(where, what, hint)
+        if found not in self.problems:
+            self.problems.append(found)
+
+    def bind(self, table: StageTable) -> tuple[Entry, Config] | None:
+        """Return the component and its options, or ``None`` where something is wrong with them."""
+        key = f"{table.where} {table.own.use}"
+        if key not in self._bound:
+            self._bound[key] = self._bind(table)
+        return self._bound[key]
+
+    def _bind(self, table: StageTable) -> tuple[Entry, Config] | None:
+        try:
+            entry = self.registry.get(KINDS[table.stage], table.own.use, where=table.where)
+        except RecipeError as error:
+            self.problem("", str(error), error.hint)
+            return None
+        options = _resolve_paths(table, entry.component.config)
+        where = f"{table.where} {table.own.use}"
+        reserved = type(table.own).model_fields
+        config, problems = examine(entry.component.config, options, where=where, beside=reserved)
+        for found in problems:
+            self.problem(found.where, found.what, found.hint)
+        if table.own.subset_ratio is not None and table.stage not in SAMPLED:
+            self.problem(
+                table.where,
+                "'subset_ratio' means nothing here",
+                f"it can stand in {', '.join(f'[{stage}]' for stage in SAMPLED)}",
+            )
+        if config is None:
+            return None
+        for missing in _missing_files(entry, config):
+            self.problem(where, f"there is no {missing}", "check the path and the sources")
+        return entry, config
+
+    def needs(self, table: StageTable, kind: Kind) -> frozenset[Need]:
+        """Return what the component reads; nothing where it could not be bound."""
+        bound = self.bind(table)
+        if bound is None or bound[0].kind is not kind:
+            return frozenset()
+        return bound[0].component.needs(bound[1])
+
+    def reads_scores(self, table: StageTable) -> bool:
+        """Return whether a scorer works on other scores."""
+        return Need.SCORES in self.needs(table, Kind.SCORER)
+
+    def score_names(self, table: StageTable) -> tuple[str, ...]:
+        """Return the names of the scores a scorer works on."""
+        bound = self.bind(table)
+        if bound is None or bound[0].component.scores is None:
+            return ()
+        return tuple(bound[0].component.scores(bound[1]))
+
+    def by_rank(self, table: StageTable) -> bool:
+        """Return whether a selector depends on the order of the scores alone."""
+        bound = self.bind(table)
+        return bound is None or bound[0].component.by_rank
+
+    def model(self, table: StageTable) -> ModelRef | None:
+        """Return the model a table names, its path made absolute."""
+        own = table.own
+        if own.model is None:
+            return None
+        location = own.model
+        if not location.startswith(BUNDLED):
+            folder = table.origins.get("model", Path.cwd())
+            here = (folder / Path(location).expanduser()).resolve()
+            location = str(here) if here.exists() else absolute(location, folder)
+        return ModelRef(location, own.revision, own.trust_remote_code)
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the recipe as it runs from any folder: every path in it made absolute."""
+        out = copy.deepcopy(dict(self.recipe.resolved))
+        if "template" in out.get("chat", {}):
+            out["chat"]["template"] = self.recipe.chat.template
+        for table in (*self.recipe.tables.values(), *self.recipe.scores.values()):
+            place = out[table.stage][table.name] if table.name else out[table.stage]
+            if model := self.model(table):
+                place["model"] = model.location
+            try:
+                entry = self.registry.get(KINDS[table.stage], table.own.use, where=table.where)
+            except RecipeError:  # a table behind --until
+                continue
+            place.update(_resolve_paths(table, entry.component.config))
+        return out
+
+    def random_scorer(self) -> StageTable:
+        """Return the table of the baseline's scorer."""
+        own = ScoreOptions(use="random")
+        return StageTable("[compare] random", "score", "", own, {}, {})
+
+
+def _resolve_paths(table: StageTable, config: type[Config]) -> dict[str, Any]:
+    """Make path options absolute, from the folder of the file that wrote them."""
+    options = dict(table.options)
+    for name in path_fields(config):
+        value = options.get(name)
+        folder = table.origins.get(name, Path.cwd())
+        if isinstance(value, str):
+            options[name] = _located(value, folder)
+        elif isinstance(value, list):
+            options[name] = [_located(v, folder) if isinstance(v, str) else v for v in value]
+    return options
+
+
+def _located(value: str, folder: Path) -> str:
+    if value.startswith(BUNDLED):
+        return value
+    return str(folder / Path(value).expanduser())
+
+
+def _missing_files(entry: Entry, config: Config) -> Iterator[Path]:
+    if entry.component.files is not None:
+        yield from (path for path in entry.component.files(config) if not path.exists())

@@ -1,0 +1,186 @@
+"""What a plan's nodes will cost: the components' own formulas over what is known of the pool."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from selectmoe_core.cost import (
+    CHARACTERS_PER_TOKEN,
+    Cost,
+    Device,
+    Workload,
+    seconds,
+)
+from selectmoe_core.errors import ModelError
+from selectmoe_core.plan.plan import Node, Plan
+from selectmoe_core.plugin.registry import Registry
+from selectmoe_core.runtime.hardware import Machine
+from selectmoe_core.store import Artifact
+
+UNKNOWN = "?"
+
+
+@dataclass(frozen=True)
+class Amount:
+    """Examples and tokens, and whether they are guessed."""
+
+    examples: float | None = None
+    tokens: float | None = None
+    estimated: bool = True
+
+    def share(self, examples: float | None) -> "Amount":
+        """Return the amount that ``examples`` of these make."""
+        if examples is None or not self.examples or self.tokens is None:
+            return Amount(examples)
+        return Amount(examples, self.tokens * examples / self.examples)
+
+
+def estimate(plan: Plan, registry: Registry, device: Device) -> list[dict[str, Any]]:
+    """Return a row for each node: what it is, whether it is done, what it will cost.
+
+    Each row's ``shown`` holds the figures as text: ``~`` before an estimate, ``?`` for an unknown.
+    """
+    cores = Machine.here().cores
+    return [_row(plan, registry, node, device, cores) for node in plan.nodes.values()]
+
+
+def _row(plan: Plan, registry: Registry, node: Node, device: Device, cores: int) -> dict[str, Any]:
+    amount = _amount(plan, node)
+    cost = _cost(plan, registry, node, amount, device)
+    done = plan.cached(node)
+    time = seconds(cost, device, cores)
+    figures = {
+        "tokens": cost.tokens,
+        "flops": cost.flops,
+        "seconds": time,
+        "memory": cost.memory,
+        "disk": cost.disk,
+    }
+    return {
+        "key": node.key,
+        "component": node.entry.component.name,
+        "digest": node.digest,
+        "state": "cached" if done else ("to do" if node.digest else "after hashing"),
+        "model": str(node.model) if node.model else None,
+        "reads": {**node.inputs, **({"model": str(node.model)} if node.model else {})},
+        "arms": list(node.arms),
+        "estimated": amount.estimated,
+        "cost": figures,
+        "shown": {name: _shown(name, value, exact=False) for name, value in figures.items()},
+    }
+
+
+def _cost(plan: Plan, registry: Registry, node: Node, amount: Amount, device: Device) -> Cost:
+    component = node.entry.component
+    if component.cost is None:
+        return Cost()
+    workload = Workload(
+        examples=amount.examples or 0.0,
+        tokens=amount.tokens or 0.0,
+        estimated=amount.estimated,
+        model=_model_config(plan, registry, node),
+        dtype="float32" if device.name == "cpu" else "bfloat16",
+    )
+    known = amount.tokens is not None or node.stage in ("pool", "convert", "evaluate")
+    try:
+        return component.cost(node.config, workload) if known else Cost()
+    except (KeyError, TypeError, ValueError):
+        # The formulas do not know the configuration of this model.
+        return Cost()
+
+
+def _model_config(plan: Plan, registry: Registry, node: Node) -> Mapping[str, Any] | None:
+    """Return the configuration of the model a node works on, through the nodes it comes from."""
+    while node.model is None and "model" in node.inputs:
+        node = plan.nodes[node.inputs["model"]]
+    if node.model is None:
+        return None
+    try:
+        return registry.models.config(node.model)
+    except ModelError:
+        return None
+
+
+def _amount(plan: Plan, node: Node) -> Amount:
+    """Return what a node works on: exact where the pool is built, from its reader's guess else."""
+    if "select" in node.inputs:
+        return _sampled(_selected(plan, plan.nodes[node.inputs["select"]]), node)
+    pool = plan.nodes.get("pool")
+    if pool is None or node.stage in ("convert", "evaluate"):
+        return Amount()
+    return _sampled(_pool(plan, pool), node) if node.stage != "pool" else Amount()
+
+
+def _sampled(amount: Amount, node: Node) -> Amount:
+    ratio = node.own.subset_ratio
+    if ratio is None or amount.examples is None:
+        return amount
+    return amount.share(max(1.0, round(ratio * amount.examples)))
+
+
+def _pool(plan: Plan, node: Node) -> Amount:
+    artifact = plan.store.find(node.stage, node.digest) if node.digest else None
+    if artifact is not None:
+        sources = artifact.facts["sources"].values()
+        characters = sum(of["prompt_characters"] + of["response_characters"] for of in sources)
+        return Amount(float(artifact.facts["examples"]), characters / CHARACTERS_PER_TOKEN)
+    component = node.entry.component
+    if component.cost is not None:
+        cost = component.cost(node.config, Workload(0, 0, estimated=True, model=None, dtype=""))
+        return _sampled(Amount(cost.examples, cost.tokens), node)
+    if component.files is not None:
+        size = sum(_bytes(path) for path in component.files(node.config))
+        return _sampled(Amount(size / 800, size / CHARACTERS_PER_TOKEN), node)
+    return Amount()
+
+
+def _bytes(path: Path) -> float:
+    """Return bytes of text in a file or folder; compressed text is about a third of it."""
+    files = [path] if path.is_file() else [one for one in path.rglob("*") if one.is_file()]
+    return sum(
+        one.stat().st_size * (3 if one.suffix in (".gz", ".zst", ".parquet") else 1)
+        for one in files
+    )
+
+
+def _selected(plan: Plan, select: Node) -> Amount:
+    artifact: Artifact | None = (
+        plan.store.find(select.stage, select.digest) if select.digest else None
+    )
+    pool = plan.nodes.get("pool")
+    amount = _pool(plan, pool) if pool else Amount()
+    if artifact is not None:
+        return amount.share(float(artifact.facts["kept"]))
+    component = select.entry.component
+    if component.cost is None or amount.examples is None:
+        return Amount()
+    workload = Workload(amount.examples, amount.tokens or 0, estimated=True, model=None, dtype="")
+    return amount.share(component.cost(select.config, workload).examples)
+
+
+def _shown(name: str, value: float | None, *, exact: bool) -> str:
+    if value is None:
+        return UNKNOWN
+    mark = "" if exact else "~"
+    if name == "seconds":
+        return f"{mark}{_duration(value)}"
+    if name in ("memory", "disk"):
+        return f"{mark}{_scaled(value, 1024, ('B', 'KiB', 'MiB', 'GiB', 'TiB'))}"
+    return f"{mark}{_scaled(value, 1000, ('', 'k', 'M', 'G', 'T', 'P', 'E'))}"
+
+
+def _scaled(value: float, base: int, units: tuple[str, ...]) -> str:
+    for unit in units[:-1]:
+        if value < base:
+            return f"{value:.3g} {unit}".strip()
+        value /= base
+    return f"{value:.3g} {units[-1]}"
+
+
+def _duration(value: float) -> str:
+    if value < 100:
+        return f"{value:.2g} s"
+    if value < 6000:
+        return f"{value / 60:.0f} min"
+    return f"{value / 3600:.0f} h" if value < 200 * 3600 else f"{value / 86400:.0f} d"

@@ -1,0 +1,272 @@
+"""What the parts of a run look like: any class with these methods will do, no base class."""
+
+# Types only: reading a recipe must import neither numpy nor arrow.
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from selectmoe_core.models.models import Models
+from selectmoe_core.runtime.distributed import World
+from selectmoe_core.runtime.progress import NoProgress, Progress
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from selectmoe_core.data.corruption import Damage
+    from selectmoe_core.data.examples import Example, RawExample, Reject
+    from selectmoe_core.data.scores import Finish, ScoreTable, Selection, ShardScores
+    from selectmoe_core.models.models import ModelRef, TargetModel
+    from selectmoe_core.store import Facts
+    from selectmoe_core.tokens.chat import ChatFormat, Tokenizer
+    from selectmoe_core.tokens.encoding import Encoded
+
+
+class Need(StrEnum):
+    """What a component reads besides its options; only that enters its digest."""
+
+    MODEL = "model"
+    """The table's ``model``, or the selector model of warm-up or conversion."""
+    POOL = "pool"
+    TARGETS = "targets"
+    CHECKPOINTS = "checkpoints"
+    """The checkpoints that warm-up left."""
+    FEATURES = "features"
+    TOKENS = "tokens"
+    """Token ids under the model's tokenizer: ``Job.encoded``; brings the chat format."""
+    QUESTIONS = "questions"
+    SCORES = "scores"
+    """Finished tables of other scores, by name."""
+    DAMAGES = "damages"
+    """The kinds of damage that plugins offer: ``Job.damages``."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Paths of the artifacts a part needs; what it did not ask for is ``None``."""
+
+    model: ModelRef | None = None
+    pool: Path | None = None
+    targets: Path | None = None
+    checkpoints: Path | None = None
+    questions: Path | None = None
+    scores: Mapping[str, Path] = field(default_factory=dict)
+
+
+def _no_metrics(step: int, values: Mapping[str, float]) -> None:
+    """Take metrics and do nothing."""
+
+
+def _no_encoding(tokenizer: Tokenizer) -> Encoded:  # noqa: ARG001
+    raise TypeError("this part did not say that it needs TOKENS")
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a part knows of its run.
+
+    Attributes:
+        seed: the stage's seed.
+        device: ``cpu``, ``cuda`` or ``cuda:N``: this process's device.
+        dtype: ``float32``, ``bfloat16`` or ``float16``: what the stage should compute in.
+        world: this process among its fellows.
+        chat: the chat format of the whole recipe.
+        inputs: paths of the artifacts the part said it needs.
+        scratch: a folder for files that need not outlive the stage; a resumed stage finds it again.
+        checkpoints: where a trainer keeps what it resumes from; kept when the stage is done.
+        models: loads any model reference.
+        bundled_tasks: folders of evaluation tasks that plugins ship, by name.
+        damages: kinds of damage that plugins offer, by name.
+        progress: bars for long work.
+        metrics: ``metrics(step, values)`` records numbers of a training curve; observers see them.
+        encoded: the whole pool's tokens for a tokenizer (made once, kept as an artifact).
+    """
+
+    seed: int
+    device: str = "cpu"
+    dtype: str = "float32"
+    world: World = field(default_factory=World)
+    chat: ChatFormat = field(default_factory=lambda: _default_chat())  # noqa: PLW0108
+    inputs: Inputs = field(default_factory=Inputs)
+    scratch: Path = Path("scratch")
+    checkpoints: Path = Path("checkpoints")
+    models: Models = field(default_factory=Models)
+    bundled_tasks: Mapping[str, Path] = field(default_factory=dict)
+    damages: Mapping[str, Damage] = field(default_factory=dict)
+    progress: Progress = field(default_factory=NoProgress)
+    metrics: Callable[[int, Mapping[str, float]], None] = _no_metrics
+    encoded: Callable[[Tokenizer], Encoded] = _no_encoding
+
+
+def _default_chat() -> ChatFormat:
+    from selectmoe_core.tokens.chat import ChatConfig, ChatFormat
+
+    return ChatFormat(ChatConfig())
+
+
+class ExampleSource(Protocol):
+    """The examples a trainer gets: a sample of the pool, or what was selected."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Example]: ...
+    def encoded(self, tokenizer: Tokenizer) -> Encoded:
+        """Return their tokens and masks, in their order."""
+        ...
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A stretch of the pool that is scored and written as one.
+
+    Attributes:
+        number: counts from 0 over the pool.
+        rows: positions of the examples in the pool, int64 ``[examples]``; index ``Job.encoded``
+            by them.
+        examples: the examples themselves.
+    """
+
+    number: int
+    rows: np.ndarray
+    examples: Sequence[Example]
+
+
+@dataclass(frozen=True)
+class TokenDetail:
+    """A number for each token of an example, for shading in the report."""
+
+    tokens: Sequence[str]
+    values: Sequence[float]
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """How a converted model is compared with its original.
+
+    Attributes:
+        tolerance: the largest absolute difference of a tensor that still counts as equal.
+        dtype: dtype of the logits comparison.
+        device: where the logits are computed.
+        logits: whether logits are compared at all (needs the memory for both models in turn).
+    """
+
+    tolerance: float = 0.0
+    dtype: str = "float32"
+    device: str = "cpu"
+    logits: bool = True
+
+
+@dataclass(frozen=True)
+class Question:
+    """A multiple-choice question of an evaluation, for the leak guard."""
+
+    task: str
+    id: str
+    prompt: str
+    choices: tuple[str, ...]
+    answer: int
+
+
+class Reader(Protocol):
+    """Reads a pool."""
+
+    def read(self, job: Job) -> Iterator[RawExample | Reject]:
+        """Yield every row as an example or as a reject with its reason."""
+        ...
+
+
+class Converter(Protocol):
+    """Turns a pretrained model into a selector model."""
+
+    def convert(self, model: ModelRef, out: Path, job: Job) -> Facts:
+        """Write the checkpoint and ``selector.json`` into ``out``."""
+        ...
+
+    def verify(self, converted: Path, original: ModelRef, how: VerifyOptions, job: Job) -> Facts:
+        """Compare, or raise a ``StageError`` that names what differs."""
+        ...
+
+
+class ShardScorer(Protocol):
+    """Scores shard after shard with what was loaded once."""
+
+    def score(self, shard: Shard) -> ShardScores:
+        """Return a score for each example, in order; higher is better, always."""
+        ...
+
+    def tokens(self, examples: Sequence[Example]) -> Sequence[TokenDetail] | None:
+        """Return numbers per token for the report, or ``None`` if there are none."""
+        ...
+
+
+class EagerShardScorer(ShardScorer, Protocol):
+    """A scorer on a device that goes on by itself: it begins a shard, and scores it later."""
+
+    def begin(self, shard: Shard) -> Callable[[], ShardScores]:
+        """Give the device all that a shard asks of it; return what waits for the scores.
+
+        The core asks this instead of ``score``, begins the next shards while the device works, and
+        calls what it got from another thread, once. ``begin(shard)()`` equals ``score(shard)``.
+        """
+        ...
+
+
+class Scorer(Protocol):
+    """Gives every example a number."""
+
+    def open(self, job: Job) -> AbstractContextManager[ShardScorer]:
+        """Load what is needed once."""
+        ...
+
+
+class FinishingScorer(Scorer, Protocol):
+    """A scorer that has to see the whole pool before it knows its scores: percentiles."""
+
+    def finish(self, table: ScoreTable) -> Finish:
+        """Return final scores and warnings, from the details of all shards; asked once, at the end.
+
+        Until then the shards hold provisional scores.
+        """
+        ...
+
+
+class TableScorer(Protocol):
+    """Makes a score from finished score tables: blends, percentiles."""
+
+    def combine(self, tables: Mapping[str, ScoreTable], job: Job) -> ShardScores:
+        """Return one score for each row of the tables, which are in pool order."""
+        ...
+
+
+class Selector(Protocol):
+    """Decides from the scores which examples to keep."""
+
+    def select(self, scores: ScoreTable, job: Job) -> Selection:
+        """Return the rows to keep, the best first."""
+        ...
+
+
+class Trainer(Protocol):
+    """Trains a model: the warm-up of a selector, or the fine-tuning of a target."""
+
+    def train(self, model: ModelRef, examples: ExampleSource, out: Path, job: Job) -> Facts:
+        """Write the trained model into ``out``; go on from what ``job.checkpoints`` holds."""
+        ...
+
+
+class Evaluator(Protocol):
+    """Measures a model."""
+
+    def evaluate(self, model: TargetModel, out: Path, job: Job) -> Facts:
+        """Write full results into ``out`` and return ``{"task/metric": value, ...}``.
+
+        The facts hold ``tasks``: ``{task: {"metric", "value", "stderr", "questions", "chance"}}``.
+        """
+        ...
+
+    def questions(self, job: Job) -> Iterator[Question]:
+        """Yield every question of the tasks."""
+        ...

@@ -1,0 +1,153 @@
+"""Names to components, for one plugin manager."""
+
+import importlib.util
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pluggy
+
+from selectmoe_core.config import suggest
+from selectmoe_core.data.corruption import Damage
+from selectmoe_core.errors import PluginError, RecipeError
+from selectmoe_core.models.models import Models
+from selectmoe_core.plugin.component import Component, Kind
+from selectmoe_core.plugin.manager import named
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A component and the plugin it came from."""
+
+    kind: Kind
+    component: Component[Any, Any]
+    plugin: str
+
+
+class Registry:
+    """All that the plugins of one manager offer."""
+
+    def __init__(self, manager: pluggy.PluginManager) -> None:
+        self.manager = manager
+        self._entries: dict[tuple[Kind, str], Entry] = {}
+        for kind in Kind:
+            for plugin, offered in _offers(manager, kind.hook):
+                for component in offered:
+                    if not isinstance(component, Component):
+                        raise PluginError(
+                            f"plugin '{plugin}': {kind.hook} offers {component!r}, not a Component",
+                            hint=f"mend the plugin, or run with --disable-plugin {plugin}",
+                        )
+                    self._add(Entry(kind, component, plugin))
+
+    def __iter__(self) -> Iterator[Entry]:
+        order = list(Kind)
+        return iter(
+            sorted(self._entries.values(), key=lambda e: (order.index(e.kind), e.component.name))
+        )
+
+    def get(self, kind: Kind, name: str, *, where: str) -> Entry:
+        """Return the component, or say which names there are and what it lacks."""
+        entry = self._entries.get((kind, name))
+        if entry is None:
+            known = [known for of_kind, known in self._entries if of_kind is kind]
+            raise RecipeError(
+                f"{where}: there is no {kind} named '{name}'",
+                hint=suggest(name, known, otherwise=f"the {kind}s"),
+            )
+        for module in entry.component.requires:
+            if importlib.util.find_spec(module.partition(".")[0]) is None:
+                raise RecipeError(
+                    f"{where}: {name} needs the package '{module}', which is not installed",
+                    hint=f"pip install {module}",
+                )
+        return entry
+
+    @cached_property
+    def models(self) -> Models:
+        """What loads any model that a recipe may name."""
+        return Models(
+            bundled=self._merged("selectmoe_bundled_models"),
+            model_types=self._merged("selectmoe_model_types"),
+        )
+
+    @cached_property
+    def bundled_tasks(self) -> Mapping[str, Path]:
+        """Folders of evaluation tasks that plugins ship, by name."""
+        return self._merged("selectmoe_bundled_tasks")
+
+    @cached_property
+    def damages(self) -> Mapping[str, Damage]:
+        """Kinds of damage that plugins offer, by name."""
+        return {name: damage for name, (damage, _) in sorted(self._damages.items())}
+
+    @property
+    def damage_plugins(self) -> Mapping[str, str]:
+        """The plugin that each kind of damage comes from, by the kind's name."""
+        return {name: plugin for name, (_, plugin) in sorted(self._damages.items())}
+
+    @cached_property
+    def _damages(self) -> dict[str, tuple[Damage, str]]:
+        found: dict[str, tuple[Damage, str]] = {}
+        for plugin, offered in _offers(self.manager, "selectmoe_damages"):
+            for damage in offered:
+                if not isinstance(damage, Damage):
+                    raise PluginError(
+                        f"plugin '{plugin}': selectmoe_damages offers {damage!r}, not a Damage",
+                        hint=f"mend the plugin, or run with --disable-plugin {plugin}",
+                    )
+                if not 0 <= damage.rate < math.inf:
+                    raise PluginError(
+                        f"plugin '{plugin}': the damage '{damage.name}' has the rate {damage.rate}",
+                        hint=f"a rate is 0 or more; mend it, or --disable-plugin {plugin}",
+                    )
+                if damage.name in found:
+                    raise _clash("damage", damage.name, found[damage.name][1], plugin)
+                found[damage.name] = damage, plugin
+        return found
+
+    def _merged(self, hook: str) -> dict[str, Any]:
+        merged: dict[str, Any] = {}
+        owners: dict[str, str] = {}
+        for plugin, offered in _offers(self.manager, hook):
+            for name, value in offered.items():
+                if name in merged:
+                    raise _clash(hook, name, owners[name], plugin)
+                merged[name], owners[name] = value, plugin
+        return merged
+
+    def _add(self, entry: Entry) -> None:
+        key = entry.kind, entry.component.name
+        if other := self._entries.get(key):
+            raise _clash(str(entry.kind), key[1], other.plugin, entry.plugin)
+        self._entries[key] = entry
+
+
+def _clash(what: str, name: str, one: str, other: str) -> PluginError:
+    if one == other:
+        return PluginError(
+            f"the {what} '{name}' is offered twice by the plugin {named(one)}",
+            hint=f"mend the plugin, or run with --disable-plugin {one}",
+        )
+    return PluginError(
+        f"the {what} '{name}' is offered by two plugins: {named(one)} and {named(other)}",
+        hint=f"run with --disable-plugin {other} (or {one})",
+    )
+
+
+def _offers(manager: pluggy.PluginManager, hook: str) -> Iterator[tuple[str, Any]]:
+    for implementation in getattr(manager.hook, hook).get_hookimpls():
+        function: Callable[[], Any] = implementation.function
+        plugin = implementation.plugin_name
+        try:
+            offered = function()
+            offered = offered if isinstance(offered, Mapping) else list(offered)
+        except Exception as error:
+            raise PluginError(
+                f"plugin '{plugin}': {hook} failed: {type(error).__name__}: {error}",
+                hint=f"mend the plugin, or run with --disable-plugin {plugin}",
+            ) from error
+        yield plugin, offered

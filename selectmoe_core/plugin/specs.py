@@ -1,0 +1,105 @@
+"""The hooks a plugin may implement. Bodies never run: pluggy reads only the signatures."""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pluggy
+
+from selectmoe_core.data.corruption import Damage
+from selectmoe_core.plugin.component import Component
+from selectmoe_core.plugin.protocols import (
+    Converter,
+    Evaluator,
+    Reader,
+    Scorer,
+    Selector,
+    TableScorer,
+    Trainer,
+)
+from selectmoe_core.store import Artifact
+
+PROJECT = "selectmoe"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def selectmoe_readers() -> Iterable[Component[Any, Reader]]:
+    """Offer readers: they find the examples of a pool."""
+    return ()
+
+
+@hookspec
+def selectmoe_converters() -> Iterable[Component[Any, Converter]]:
+    """Offer converters: they turn a pretrained model into a selector model."""
+    return ()
+
+
+@hookspec
+def selectmoe_scorers() -> Iterable[Component[Any, Scorer | TableScorer]]:
+    """Offer scorers: they give every example a number, higher is better."""
+    return ()
+
+
+@hookspec
+def selectmoe_selectors() -> Iterable[Component[Any, Selector]]:
+    """Offer selectors: they decide from the scores which examples to keep."""
+    return ()
+
+
+@hookspec
+def selectmoe_trainers() -> Iterable[Component[Any, Trainer]]:
+    """Offer trainers: they warm up a selector model or fine-tune a target model."""
+    return ()
+
+
+@hookspec
+def selectmoe_evaluators() -> Iterable[Component[Any, Evaluator]]:
+    """Offer evaluators: they measure a model."""
+    return ()
+
+
+@hookspec
+def selectmoe_model_types() -> Mapping[str, Callable[[], None]]:
+    """Offer functions that make transformers know a model type, by that type."""
+    return {}
+
+
+@hookspec
+def selectmoe_bundled_models() -> Mapping[str, Path]:
+    """Offer folders of models that the plugin ships: recipes name them ``bundled:NAME``."""
+    return {}
+
+
+@hookspec
+def selectmoe_bundled_tasks() -> Mapping[str, Path]:
+    """Offer folders of evaluation tasks that the plugin ships, as ``bundled:NAME`` in recipes."""
+    return {}
+
+
+@hookspec
+def selectmoe_damages() -> Iterable[Damage]:
+    """Offer kinds of damage: the contrastive warm-up learns from them, audits plant them."""
+    return ()
+
+
+@hookspec
+def selectmoe_run_started(run: Path) -> None:
+    """Learn that a run began; ``run`` is its folder. Called on the main process, as all below."""
+
+
+@hookspec
+def selectmoe_stage_finished(artifact: Artifact) -> None:
+    """Look at an artifact right after its stage finished; never change it."""
+
+
+@hookspec
+def selectmoe_metrics(stage: str, step: int, values: Mapping[str, float]) -> None:
+    """Look at a point of a training curve; called where the stage runs."""
+
+
+@hookspec
+def selectmoe_run_finished(run: Path) -> None:
+    """Learn that a run ended; its report lies in the folder ``run``."""

@@ -1,0 +1,298 @@
+"""A recipe file: which component does each stage, and with which options."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, PositiveInt
+
+from selectmoe_core.config import Config, ConfigT, examine, execution_only, suggest
+from selectmoe_core.errors import Problem, RecipeError
+from selectmoe_core.recipe.overrides import Origins, apply_overrides, layer, load_layers
+from selectmoe_core.tokens.chat import ChatConfig
+
+STAGES = ("pool", "convert", "warmup", "score", "select", "train", "evaluate")
+Baseline = Literal["base", "random"]
+
+
+class StageOptions(Config):
+    """What every stage's table may say beside the options of its component."""
+
+    use: str = Field(min_length=1)
+    """The component's name, as ``selectmoe list`` shows it."""
+    model: str | None = None
+    """A hub id, a folder, a GGUF file or ``bundled:NAME``; else the model of the stage before."""
+    revision: str | None = None
+    """The hub revision of ``model``, best a commit hash."""
+    trust_remote_code: bool = False
+    """Run Python code that the checkpoint brings."""
+    seed: int | None = None
+    """The stage's seed; left out, the recipe's."""
+    subset_ratio: float | None = Field(default=None, gt=0, le=1)
+    """The share of its examples that the stage works on, drawn by id and seed."""
+
+
+class PoolOptions(StageOptions):
+    """What ``[pool]`` may say beside the options of its reader."""
+
+    on_reject: Literal["stop", "skip"] = "stop"
+    """What to do with a row that cannot be used: stop there, or count it and leave it out."""
+
+
+class ScoreOptions(StageOptions):
+    """What ``[score]`` may say beside the options of its scorer."""
+
+    max_skipped: float | None = Field(default=None, ge=0, le=1)
+    """The share that may go without a score before the stage fails; left out, the scorer's rule."""
+    shard_examples: PositiveInt | None = execution_only(None)
+    """Examples scored and written at once: what an interrupted run loses at most. Left out, a
+    thousandth of the pool, at least 2,048 and at most 65,536."""
+
+
+class SelectOptions(StageOptions):
+    """What ``[select]`` may say beside the options of its selector."""
+
+    score: str | None = None
+    """Which score to select by, where the recipe has several."""
+
+
+class CompareConfig(Config):
+    """Which baselines to train and evaluate beside the recipe's own selection."""
+
+    baselines: tuple[Baseline, ...] = ()
+    """``base``: the target model untouched; ``random``: the same selector over random scores."""
+
+
+class AuditConfig(Config):
+    """How ``selectmoe audit`` looks at the recipe's scores; no stage reads it."""
+
+    sample: int = Field(default=2000, ge=20)
+    """Rows of the pool to look at; half of them are damaged."""
+    kinds: tuple[str, ...] = ()
+    """The kinds of damage to plant, in equal shares; left out, every kind that plugins offer."""
+    scores: tuple[str, ...] = ()
+    """Scorers to audit beside the recipe's own, each with its default options."""
+    fraction: float | None = Field(default=None, gt=0, le=1)
+    """The share of best rows to look at; left out, what ``[select]`` keeps, or else a tenth."""
+
+
+class RecipeHead(Config):
+    """The keys of a recipe that belong to no stage."""
+
+    format: Literal[1]
+    """The version of this file format."""
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    """Names the run's folder: lower-case letters, digits, dots, dashes."""
+    seed: int = Field(default=42, ge=0)
+    """Seeds every stage that draws at random."""
+    extends: str | None = None
+    """Another recipe that this one builds on."""
+
+
+OPTIONS: Mapping[str, type[StageOptions]] = {
+    "pool": PoolOptions,
+    "score": ScoreOptions,
+    "select": SelectOptions,
+}
+HEAD = tuple(RecipeHead.model_fields)
+TABLES = (*STAGES, "chat", "compare", "audit")
+_AS_TABLE = "write [TABLE] on a line of its own and its keys below, or TABLE.KEY=VALUE"
+
+
+@dataclass(frozen=True)
+class StageTable:
+    """One stage of a recipe, its own keys apart from those of its component.
+
+    Attributes:
+        where: how errors name it, e.g. ``[score.ifd]``.
+        stage: the stage.
+        name: the score's name where a recipe has several, else empty.
+        own: the keys that every stage has.
+        options: the component's options, not yet checked.
+        origins: the folder that each key's relative paths start from.
+    """
+
+    where: str
+    stage: str
+    name: str
+    own: StageOptions
+    options: Mapping[str, Any]
+    origins: Mapping[str, Path]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe as read: what is wrong with it is kept, to be told together with what binding finds.
+
+    Attributes:
+        path: the file.
+        head: format, name, seed.
+        chat: the chat format of all stages.
+        compare: baselines.
+        tables: the stages but ``score``.
+        scores: the scores by name; a single ``[score]`` has the name ``""``.
+        resolved: the whole recipe after ``extends`` and overrides, as plain TOML values.
+        dropped: options that fell away because a later layer changed ``use``.
+        problems: mistakes found so far.
+        audit: what ``selectmoe audit`` looks at.
+    """
+
+    path: Path
+    head: RecipeHead
+    chat: ChatConfig
+    compare: CompareConfig
+    tables: Mapping[str, StageTable]
+    scores: Mapping[str, StageTable]
+    resolved: Mapping[str, Any]
+    dropped: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = field(default=())
+    audit: AuditConfig = field(default_factory=AuditConfig)
+
+    @property
+    def digest_text(self) -> str:
+        """The resolved recipe as canonical JSON."""
+        return json.dumps(self.resolved, sort_keys=True, default=str)
+
+
+def read_recipe(path: Path, overrides: Sequence[str] = (), shipped: Path | None = None) -> Recipe:
+    """Read a recipe, the recipes it extends, and overrides such as ``select.fraction=0.1``.
+
+    Args:
+        path: the file; a bare name is also looked for among the recipes that are shipped.
+        overrides: ``key=value``; the value is TOML, or else taken as text; ``~key`` removes one.
+        shipped: the folder of the shipped recipes.
+
+    Raises:
+        RecipeError: a file that is not there or not TOML, an override that is not one. Mistakes in
+            the content are kept in ``Recipe.problems``.
+    """
+    layers = load_layers(path, shipped)
+    merged: dict[str, Any] = {}
+    origins: Origins = {}
+    dropped: list[str] = []
+    for table, folder in layers:
+        layer(merged, table, folder, origins, dropped)
+    apply_overrides(merged, overrides, origins, dropped)
+    return _recipe(path, merged, origins, tuple(dropped))
+
+
+def _recipe(
+    path: Path, merged: dict[str, Any], origins: Origins, dropped: tuple[str, ...]
+) -> Recipe:
+    problems = list(_unknown_tables(merged, path))
+    head = _part(RecipeHead, {k: merged[k] for k in HEAD if k in merged}, path.name, problems)
+    chat_table = _chat_table(merged.get("chat", {}), origins)
+    chat = _part(ChatConfig, chat_table, "[chat]", problems)
+    compare = _part(CompareConfig, merged.get("compare", {}), "[compare]", problems)
+    audit = _part(AuditConfig, merged.get("audit", {}), "[audit]", problems)
+    found = [
+        table
+        for stage in STAGES
+        for table in _stage_tables(stage, merged.get(stage), origins, problems)
+    ]
+    return Recipe(
+        path=path,
+        head=head or RecipeHead(format=1, name="invalid"),
+        chat=chat or ChatConfig(),
+        compare=compare or CompareConfig(),
+        tables={table.stage: table for table in found if table.stage != "score"},
+        scores={table.name: table for table in found if table.stage == "score"},
+        resolved=_with_absolute_paths(merged, origins),
+        dropped=dropped,
+        problems=tuple(problems),
+        audit=audit or AuditConfig(),
+    )
+
+
+def _part(
+    config: type[ConfigT], table: object, where: str, problems: list[Problem]
+) -> ConfigT | None:
+    if not isinstance(table, Mapping):
+        problems.append(Problem(where, f"is not a table but {table!r}", _AS_TABLE))
+        return None
+    parsed, found = examine(config, table, where=where)
+    problems.extend(found)
+    return parsed
+
+
+def _unknown_tables(merged: Mapping[str, Any], path: Path) -> Iterator[Problem]:
+    for key, value in merged.items():
+        if key not in HEAD and key not in TABLES:
+            kind = f"table '[{key}]'" if isinstance(value, dict) else f"key '{key}'"
+            yield Problem(path.name, f"unknown {kind}", suggest(key, (*HEAD, *TABLES)))
+    if "pool" not in merged:
+        yield Problem(path.name, "there is no [pool]", 'add [pool] with use = "jsonl" and a path')
+
+
+def _stage_tables(
+    stage: str, table: object, origins: Origins, problems: list[Problem]
+) -> Iterator[StageTable]:
+    if table is None:
+        return
+    if not isinstance(table, dict):
+        problems.append(Problem(f"[{stage}]", f"is not a table but {table!r}", _AS_TABLE))
+        return
+    if stage == "score" and "use" not in table and _only_tables(table):
+        for name, sub in table.items():
+            yield from _stage_table(stage, name, sub, origins, problems)
+    else:
+        yield from _stage_table(stage, "", table, origins, problems)
+
+
+def _only_tables(table: Mapping[str, Any]) -> bool:
+    return bool(table) and all(isinstance(value, dict) for value in table.values())
+
+
+def _stage_table(
+    stage: str, name: str, table: Mapping[str, Any], origins: Origins, problems: list[Problem]
+) -> Iterator[StageTable]:
+    where = f"[{stage}.{name}]" if name else f"[{stage}]"
+    kind = OPTIONS.get(stage, StageOptions)
+    own_table = {key: value for key, value in table.items() if key in kind.model_fields}
+    own = _part(kind, own_table, where, problems)
+    path = (stage, name) if name else (stage,)
+    of_key = {key: origins.get((*path, key), Path.cwd()) for key in table}
+    if own is not None:
+        options = {key: value for key, value in table.items() if key not in kind.model_fields}
+        yield StageTable(where, stage, name, own, options, of_key)
+
+
+def _chat_table(table: object, origins: Origins) -> object:
+    """Resolve a template file against the recipe that named it."""
+    if not isinstance(table, Mapping) or not isinstance(table.get("template"), str):
+        return table
+    if table["template"] in ("tulu", "model"):
+        return table
+    folder = origins.get(("chat", "template"), Path.cwd())
+    return {**table, "template": str((folder / table["template"]).resolve())}
+
+
+def _with_absolute_paths(
+    value: Mapping[str, Any], origins: Origins, path: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Return the recipe as it runs from any folder: relative paths that exist made absolute."""
+    out: dict[str, Any] = {}
+    for key, item in value.items():
+        here = (*path, key)
+        if isinstance(item, Mapping):
+            out[key] = _with_absolute_paths(item, origins, here)
+        elif path and isinstance(item, str):
+            out[key] = absolute(item, origins.get(here, Path.cwd()))
+        elif key != "extends":
+            out[key] = item
+    return out
+
+
+def absolute(text: str, folder: Path) -> str:
+    """Return a path made absolute where it is clearly one, and any other text as it is."""
+    if text.startswith(("./", "../", "~/")) or ("/" in text and (folder / text).exists()):
+        return str((folder / Path(text).expanduser()).resolve())
+    return text
+
+
+def check(recipe: Recipe) -> None:
+    """Raise a ``RecipeError`` that names every mistake found so far."""
+    if recipe.problems:
+        raise RecipeError.of(recipe.problems)

@@ -1,0 +1,100 @@
+"""A JSON schema of recipes, from the components that are installed."""
+
+from typing import Any
+
+from selectmoe_core.config import Config
+from selectmoe_core.plugin.component import KINDS
+from selectmoe_core.plugin.registry import Entry, Registry
+from selectmoe_core.recipe.recipe import (
+    OPTIONS,
+    STAGES,
+    AuditConfig,
+    CompareConfig,
+    RecipeHead,
+    StageOptions,
+)
+from selectmoe_core.tokens.chat import ChatConfig
+
+
+def recipe_schema(registry: Registry) -> dict[str, Any]:
+    """Return a JSON schema (draft 2020-12) that completes and checks a recipe."""
+    definitions: dict[str, Any] = {}
+    properties: dict[str, Any] = dict(_schema(RecipeHead, "recipe", definitions)["properties"])
+    properties["chat"] = _schema(ChatConfig, "chat", definitions)
+    properties["compare"] = _schema(CompareConfig, "compare", definitions)
+    properties["audit"] = _schema(AuditConfig, "audit", definitions)
+    for stage in STAGES:
+        entries = [entry for entry in registry if entry.kind is KINDS[stage]]
+        properties[stage] = _stage(stage, entries, definitions)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "selectmoe recipe",
+        "type": "object",
+        "properties": properties,
+        # A recipe that extends another may leave out what that one says.
+        "anyOf": [{"required": ["extends"]}, _complete()],
+        "additionalProperties": False,
+        "$defs": definitions,
+    }
+
+
+def _complete() -> dict[str, Any]:
+    """Return what a recipe must hold that extends no other: every table names its component."""
+    named = {"required": ["use"]}
+    several = {"additionalProperties": {"type": "object", "required": ["use"]}}
+    tables: dict[str, Any] = dict.fromkeys(STAGES, named)
+    tables["score"] = {"anyOf": [named, several]}
+    return {"required": ["format", "name", "pool"], "properties": tables}
+
+
+def _schema(config: type[Config], owner: str, definitions: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of options; what they refer to goes to the top, named after its owner."""
+    schema = config.model_json_schema(ref_template=f"#/$defs/{owner}.{{model}}")
+    for name, definition in schema.pop("$defs", {}).items():
+        definitions[f"{owner}.{name}"] = definition
+    return schema
+
+
+def _stage(stage: str, entries: list[Entry], definitions: dict[str, Any]) -> dict[str, Any]:
+    components = [_component(stage, entry, definitions) for entry in entries]
+    table: dict[str, Any] = {"anyOf": [*components, _extension(components)]}
+    if stage == "score":
+        several = {"type": "object", "additionalProperties": {"anyOf": list(table["anyOf"])}}
+        table["anyOf"] = [*table["anyOf"], several]
+    return table
+
+
+def _extension(components: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the schema of a table without ``use``: options for what another recipe chose."""
+    options: dict[str, list[Any]] = {}
+    for component in components:
+        for name, option in component["properties"].items():
+            options.setdefault(name, []).append(option)
+    del options["use"]
+    properties = {
+        name: {"description": of[0].get("description", ""), "anyOf": of}
+        for name, of in options.items()
+    }
+    return {
+        "title": "options for the component of the recipe that this one extends",
+        "type": "object",
+        "properties": properties,
+        "additionalProperties": False,
+    }
+
+
+def _component(stage: str, entry: Entry, definitions: dict[str, Any]) -> dict[str, Any]:
+    own = _schema(OPTIONS.get(stage, StageOptions), stage, definitions)
+    options = _schema(entry.component.config, f"{stage}.{entry.component.name}", definitions)
+    properties = {**options.get("properties", {}), **own["properties"]}
+    properties["use"] = {
+        "const": entry.component.name,
+        "description": entry.component.summary,
+    }
+    return {
+        "title": entry.component.name,
+        "type": "object",
+        "properties": properties,
+        "required": ["use", *options.get("required", [])],
+        "additionalProperties": False,
+    }

@@ -1,0 +1,169 @@
+"""Stages in processes of their own, so that memory and random state do not leak between them."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from selectmoe_core.config import suggest
+from selectmoe_core.errors import RecipeError
+from selectmoe_core.recipe.recipe import STAGES
+from selectmoe_core.runner.external_launch import Team
+from selectmoe_core.runner.failures import INTERRUPTED, Failure, outcome_path
+from selectmoe_core.stages.job_spec import WORKER, Work
+
+LAUNCHER = "selectmoe_core.runner.accelerate_launch"
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How the processes of a stage are started.
+
+    Attributes:
+        processes: how many.
+        configs: accelerate's configuration files by stage; the one of ``""`` is of all others.
+        team: the processes that another launcher started already.
+    """
+
+    processes: int = 1
+    configs: Mapping[str, Path] = field(default_factory=dict)
+    team: Team | None = None
+
+    def check(self, gpus: int) -> None:
+        """Raise a ``RecipeError`` where processes would have to share the GPUs of this host."""
+        if self.sharing > gpus:
+            raise RecipeError(
+                f"{self.sharing} processes of this host have {gpus} GPUs to see",
+                hint="a process needs a GPU of its own: look at --num-processes and at "
+                "CUDA_VISIBLE_DEVICES, or use --device cpu",
+            )
+
+    def config(self, stage: str) -> Path | None:
+        """Return accelerate's configuration file for a stage, where there is one."""
+        return self.configs.get(stage, self.configs.get(""))
+
+    @property
+    def sharing(self) -> int:
+        """How many processes share this host's cores."""
+        return self.team.sharing if self.team else self.processes
+
+
+def launch_of(processes: int | None, named: Sequence[str], team: Team | None) -> Launch:
+    """Return how stages are launched.
+
+    Args:
+        processes: what the command line says.
+        named: accelerate's configuration files, ``FILE`` or ``STAGE=FILE``; the first may say how
+            many processes there are.
+        team: the processes that another launcher started.
+
+    Raises:
+        RecipeError: they contradict one another, or a file is not there or none of accelerate's.
+    """
+    if team is not None:
+        if processes not in (None, team.world.size) or named:
+            raise RecipeError(
+                f"another launcher has started {team.world.size} processes of this run",
+                hint="leave out --num-processes and --accelerate-config, or that launcher",
+            )
+        return Launch(team.world.size, team=team)
+    configs = dict(_config(name) for name in named)
+    if processes is None and configs:
+        processes = _processes_in(next(iter(configs.values())))
+    return Launch(processes or 1, configs)
+
+
+def run_child(work: Work, run_folder: Path, launch: Launch | None = None) -> None:
+    """Carry out a node in a child process, or in several.
+
+    Raises:
+        StageError: with the child's own message; a failure nobody foresaw has its traceback on
+            stderr and in the log.
+        KeyboardInterrupt: the child was interrupted.
+    """
+    launch = launch or Launch()
+    order = _order(work, run_folder, "work")
+    if launch.team is not None:
+        launch.team.carry_out(order, work.key, work.stage)
+        return
+    command = [sys.executable, "-m", WORKER, str(order)]
+    config = launch.config(work.stage)
+    if launch.processes > 1 or config:
+        many = [str(order), str(launch.processes), str(work.threads)]
+        command = [sys.executable, "-m", LAUNCHER, *many, *([str(config)] if config else [])]
+    _finish(_call(command), order, work.key, work.stage, launch.processes)
+
+
+def check_children(works: Sequence[Work], run_folder: Path) -> None:
+    """Let the parts of all nodes check what they can, in one process."""
+    orders = [_order(work, run_folder, "check") for work in works]
+    command = [sys.executable, "-m", WORKER, "--check", *map(str, orders)]
+    _finish(_call(command), orders[0], "the check before the first stage", "check")
+
+
+def _order(work: Work, run_folder: Path, kind: str) -> Path:
+    folder = run_folder / "work"
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{kind}-{work.key.replace(':', '-')}.json"
+    for outcome in (outcome_path(path), *(outcome_path(path, n) for n in range(work.processes))):
+        outcome.unlink(missing_ok=True)
+    work.save(path)
+    return path
+
+
+def _call(command: list[str]) -> int:
+    process = subprocess.Popen(command)
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            # The terminal has sent it to the child too: give it the time to end well.
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(timeout=20)
+            except (subprocess.TimeoutExpired, KeyboardInterrupt):
+                process.kill()
+                process.wait()
+            raise
+
+
+def _finish(code: int, order: Path, key: str, stage: str, processes: int = 1) -> None:
+    if code == 0:
+        return
+    if code == INTERRUPTED:
+        raise KeyboardInterrupt
+    outcome = outcome_path(order)
+    # What ended without a word was the child, or the launcher itself.
+    Failure.of(outcome, code).end_run(key, stage, processes if outcome.is_file() else 1)
+
+
+def _config(named: str) -> tuple[str, Path]:
+    stage, equals, file = named.partition("=")
+    stage, file = (stage, file) if equals else ("", stage)
+    if stage and stage not in STAGES:
+        raise RecipeError(
+            f"--accelerate-config {named}: there is no such stage",
+            hint=suggest(stage, STAGES, otherwise="the stages"),
+        )
+    path = Path(file).resolve()
+    if not path.is_file():
+        raise RecipeError(
+            f"--accelerate-config {named}: {path} is not there",
+            hint="write it with `accelerate config --config_file FILE`",
+        )
+    return stage, path
+
+
+def _processes_in(config: Path) -> int:
+    import yaml  # type: ignore[import-untyped]
+
+    try:
+        found = yaml.safe_load(config.read_text(encoding="utf-8"))
+        return int(found["num_processes"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise RecipeError(
+            f"{config} does not say num_processes: {error}",
+            hint="write it with `accelerate config --config_file FILE`, or add --num-processes",
+        ) from None

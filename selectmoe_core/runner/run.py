@@ -1,0 +1,346 @@
+"""Carrying out a plan: finished nodes are reused, the others are made in order."""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from selectmoe_core.errors import RecipeError, SelectMoEError, StageError
+from selectmoe_core.plan.plan import Node, Plan
+from selectmoe_core.plugin.manager import notify
+from selectmoe_core.plugin.registry import Registry
+from selectmoe_core.recipe.recipe import STAGES
+from selectmoe_core.report import Report, write_report
+from selectmoe_core.report.record import NodeRecord, RunRecord
+from selectmoe_core.runner.execute import perform
+from selectmoe_core.runner.launch import Launch, check_children, run_child
+from selectmoe_core.runner.preflight import check_part
+from selectmoe_core.runtime.hardware import Machine, resolve_device, versions
+from selectmoe_core.runtime.progress import NoProgress, progress_kind
+from selectmoe_core.stages.job_spec import Work
+from selectmoe_core.store import Artifact
+
+log = logging.getLogger("selectmoe.run")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How to carry out a plan: none of it is part of a digest.
+
+    Attributes:
+        outputs: the folder of all outputs.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        dtype: ``auto`` (bfloat16 on a GPU, float32 on the CPU) or a dtype.
+        threads: torch threads of a process on the CPU, 0 for as many as it has cores for itself.
+        launch: how the processes of a stage that computes with torch are started.
+        progress: ``none``, ``plain``, ``rich`` or ``auto``.
+        verbose: show what the libraries log.
+        disabled: plugins left out.
+        fresh: make this stage and all that reads it anew.
+        command: the command line, for the record.
+    """
+
+    outputs: Path
+    device: str = "auto"
+    dtype: str = "auto"
+    threads: int = 0
+    launch: Launch = field(default_factory=Launch)
+    progress: str = "auto"
+    verbose: bool = False
+    disabled: tuple[str, ...] = ()
+    fresh: str | None = None
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run left."""
+
+    folder: Path
+    record: RunRecord
+    report: Report
+
+
+def _write_report(record: RunRecord, folder: Path) -> Report:
+    return write_report(record, folder, NoProgress())
+
+
+@dataclass(frozen=True)
+class Purpose:
+    """What a plan is carried out for.
+
+    Attributes:
+        report: writes what a user reads into the run's folder.
+        makers: what makes the nodes of stages that no component carries out, by stage.
+    """
+
+    report: Callable[[RunRecord, Path], Report] = _write_report
+    makers: Mapping[str, Callable[[Node], Artifact]] = field(default_factory=dict)
+
+
+def run_plan(
+    plan: Plan,
+    registry: Registry,
+    options: RunOptions,
+    say: Callable[[str], None],
+    purpose: Purpose | None = None,
+) -> Outcome:
+    """Make what is missing, and write the report.
+
+    Raises:
+        StageError: a stage failed; everything before it and its own resumable state are kept.
+    """
+    return _Run(plan, registry, options, say, purpose or Purpose()).carry_out()
+
+
+class _Run:
+    def __init__(
+        self,
+        plan: Plan,
+        registry: Registry,
+        options: RunOptions,
+        say: Callable[[str], None],
+        purpose: Purpose,
+    ) -> None:
+        self.purpose = purpose
+        self.plan = plan
+        self.registry = registry
+        self.options = options
+        self.say = say
+        self.device = resolve_device(options.device)
+        self.machine = Machine.here(self.device)
+        if self.device == "cuda":
+            options.launch.check(self.machine.gpus)
+        self.threads = options.threads or max(1, self.machine.cores // options.launch.sharing)
+        self.folder = _new_folder(options.outputs, plan.recipe.head.name)
+        self.started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        self.begun = time.monotonic()
+        self.cached: dict[str, bool] = {}
+
+    def carry_out(self) -> Outcome:
+        handler = _log_to(self.folder / "run.log")
+        try:
+            log.info("%s", self.options.command)
+            self._write_recipe()
+            self._observe("selectmoe_run_started", run=self.folder)
+            if self.options.fresh:
+                self._forget(self.options.fresh)
+            missing = self._missing()
+            self._check(missing)
+            for node in self.plan.nodes.values():
+                self._node(node, needed=node in missing)
+            outcome = self._report()
+            self._observe("selectmoe_run_finished", run=self.folder)
+        except (Exception, KeyboardInterrupt) as error:
+            foreseen = isinstance(error, (SelectMoEError, KeyboardInterrupt))
+            log.error(  # noqa: TRY400
+                "%s: %s", type(error).__name__, error, exc_info=not foreseen
+            )
+            # What went wrong first is what must be told, even where the disk is full.
+            with suppress(SelectMoEError, OSError):
+                self._record().save(self.folder)
+            raise
+        finally:
+            logging.getLogger("selectmoe").removeHandler(handler)
+            handler.close()
+        return outcome
+
+    def _missing(self) -> list[Node]:
+        """Return the nodes to make: what is wanted and not there, and what that reads."""
+        needed: set[str] = set()
+        read = {key for node in self.plan.nodes.values() for key in node.inputs.values()}
+        stack = [node for key, node in self.plan.nodes.items() if key not in read]
+        stack += [node for node in self.plan.nodes.values() if node.stage in ("pool", "select")]
+        while stack:
+            node = stack.pop()
+            if node.key not in needed and not self.plan.cached(node):
+                needed.add(node.key)
+                stack.extend(self.plan.above(node))
+        return [node for node in self.plan.nodes.values() if node.key in needed]
+
+    def _node(self, node: Node, *, needed: bool) -> None:
+        # An arm may share a node with another under a key of its own.
+        needed = needed and self._artifact(node) is None
+        self.cached[node.key] = not needed
+        name = f"{node.key:<17} {node.entry.component.name:<18}"
+        if not needed:
+            artifact = self._artifact(node)
+            self.say(f"{name} reused" if artifact else f"{name} not needed, its result is there")
+            return
+        self.say(f"{name} ...")
+        artifact = self._make(node)
+        self.say(f"{name} done in {artifact.seconds:.1f} s{_summary(artifact)}")
+        log.info("%s done in %.1f s: %s", node.key, artifact.seconds, artifact.folder)
+        self._link(node)
+        self._observe("selectmoe_stage_finished", artifact=artifact)
+
+    def _make(self, node: Node) -> Artifact:
+        if node.stage in self.purpose.makers:
+            return self.purpose.makers[node.stage](node)
+        work = self._work(node)
+        if not node.uses_torch:
+            return perform(work, self.registry, self.say)
+        run_child(work, self.folder, self.options.launch)
+        artifact = self._artifact(node)
+        if artifact is None:
+            raise StageError(f"{node.key} ended without a result", hint="see run.log")
+        return artifact
+
+    def _artifact(self, node: Node) -> Artifact | None:
+        assert node.digest is not None
+        return self.plan.store.find(node.stage, node.digest)
+
+    def _work(self, node: Node) -> Work:
+        assert node.digest is not None
+        above = {role: self.plan.nodes[key] for role, key in node.inputs.items()}
+        on_gpu = node.uses_torch and self.device.startswith("cuda")
+        dtype = self.options.dtype
+        if dtype == "auto":
+            dtype = "bfloat16" if on_gpu else "float32"
+        # What does not compute with torch may go on under other settings.
+        dtype, threads = (dtype, self.threads) if node.uses_torch else ("float32", 1)
+        return Work(
+            key=node.key,
+            stage=node.stage,
+            kind=str(node.entry.kind),
+            component=node.entry.component.name,
+            options=node.config.model_dump(mode="json"),
+            own=node.own.model_dump(mode="json"),
+            digest=node.digest,
+            folder=self.plan.folder(node),
+            store=self.plan.store.root,
+            inputs={role: self.plan.folder(of) for role, of in above.items()},
+            input_digests={role: of.digest or "" for role, of in above.items()},
+            model=vars(node.model) if node.model else None,
+            seed=node.seed,
+            chat=self.plan.recipe.chat.model_dump(mode="json"),
+            device=self.device if on_gpu else "cpu",
+            dtype=dtype,
+            threads=threads,
+            processes=self.options.launch.processes if node.uses_torch else 1,
+            disabled=self.options.disabled,
+            progress=progress_kind(self.options.progress),
+            log=self.folder / "run.log",
+            verbose=self.options.verbose,
+        )
+
+    def _check(self, missing: list[Node]) -> None:
+        """Let every part that will run say now what will not work."""
+        missing = [node for node in missing if node.stage not in self.purpose.makers]
+        for node in missing:
+            if not node.uses_torch:
+                check_part(self._work(node), self.registry)
+        if torch_nodes := [node for node in missing if node.uses_torch]:
+            check_children([self._work(node) for node in torch_nodes], self.folder)
+
+    def _forget(self, stage: str) -> None:
+        """Remove the artifacts of a stage and of everything that reads them."""
+        if stage not in STAGES:
+            raise RecipeError(f"--fresh {stage}: there is no such stage")
+        gone: set[str] = set()
+        for node in self.plan.nodes.values():
+            if node.stage == stage or gone & set(node.inputs.values()):
+                gone.add(node.key)
+                assert node.digest is not None
+                with self.plan.store.lock(node.stage, node.digest, self.say):
+                    self.plan.store.remove(node.stage, node.digest)
+
+    def _write_recipe(self) -> None:
+        import tomli_w
+
+        text = tomli_w.dumps(dict(self.plan.recipe.resolved))
+        (self.folder / "recipe.toml").write_text(text, encoding="utf-8")
+
+    def _link(self, node: Node) -> None:
+        link = self.folder / "artifacts" / node.key.replace(":", "-")
+        link.parent.mkdir(exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(os.path.relpath(self.plan.folder(node), link.parent))
+
+    def _record(self) -> RunRecord:
+        nodes = []
+        for node in self.plan.nodes.values():
+            artifact = self._artifact(node)
+            if artifact is not None:
+                self._link(node)
+                nodes.append(
+                    NodeRecord(
+                        node.key,
+                        node.stage,
+                        node.entry.component.name,
+                        artifact.digest,
+                        artifact.folder,
+                        self.cached.get(node.key, True),
+                        artifact.seconds,
+                        node.arms,
+                    )
+                )
+        recipe = (self.folder / "recipe.toml").read_text(encoding="utf-8")
+        return RunRecord(
+            name=self.plan.recipe.head.name,
+            recipe=recipe,
+            started=self.started,
+            seconds=time.monotonic() - self.begun,
+            command=self.options.command,
+            # In the order in which run.json keeps them, so that a report reads the same again.
+            versions=dict(sorted(versions().items())),
+            hardware=dict(sorted(self.machine.facts().items())),
+            nodes=tuple(nodes),
+        )
+
+    def _report(self) -> Outcome:
+        record = self._record()
+        record.save(self.folder)
+        return Outcome(self.folder, record, self.purpose.report(record, self.folder))
+
+    def _observe(self, hook: str, **arguments: Any) -> None:  # noqa: ANN401
+        """Call the observers; one that fails is told of and changes nothing."""
+        notify(self.registry.manager, hook, self.say, **arguments)
+
+
+def _summary(artifact: Artifact) -> str:
+    facts = artifact.facts
+    shown = {
+        "pool": ("examples",),
+        "score": ("scored",),
+        "select": ("kept", "of"),
+        "train": ("steps", "loss"),
+        "warmup": ("steps", "loss"),
+    }.get(artifact.stage, ())
+    parts = [f"{name} {_number(facts[name])}" for name in shown if name in facts]
+    if artifact.stage == "evaluate":
+        tasks = facts.get("tasks", {})
+        parts = [f"{task} {entry['value']:.3f}" for task, entry in tasks.items()][:4]
+    return f": {', '.join(parts)}" if parts else ""
+
+
+def _number(value: Any) -> str:  # noqa: ANN401
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def _new_folder(outputs: Path, name: str) -> Path:
+    """Make the run's folder, named by date and time, and by a number within the same second."""
+    base = outputs / name / time.strftime("%Y-%m-%d") / time.strftime("%H-%M-%S")
+    for number in range(1000):
+        folder = base if not number else base.with_name(f"{base.name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder.resolve()
+    raise StageError(f"cannot make a folder for this run at {base}")
+
+
+def _log_to(path: Path) -> logging.Handler:
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(
+        logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S")
+    )
+    logger = logging.getLogger("selectmoe")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    return handler

@@ -1,0 +1,79 @@
+"""A node's work order: all that a process needs to carry it out, as one JSON file."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from selectmoe_core.store import write_json
+
+WORKER = "selectmoe_core.runner.worker"
+"""The module that carries out an order, in a process of its own."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """One node to carry out.
+
+    Attributes:
+        key: the node's name in its plan.
+        stage: its stage.
+        kind: the kind of its component.
+        component: the component's name.
+        options: the component's options as JSON values.
+        own: the stage's own options as JSON values.
+        digest: the node's digest.
+        folder: where its artifact goes.
+        store: the root of the store.
+        inputs: folders of the artifacts it reads, by role.
+        input_digests: their digests, by role.
+        model: the model it starts from: location, revision, trust_remote_code.
+        seed: its seed.
+        chat: the chat format's options.
+        device: ``cpu`` or ``cuda``.
+        dtype: what it computes in.
+        threads: torch threads of each process on the CPU.
+        processes: how many processes carry it out together.
+        disabled: plugins to leave out.
+        progress: ``none``, ``plain`` or ``rich``.
+        log: the run's log file.
+        verbose: whether informative log lines are shown.
+    """
+
+    key: str
+    stage: str
+    kind: str
+    component: str
+    options: Mapping[str, Any]
+    own: Mapping[str, Any]
+    digest: str
+    folder: Path
+    store: Path
+    inputs: Mapping[str, Path]
+    input_digests: Mapping[str, str]
+    model: Mapping[str, Any] | None
+    seed: int
+    chat: Mapping[str, Any]
+    device: str
+    dtype: str
+    threads: int
+    processes: int = 1
+    disabled: tuple[str, ...] = ()
+    progress: str = "none"
+    log: Path | None = None
+    verbose: bool = False
+
+    def save(self, path: Path) -> None:
+        """Write the order."""
+        write_json(path, asdict(self))
+
+    @classmethod
+    def load(cls, path: Path) -> "Work":
+        """Read an order."""
+        value = json.loads(path.read_text(encoding="utf-8"))
+        for name in ("folder", "store", "log"):
+            value[name] = Path(value[name]) if value[name] else None
+        value["inputs"] = {role: Path(folder) for role, folder in value["inputs"].items()}
+        value["disabled"] = tuple(value["disabled"])
+        return cls(**value)

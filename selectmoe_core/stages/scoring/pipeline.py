@@ -1,0 +1,100 @@
+"""Shards on their way: read when asked for, scored ahead, written behind by a thread."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cached_property
+from typing import overload
+
+from selectmoe_core.data.examples import Example
+from selectmoe_core.data.pool import Pool
+from selectmoe_core.data.scores import ShardScores
+from selectmoe_core.plugin.protocols import Shard
+from selectmoe_core.runtime.progress import Advance
+
+AHEAD = 2
+"""Shards that may be scored, or under way on a device, while an earlier one is written."""
+
+Scored = Callable[[], ShardScores]
+"""Waits for the device, where there is one, and returns a shard's scores."""
+HandOver = Callable[[Shard, Scored], None]
+
+
+def shards(pool: Pool, size: int) -> Iterator[tuple[int, int, int]]:
+    """Yield number, first row and the row after the last of each shard."""
+    for number, start in enumerate(range(0, len(pool), size)):
+        yield number, start, min(start + size, len(pool))
+
+
+class Stretch(Sequence[Example]):
+    """The examples of rows ``start`` to ``stop``: read once, and only if somebody looks at them.
+
+    A scorer that reads tokens has no use for them, and building them would cost it more time than
+    all else that it does on the host.
+    """
+
+    def __init__(self, pool: Pool, start: int, stop: int) -> None:
+        self._pool = pool
+        self._start = start
+        self._stop = stop
+
+    @cached_property
+    def _read(self) -> list[Example]:
+        return list(self._pool.examples(self._start, self._stop))
+
+    def __len__(self) -> int:
+        return self._stop - self._start
+
+    @overload
+    def __getitem__(self, place: int) -> Example: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Example]: ...
+    def __getitem__(self, place: int | slice) -> Example | list[Example]:
+        return self._read[place]
+
+    def __iter__(self) -> Iterator[Example]:
+        return iter(self._read)
+
+
+@contextmanager
+def written_behind(
+    write: Callable[[Shard, ShardScores], None], advance: Advance
+) -> Iterator[HandOver]:
+    """Yield a function that leaves a shard to a thread: it takes the scores and writes them.
+
+    Shards are written in the order in which they are handed over. Where one fails none behind it is
+    written, and its error is raised by the next call or at the end. Where the block fails, what was
+    handed over before is still written.
+
+    Args:
+        write: writes one shard; called in the thread.
+        advance: is told the examples written; called in the block's own thread.
+    """
+    waiting: deque[tuple[int, Future[None]]] = deque()
+    failed = threading.Event()
+
+    def settle(shard: Shard, scored: Scored) -> None:
+        if failed.is_set():
+            return
+        try:
+            write(shard, scored())
+        except BaseException:
+            failed.set()
+            raise
+
+    def collect(most: int) -> None:
+        while waiting and (len(waiting) > most or waiting[0][1].done()):
+            examples, future = waiting.popleft()
+            future.result()
+            advance(examples)
+
+    with ThreadPoolExecutor(1, "selectmoe-write") as thread:
+
+        def hand_over(shard: Shard, scored: Scored) -> None:
+            waiting.append((len(shard.rows), thread.submit(settle, shard, scored)))
+            collect(AHEAD)
+
+        yield hand_over
+        collect(0)

@@ -1,0 +1,271 @@
+"""``score``: the pool in shards, each scored and written once; what is there is kept."""
+
+import json
+import logging
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from selectmoe_core.data.pool import Pool
+from selectmoe_core.data.scores import (
+    KERNEL,
+    SCORES,
+    ScoreTable,
+    ShardScores,
+    part_path,
+    replace_scores,
+    write_part,
+)
+from selectmoe_core.errors import StageError
+from selectmoe_core.plugin.protocols import Job, Need, Shard
+from selectmoe_core.runtime.distributed import barrier
+from selectmoe_core.stages.context import Context
+from selectmoe_core.stages.scoring.claims import Cut, forget_claims, of_all, spread
+from selectmoe_core.stages.scoring.pipeline import Stretch, shards, written_behind
+from selectmoe_core.stages.scoring.token_stream import coming_tokens
+from selectmoe_core.store import Facts, write_json
+from selectmoe_core.tokens.encoding import Encoded
+
+log = logging.getLogger("selectmoe.score")
+
+CUTS = "shards.json"
+TOKENS = "tokens.json"
+SHARDS, LEAST, MOST = 1000, 2048, 1 << 16
+"""A pool is cut into about so many shards, none of fewer or more examples than these."""
+MAX_SKIPPED = 0.01
+"""The share of the pool that may be skipped where neither recipe nor scorer says otherwise."""
+
+
+def run(context: Context) -> Facts:
+    """Score every example, or give the reason why one has no score.
+
+    Where several processes score, the first gives the facts.
+    """
+    pool = context.pool()
+    main = context.job.world.main
+    if Need.SCORES not in context.component.needs(context.config):
+        _score_shards(context, pool)
+    elif main:
+        _combine(context, pool)
+    barrier()  # the table must not be opened before every process has written its shards
+    if not main:
+        return {}
+    forget_claims(context.folder)
+    table = ScoreTable.open(context.folder)
+    if len(table) != len(pool):
+        raise StageError(
+            f"{len(table)} scores for a pool of {len(pool)} examples",
+            hint="start the stage anew with --fresh score",
+        )
+    warnings = _finish(context, table)
+    facts = _facts(context, table)
+    if warnings:
+        facts["warnings"] = list(warnings)
+    _check(facts, context)
+    return facts
+
+
+def _score_shards(context: Context, pool: Pool) -> None:
+    size = _shard_size(context, pool)
+    begin = time.monotonic()
+    with coming_tokens(context) as coming:
+        todo = [
+            one for one in shards(pool, size) if not part_path(context.folder, one[0]).is_file()
+        ]
+        mine = spread(todo, context.folder, context.job.world)
+        if todo:
+            done = len(pool) - sum(stop - start for _, start, stop in todo)
+            before = _kernels(ScoreTable.open(context.folder)) if done else []
+            _score_each(context, pool, coming.job, mine, Begun(todo, done, before, begin))
+        if coming.tokens is not None and context.job.world.main:
+            _note_tokens(context, coming.tokens.result())
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What a resumed stage finds: shards to make, examples scored already, by which kernels; when.
+
+    All processes find the same.
+    """
+
+    todo: Sequence[Cut]
+    done: int
+    kernels: Sequence[str]
+    since: float
+
+
+def _score_each(context: Context, pool: Pool, job: Job, mine: Iterable[Cut], begun: Begun) -> None:
+    """Score shard after shard; results are fetched and written while the next ones are scored."""
+
+    def write(shard: Shard, scores: ShardScores) -> None:
+        _check_kernel(begun.kernels, scores.kernel)
+        _write(context, pool, shard, scores)
+
+    with (
+        context.part.open(job) as scorer,
+        job.progress.task("score", len(pool), done=begun.done) as advance,
+    ):
+        ready, examples = time.monotonic(), 0
+        log.info("%s: %.2f s of start-up", context.work.key, ready - begun.since)
+        begin = getattr(scorer, "begin", None)
+        by_all = of_all(advance, begun.todo, partial(_is_made, context))
+        with written_behind(write, by_all) as hand_over:
+            for number, start, stop in mine:
+                shard = Shard(number, np.arange(start, stop), Stretch(pool, start, stop))
+                hand_over(shard, begin(shard) if begin else partial(_given, scorer.score(shard)))
+                examples += stop - start
+        seconds = time.monotonic() - ready
+        log.info("%s: %d examples scored in %.2f s", context.work.key, examples, seconds)
+
+
+def _is_made(context: Context, number: int) -> bool:
+    return part_path(context.folder, number).is_file()
+
+
+def _given(scores: ShardScores) -> ShardScores:
+    return scores
+
+
+def _finish(context: Context, table: ScoreTable) -> tuple[str, ...]:
+    """Let a scorer that asks for it settle its scores over the whole pool; return its warnings."""
+    finish = getattr(context.part, "finish", None)
+    if finish is None:
+        return ()
+    finished = finish(table)
+    if finished.score is not None:
+        replace_scores(table, finished.score)
+    for text in finished.warnings:
+        print(f"  warning: {context.work.key}: {text}", file=sys.stderr)  # noqa: T201
+    return tuple(finished.warnings)
+
+
+def _kernels(table: ScoreTable) -> list[str]:
+    """Return the kernels that a table's parts name: none, or one."""
+    import pyarrow.parquet as pq
+
+    named = ((pq.read_schema(part).metadata or {}).get(KERNEL.encode()) for part in table.parts)
+    return sorted({name.decode() for name in named if name is not None})
+
+
+def _check_kernel(before: Sequence[str], now: str | None) -> None:
+    """Stop where finished shards were scored by another kernel."""
+    if before and list(before) != [now]:
+        raise StageError(
+            f"the scores were begun with the kernel '{before[0]}' and cannot go on with '{now}': "
+            "they would be a mixture",
+            hint="go on where they were begun, or start anew with --fresh score",
+        )
+
+
+def _write(context: Context, pool: Pool, shard: Shard, scores: ShardScores) -> None:
+    import pyarrow as pa
+
+    start, stop = int(shard.rows[0]), int(shard.rows[-1]) + 1
+    ids = pa.chunked_array([b.column("id") for b in pool.batches(start, stop)]).combine_chunks()
+    write_part(context.folder, shard.number, ids, pool.source_names(start, stop), scores)
+
+
+def _combine(context: Context, pool: Pool) -> None:
+    tables = {name: ScoreTable.open(folder) for name, folder in context.job.inputs.scores.items()}
+    scores: ShardScores = context.part.combine(tables, context.job)
+    if len(scores.score) != len(pool):
+        raise StageError(f"the scorer combined {len(scores.score)} scores for {len(pool)} examples")
+    for number, start, stop in shards(pool, _shard_size(context, pool)):
+        piece = ShardScores(
+            scores.score[start:stop],
+            scores.skipped[start:stop] if scores.skipped is not None else None,
+            {name: detail[start:stop] for name, detail in scores.details.items()},
+            scores.features[start:stop] if scores.features is not None else None,
+            scores.kernel,
+        )
+        _write(context, pool, Shard(number, np.arange(start, stop), ()), piece)
+
+
+def _shard_size(context: Context, pool: Pool) -> int:
+    """Return the size that this artifact's shards were begun with."""
+    path = context.folder / CUTS
+    if path.is_file():
+        return int(json.loads(path.read_text(encoding="utf-8"))["examples"])
+    wanted = context.work.own.get("shard_examples")
+    size = int(wanted or min(max(len(pool) // SHARDS, LEAST), MOST))
+    write_json(path, {"examples": size})
+    return size
+
+
+def _note_tokens(context: Context, encoded: Encoded) -> None:
+    """Keep the token counts per source for the report."""
+    counts = {name: vars(of) for name, of in encoded.sources.items()}
+    model = str(context.job.inputs.model)
+    write_json(context.folder / TOKENS, {"tokenizer": model, "sources": counts})
+
+
+def _facts(context: Context, table: ScoreTable) -> dict[str, Any]:
+    score = table.score()
+    scored = score[np.isfinite(score)]
+    facts: dict[str, Any] = {
+        "examples": len(score),
+        "scored": len(scored),
+        "skipped": table.skipped(),
+        "skipped_by_source": _skipped_by_source(table, score),
+    }
+    if kernels := _kernels(table):
+        facts["kernel"] = kernels[0]
+    if len(scored):
+        facts |= {
+            "mean": float(scored.mean()),
+            "std": float(scored.std()),
+            "min": float(scored.min()),
+            "max": float(scored.max()),
+        }
+    tokens = context.folder / TOKENS
+    if tokens.is_file():
+        facts["tokens"] = json.loads(tokens.read_text(encoding="utf-8"))
+    return facts
+
+
+def _skipped_by_source(table: ScoreTable, score: np.ndarray) -> dict[str, int]:
+    codes, names = table.sources()
+    counts = Counter(codes[~np.isfinite(score)].tolist())
+    return {names[code]: count for code, count in sorted(counts.items())}
+
+
+def _check(facts: Mapping[str, Any], context: Context) -> None:
+    """Stop where too many examples or all have no score, or where all scores are equal."""
+    examples, scored = facts["examples"], facts["scored"]
+    limit = _max_skipped(context)
+    share = (examples - scored) / examples
+    reasons = "; ".join(f"{count} x {why}" for why, count in facts["skipped"].items())
+    if share > limit:
+        raise StageError(
+            f"{examples - scored} of {examples} examples ({share:.1%}) have no score, more than "
+            f"max_skipped = {limit:.1%}: {reasons}",
+            hint="mend the pool, or raise max_skipped in the score's table",
+        )
+    if not scored:
+        raise StageError(
+            f"none of {examples} examples has a score: {reasons}",
+            hint="look at the scorer's options, the chat format and the model it reads",
+        )
+    if scored > 1 and facts["min"] == facts["max"]:
+        raise StageError(
+            f"all {scored} scores are equal ({facts['min']}): nothing can be selected by them",
+            hint="look at the scorer's options and at the model it reads",
+        )
+
+
+def _max_skipped(context: Context) -> float:
+    """Return the share that may be skipped: the recipe's word, the scorer's rule, or 1 %."""
+    said = context.work.own.get("max_skipped")
+    if said is not None:
+        return float(said)
+    rule = context.component.max_skipped
+    return MAX_SKIPPED if rule is None else float(rule(context.config))
+
+
+__all__ = ["SCORES", "run", "shards"]

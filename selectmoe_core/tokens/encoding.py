@@ -1,0 +1,286 @@
+"""A pool's token ids and masks for one tokenizer: an artifact, so nothing is tokenised twice."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from selectmoe_core.data.examples import Example
+from selectmoe_core.runtime.progress import Advance
+from selectmoe_core.tokens.chat import ChatFormat, EncodedExample, Tokenizer
+from selectmoe_core.tokens.files import (
+    IDS,
+    NAMES,
+    NOTHING,
+    PARTS,
+    ROW,
+    ROWS,
+    Kept,
+    Piece,
+    TokenFiles,
+    sizes_of,
+)
+
+BATCH = 2048
+BATCH_CHARACTERS = 1 << 22
+"""Where examples are long, fewer are tokenised at once: this bounds the memory."""
+
+
+@dataclass
+class TokenCounts:
+    """Tokens of one source under one tokenizer and chat format."""
+
+    examples: int = 0
+    tokens: int = 0
+    counted_tokens: int = 0
+    cut: int = 0
+    """Examples of which ``max_length`` cut tokens off."""
+    nothing_counts: int = 0
+    """Examples in which no token counts: their mask is empty."""
+
+
+@dataclass(frozen=True, eq=False)
+class Joined:
+    """The tokens of several examples one behind another, in memory.
+
+    Attributes:
+        ids: token ids, int32 ``[tokens]``.
+        parts: what each token is part of, uint8 ``[tokens]``.
+        starts: first token of each example and, last, ``tokens``: int64 ``[examples + 1]``.
+    """
+
+    ids: np.ndarray
+    parts: np.ndarray
+    starts: np.ndarray
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each example, int64 ``[examples]``."""
+        return np.diff(self.starts)
+
+    def sums(self, values: np.ndarray) -> np.ndarray:
+        """Return the sum over each example of a number for each token, int64 ``[examples]``."""
+        total = np.concatenate([[0], np.cumsum(values, dtype=np.int64)])
+        return np.asarray(total[self.starts[1:]] - total[self.starts[:-1]])
+
+    def places(self, rows: np.ndarray) -> slice | np.ndarray:
+        """Return where the tokens of some examples stand, those of one example together."""
+        return token_places(self.starts[rows], self.starts[rows + 1])
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """Memory-mapped tokens of many examples: all that ``encode`` wrote, or a view on some rows.
+
+    Attributes:
+        folder: where ``encode`` wrote.
+        chat: the format they were rendered with.
+        rows: the rows of the folder that this view shows, in its order, int64 ``[examples]``;
+            ``None`` where it shows all of them.
+        written: how many rows of the folder can be read, where more are still being written.
+    """
+
+    folder: Path
+    chat: ChatFormat
+    rows: np.ndarray | None = field(default=None, repr=False)
+    written: int | None = None
+
+    @classmethod
+    def open(cls, folder: Path, chat: ChatFormat) -> "Encoded":
+        """Open what ``encode`` wrote."""
+        return cls(folder, chat)
+
+    def holds(self, examples: int, tokens: int) -> bool:
+        """Return whether the files are there, and as long as so many of them need."""
+        found = {self.folder / name: size for name, size in sizes_of(examples, tokens).items()}
+        return (self.folder / NAMES).is_file() and all(
+            path.is_file() and path.stat().st_size == size for path, size in found.items()
+        )
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> "Encoded":
+        """Return a view on the given rows, in the given order; no token is copied.
+
+        Raises:
+            IndexError: where a row is not one of this view's.
+        """
+        wanted = np.asarray(rows, dtype=np.int64)
+        if len(wanted) and not 0 <= wanted.min() <= wanted.max() < len(self):
+            raise IndexError(f"a row lies outside the {len(self)} encoded examples")
+        shown = wanted if self.rows is None else self.rows[wanted]
+        return Encoded(self.folder, self.chat, shown, self.written)
+
+    def __reduce__(self) -> tuple[type["Encoded"], tuple[object, ...]]:
+        """Pickle the place, not the tokens: a data loader's workers map the files themselves."""
+        return Encoded, (self.folder, self.chat, self.rows, self.written)
+
+    def __len__(self) -> int:
+        return len(self._table if self.rows is None else self.rows)
+
+    def __getitem__(self, row: int) -> EncodedExample:
+        if not -len(self) <= row < len(self):
+            raise IndexError(f"row {row} of {len(self)} encoded examples")
+        place = int(row % len(self) if self.rows is None else self.rows[row])
+        start = int(self._table["stop"][place - 1]) if place else 0
+        stop, cut = int(self._table["stop"][place]), bool(self._table["cut"][place])
+        return EncodedExample(self._ids[start:stop], self._parts[start:stop], cut)
+
+    def __iter__(self) -> Iterator[EncodedExample]:
+        return (self[row] for row in range(len(self)))
+
+    def joined(self, rows: np.ndarray) -> Joined:
+        """Return the tokens of the given rows, int64 ``[rows]``, in the given order.
+
+        A stretch of neighbours is a view on the mapped files; anything else is copied.
+        """
+        places = rows if self.rows is None else self.rows[rows]
+        stops = np.asarray(self._table["stop"][places])
+        starts = np.where(places > 0, self._table["stop"][places - 1], 0)
+        at = token_places(starts, stops)
+        ends = np.concatenate([[0], np.cumsum(stops - starts)])
+        return Joined(np.asarray(self._ids[at]), np.asarray(self._parts[at]), ends)
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each example, int64 ``[examples]``."""
+        return self._shown(np.diff(self._table["stop"], prepend=np.int64(0)))
+
+    @property
+    def counted(self) -> np.ndarray:
+        """Tokens of each example that count for the loss, int32 ``[examples]``."""
+        return self._shown(self._table["counted"])
+
+    @property
+    def cut(self) -> np.ndarray:
+        """Whether ``max_length`` cut tokens off, bool ``[examples]``."""
+        return self._shown(self._table["cut"])
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all examples."""
+        return int(self.lengths.sum())
+
+    @cached_property
+    def sources(self) -> dict[str, TokenCounts]:
+        """Token counts per source of the rows shown, by name."""
+        codes = self._shown(self._table["source"])
+        names = json.loads((self.folder / NAMES).read_text(encoding="utf-8"))
+
+        def sums(values: np.ndarray) -> np.ndarray:
+            """Exact: a double holds every integer up to 2**53."""
+            return np.bincount(codes, weights=values, minlength=len(names)).astype(np.int64)
+
+        columns = (self.lengths, self.counted, self.cut, self.counted == 0)
+        table = [np.bincount(codes, minlength=len(names)), *map(sums, columns)]
+        counts = {
+            name: TokenCounts(*map(int, row)) for name, *row in zip(names, *table, strict=True)
+        }
+        return {name: of for name, of in sorted(counts.items()) if of.examples}
+
+    @cached_property
+    def _table(self) -> np.ndarray:
+        return _mapped(self.folder / ROWS, ROW, self.written)
+
+    @cached_property
+    def _ids(self) -> np.ndarray:
+        return _mapped(self.folder / IDS, np.dtype("<i4"), self._tokens_written)
+
+    @cached_property
+    def _parts(self) -> np.ndarray:
+        return _mapped(self.folder / PARTS, np.dtype("u1"), self._tokens_written)
+
+    @property
+    def _tokens_written(self) -> int | None:
+        return None if self.written is None else int(self._table["stop"][-1:].sum())
+
+    def _shown(self, column: np.ndarray) -> np.ndarray:
+        return np.asarray(column if self.rows is None else column[self.rows])
+
+
+def encode(
+    examples: Iterable[Example],
+    folder: Path,
+    chat: ChatFormat,
+    tokenizer: Tokenizer,
+    advance: Advance = lambda _: None,
+    kept: Kept = NOTHING,
+) -> Encoded:
+    """Tokenise examples into ``folder``, in bounded memory; ``examples`` begin behind ``kept``."""
+    pieces = (_piece(batch, chat, tokenizer) for batch in _batches(examples))
+    return write_pieces(pieces, folder, chat, advance, kept)
+
+
+def piece_of(examples: Iterable[Example], chat: ChatFormat, tokenizer: Tokenizer) -> Piece:
+    """Tokenise examples into memory: at least one."""
+    pieces = [_piece(batch, chat, tokenizer) for batch in _batches(examples)]
+    codes: dict[str, int] = {}
+    ends = np.cumsum([0, *(len(one.ids) for one in pieces)])
+    return Piece(
+        np.concatenate(
+            [one.moved(codes, end) for one, end in zip(pieces, ends.tolist(), strict=False)]
+        ),
+        np.concatenate([one.ids for one in pieces]),
+        np.concatenate([one.parts for one in pieces]),
+        tuple(codes),
+    )
+
+
+def write_pieces(
+    pieces: Iterable[Piece],
+    folder: Path,
+    chat: ChatFormat,
+    advance: Advance = lambda _: None,
+    kept: Kept = NOTHING,
+) -> Encoded:
+    """Write pieces one behind another into ``folder``, behind what is kept there."""
+    with TokenFiles(folder, kept) as files:
+        for piece in pieces:
+            files.add(piece)
+            advance(len(piece.rows))
+    return Encoded.open(folder, chat)
+
+
+def _piece(batch: Sequence[Example], chat: ChatFormat, tokenizer: Tokenizer) -> Piece:
+    encoded = chat.encode(batch, tokenizer)
+    codes: dict[str, int] = {}
+    ids = np.concatenate([one.ids for one in encoded])
+    parts = np.concatenate([one.parts for one in encoded])
+    starts = np.cumsum([0, *(len(one.ids) for one in encoded)], dtype=np.int64)
+    rows = np.empty(len(batch), dtype=ROW)
+    rows["stop"] = starts[1:]
+    rows["counted"] = Joined(ids, parts, starts).sums(chat.counts(parts))
+    rows["source"] = [codes.setdefault(example.source, len(codes)) for example in batch]
+    rows["cut"] = [one.cut for one in encoded]
+    return Piece(rows, ids, parts, tuple(codes))
+
+
+def _batches(examples: Iterable[Example]) -> Iterator[list[Example]]:
+    batch: list[Example] = []
+    characters = 0
+    for example in examples:
+        batch.append(example)
+        characters += sum(len(message.content) for message in example.messages)
+        if len(batch) >= BATCH or characters >= BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def token_places(starts: np.ndarray, stops: np.ndarray) -> slice | np.ndarray:
+    """Return the places from each start up to its stop, in order: a slice where there is no gap."""
+    if not len(starts):
+        return slice(0, 0)
+    if np.array_equal(starts[1:], stops[:-1]):
+        return slice(int(starts[0]), int(stops[-1]))
+    lengths = stops - starts
+    before = np.cumsum(lengths) - lengths
+    return np.asarray(np.arange(int(lengths.sum())) + np.repeat(starts - before, lengths))
+
+
+def _mapped(path: Path, kind: np.dtype, items: int | None = None) -> np.ndarray:
+    if not (path.stat().st_size if items is None else items):
+        return np.empty(0, dtype=kind)
+    return np.memmap(path, dtype=kind, mode="r", shape=items)
