@@ -10,8 +10,8 @@ from scoring_rates import ATTENTION, joined
 from torch import Tensor
 from torch.nn import functional
 
-from selectmoe_olmoe.launches import TritonSteps
-from selectmoe_olmoe.steps import Gate, TorchSteps
+from selectmoe_olmoe.fused.launches import TritonSteps
+from selectmoe_olmoe.fused.ops import Gate, TorchSteps
 from selectmoe_router.packed import PackedMeans, moved, packed
 
 Errors = dict[str, tuple[float, float]]

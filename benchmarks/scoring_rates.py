@@ -17,7 +17,7 @@ from shapes import OLMOE, TINY, TINY_EXPERTS
 from torch import Tensor
 
 from selectmoe_core.tokens.encoding import Joined
-from selectmoe_olmoe.attention import PaddedAttention, VarlenAttention
+from selectmoe_olmoe.fused.attention import PaddedAttention, VarlenAttention
 from selectmoe_router.packed import PackedMeans, even, moved, packed
 from selectmoe_router.reduction import OnItsWay, Routing
 
@@ -99,7 +99,7 @@ class Bench(OnDevice):
 
 def model(bench: Bench) -> dict[str, object]:
     """Build the model with random weights on the device itself."""
-    from selectmoe_olmoe.modeling import SelectMoeConfig, SelectMoeModel
+    from selectmoe_olmoe.model.modeling import SelectMoeConfig, SelectMoeModel
 
     config = SelectMoeConfig(**bench.shape, num_trash_experts=TRASH, pad_token_id=0)
     config._attn_implementation = "sdpa"  # noqa: SLF001
@@ -112,9 +112,9 @@ def model(bench: Bench) -> dict[str, object]:
 
 def packed_decoder(bench: Bench, steps: str, attention: str, warps: int = 4) -> Any:  # noqa: ANN401
     """Return the packed decoder over the model's weights."""
-    from selectmoe_olmoe.launches import TritonSteps
-    from selectmoe_olmoe.packed import PackedDecoder
-    from selectmoe_olmoe.steps import TorchSteps
+    from selectmoe_olmoe.fused.launches import TritonSteps
+    from selectmoe_olmoe.fused.ops import TorchSteps
+    from selectmoe_olmoe.fused.scoring_pass import PackedDecoder
 
     made = TritonSteps(warps) if steps == "triton" else TorchSteps()
     return PackedDecoder(bench.decoder, made, ATTENTION[attention]())

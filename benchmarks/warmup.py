@@ -45,10 +45,11 @@ from warmup_steps import (
     reset,
 )
 
-from selectmoe_olmoe import packed_training, warmup
 from selectmoe_olmoe.config import WarmupConfig
-from selectmoe_olmoe.optimizers import optimizer_of
-from selectmoe_olmoe.training_steps import TorchTrainingSteps
+from selectmoe_olmoe.fused import training_pass
+from selectmoe_olmoe.fused.training_ops import TorchTrainingSteps
+from selectmoe_olmoe.warmup import warmup
+from selectmoe_olmoe.warmup.optimizers import optimizer_of
 
 
 def main() -> None:
@@ -58,7 +59,7 @@ def main() -> None:
     bench.write("machine", describe(bench.device))
     if not bench.cuda:  # the packed path on plain steps, so that all of this script is tried
         warmup.obstacle = lambda *_: None
-        packed_training.TritonTrainingSteps = TorchTrainingSteps  # type: ignore[misc,assignment]
+        training_pass.TritonTrainingSteps = TorchTrainingSteps  # type: ignore[misc,assignment]
     torch.manual_seed(SEED)
     wanted, vocabulary = bench.arguments.tokens, bench.shape["vocab_size"]
     bench.ids, _ = token_ids(bench.arguments.data, wanted, vocabulary, SEED)

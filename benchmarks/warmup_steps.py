@@ -22,12 +22,12 @@ from transformers import TrainerCallback
 from selectmoe_core.models.models import ModelRef
 from selectmoe_core.plugin.protocols import Job
 from selectmoe_core.training.trainer import CheckpointClock
-from selectmoe_olmoe import warmup
-from selectmoe_olmoe.batches import LengthGroupedSampler, Row, collate
 from selectmoe_olmoe.config import WarmupConfig
-from selectmoe_olmoe.modeling import SelectMoeConfig, SelectMoeForCausalLM
-from selectmoe_olmoe.trainable import trainable
-from selectmoe_olmoe.twins import Pair, TwinRows
+from selectmoe_olmoe.model.modeling import SelectMoeConfig, SelectMoeForCausalLM
+from selectmoe_olmoe.warmup import warmup
+from selectmoe_olmoe.warmup.batches import LengthGroupedSampler, Row, collate
+from selectmoe_olmoe.warmup.pairs import Pair, TwinRows
+from selectmoe_olmoe.warmup.trainable import trainable
 
 SMALL = OLMOE | {
     "hidden_size": 768,

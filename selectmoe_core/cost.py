@@ -9,6 +9,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+__all__ = [
+    "BYTES",
+    "CHARACTERS_PER_TOKEN",
+    "DEVICES",
+    "Cost",
+    "Device",
+    "Shape",
+    "Workload",
+    "activation_bytes",
+    "forward_flops",
+    "optimizer_bytes",
+    "seconds",
+    "training_flops",
+    "weight_bytes",
+]
+
 CHARACTERS_PER_TOKEN = 4.0
 """English text under a BPE of 32,000 to 50,000 entries; a guess until tokens are counted."""
 

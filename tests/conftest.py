@@ -199,7 +199,7 @@ LEFT_OUT = tuple(_not_there())
 def fake_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the chain of fakes is installed."""
     site = tmp_path_factory.mktemp("site")
-    write_plugin(site, "fake", (HERE / "fake_chain.py").read_text(encoding="utf-8"))
+    write_plugin(site, "fake", (HERE / "helpers" / "fake_chain.py").read_text(encoding="utf-8"))
     return site
 
 

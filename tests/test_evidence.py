@@ -33,8 +33,8 @@ from selectmoe_core.data.examples import Part, content_id
 from selectmoe_core.plugin.manager import load_plugins
 from selectmoe_core.plugin.registry import Registry
 from selectmoe_core.tokens.chat import ChatConfig, ChatFormat, answer_ends
-from selectmoe_olmoe.twins import TwinMaker
-from selectmoe_olmoe.warmup import SelectMoeWarmup
+from selectmoe_olmoe.warmup.pairs import TwinMaker
+from selectmoe_olmoe.warmup.warmup import SelectMoeWarmup
 
 ARMS = ("contrastive/1", "unwarmed/1")
 

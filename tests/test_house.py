@@ -1,6 +1,7 @@
 """House rules: size, names, light imports, and that everything explains itself."""
 
 import ast
+import importlib
 import statistics
 import subprocess
 import sys
@@ -25,6 +26,8 @@ from selectmoe_core.recipe.recipe import (
 ROOT = Path(__file__).parent.parent
 PLUGINS = sorted(path for path in (ROOT / "plugins").iterdir() if path.is_dir())
 MODULES = sorted([*(ROOT / "selectmoe_core").rglob("*.py"), *(ROOT / "plugins").rglob("*.py")])
+FACE = ("cost", "data", "models", "testing", "tokens", "training")
+"""The modules beside the package itself that plugins may import."""
 HEAVY = ("torch", "transformers", "datasets", "lm_eval", "peft", "accelerate", "numpy", "pyarrow")
 
 
@@ -129,6 +132,32 @@ def test_a_plugin_imports_the_core_and_itself_alone(folder):
     }
     assert found
     assert found <= {"selectmoe_core", folder.name}
+
+
+PUBLIC = ("selectmoe_core", *(f"selectmoe_core.{name}" for name in FACE))
+
+
+@pytest.mark.parametrize("folder", PLUGINS, ids=lambda path: path.name)
+def test_a_plugin_imports_public_names_alone(folder):
+    taken = {
+        (node.module, alias.name)
+        for path in folder.rglob("*.py")
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("selectmoe_core")
+        for alias in node.names
+    }
+    assert taken
+    assert {module for module, _ in taken} <= set(PUBLIC)
+    for module, name in taken:
+        assert name in importlib.import_module(module).__all__, f"{module} does not offer {name}"
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_every_public_name_is_there(module):
+    offered = importlib.import_module(module)
+    assert len(set(offered.__all__)) == len(offered.__all__) > 3
+    for name in offered.__all__:
+        assert getattr(offered, name) is not None
 
 
 def test_the_core_imports_no_plugin():

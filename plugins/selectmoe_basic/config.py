@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from selectmoe_core.config import Config
+from selectmoe_core import Config
 
 Per = Literal["none", "source"]
 

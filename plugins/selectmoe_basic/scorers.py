@@ -7,7 +7,7 @@ import numpy as np
 
 from selectmoe_basic.config import LengthConfig
 from selectmoe_core import Example, Job, Shard, ShardScores
-from selectmoe_core.data.pool import hash_ids
+from selectmoe_core.data import hash_ids
 
 _OWN_STREAM = 0x5EED0FA5C0DE
 """Added to the seed, so that the numbers have nothing in common with the samples that the core

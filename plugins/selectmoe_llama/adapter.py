@@ -8,9 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from selectmoe_core.errors import ModelError, StageError
-from selectmoe_core.models.models import ModelRef
-from selectmoe_core.plugin.protocols import Job
+from selectmoe_core import Job, ModelError, ModelRef, StageError
 from selectmoe_llama.config import LoraTrainingConfig
 from selectmoe_llama.quantized import load_quantized
 

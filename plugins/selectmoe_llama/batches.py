@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from selectmoe_core.errors import RecipeError
-from selectmoe_core.training.losses import CountedRows
+from selectmoe_core import RecipeError
+from selectmoe_core.training import CountedRows
 from selectmoe_llama.attention import Attention, groups
 from selectmoe_llama.config import LoraTrainingConfig
 

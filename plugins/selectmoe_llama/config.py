@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from selectmoe_core.config import Config, execution_only
+from selectmoe_core import Config, execution_only
 
 CPU_TOKENS, GPU_TOKENS, RECOMPUTED_TOKENS = 2048, 4096, 8192
 """Tokens of a forward pass where the options leave it open; small ones leave a GPU waiting. Of a

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from selectmoe_core.training.losses import summed_head_loss
+from selectmoe_core.training import summed_head_loss
 from selectmoe_llama.attention import Attention, use
 
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import Trainer
 
-from selectmoe_core.plugin.protocols import Job
-from selectmoe_core.training.trainer import finish_checkpoint, record_step
+from selectmoe_core import Job
+from selectmoe_core.training import finish_checkpoint, record_step
 from selectmoe_llama.adapter import load_adapter, save_adapter
 from selectmoe_llama.batches import StepSampler
 from selectmoe_llama.packed_model import PackedModel

@@ -6,9 +6,7 @@ from typing import Any
 
 import torch
 
-from selectmoe_core.errors import ModelError, StageError
-from selectmoe_core.models.models import ModelRef
-from selectmoe_core.plugin.protocols import Job
+from selectmoe_core import Job, ModelError, ModelRef, StageError
 
 KIND = "nf4"
 OPTION = f"[train] quantization = '{KIND}'"

@@ -9,12 +9,8 @@ import torch
 from peft.helpers import disable_input_dtype_casting
 from transformers import set_seed
 
-from selectmoe_core.errors import StageError
-from selectmoe_core.models.models import ModelRef
-from selectmoe_core.plugin.protocols import ExampleSource, Job
-from selectmoe_core.runtime.distributed import shards_weights
-from selectmoe_core.store import Facts
-from selectmoe_core.training.trainer import attach, repeatable, train, training_arguments
+from selectmoe_core import ExampleSource, Facts, Job, ModelRef, StageError
+from selectmoe_core.training import attach, repeatable, shards_weights, train, training_arguments
 from selectmoe_llama.adapter import (
     check_architecture,
     load_with_additions,

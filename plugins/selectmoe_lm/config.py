@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from selectmoe_core.config import Config, execution_only
+from selectmoe_core import Config, execution_only
 
 MEDIAN = 50.0
 Percentile = Annotated[float, Field(gt=0, lt=100)]

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from selectmoe_core import Example, Finish, Job, ScoreTable, Shard, ShardScores, TokenDetail
-from selectmoe_core.tokens.chat import EncodedExample
-from selectmoe_core.tokens.encoding import Encoded
+from selectmoe_core.tokens import Encoded, EncodedExample
 from selectmoe_lm.config import IfdConfig
 from selectmoe_lm.losses import TokenLosses
 from selectmoe_lm.opening import model_of, texts

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from selectmoe_core import ModelError
-from selectmoe_core.models.batches import Batch, padded, within_budget
+from selectmoe_core.models import Batch, padded, within_budget
 
 HEAD_BYTES = 1 << 28
 """Bytes of fp32 logits that exist at once."""

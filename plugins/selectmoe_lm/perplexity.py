@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from selectmoe_core import Example, Finish, Job, ScoreTable, Shard, ShardScores, TokenDetail
-from selectmoe_core.data.examples import Part
-from selectmoe_core.tokens.encoding import Encoded
+from selectmoe_core.data import Part
+from selectmoe_core.tokens import Encoded
 from selectmoe_lm.config import PerplexityConfig
 from selectmoe_lm.losses import TokenLosses
 from selectmoe_lm.opening import model_of, texts

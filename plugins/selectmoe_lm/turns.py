@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from selectmoe_core.data.examples import Part
-from selectmoe_core.tokens.chat import EncodedExample
+from selectmoe_core.data import Part
+from selectmoe_core.tokens import EncodedExample
 
 
 @dataclass(frozen=True)

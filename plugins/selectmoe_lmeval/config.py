@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from annotated_types import Len
 from pydantic import NonNegativeInt, PositiveInt, StringConstraints
 
-from selectmoe_core.config import Config, content_path, execution_only
+from selectmoe_core import Config, content_path, execution_only
 
 TaskName = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
 

@@ -12,10 +12,7 @@ from lm_eval.api.task import Task
 from lm_eval.loggers import EvaluationTracker
 from lm_eval.tasks import TaskManager
 
-from selectmoe_core.errors import StageError
-from selectmoe_core.models.models import TargetModel
-from selectmoe_core.plugin.protocols import Job, Question
-from selectmoe_core.store import Facts
+from selectmoe_core import Facts, Job, Question, StageError, TargetModel
 from selectmoe_lmeval.config import LmEvalConfig
 from selectmoe_lmeval.harness import LOG, load_model, quiet, summed
 from selectmoe_lmeval.results import summarise, write_results

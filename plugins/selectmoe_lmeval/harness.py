@@ -24,10 +24,7 @@ import tqdm
 from lm_eval.models.huggingface import HFLM
 from torch.utils import collect_env
 
-from selectmoe_core.errors import StageError
-from selectmoe_core.models.models import TargetModel
-from selectmoe_core.plugin.protocols import Job
-from selectmoe_core.runtime.progress import Advance
+from selectmoe_core import Advance, Job, StageError, TargetModel
 from selectmoe_lmeval.config import LmEvalConfig
 
 CPU_BATCH = 16

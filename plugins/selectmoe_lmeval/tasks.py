@@ -17,9 +17,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import Entry, Kind, TaskIndex
 from lm_eval.tasks._yaml_loader import load_yaml
 
-from selectmoe_core.config import suggest
-from selectmoe_core.errors import RecipeError, StageError
-from selectmoe_core.plugin.protocols import Job
+from selectmoe_core import Job, RecipeError, StageError, suggest
 from selectmoe_lmeval.config import LmEvalConfig
 
 BUNDLED = "bundled:"

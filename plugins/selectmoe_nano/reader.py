@@ -2,9 +2,7 @@
 
 from collections.abc import Iterator
 
-from selectmoe_core.data.examples import Message, RawExample
-from selectmoe_core.errors import DataError
-from selectmoe_core.plugin.protocols import Job
+from selectmoe_core import DataError, Job, Message, RawExample
 from selectmoe_nano.config import NanoConfig
 from selectmoe_nano.generator import Item, pool
 

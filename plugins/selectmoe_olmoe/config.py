@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from selectmoe_core.config import Config, execution_only
+from selectmoe_core import Config, execution_only
 
 
 class TrashcanConfig(Config):

@@ -81,19 +81,19 @@ def selectmoe_trainers() -> list[Component[Any, Trainer]]:
 
 
 def _register() -> None:
-    from selectmoe_olmoe.modeling import register
+    from selectmoe_olmoe.model.modeling import register
 
     register()
 
 
 def _converter(config: TrashcanConfig) -> Converter:
-    from selectmoe_olmoe.converter import TrashcanConverter
+    from selectmoe_olmoe.convert.converter import TrashcanConverter
 
     return TrashcanConverter(config)
 
 
 def _warmup(config: WarmupConfig) -> Trainer:
-    from selectmoe_olmoe.warmup import SelectMoeWarmup
+    from selectmoe_olmoe.warmup.warmup import SelectMoeWarmup
 
     return SelectMoeWarmup(config)
 

@@ -6,8 +6,7 @@ from typing import Any
 import datasets
 from datasets import Dataset, DatasetDict, IterableDataset, load_dataset, load_dataset_builder
 
-from selectmoe_core import DataError, Job, RawExample, Reject
-from selectmoe_core.config import suggest
+from selectmoe_core import DataError, Job, RawExample, Reject, suggest
 from selectmoe_readers.config import HubConfig
 from selectmoe_readers.files import require
 from selectmoe_readers.parquet import examples_of

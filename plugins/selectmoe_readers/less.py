@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from selectmoe_core import DataError, Job, RawExample, Reject
-from selectmoe_core.config import suggest
+from selectmoe_core import DataError, Job, RawExample, Reject, suggest
 from selectmoe_readers.config import LessConfig
 from selectmoe_readers.files import COMPRESSED, Input, require, shared_names
 from selectmoe_readers.jsonl import read_lines

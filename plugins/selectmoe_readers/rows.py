@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from selectmoe_core import Message, RawExample, Reject
-from selectmoe_core.data.examples import Role, messages_from
+from selectmoe_core.data import Role, messages_from
 from selectmoe_readers.config import Columns, RowConfig
 
 Row = Mapping[str, Any]

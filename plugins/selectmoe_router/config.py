@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import NonNegativeInt, PositiveInt, field_validator
 
-from selectmoe_core.config import Config, execution_only
+from selectmoe_core import Config, execution_only
 
 Statistic = Literal["trash_mass", "trash_slots", "topk_ratio", "logit_sum"]
 NEEDS_TRASH: tuple[Statistic, ...] = ("trash_mass", "trash_slots")

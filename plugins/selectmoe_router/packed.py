@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selectmoe_core.tokens.encoding import Joined
+from selectmoe_core.tokens import Joined
 from selectmoe_router.measures import probabilities
 from selectmoe_router.reduction import Routing
 

@@ -10,11 +10,9 @@ from typing import Any
 import numpy as np
 
 from selectmoe_core import Example, Job, ModelError, ModelRef, Shard, ShardScores, TokenDetail
-from selectmoe_core.data.examples import Part
-from selectmoe_core.models.batches import Batch, padded, within_budget
-from selectmoe_core.models.models import SELECTOR
-from selectmoe_core.tokens.chat import ChatFormat, EncodedExample, answer_ends
-from selectmoe_core.tokens.encoding import Encoded, Joined
+from selectmoe_core.data import Part
+from selectmoe_core.models import SELECTOR, Batch, padded, within_budget
+from selectmoe_core.tokens import ChatFormat, Encoded, EncodedExample, Joined, answer_ends
 from selectmoe_router.config import NEEDS_TRASH, RouterConfig, chosen_layers
 from selectmoe_router.packed import PackedMeans, even, moved, packed
 from selectmoe_router.reduction import LayerSums, OnItsWay, Routing, ShardTable, TokenMeans

@@ -1,1 +1,36 @@
-"""models."""
+"""Models by reference: loading, saving, digests, batches."""
+
+from typing import TYPE_CHECKING
+
+from selectmoe_core.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from selectmoe_core.models.batches import (
+        Batch,
+        padded,
+        within_budget,
+    )
+    from selectmoe_core.models.models import (
+        PARTIAL_WEIGHTS,
+        SELECTOR,
+        Models,
+        save_partial,
+    )
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "selectmoe_core.models.batches": "Batch padded within_budget",
+        "selectmoe_core.models.models": "Models PARTIAL_WEIGHTS SELECTOR save_partial",
+    },
+)
+
+__all__ = [
+    "PARTIAL_WEIGHTS",
+    "SELECTOR",
+    "Batch",
+    "Models",
+    "padded",
+    "save_partial",
+    "within_budget",
+]

@@ -1,1 +1,38 @@
-"""tokens."""
+"""Chat formats, and examples as token ids."""
+
+from typing import TYPE_CHECKING
+
+from selectmoe_core.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from selectmoe_core.tokens.chat import (
+        ChatConfig,
+        ChatFormat,
+        EncodedExample,
+        Tokenizer,
+        answer_ends,
+    )
+    from selectmoe_core.tokens.encoding import (
+        Encoded,
+        Joined,
+        encode,
+    )
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "selectmoe_core.tokens.chat": "ChatConfig ChatFormat EncodedExample Tokenizer answer_ends",
+        "selectmoe_core.tokens.encoding": "Encoded Joined encode",
+    },
+)
+
+__all__ = [
+    "ChatConfig",
+    "ChatFormat",
+    "Encoded",
+    "EncodedExample",
+    "Joined",
+    "Tokenizer",
+    "answer_ends",
+    "encode",
+]

@@ -1,0 +1,274 @@
+"""Convert a checkpoint on disk, shard in, shard out: the model is never built."""
+
+import errno
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from selectmoe_core import StageError
+from selectmoe_core.models import SELECTOR
+from selectmoe_olmoe.config import TrashcanConfig
+from selectmoe_olmoe.convert.checkpoint import CONFIG, INDEX, Checkpoint, gate_layers, open_shard
+from selectmoe_olmoe.convert.file_copy import PIECE, copy_run, read_at, readers, write_at
+from selectmoe_olmoe.convert.layout import Layout
+from selectmoe_olmoe.convert.trash_rows import (
+    check_finite,
+    check_gate,
+    encoded,
+    grown_config,
+    grown_index,
+    trash_count,
+    trash_rows,
+)
+
+STATE = ".converting.json"
+LOCK = ".converting.lock"
+WEIGHTS = {".safetensors", ".bin", ".gguf", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".index"}
+MODE = 0o644
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """One shard to be written.
+
+    Attributes:
+        source: the shard of the original.
+        target: where the converted one comes.
+        before: the original's layout.
+        after: the converted one's.
+        gates: name of each gate in it -> its layer.
+    """
+
+    source: Path
+    target: Path
+    before: Layout
+    after: Layout
+    gates: Mapping[str, int]
+
+    @property
+    def partial(self) -> Path:
+        """Where it is written until it is complete."""
+        return self.target.with_name(f".{self.target.name}.partial")
+
+    @property
+    def done(self) -> bool:
+        """Whether it is there already, at its full length."""
+        return self.target.is_file() and self.target.stat().st_size == self.after.size
+
+
+def convert_checkpoint(
+    source: Checkpoint,
+    out: Path,
+    config: TrashcanConfig,
+    seed: int,
+    selector: Mapping[str, Any],
+    advance: Callable[[float], None] = lambda _: None,
+) -> int:
+    """Write the Select-MoE checkpoint of ``source`` into ``out``; return the bytes of its shards.
+
+    Every shard is written under a temporary name and renamed when complete, so an interrupted
+    conversion of the same source with the same options goes on with the next shard. ``config.json``
+    and ``selector``, the content of ``selector.json``, come last: a folder without them is not
+    finished. As after ``cp``, the kernel writes to the disk in its own time. ``advance`` is told
+    the bytes done.
+
+    Raises:
+        ModelError: A gate that cannot grow, a damaged shard.
+        StageError: The disk is full, or another conversion writes into ``out``.
+    """
+    if out.resolve() == source.folder.resolve():
+        raise StageError(
+            f"{out}: the converted model cannot replace its source", hint="name another folder"
+        )
+    _check_target(out)
+    trash = trash_count(config, source.olmoe)
+    shards = [_planned(source, name, out, trash) for name in source.shards]
+    out.mkdir(parents=True, exist_ok=True)
+    with _alone(out):
+        _check_space(shards, out)
+        _begin(source, out, config, seed)
+        _write_shards([shard for shard in shards if not shard.done], config, seed, advance)
+        _copy_small_files(source, out)
+        if source.index is not None:
+            write_json(out / INDEX, _index(source, source.index, shards, trash))
+        write_json(out / CONFIG, grown_config(source.config, trash, config))
+        write_json(out / SELECTOR, selector)
+        (out / STATE).unlink()
+    return sum(shard.after.size for shard in shards)
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Hold the sole right to write into a folder: two would write into the same partial files."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(out / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise StageError(
+            f"{out}: another conversion is writing into this folder",
+            hint="wait until it has ended, or name another folder",
+        ) from None
+    try:
+        yield
+    finally:
+        # While it is held: afterwards it may be another's.
+        (out / LOCK).unlink(missing_ok=True)
+        lock.release()
+
+
+def _index(
+    source: Checkpoint, index: Mapping[str, Any], shards: Sequence[_Shard], trash: int
+) -> dict[str, Any]:
+    gates = [shard.before.places[name] for shard in shards for name in shard.gates]
+    parameters = trash * source.olmoe.hidden_size * len(gates)
+    size = trash * sum((gate.stop - gate.start) // gate.shape[0] for gate in gates)
+    return grown_index(index, parameters, size)
+
+
+def _planned(source: Checkpoint, name: str, out: Path, trash: int) -> _Shard:
+    """Look at a shard's header and its gates."""
+    path = source.folder / name
+    before = Layout.read(path)
+    layers = gate_layers(source.olmoe.num_hidden_layers)
+    gates = {gate: layers[gate] for gate in before.places if gate in layers}
+    for gate in gates:
+        place = before.places[gate]
+        check_gate(gate, place, source.olmoe)
+        content = read_at(path, before.begin + place.start, place.stop - place.start)
+        check_finite(path, gate, place.dtype, content)
+    after = before.grown(dict.fromkeys(gates, trash))
+    return _Shard(path, out / name, before, after, gates)
+
+
+def _write_shards(
+    shards: Sequence[_Shard], config: TrashcanConfig, seed: int, advance: Callable[[float], None]
+) -> None:
+    """Let threads copy the shards one after the other, each in pieces, and add the new rows."""
+    with _clean(*(shard.partial for shard in shards)), readers() as pool:
+        copies = [_begin_copies(shard, pool) for shard in shards]
+        for shard, pieces in zip(shards, copies, strict=True):
+            _write_rows(shard, config, seed)
+            for piece in pieces:
+                advance(piece.result())
+            _finish(shard)
+
+
+def _begin_copies(shard: _Shard, pool: Executor) -> "list[Future[int]]":
+    shard.partial.write_bytes(shard.after.header())
+    return [
+        pool.submit(copy_run, shard.source, shard.partial, piece)
+        for run in shard.before.runs(shard.after)
+        for piece in run.pieces(PIECE)
+    ]
+
+
+def _write_rows(shard: _Shard, config: TrashcanConfig, seed: int) -> None:
+    for name, layer in shard.gates.items():
+        old, new = shard.before.places[name], shard.after.places[name]
+        shape = (new.shape[0] - old.shape[0], new.shape[1])
+        rows = trash_rows(shape, config, seed=seed, layer=layer)
+        at = shard.after.begin + new.start + (old.stop - old.start)
+        write_at(shard.partial, at, encoded(rows, old.dtype))
+
+
+def _finish(shard: _Shard) -> None:
+    """Let safetensors read what was written, and give the file its name."""
+    found = shard.partial.stat().st_size
+    if found != shard.after.size:
+        raise StageError(
+            f"{shard.partial}: it has {found:,} bytes after {shard.after.size:,} were written",
+            hint="does something else write here? convert into a folder of its own",
+        )
+    with open_shard(shard.partial, "np") as written:
+        assert set(written.keys()) == set(shard.after.places)
+    shard.partial.chmod(MODE)
+    shard.partial.replace(shard.target)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file by rename, readable by everybody."""
+    partial = path.with_name(f".{path.name}.partial")
+    with _clean(partial):
+        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        partial.chmod(MODE)
+        partial.replace(path)
+
+
+@contextmanager
+def _clean(*partials: Path) -> Iterator[None]:
+    """Remove the partial files if writing fails, and say so plainly if the disk is full."""
+    try:
+        yield
+    except BaseException as error:
+        for partial in partials:
+            partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise StageError(
+                f"{partials[0].parent}: no space left on the disk; finished shards are kept",
+                hint="free some space, or set --outputs to another disk, and run it again",
+            ) from error
+        raise
+
+
+def _check_target(out: Path) -> None:
+    """Refuse a folder that holds a model of another kind: its shards would be overwritten."""
+    if (out / CONFIG).is_file():
+        found = json.loads((out / CONFIG).read_text(encoding="utf-8")).get("model_type")
+        if found != "select_moe":
+            raise StageError(
+                f"{out}: there is another model already, of type {found!r}",
+                hint="name another folder, or remove this one",
+            )
+
+
+def _check_space(shards: Sequence[_Shard], out: Path) -> None:
+    need = sum(shard.after.size for shard in shards if not shard.target.exists())
+    free = shutil.disk_usage(out).free
+    if need > free:
+        raise StageError(
+            f"{out}: no space left on the disk: the model takes {need:,} bytes, {free:,} are free",
+            hint="free some space, or set --outputs to another disk",
+        )
+
+
+def _begin(source: Checkpoint, out: Path, config: TrashcanConfig, seed: int) -> None:
+    """Keep finished shards of the same conversion; remove those of another one."""
+    files = [(name, _stamp(source.folder / name)) for name in sorted(source.shards)]
+    text = json.dumps([config.model_dump(mode="json"), seed, dict(source.config), files])
+    state = {"key": hashlib.sha256(text.encode()).hexdigest()}
+    path = out / STATE
+    same = path.is_file() and path.read_text(encoding="utf-8") == json.dumps(state, indent=2) + "\n"
+    (out / CONFIG).unlink(missing_ok=True)
+    if not same:
+        for name in source.shards:
+            (out / name).unlink(missing_ok=True)
+    write_json(path, state)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def _copy_small_files(source: Checkpoint, out: Path) -> None:
+    """Copy tokenizer, generation settings, licence and the like; never weights."""
+    skipped = {CONFIG, INDEX, *source.shards}
+    for path in sorted(source.folder.iterdir()):
+        hidden = path.name.startswith(".")
+        if hidden or not path.is_file() or path.name in skipped or path.suffix in WEIGHTS:
+            continue
+        if path.name.endswith(".index.json"):
+            continue
+        partial = out / f".{path.name}.partial"
+        with _clean(partial):
+            shutil.copyfile(path, partial)
+            partial.chmod(MODE)
+            partial.replace(out / path.name)

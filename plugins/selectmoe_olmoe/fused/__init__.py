@@ -1,0 +1,1 @@
+"""Packed forward and backward passes: Triton kernels, what launches them, and plain references."""

@@ -1,0 +1,1 @@
+"""The Select-MoE model: configuration, router with trash cans, experts, auxiliary losses."""

@@ -1,0 +1,121 @@
+"""Training rows one behind another, without padding, and how micro-batches join into one pass.
+
+A packed batch is a mapping, so that loaders can move it to a device; ``N`` tokens, ``R`` rows:
+
+- ``input_ids`` int64 ``[N]``, ``positions`` int32 ``[N]`` in their rows, ``starts`` int32
+  ``[R + 1]``, ``longest``: tokens of the longest row;
+- ``predicts`` int64 ``[M]``: tokens whose next one counts for the loss, ``labels`` int64 ``[M]``:
+  those next ones, ``label_weights`` fp32 ``[M]``;
+- ``micro`` fp32 ``[B, N]``: 1 where a token is of a micro-batch and of no damaged twin;
+- ``sound_tokens`` and ``sound_pairs``, int64: the tokens that the contrast counts of examples that
+  have a twin, and the number of their pair; ``twin_tokens`` and ``twin_pairs``: the same of the
+  twins; ``pairs``: how many there are.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from selectmoe_olmoe.warmup.batches import Row
+from selectmoe_olmoe.warmup.pairs import Pair
+
+Packed = dict[str, Any]
+
+OF_TOKENS = ("predicts", "sound_tokens", "twin_tokens")
+OF_PAIRS = ("sound_pairs", "twin_pairs")
+JOINED = ("input_ids", "positions", "labels", "label_weights")
+
+
+def collate_packed(rows: Sequence[Row]) -> Packed:
+    """Return a packed micro-batch of rows without twins."""
+    return _packed(rows, [], [])
+
+
+def collate_packed_pairs(pairs: Sequence[Pair]) -> Packed:
+    """Return a packed micro-batch: the sound examples, behind them the twins of some."""
+    twins = [(place, pair.twin) for place, pair in enumerate(pairs) if pair.twin is not None]
+    places = [place for place, _ in twins]
+    return _packed([pair.sound for pair in pairs], places, [twin for _, twin in twins])
+
+
+def merged(batches: Sequence[Packed], budget: int) -> list[Packed]:
+    """Join neighbours while a pass has no more than ``budget`` tokens; none is split."""
+    groups: list[list[Packed]] = []
+    tokens = 0
+    for batch in batches:
+        size = len(batch["input_ids"])
+        if groups and tokens + size <= budget:
+            groups[-1].append(batch)
+            tokens += size
+        else:
+            groups.append([batch])
+            tokens = size
+    return [_joined(group) for group in groups]
+
+
+def _packed(rows: Sequence[Row], sound_of: Sequence[int], twins: Sequence[Row]) -> Packed:
+    every = [*rows, *twins]
+    lengths = np.array([len(row.ids) for row in every])
+    starts = np.concatenate([[0], lengths.cumsum()])
+    ids = np.concatenate([row.ids for row in every]).astype(np.int64)
+    weights = np.concatenate([row.weights for row in every]).astype(np.float32)
+    weights[starts[:-1]] = 0.0  # nothing predicts a first token
+    labels = weights.nonzero()[0]
+    micro = torch.zeros(1, len(ids))
+    micro[0, : starts[len(rows)]] = 1.0
+    micro[0, starts[: len(rows)][[row.is_nothing for row in rows]]] = 0.0
+    sound = [(starts[place], rows[place]) for place in sound_of]
+    damaged = [(starts[len(rows) + number], twin) for number, twin in enumerate(twins)]
+    positions = np.arange(len(ids)) - np.repeat(starts[:-1], lengths)
+    found: Packed = {
+        "input_ids": torch.from_numpy(ids),
+        "positions": torch.from_numpy(positions.astype(np.int32)),
+        "starts": torch.from_numpy(starts.astype(np.int32)),
+        "longest": int(lengths.max()),
+        "predicts": torch.from_numpy(labels - 1),
+        "labels": torch.from_numpy(ids[labels]),
+        "label_weights": torch.from_numpy(weights[labels]),
+        "micro": micro,
+        "pairs": len(twins),
+    }
+    for name, half in (("sound", sound), ("twin", damaged)):
+        found[f"{name}_tokens"], found[f"{name}_pairs"] = _answers(half)
+    return found
+
+
+def _answers(rows: Sequence[tuple[int, Row]]) -> tuple[Tensor, Tensor]:
+    """Return the contrast's tokens of rows that start where it is said, and each one's row."""
+    tokens = [start + row.answer.nonzero()[0] for start, row in rows]
+    pairs = [np.full(len(some), number) for number, some in enumerate(tokens)]
+    empty = [np.zeros(0, dtype=np.int64)]
+    return (
+        torch.from_numpy(np.concatenate(tokens or empty).astype(np.int64)),
+        torch.from_numpy(np.concatenate(pairs or empty).astype(np.int64)),
+    )
+
+
+def _joined(batches: Sequence[Packed]) -> Packed:
+    if len(batches) == 1:
+        return batches[0]
+    token = np.cumsum([0, *(len(batch["input_ids"]) for batch in batches)]).tolist()
+    pair = np.cumsum([0, *(batch["pairs"] for batch in batches)]).tolist()
+    found: Packed = {name: torch.cat([batch[name] for batch in batches]) for name in JOINED}
+    for names, offsets in ((OF_TOKENS, token), (OF_PAIRS, pair)):
+        for name in names:
+            parts = zip(batches, offsets, strict=False)
+            found[name] = torch.cat([batch[name] + first for batch, first in parts])
+    starts = [batch["starts"][:-1] + first for batch, first in zip(batches, token, strict=False)]
+    end = batches[-1]["starts"][-1:] + token[-2]
+    micro = batches[0]["micro"].new_zeros(len(batches), token[-1])
+    for number, batch in enumerate(batches):
+        micro[number, token[number] : token[number + 1]] = batch["micro"][0]
+    return {
+        **found,
+        "starts": torch.cat([*starts, end]),
+        "longest": max(batch["longest"] for batch in batches),
+        "micro": micro,
+        "pairs": pair[-1],
+    }

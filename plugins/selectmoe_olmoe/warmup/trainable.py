@@ -1,0 +1,173 @@
+"""Which weights warm-up trains, in which dtype, and how the result is saved."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from selectmoe_core import Job, ModelError, ModelRef, StageError, write_json
+from selectmoe_core.models import SELECTOR, save_partial
+from selectmoe_core.training import gathers_weights, shards_weights
+from selectmoe_olmoe.config import WarmupConfig
+from selectmoe_olmoe.model.router import SelectMoeTopKRouter
+
+OVERRIDES = (
+    "constraint_loss_weight",
+    "constraint_alpha",
+    "constraint_beta",
+    "balance_over",
+    "router_aux_loss_coef",
+)
+
+
+def load_trainable(model: ModelRef, config: WarmupConfig, job: Job) -> Any:  # noqa: ANN401
+    """Load the selector and mark what is trained.
+
+    Trained weights are fp32, unless ``weights`` says otherwise: a bf16 weight of 0.02 cannot take a
+    step below 6e-5 unless it is rounded at random. Gates are fp32 in any case, and multiply in the
+    dtype of the activations; where all weights are trained, the rest is left to autocast.
+
+    Raises:
+        ModelError: Not a Select-MoE model.
+        StageError: fp16, whose gradients underflow.
+    """
+    found = job.models.config(model)
+    if found is not None and found.get("model_type") != "select_moe":
+        raise ModelError(
+            f"{model} is of type {found.get('model_type')!r}, and warm-up trains 'select_moe'",
+            hint="convert it first: [convert] use = 'olmoe-trashcan'",
+        )
+    check_dtype(config, job)
+    dtype = config.weights if everything(config) else job.dtype
+    return trainable(job.models.load(model, dtype=dtype, device=job.device), config)
+
+
+def trainable(loaded: Any, config: WarmupConfig) -> Any:  # noqa: ANN401
+    """Mark what of a loaded model is trained, and return it with its additions, if any."""
+    for name, value in _overrides(config).items():
+        setattr(loaded.config, name, value)
+    loaded.requires_grad_(everything(config))
+    for gate in gates(loaded):
+        gate.weight.data = gate.weight.data.float()
+        gate.weight.requires_grad_(config.peft_mode == "full_rank")
+    return _with_lora(loaded, config) if config.peft_mode == "lora" else loaded
+
+
+def gathered(
+    whole: Mapping[str, Tensor],
+    base: ModelRef,
+    config: WarmupConfig,
+    job: Job,
+) -> Any:  # noqa: ANN401
+    """Return a plain model with the weights that processes had shared out among them.
+
+    Args:
+        whole: all weights, by name.
+        base: the model that training started from.
+        config: the options.
+        job: what the trainer knows of its run.
+    """
+    model = trainable(job.models.load(base, dtype=job.dtype, device="cpu"), config)
+    model.load_state_dict(dict(whole))
+    return model
+
+
+def check_sharding(config: WarmupConfig) -> None:
+    """Raise where processes share out weights (FSDP) in a way that the warm-up cannot use.
+
+    Raises:
+        StageError: not all weights are trained, or not in fp32; checkpoints would be in pieces.
+    """
+    if not shards_weights():
+        return
+    if not (everything(config) and config.weights == "float32"):
+        raise StageError(
+            "[warmup] FSDP shares out weights of one dtype alone, and here gates are fp32",
+            hint="set trainable = 'all' and weights = 'float32', or run without FSDP",
+        )
+    if not gathers_weights():
+        raise StageError(
+            "[warmup] FSDP would save checkpoints in pieces, one for each process",
+            hint="in accelerate's configuration: fsdp_state_dict_type: FULL_STATE_DICT",
+        )
+
+
+def _overrides(config: WarmupConfig) -> dict[str, Any]:
+    """Return the fields of the model's configuration that the options set."""
+    given = {name: getattr(config, name) for name in OVERRIDES}
+    if config.objective == "contrastive" and config.constraint_loss_weight is None:
+        given["constraint_loss_weight"] = 0.0  # its tax falls on sound and damaged alike
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def check_dtype(config: WarmupConfig, job: Job) -> None:
+    """Raise where a job computes in fp16, whose gradients underflow, or wider than weights."""
+    if everything(config) and config.weights == "bfloat16" != job.dtype:
+        raise StageError(
+            f"[warmup] weights: 'bfloat16' are of no use where the stage computes in {job.dtype}",
+            hint="weights = 'float32', or dtype = 'bfloat16'",
+        )
+    if job.dtype == "float16":
+        raise StageError("warm-up cannot train in float16", hint="use bfloat16 or float32")
+
+
+def everything(config: WarmupConfig) -> bool:
+    """Whether all weights are trained at full rank."""
+    return config.peft_mode == "full_rank" and config.trainable == "all"
+
+
+def gates(model: nn.Module) -> Iterator[SelectMoeTopKRouter]:
+    """Yield the routers, layer by layer."""
+    return (module for module in model.modules() if isinstance(module, SelectMoeTopKRouter))
+
+
+def save_trained(
+    model: Any,  # noqa: ANN401
+    base: ModelRef,
+    out: Path,
+    config: WarmupConfig,
+    job: Job,
+    tokenizer: Any,  # noqa: ANN401
+) -> None:
+    """Write the result: gates and a pointer to their base, or where more was trained a checkpoint.
+
+    Weights are saved in the dtype the stage computed in: for the gates that is exactly the rounding
+    the last forward pass saw.
+    """
+    dtype = getattr(torch, job.dtype)
+    if config.peft_mode == "lora":
+        model = model.merge_and_unload()
+    if config.trainable == "router":
+        names = {id(gate.weight) for gate in gates(model)}
+        tensors = {n: w.to(dtype) for n, w in model.named_parameters() if id(w) in names}
+        save_partial(out, tensors, base, job.models)
+    else:
+        model.to(dtype).save_pretrained(out)
+        tokenizer.save_pretrained(out)
+    selector = job.models.find(base) / SELECTOR
+    if selector.is_file():
+        said = json.loads(selector.read_text(encoding="utf-8"))
+        if config.objective == "contrastive":
+            said["tokens"] = config.contrast_tokens  # what the router is worth asking about
+        write_json(out / SELECTOR, said)
+    for path in out.glob("*"):
+        path.chmod(0o644)  # safetensors makes its files readable by their owner alone
+
+
+def _with_lora(model: Any, config: WarmupConfig) -> Any:  # noqa: ANN401
+    from peft import LoraConfig, get_peft_model
+
+    router = config.trainable == "router"
+    lora = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha,
+        target_modules=[] if router else ["q_proj", "k_proj", "v_proj", "o_proj"],
+        target_parameters=["mlp.gate.weight"] if router else None,
+        # The trash rows are new: no low rank could lift them, so the gates stay whole.
+        modules_to_save=None if router else ["gate"],
+    )
+    return get_peft_model(model, lora)

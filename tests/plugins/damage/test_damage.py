@@ -1,0 +1,228 @@
+"""The kinds of damage: each does what it says, and nothing but its key decides what comes out."""
+
+import math
+import random
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from selectmoe_core.data.corruption import Damage, drawn_order, plant, plant_some, random_of
+from selectmoe_core.data.examples import Example, Message, content_id, conversation_problem
+from selectmoe_core.errors import PluginError
+from selectmoe_core.plan.plan import make_plan
+from selectmoe_core.plugin.manager import empty_manager, hookspecs, load_plugins
+from selectmoe_core.plugin.registry import Registry
+from selectmoe_core.recipe.recipe import read_recipe
+from selectmoe_damage.plugin import selectmoe_damages
+
+KINDS = {damage.name: damage for damage in selectmoe_damages()}
+every_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+
+
+def example(*texts, system=None):
+    """A conversation of user and assistant in turn."""
+    roles = ("user", "assistant")
+    turns = [Message(roles[place % 2], text) for place, text in enumerate(texts)]
+    messages = (*([Message("system", system)] if system else []), *turns)
+    return Example(content_id(messages).hex(), "test", messages)
+
+
+SUM = example(
+    "How much is twelve plus seven, in words and in digits?",
+    "Twelve plus seven is nineteen, in digits 19. Carry nothing, 12 + 7 = 19.",
+)
+TALK = example(
+    "Name the largest planet of our solar system, please.",
+    "Jupiter is the largest of the eight planets.",
+    "And how many moons does it have, roughly?",
+    "About 95 are known today, four of them large.",
+    system="Be brief.",
+)
+OTHERS = [
+    example("Say yes in French.", "Oui, bien entendu."),
+    example("Colour of grass?", "Green."),
+]
+
+
+def texts(found, role):
+    return [one.content for one in found.messages if one.role == role]
+
+
+def test_there_are_the_kinds_that_are_promised():
+    assert len(KINDS) == 11
+    assert all(one.about.endswith(".") and len(one.about) < 100 for one in KINDS.values())
+
+
+@every_kind
+@pytest.mark.parametrize("one", [SUM, TALK], ids=["sum", "talk"])
+def test_a_kind_changes_an_example_and_leaves_a_conversation(kind, one):
+    for seed in range(20):
+        found = plant(one, kind, OTHERS, seed)
+        assert found is not None
+        assert found.messages != one.messages
+        assert found.id == content_id(found.messages).hex() != one.id
+        assert found.source == one.source
+        assert conversation_problem(found.messages) is None
+        assert [m.role for m in found.messages] == [m.role for m in one.messages]
+        assert texts(found, "system") == texts(one, "system")
+        if kind.name not in ("instruction_garble", "role_swap"):
+            assert texts(found, "user") == texts(one, "user")
+        if kind.name == "instruction_garble":
+            assert texts(found, "assistant") == texts(one, "assistant")
+
+
+@every_kind
+def test_the_same_key_gives_the_same_damage_and_another_seed_another(kind):
+    first = [plant(TALK, kind, OTHERS, seed) for seed in range(8)]
+    random.seed(3)  # the global generator has no say
+    assert first == [plant(TALK, kind, OTHERS, seed) for seed in range(8)]
+    chance = kind.name not in ("prompt_echo", "role_swap")
+    assert (len({one.id for one in first}) > 1) is chance
+
+
+def test_damage_does_not_depend_on_the_process():
+    program = (
+        "from selectmoe_core.data.corruption import random_of\n"
+        "print(random_of('ab', 'answer_swap', 7).random())"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={"PYTHONHASHSEED": hash_seed, "PYTHONPATH": ":".join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for hash_seed in ("1", "2")
+    }
+    assert found == {f"{random_of('ab', 'answer_swap', 7).random()}\n"}
+
+
+@every_kind
+@given(data=st.data())
+def test_no_text_is_too_odd(kind, data):
+    """Whatever the texts are: None or another conversation, never an exception."""
+    text = st.text(max_size=40)
+    turns = data.draw(st.lists(text, min_size=2, max_size=6))
+    one = example(*turns)
+    found = plant(one, kind, [example("a", data.draw(text)), one], data.draw(st.integers(0, 99)))
+    assert found is None or (
+        found.messages != one.messages and conversation_problem(found.messages) is None
+    )
+
+
+def test_each_kind_does_what_its_name_says():
+    found = {name: plant(SUM, kind, OTHERS, 5) for name, kind in KINDS.items()}
+    answer = {name: one.response for name, one in found.items()}
+    original = SUM.response
+    assert answer["answer_swap"] in {other.response for other in OTHERS}
+    assert sorted(answer["answer_shuffle"].split()) == sorted(original.split())
+    assert original.startswith(answer["answer_truncate"])
+    assert len(answer["answer_truncate"]) <= 0.67 * len(original)
+    assert answer["prompt_echo"] == SUM.prompt
+    assert found["role_swap"].prompt == original
+    assert answer["role_swap"] == SUM.prompt
+    assert re.search("[<&{]|Share|Skip", answer["html_debris"])
+    assert re.search("[ÃÂâ]", answer["mojibake"])
+    assert not set(answer["refusal_boilerplate"].split()) >= set(original.split())
+    words = answer["answer_loop"].split()
+    assert max(words.count(word) for word in words) >= 3
+    digits = [len(run) for run in re.findall("[0-9]+", original)]
+    changed = re.findall("[0-9]+", answer["wrong_numbers"])
+    assert [len(run) for run in changed] == digits
+    assert all(a != b for a, b in zip(changed, re.findall("[0-9]+", original), strict=True))
+    assert re.sub("[0-9]", "", answer["wrong_numbers"]) == re.sub("[0-9]", "", original)
+    garbled, asked = found["instruction_garble"].prompt.split(), SUM.prompt.split()
+    assert len(garbled) == len(asked) - len(asked) // 4
+
+
+def test_what_cannot_be_damaged_is_not():
+    short = example("Sum?", "7")
+    for name in ("answer_shuffle", "answer_truncate", "instruction_garble"):
+        assert plant(short, KINDS[name], OTHERS, 1) is None, name
+    assert plant(example("Name a colour.", "Red."), KINDS["wrong_numbers"], OTHERS, 1) is None
+    assert plant(example("Again?", "Green."), KINDS["answer_swap"], OTHERS[1:], 1) is None
+    assert plant(example("Yes.", "Yes."), KINDS["prompt_echo"], OTHERS, 1) is None
+
+
+def test_what_is_no_conversation_any_more_counts_as_not_damaged():
+    silent = Damage("silent", "Empty.", lambda one, other, chance: (one.messages[0],))
+    same = Damage("same", "Same.", lambda one, other, chance: one.messages)
+    assert plant(SUM, silent, OTHERS, 1) is None
+    assert plant(SUM, same, OTHERS, 1) is None
+
+
+def test_kinds_are_drawn_by_their_rates_and_one_that_cannot_gives_way():
+    rates = dict.fromkeys(KINDS, 0.0) | {"answer_swap": 3.0, "prompt_echo": 1.0}
+    drawn = [
+        plant_some(example(f"Question {n}?", f"Answer {n}."), KINDS.values(), rates, OTHERS, 1).kind
+        for n in range(2000)
+    ]
+    assert set(drawn) == {"answer_swap", "prompt_echo"}
+    assert 0.71 < drawn.count("answer_swap") / len(drawn) < 0.79
+    rates = dict.fromkeys(KINDS, 0.0) | {"wrong_numbers": 1e9, "prompt_echo": 1.0}
+    assert plant_some(OTHERS[0], KINDS.values(), rates, OTHERS, 1).kind == "prompt_echo"
+    rates = dict.fromkeys(KINDS, 0.0) | {"wrong_numbers": 1.0}
+    assert plant_some(OTHERS[0], KINDS.values(), rates, OTHERS, 1) is None
+
+
+def test_a_kind_left_out_does_not_change_what_the_others_do():
+    rates = dict.fromkeys(KINDS, 1.0)
+    order = [one.name for one in drawn_order("ab", list(KINDS.values()), rates, 1)]
+    assert sorted(order) == sorted(KINDS)
+    backwards = drawn_order("ab", list(KINDS.values())[::-1], rates, 1)
+    assert order == [one.name for one in backwards]
+
+
+class Fake:
+    def __init__(self, *damages):
+        self.damages = damages
+
+    @hookspecs.hookimpl
+    def selectmoe_damages(self):
+        return list(self.damages)
+
+
+def test_the_registry_gathers_kinds_and_names_clashes():
+    manager = empty_manager()
+    manager.register(Fake(*KINDS.values()), name="one")
+    manager.register(Fake(Damage("burnt", "Burnt.", lambda *_: None)), name="two")
+    registry = Registry(manager)
+    assert set(registry.damages) == {*KINDS, "burnt"}
+    assert registry.damage_plugins["burnt"] == "two"
+    manager.register(Fake(Damage("burnt", "Again.", lambda *_: None)), name="three")
+    with pytest.raises(PluginError, match="the damage 'burnt' is offered by two plugins"):
+        _ = Registry(manager).damages
+    manager = empty_manager()
+    manager.register(Fake("burnt"), name="one")
+    with pytest.raises(PluginError, match="not a Damage"):
+        _ = Registry(manager).damages
+
+
+@pytest.mark.parametrize("rate", [-1.0, math.nan, math.inf])
+def test_a_rate_is_a_number_of_zero_or_more(rate):
+    manager = empty_manager()
+    manager.register(Fake(Damage("burnt", "Burnt.", lambda *_: None, rate)), name="one")
+    with pytest.raises(PluginError, match="the damage 'burnt' has the rate"):
+        _ = Registry(manager).damages
+
+
+@pytest.mark.parametrize("objective", ["constraint", "contrastive"])
+def test_a_new_kind_makes_a_new_warm_up_where_twins_are_made(tmp_path, objective):
+    recipe = read_recipe(
+        Path(__file__).parents[3] / "recipes" / "default.toml", [f"warmup.objective={objective}"]
+    )
+
+    def digest(*plugins):
+        manager = load_plugins()
+        for plugin in plugins:
+            manager.register(plugin, name="further")
+        return make_plan(recipe, Registry(manager), tmp_path).nodes["warmup"].digest
+
+    further = Fake(Damage("burnt", "Burnt.", lambda *_: None))
+    assert (digest() == digest(further)) is (objective == "constraint")
