@@ -101,6 +101,8 @@ class ScoreFinding:
         unseen: clean over the others; ``None`` where every kind was shown.
         fraction: the share of best rows that ``precision`` and ``shifts`` look at.
         precision: the share of clean rows among the best ones.
+        unseen_precision: the same among clean rows and those of the kinds that warm-up was not
+            shown; ``None`` where it was shown none, or all.
         answer: Spearman's correlation with the length of the answers, over clean rows.
         conversation: the same with the length of the whole conversation.
         shifts: the sources among the best clean rows, beside all clean rows.
@@ -116,6 +118,7 @@ class ScoreFinding:
     unseen: Auroc | None
     fraction: float
     precision: Precision
+    unseen_precision: Precision | None
     answer: float
     conversation: float
     shifts: tuple[Shift, ...]
@@ -156,6 +159,7 @@ def examine_score(
         unseen=_some(score, sample, [kind for kind in kinds if kind not in shown]),
         fraction=fraction,
         precision=precision(score, clean, fraction),
+        unseen_precision=_unseen_precision(score, sample, kinds, shown, fraction),
         answer=_spearman(score[scored], sample.answer[scored]),
         conversation=_spearman(score[scored], sample.conversation[scored]),
         shifts=shifts(score[clean], sample.codes[clean], sample.sources, fraction),
@@ -174,6 +178,20 @@ def _over(score: np.ndarray, sample: Sample, kinds: Sequence[str]) -> Auroc:
 
 def _some(score: np.ndarray, sample: Sample, kinds: Sequence[str]) -> Auroc | None:
     return _over(score, sample, kinds) if kinds else None
+
+
+def _unseen_precision(
+    score: np.ndarray,
+    sample: Sample,
+    kinds: Sequence[str],
+    shown: Collection[str],
+    fraction: float,
+) -> Precision | None:
+    unseen = [kind for kind in kinds if kind not in shown]
+    if not unseen or len(unseen) == len(kinds):
+        return None
+    rows = sample.clean | np.isin(sample.labels, unseen)
+    return precision(score[rows], sample.clean[rows], fraction)
 
 
 def _spearman(score: np.ndarray, length: np.ndarray) -> float:

@@ -1,29 +1,30 @@
 """Whether a score can be trusted on a pool, in words.
 
-The rule, from the top, the first that holds:
+The verdict rests on the kinds of damage that warm-up was not shown: to tell what one was trained on
+says little about the damage that a pool has. For a score without a warm-up these are all kinds. The
+first rule that holds decides:
 
 1. the 95 % interval of the AUROC over all kinds lies below .5: worse than chance;
-2. it holds .5: no better than chance;
-3. the rank correlation with the length of the answer or of the conversation is at least .8 or at
+2. no kind is left for the verdict, because warm-up was shown all of them: not judged;
+3. fewer than 20 rows of every such kind were planted: not judged;
+4. the interval over these kinds does not lie above .5: no better than chance, or, where it lies
+   above .5 over the kinds that warm-up was shown: it knows these alone;
+5. the rank correlation with the length of the answer or of the conversation is at least .8 or at
    most -.8, over clean rows: mostly a measure of length;
-4. warm-up was shown some kinds, and over the others the interval does not lie above .5: it knows
-   what it was shown alone;
-5. the AUROC is at least .8, no kind is missed, and the best rows are cleaner than all rows by more
-   than 1.96 standard errors: it can be trusted;
-6. else: in part, and what of 5 does not hold.
+6. the AUROC over these kinds is at least .8, none of them is missed, and the best rows are cleaner
+   than all rows by more than 1.96 standard errors: it can be trusted;
+7. else: in part, and what of 6 does not hold.
 
-In 5 the AUROC is that of the kinds which warm-up was not shown, where there are such: telling the
-damage that one was trained on says little of the damage that a pool has. A kind counts where at
-least 20 of its rows were planted: it is seen (AUROC at least .7), half seen (below, and its
-interval above .5), missed (its interval holds .5) or preferred (its interval lies below .5). The
-intervals are not corrected for the number of kinds.
+A kind counts where at least 20 of its rows were planted: it is seen (AUROC at least .7), half seen
+(below, and its interval above .5), missed (its interval holds .5) or preferred (its interval lies
+below .5). The intervals are not corrected for the number of kinds.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from selectmoe_core.audit.findings import ScoreFinding
+from selectmoe_core.audit.findings import KindFinding, ScoreFinding
 from selectmoe_core.audit.measures import Z95, Auroc
 
 TRUSTED = 0.8
@@ -31,7 +32,7 @@ SEEN = 0.7
 LENGTH = 0.8
 ENOUGH = 20
 
-Level = Literal["yes", "partly", "no"]
+Level = Literal["yes", "partly", "no", "unknown"]
 Sight = Literal["seen", "half seen", "missed", "preferred", "too few"]
 
 
@@ -40,7 +41,7 @@ class Verdict:
     """Whether a score can be trusted on this pool.
 
     Attributes:
-        level: ``yes``, ``partly`` or ``no``.
+        level: ``yes``, ``partly``, ``no``, or ``unknown`` where the audit cannot tell.
         sentences: why, the first one the short answer.
     """
 
@@ -68,28 +69,49 @@ def sight(area: Auroc) -> Sight:
 def _level(finding: ScoreFinding) -> tuple[Level, str]:
     if finding.overall.high < 0.5:
         return "no", "Worse than chance: it ranks damaged rows above clean ones."
-    # A NaN error (a single row) leaves nothing to go by either.
-    if not finding.overall.low > 0.5:
-        return "no", "No better than chance on this pool."
-    if max(abs(finding.answer), abs(finding.conversation)) >= LENGTH:
-        return "no", "Mostly a measure of length."
-    if finding.seen and finding.unseen and not finding.unseen.low > 0.5:
-        return "no", "It knows the damage that warm-up was shown, and no other."
-    if short := list(_falls_short(finding)):
+    deciding = _deciding_auroc(finding)
+    if deciding is None:
+        return "unknown", "Not judged: warm-up was shown every kind of damage that was planted."
+    if all(sight(kind.auroc) == "too few" for kind in _deciding_kinds(finding)):
+        return "unknown", f"Not judged: fewer than {ENOUGH} rows of each kind; raise --sample."
+    if distrust := _distrust(finding, deciding):
+        return "no", distrust
+    if short := list(_falls_short(finding, deciding)):
         return "partly", f"To be trusted in part: {'; '.join(short)}."
     return "yes", "It can be trusted to tell these kinds of damage on this pool."
 
 
-def _falls_short(finding: ScoreFinding) -> Iterator[str]:
+def _distrust(finding: ScoreFinding, deciding: Auroc) -> str:
+    """Return why a score cannot be trusted at all, or ``""``."""
+    # A NaN error (a single row) leaves nothing to go by either.
+    if not deciding.low > 0.5:
+        if finding.seen and finding.seen.low > 0.5:
+            return "It knows the damage that warm-up was shown, and no other."
+        return "No better than chance on this pool."
+    if max(abs(finding.answer), abs(finding.conversation)) >= LENGTH:
+        return "Mostly a measure of length."
+    return ""
+
+
+def _deciding_auroc(finding: ScoreFinding) -> Auroc | None:
+    """Return the AUROC over the kinds that warm-up was not shown, if there are any."""
+    return finding.unseen if finding.seen else finding.overall
+
+
+def _deciding_kinds(finding: ScoreFinding) -> tuple[KindFinding, ...]:
+    return tuple(kind for kind in finding.kinds if not kind.seen)
+
+
+def _falls_short(finding: ScoreFinding, deciding: Auroc) -> Iterator[str]:
     """Yield what is missing for full trust."""
-    deciding = finding.unseen or finding.overall
     if not deciding.value >= TRUSTED:
-        of = " on kinds that warm-up was never shown" if finding.seen and finding.unseen else ""
-        yield f"its AUROC{of} is {deciding.value:.3f}, below {TRUSTED:g}"
-    blind = [words(k.kind) for k in finding.kinds if sight(k.auroc) in ("missed", "preferred")]
+        which = " on kinds that warm-up was never shown" if finding.seen else ""
+        yield f"its AUROC{which} is {deciding.value:.3f}, below {TRUSTED:g}"
+    kinds = _deciding_kinds(finding)
+    blind = [words(kind.kind) for kind in kinds if sight(kind.auroc) in ("missed", "preferred")]
     if blind:
         yield f"it does not see {listed(blind)}"
-    best = finding.precision
+    best = finding.unseen_precision or finding.precision
     if not best.value - Z95 * best.stderr > best.base:
         yield "its best rows are not surely cleaner than all rows"
 
@@ -104,8 +126,8 @@ def _sentences(finding: ScoreFinding) -> Iterator[str]:
         )
     elif finding.seen:
         yield (
-            "Warm-up was shown every kind that was planted: leave some out of it, or plant others, "
-            "to learn what it makes of the damage it does not know."
+            "To learn what it makes of damage that it does not know, leave some kinds out of "
+            "warm-up, or plant other kinds."
         )
     yield _best(finding)
     if max(abs(finding.answer), abs(finding.conversation)) >= LENGTH / 2:
@@ -131,7 +153,7 @@ def _sights(finding: ScoreFinding) -> str:
         ("half seen", "half sees"),
         ("missed", "misses"),
         ("preferred", "prefers"),
-        ("too few", "had too few rows to tell of"),
+        ("too few", f"had fewer than {ENOUGH} rows of"),
     ):
         if kinds := found.get(kind):  # type: ignore[call-overload]
             said.append(f"{verb} {listed(kinds)}")

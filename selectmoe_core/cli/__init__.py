@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from selectmoe_core.errors import SelectMoEError, of_disk
+from selectmoe_core.runtime.terminal import safe_streams
 
 COMMANDS = {
     "run": "run",
@@ -87,6 +88,11 @@ def main(arguments: list[str] | None = None) -> None:
 
 def call(arguments: list[str]) -> int:
     """Run the command line and return the exit code."""
+    with safe_streams():
+        return _call(arguments)
+
+
+def _call(arguments: list[str]) -> int:
     try:
         result: Any = cli.main(args=arguments, prog_name="selectmoe", standalone_mode=False)
     except click.ClickException as error:

@@ -1,5 +1,6 @@
 """``selectmoe plan``."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from selectmoe_core.config import suggest
 from selectmoe_core.cost import DEVICES
 from selectmoe_core.errors import RecipeError
 from selectmoe_core.recipe.recipe import STAGES
+from selectmoe_core.runtime.terminal import one_line, raw_stream
 
 HASH_LIMIT = 64 << 20
 """Bytes up to which ``plan`` hashes a file it does not know yet."""
@@ -82,9 +84,13 @@ def command(
 def _print(name: str, rows: list[dict[str, Any]], device: str) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(
-        title=f"{name}, costs on {device}", title_justify="left", box=None, pad_edge=False
+        title=Text(f"{one_line(name)}, costs on {device}"),
+        title_justify="left",
+        box=None,
+        pad_edge=False,
     )
     for column in (
         "stage",
@@ -101,15 +107,16 @@ def _print(name: str, rows: list[dict[str, Any]], device: str) -> None:
         table.add_column(column, justify="right" if right else "left", no_wrap=True)
     for row in rows:
         table.add_row(
-            row["key"],
-            row["component"],
+            # Texts, not markup: names may hold brackets.
+            Text(one_line(row["key"])),
+            Text(one_line(row["component"])),
             row["digest"][:8] if row["digest"] else "hash?",
             row["state"],
             *(row["shown"][name] for name in ("tokens", "flops", "seconds", "memory", "disk")),
         )
-    console = Console(width=max(width(), 80))
+    console = Console(file=raw_stream(sys.stdout), width=max(width(), 80))
     console.print(table)
     for row in rows:
         if row["reads"]:
             read = ", ".join(f"{role} {of}" for role, of in row["reads"].items())
-            console.print(f"{row['key']} reads {read}", style="dim", highlight=False)
+            console.print(Text(one_line(f"{row['key']} reads {read}")), style="dim")

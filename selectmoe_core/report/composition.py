@@ -1,7 +1,7 @@
 """The pool's composition, and the selection's beside it."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from selectmoe_core.data.pool import Pool, SourceCounts
+from selectmoe_core.report.groups import add_up, largest_groups
 from selectmoe_core.report.summary import (
     PoolSource,
     PoolSummary,
@@ -32,7 +33,7 @@ def summarise_pool(pool: Pool, score_facts: Facts) -> PoolSummary:
     """Return the composition; token figures come from the facts of the score stage."""
     tokens: Mapping[str, Any] = score_facts.get("tokens") or {}
     counted: Mapping[str, Any] = tokens.get("sources", tokens)
-    sources = [_source(name, of, counted.get(name)) for name, of in pool.sources.items()]
+    sources = _sources(pool.sources, counted)
     reasons: Counter[str] = Counter()
     for reject in pool.rejects():
         known = reject.reason in reasons or len(reasons) < REASONS_COUNTED
@@ -49,6 +50,28 @@ def summarise_pool(pool: Pool, score_facts: Facts) -> PoolSummary:
         ),
         tokenizer=tokens.get("tokenizer"),
     )
+
+
+def _sources(
+    sources: Mapping[str, SourceCounts], counted: Mapping[str, Any]
+) -> Iterator[PoolSource]:
+    """Yield the largest sources as they are, and the others added up."""
+    shown = largest_groups({name: counts.examples for name, counts in sources.items()})
+    groups: dict[str, list[str]] = {}
+    for name, label in shown.items():
+        groups.setdefault(label, []).append(name)
+    for label, names in groups.items():
+        tokens: Counter[str] = Counter()
+        for name in names:
+            tokens.update(counted.get(name) or {})
+        yield _source(label, _added(sources[name] for name in names), tokens)
+
+
+def _added(counts: Iterable[SourceCounts]) -> SourceCounts:
+    total: Counter[str] = Counter()
+    for source in counts:
+        total.update(vars(source))
+    return SourceCounts(**total)
 
 
 def _source(name: str, of: SourceCounts, counted: object) -> PoolSource:
@@ -79,7 +102,9 @@ def summarise_selection(
     """Return what was selected per source, and per label where the pool's rows carry labels."""
     facts = selected.facts
     of, kept = _counts(facts, "of"), _counts(facts, "kept")
-    other = _counts(baseline.facts, "kept") if baseline else None
+    shown = largest_groups(of)
+    of, kept = add_up(of, shown), add_up(kept, shown)
+    other = add_up(_counts(baseline.facts, "kept"), shown) if baseline else None
     labels: tuple[Share, ...] = ()
     if pool is not None and (found := label_counts(pool, selected_rows(selected))):
         in_pool, in_selection = found

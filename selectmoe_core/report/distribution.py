@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from selectmoe_core.data.pool import Pool
 from selectmoe_core.data.scores import ScoreTable
 from selectmoe_core.report.audits import find_audit
+from selectmoe_core.report.groups import regroup
 from selectmoe_core.report.summary import (
     Histograms,
     LengthCorrelation,
@@ -22,6 +23,8 @@ from selectmoe_core.report.summary import (
 from selectmoe_core.store import Artifact
 
 SHOWN = 10
+SKIPPED_SHOWN = 40
+"""The most rows of the table of skipped examples."""
 SHOWN_CHARACTERS = 50_000
 """Characters of one message that the report shows; no ordinary example is longer."""
 LENGTH_SAMPLE = 20_000
@@ -44,7 +47,7 @@ def summarise_scores(
     """
     table = ScoreTable.open(artifact.folder)
     score = table.score()
-    codes, names = table.sources()
+    codes, names = regroup(*table.sources())
     known = np.isfinite(score)
     values = score[known]
     same_rows = pool is not None and len(pool) == len(score)
@@ -151,9 +154,11 @@ def skipped_rows(table: ScoreTable) -> tuple[tuple[str, str, int], ...]:
                 gone.group_by(["source", "skipped"]).aggregate([([], "count_all")]).to_pylist()
             ):
                 counts[entry["source"], entry["skipped"]] += entry["count_all"]
-    return tuple(
-        (*pair, count) for pair, count in sorted(counts.items(), key=lambda i: (-i[1], i[0]))
-    )
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    if len(ordered) > SKIPPED_SHOWN:
+        rest = sum(count for _, count in ordered[SKIPPED_SHOWN - 1 :])
+        ordered = [*ordered[: SKIPPED_SHOWN - 1], (("other sources", "any reason"), rest)]
+    return tuple((*pair, count) for pair, count in ordered)
 
 
 def length_correlation(score: np.ndarray, pool: Pool) -> LengthCorrelation | None:

@@ -21,6 +21,7 @@ from selectmoe_core.runner.launch import Launch, check_children, run_child
 from selectmoe_core.runner.preflight import check_part
 from selectmoe_core.runtime.hardware import Machine, resolve_device, versions
 from selectmoe_core.runtime.progress import NoProgress, progress_kind
+from selectmoe_core.runtime.terminal import LogFormatter
 from selectmoe_core.stages.job_spec import Work
 from selectmoe_core.store import Artifact
 
@@ -338,7 +339,7 @@ def _new_folder(outputs: Path, name: str) -> Path:
 def _log_to(path: Path) -> logging.Handler:
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(
-        logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S")
+        LogFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S")
     )
     logger = logging.getLogger("selectmoe")
     logger.setLevel(logging.INFO)

@@ -17,6 +17,7 @@ from selectmoe_core.runner.failures import BUG, INTERRUPTED, Failure, outcome_pa
 from selectmoe_core.runner.preflight import check_part
 from selectmoe_core.runtime.distributed import current_world, join, leave
 from selectmoe_core.runtime.processes import die_with_parent
+from selectmoe_core.runtime.terminal import LogFormatter, safe_streams
 from selectmoe_core.stages.job_spec import Work
 
 
@@ -82,12 +83,10 @@ def _prepare(work: Work) -> None:
         handlers.append(logging.FileHandler(work.log, encoding="utf-8"))
     if work.verbose:
         handlers.append(logging.StreamHandler())
-    logging.basicConfig(
-        level=logging.INFO,
-        handlers=handlers,
-        format=f"%(asctime)s %(levelname)s [{place}] %(name)s: %(message)s",
-        datefmt="%H:%M:%S",
-    )
+    layout = f"%(asctime)s %(levelname)s [{place}] %(name)s: %(message)s"
+    for handler in handlers:
+        handler.setFormatter(LogFormatter(layout, "%H:%M:%S"))
+    logging.basicConfig(level=logging.INFO, handlers=handlers)
     logging.captureWarnings(True)
     # These are read when the libraries are imported; a user's own setting stays.
     for name, value in {
@@ -106,8 +105,9 @@ def _prepare(work: Work) -> None:
 
 
 if __name__ == "__main__":
-    code = main()
-    sys.stderr.flush()
-    sys.stdout.flush()
+    with safe_streams():
+        code = main()
+        sys.stderr.flush()
+        sys.stdout.flush()
     # torch and arrow may hold threads whose clean-up takes seconds and can change nothing.
     os._exit(code)

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
+from selectmoe_core.runtime.terminal import SafeStream, one_line, raw_stream
+
 Advance = Callable[[float], None]
 """Call it with how many units were just done."""
 
@@ -63,9 +65,11 @@ class RichProgress:
             if not self._open:
                 self._bars = _rich_bars()
                 self._bars.start()
+                # Rich now stands in for both streams, so that lines appear above the bars.
+                sys.stdout, sys.stderr = SafeStream(sys.stdout), SafeStream(sys.stderr)
             self._open += 1
             bars = self._bars
-        task = bars.add_task(label, total=total, completed=done, unit=unit)
+        task = bars.add_task(one_line(label), total=total, completed=done, unit=unit)
         try:
             yield lambda amount: bars.advance(task, amount)
         finally:
@@ -81,19 +85,23 @@ def _rich_bars() -> Any:  # noqa: ANN401  (rich is imported here alone)
     from rich.console import Console
     from rich.text import Text
 
+    class Label(progress.ProgressColumn):
+        def render(self, task: progress.Task) -> Text:
+            return Text(f"  {task.description}")  # not markup: labels may hold brackets
+
     class Rate(progress.ProgressColumn):
         def render(self, task: progress.Task) -> Text:
             rate = f"{task.speed:,.0f} {task.fields['unit']}/s" if task.speed else ""
             return Text(rate, style="cyan")
 
     return progress.Progress(
-        progress.TextColumn("  {task.description}"),
+        Label(),
         progress.BarColumn(bar_width=20),
         progress.MofNCompleteColumn(),
         Rate(),
         progress.TimeElapsedColumn(),
         progress.TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=Console(file=raw_stream(sys.stderr)),
         transient=True,
     )
 
@@ -116,7 +124,7 @@ class PlainProgress:
             if now - last >= PLAIN_SECONDS:
                 last = now
                 rate = (done - before) / max(now - start, 1e-9)
-                sys.stderr.write(_line(label, done, total, unit, rate))
+                sys.stderr.write(_line(one_line(label), done, total, unit, rate))
 
         yield advance
 

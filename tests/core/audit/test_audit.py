@@ -189,7 +189,35 @@ def test_kinds_that_warm_up_was_shown_do_not_decide():
     assert judge(examine_score("one", "fake", score, sample, shown=(), fraction=0.1)).level == "yes"
     everything, all_shown = verdict_of(score, sample, shown=("cut", "shuffled", "swapped"))
     assert everything.unseen is None
-    assert "shown every kind" in " ".join(all_shown.sentences)
+    assert all_shown.level == "unknown"
+    assert "shown every kind" in all_shown.sentences[0]
+
+
+@pytest.mark.parametrize("rows", [12, 100, 114])
+def test_too_few_rows_of_every_kind_are_not_judged(rows):
+    sample = sample_of(rows)  # a sixth of them of each kind: fewer than 20
+    _, verdict = verdict_of((sample.labels == CLEAN) + 0.0, sample)
+    assert verdict.level == "unknown"
+    assert "fewer than 20 rows" in verdict.sentences[0]
+    assert verdict_of((sample_of(126).labels == CLEAN) + 0.0, sample_of(126))[1].level == "yes"
+    # Rows of kinds that warm-up was shown do not help.
+    many = sample_of(600, ("cut",) * 20 + ("shuffled",))
+    _, verdict = verdict_of((many.labels == CLEAN) + 0.0, many, shown=("cut",))
+    assert verdict.level == "unknown"
+
+
+def test_the_best_rows_of_shown_kinds_do_not_count_for_trust():
+    """Among the best are many rows of an unseen kind, and few of the many rows of a shown one."""
+    sample = sample_of(1200, ("cut", "cut", "cut", "cut", "swapped"))
+    score = knows(sample, "cut", "swapped")
+    score[np.flatnonzero(sample.labels == "swapped")[:24]] += 100
+    found, verdict = verdict_of(score, sample, shown=("cut",))
+    rows = (sample.labels == CLEAN) | (sample.labels == "swapped")
+    best = np.argsort(-score[rows])[: round(0.1 * rows.sum())]
+    assert found.unseen_precision.value == (sample.labels[rows][best] == CLEAN).mean()
+    assert found.precision.value - 1.96 * found.precision.stderr > found.precision.base
+    assert verdict.level == "partly"
+    assert "not surely cleaner" in verdict.sentences[0]
 
 
 def test_a_score_without_a_warm_up_is_not_told_of_one():

@@ -1,0 +1,58 @@
+"""Pools of many sources: the report names the largest and counts the others together."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+SOURCES_SHOWN = 40
+"""The most sources that a table or a picture of the report lists."""
+
+
+def others(count: int) -> str:
+    """Return the name of the row that holds ``count`` sources together."""
+    return f"{count:,} other sources"
+
+
+def largest_groups(sizes: Mapping[str, int], most: int = SOURCES_SHOWN) -> dict[str, str]:
+    """Return the name under which the report shows each group.
+
+    The largest groups keep their own names; of equal ones the first by name. Where there are more
+    than ``most``, the others share one name.
+
+    Args:
+        sizes: the number of members of each group.
+        most: how many names there may be.
+    """
+    if len(sizes) <= most:
+        return {name: name for name in sizes}
+    ordered = sorted(sizes, key=lambda name: (-sizes[name], name))
+    kept = set(ordered[: most - 1])
+    rest = others(len(sizes) - len(kept))
+    return {name: name if name in kept else rest for name in sizes}
+
+
+def add_up(counts: Mapping[str, int], shown: Mapping[str, str]) -> dict[str, int]:
+    """Return the counts of the groups that ``shown`` names; a group it does not know stays."""
+    found: dict[str, int] = {}
+    for name, count in counts.items():
+        label = shown.get(name, name)
+        found[label] = found.get(label, 0) + count
+    return found
+
+
+def regroup(
+    codes: np.ndarray, names: Sequence[str], most: int = SOURCES_SHOWN
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return codes and names in which all but the largest groups are one.
+
+    Args:
+        codes: the group of each row, as a position in ``names``, int ``[rows]``.
+        names: the names of the groups.
+        most: how many names there may be.
+    """
+    sizes = np.bincount(codes, minlength=len(names))
+    shown = largest_groups(dict(zip(names, sizes.tolist(), strict=True)), most)
+    labels = tuple(dict.fromkeys(shown[name] for name in names))
+    place = {label: number for number, label in enumerate(labels)}
+    moved = np.array([place[shown[name]] for name in names], dtype=np.int64)
+    return moved[codes] if len(codes) else codes, labels

@@ -1,0 +1,84 @@
+"""What a terminal is shown: text from data, file names and plugins cannot steer it.
+
+A terminal obeys escape sequences: they set its title, move its cursor, hide text or paste into its
+input. Whatever selectmoe prints or logs goes through ``printable``; only rich, which draws bars and
+colours, writes to the stream below.
+"""
+
+import logging
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+UNPRINTABLE = re.compile(
+    # Control characters but tab and newline, marks of direction, half surrogates.
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def printable(text: str) -> str:
+    """Return text in which every character that a terminal would obey is written as its escape.
+
+    Tabs and newlines stay: messages have several lines.
+    """
+    return UNPRINTABLE.sub(_escaped, text)
+
+
+def one_line(text: str) -> str:
+    """Return text that is printable and has neither tab nor newline, for cells and labels."""
+    return printable(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def _escaped(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+class SafeStream:
+    """A text stream whose texts are made printable on the way to ``raw``."""
+
+    def __init__(self, raw: TextIO) -> None:
+        self.raw = raw
+
+    def write(self, text: str) -> int:
+        """Write text, printable, in what characters the stream's encoding has."""
+        shown = printable(text)
+        encoding = getattr(self.raw, "encoding", None) or "utf-8"
+        self.raw.write(shown.encode(encoding, "backslashreplace").decode(encoding))
+        return len(text)
+
+    def writelines(self, lines: Any) -> None:  # noqa: ANN401
+        """Write several texts."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        return getattr(self.raw, name)
+
+
+def raw_stream(stream: Any) -> Any:  # noqa: ANN401
+    """Return the stream below a safe one: for rich, which writes escape sequences of its own."""
+    return stream.raw if isinstance(stream, SafeStream) else stream
+
+
+@contextmanager
+def safe_streams() -> Iterator[None]:
+    """Make stdout and stderr safe within the block."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (
+        stream if isinstance(stream, SafeStream) else SafeStream(stream) for stream in before
+    )
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+class LogFormatter(logging.Formatter):
+    """Formats log records as printable text."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record's line, and a traceback's lines."""
+        return printable(super().format(record))
