@@ -1,5 +1,6 @@
 """Typed options of components, and errors that say which option to change."""
 
+import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -85,6 +86,21 @@ def examine(
     except ValidationError as error:
         known = {**(beside or {}), **config.model_fields}
         return None, tuple(_problem(dict(found), known, where) for found in error.errors())
+
+
+PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""Names of scores, components, plugins and the like: files and folders are named for them."""
+
+
+def is_plain_name(text: str) -> bool:
+    """Return whether a name can stand in a path: it cannot lead out of the folder it is put in."""
+    return PLAIN_NAME.fullmatch(text) is not None
+
+
+NAME_RULE = (
+    "use letters, digits, dots, dashes and underscores, at most 100, a letter or digit first"
+)
+"""What an error about a name advises."""
 
 
 def suggest(word: str, known: Iterable[str], *, otherwise: str = "known") -> str:

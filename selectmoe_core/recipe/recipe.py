@@ -8,7 +8,15 @@ from typing import Any, Literal
 
 from pydantic import Field, PositiveInt
 
-from selectmoe_core.config import Config, ConfigT, examine, execution_only, suggest
+from selectmoe_core.config import (
+    NAME_RULE,
+    Config,
+    ConfigT,
+    examine,
+    execution_only,
+    is_plain_name,
+    suggest,
+)
 from selectmoe_core.errors import Problem, RecipeError
 from selectmoe_core.recipe.overrides import Origins, apply_overrides, layer, load_layers
 from selectmoe_core.tokens.chat import ChatConfig
@@ -83,7 +91,7 @@ class RecipeHead(Config):
 
     format: Literal[1]
     """The version of this file format."""
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)
     """Names the run's folder: lower-case letters, digits, dots, dashes."""
     seed: int = Field(default=42, ge=0)
     """Seeds every stage that draws at random."""
@@ -236,6 +244,10 @@ def _stage_tables(
         return
     if stage == "score" and "use" not in table and _only_tables(table):
         for name, sub in table.items():
+            if not is_plain_name(name):
+                what = f"{name[:100]!r} cannot be the name of a score"
+                problems.append(Problem(f"[{stage}]", what, NAME_RULE))
+                continue
             yield from _stage_table(stage, name, sub, origins, problems)
     else:
         yield from _stage_table(stage, "", table, origins, problems)

@@ -340,3 +340,37 @@ def test_the_resolved_recipe_survives_being_written(file):
 
     recipe = read_recipe(file, ["score.text=a\x7fb \u00a0 \u2028 \"q\" 'p' \\n"])
     assert tomllib.loads(tomli_w.dumps(dict(recipe.resolved))) == recipe.resolved
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a/../../../victim.txt",
+        "..",
+        ".hidden",
+        "a/b",
+        "/etc/passwd",
+        "a\\b",
+        "a b",
+        "",
+        "é",
+        "x\n",
+        "n" * 101,
+    ],
+)
+def test_the_name_of_a_score_cannot_lead_out_of_its_folder(project, name):
+    victim = project.folder / "victim.txt"
+    victim.write_text("precious")
+    named = f'[score.{json.dumps(name)}]\nuse = "random"\n'
+    scores = f'[score.a]\nuse = "length"\n\n{named}\n[select]\nscore = "a"'
+    text = project.recipe.read_text()
+    start, stop = text.index("[score]"), text.index("[select]") + len("[select]")
+    project.recipe.write_text(text[:start] + scores + text[stop:])
+    before = sorted(path for path in project.folder.rglob("*"))
+    said = project.run("--until", "select")
+    assert said.code == 2
+    assert "cannot be the name of a score" in said.err
+    assert "letters, digits" in said.err
+    assert victim.read_text() == "precious"
+    assert not victim.is_symlink()
+    assert sorted(path for path in project.folder.rglob("*")) == before
