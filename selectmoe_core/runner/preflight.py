@@ -5,7 +5,7 @@ from dataclasses import replace
 from selectmoe_core.config import parse
 from selectmoe_core.plugin.component import Kind
 from selectmoe_core.plugin.registry import Registry
-from selectmoe_core.runner.execute import make_job
+from selectmoe_core.runner.job import make_job
 from selectmoe_core.runtime.distributed import World
 from selectmoe_core.runtime.progress import NoProgress
 from selectmoe_core.stages.job_spec import Work
