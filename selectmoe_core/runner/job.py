@@ -1,4 +1,4 @@
-"""What a part may know of its run: its ``Job``, filled from a node's work order."""
+"""What a part may know of its run: its ``Job``, filled from a node's spec."""
 
 import json
 import sys
@@ -12,7 +12,7 @@ from selectmoe_core.plugin.protocols import Inputs, Job
 from selectmoe_core.plugin.registry import Registry
 from selectmoe_core.runtime.distributed import World, main_first
 from selectmoe_core.runtime.progress import Progress
-from selectmoe_core.stages.job_spec import Work
+from selectmoe_core.stages.node_spec import NodeSpec
 from selectmoe_core.stages.token_cache import encoded_pool
 from selectmoe_core.tokens.chat import ChatFormat
 from selectmoe_core.tokens.encoding import Encoded
@@ -22,7 +22,7 @@ LOG = "train_log.jsonl"
 
 
 def make_job(
-    work: Work, registry: Registry, world: World, chat: ChatFormat, progress: Progress
+    work: NodeSpec, registry: Registry, world: World, chat: ChatFormat, progress: Progress
 ) -> Job:
     """Return all that a part may know of its run."""
     scores = {
@@ -61,14 +61,14 @@ def make_job(
     )
 
 
-def _model(work: Work) -> ModelRef | None:
+def _model(work: NodeSpec) -> ModelRef | None:
     if "model" in work.inputs:
         return ModelRef(str(work.inputs["model"] / MODEL))
     return ModelRef(**work.model) if work.model else None
 
 
 def _recorder(
-    work: Work, registry: Registry, world: World
+    work: NodeSpec, registry: Registry, world: World
 ) -> Callable[[int, Mapping[str, float]], None]:
     """Return what appends points to the training curve and tells the observers."""
     path: Path = work.folder / LOG

@@ -12,7 +12,7 @@ from selectmoe_core.errors import RecipeError
 from selectmoe_core.recipe.recipe import STAGES
 from selectmoe_core.runner.external_launch import Team
 from selectmoe_core.runner.failures import INTERRUPTED, Failure, outcome_path
-from selectmoe_core.stages.job_spec import WORKER, Work
+from selectmoe_core.stages.node_spec import WORKER, NodeSpec
 
 LAUNCHER = "selectmoe_core.runner.accelerate_launch"
 
@@ -75,45 +75,44 @@ def launch_of(processes: int | None, named: Sequence[str], team: Team | None) ->
     return Launch(processes or 1, configs)
 
 
-def run_child(work: Work, run_folder: Path, launch: Launch | None = None) -> None:
-    """Carry out a node in a child process, or in several.
+def execute_in_processes(spec: NodeSpec, run_folder: Path, launch: Launch) -> None:
+    """Execute a node in a child process, or in several.
 
     Raises:
         StageError: with the child's own message; a failure nobody foresaw has its traceback on
             stderr and in the log.
         KeyboardInterrupt: the child was interrupted.
     """
-    launch = launch or Launch()
-    order = _order(work, run_folder, "work")
+    spec_file = _save(spec, run_folder, "work")
     if launch.team is not None:
-        launch.team.carry_out(order, work.key, work.stage)
+        launch.team.execute(spec_file, spec.key, spec.stage)
         return
-    command = [sys.executable, "-m", WORKER, str(order)]
-    config = launch.config(work.stage)
+    command = [sys.executable, "-m", WORKER, str(spec_file)]
+    config = launch.config(spec.stage)
     if launch.processes > 1 or config:
-        many = [str(order), str(launch.processes), str(work.threads)]
+        many = [str(spec_file), str(launch.processes), str(spec.threads)]
         command = [sys.executable, "-m", LAUNCHER, *many, *([str(config)] if config else [])]
-    _finish(_call(command), order, work.key, work.stage, launch.processes)
+    _raise_failure(_run(command), spec_file, spec.key, spec.stage, launch.processes)
 
 
-def check_children(works: Sequence[Work], run_folder: Path) -> None:
-    """Let the parts of all nodes check what they can, in one process."""
-    orders = [_order(work, run_folder, "check") for work in works]
-    command = [sys.executable, "-m", WORKER, "--check", *map(str, orders)]
-    _finish(_call(command), orders[0], "the check before the first stage", "check")
+def check_in_process(specs: Sequence[NodeSpec], run_folder: Path) -> None:
+    """Let the parts of all nodes check what they can, in one child process."""
+    files = [_save(spec, run_folder, "check") for spec in specs]
+    command = [sys.executable, "-m", WORKER, "--check", *map(str, files)]
+    _raise_failure(_run(command), files[0], "the check before the first stage", "check")
 
 
-def _order(work: Work, run_folder: Path, kind: str) -> Path:
+def _save(spec: NodeSpec, run_folder: Path, kind: str) -> Path:
     folder = run_folder / "work"
     folder.mkdir(exist_ok=True)
-    path = folder / f"{kind}-{work.key.replace(':', '-')}.json"
-    for outcome in (outcome_path(path), *(outcome_path(path, n) for n in range(work.processes))):
+    path = folder / f"{kind}-{spec.key.replace(':', '-')}.json"
+    for outcome in (outcome_path(path), *(outcome_path(path, n) for n in range(spec.processes))):
         outcome.unlink(missing_ok=True)
-    work.save(path)
+    spec.save(path)
     return path
 
 
-def _call(command: list[str]) -> int:
+def _run(command: list[str]) -> int:
     process = subprocess.Popen(command)
     while True:
         try:
@@ -129,12 +128,12 @@ def _call(command: list[str]) -> int:
             raise
 
 
-def _finish(code: int, order: Path, key: str, stage: str, processes: int = 1) -> None:
+def _raise_failure(code: int, spec_file: Path, key: str, stage: str, processes: int = 1) -> None:
     if code == 0:
         return
     if code == INTERRUPTED:
         raise KeyboardInterrupt
-    outcome = outcome_path(order)
+    outcome = outcome_path(spec_file)
     # What ended without a word was the child, or the launcher itself.
     Failure.of(outcome, code).end_run(key, stage, processes if outcome.is_file() else 1)
 
