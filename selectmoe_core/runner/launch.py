@@ -9,6 +9,7 @@ from pathlib import Path
 
 from selectmoe_core.config import suggest
 from selectmoe_core.errors import RecipeError
+from selectmoe_core.plugin.component import SHARED_STAGES
 from selectmoe_core.recipe.recipe import STAGES
 from selectmoe_core.runner.external_launch import Team
 from selectmoe_core.runner.failures import INTERRUPTED, Failure, outcome_path
@@ -22,7 +23,7 @@ class Launch:
     """How the processes of a stage are started.
 
     Attributes:
-        processes: how many.
+        processes: how many for a stage that several can share; any other stage has one.
         configs: accelerate's configuration files by stage; the one of ``""`` is of all others.
         team: the processes that another launcher started already.
     """
@@ -42,7 +43,7 @@ class Launch:
 
     def config(self, stage: str) -> Path | None:
         """Return accelerate's configuration file for a stage, where there is one."""
-        return self.configs.get(stage, self.configs.get(""))
+        return self.configs.get(stage, self.configs.get("")) if stage in SHARED_STAGES else None
 
     @property
     def sharing(self) -> int:
@@ -84,15 +85,15 @@ def execute_in_processes(spec: NodeSpec, run_folder: Path, launch: Launch) -> No
         KeyboardInterrupt: the child was interrupted.
     """
     spec_file = _save(spec, run_folder, "work")
-    if launch.team is not None:
+    if launch.team is not None and spec.processes > 1:
         launch.team.execute(spec_file, spec.key, spec.stage)
         return
     command = [sys.executable, "-m", WORKER, str(spec_file)]
     config = launch.config(spec.stage)
-    if launch.processes > 1 or config:
-        many = [str(spec_file), str(launch.processes), str(spec.threads)]
+    if spec.processes > 1 or config:
+        many = [str(spec_file), str(spec.processes), str(spec.threads)]
         command = [sys.executable, "-m", LAUNCHER, *many, *([str(config)] if config else [])]
-    _raise_failure(_run(command), spec_file, spec.key, spec.stage, launch.processes)
+    _raise_failure(_run(command), spec_file, spec.key, spec.stage, spec.processes)
 
 
 def check_in_process(specs: Sequence[NodeSpec], run_folder: Path) -> None:
@@ -141,10 +142,11 @@ def _raise_failure(code: int, spec_file: Path, key: str, stage: str, processes: 
 def _config(named: str) -> tuple[str, Path]:
     stage, equals, file = named.partition("=")
     stage, file = (stage, file) if equals else ("", stage)
-    if stage and stage not in STAGES:
+    if stage and stage not in SHARED_STAGES:
+        one = f"[{stage}] runs in one process, without accelerate"
         raise RecipeError(
-            f"--accelerate-config {named}: there is no such stage",
-            hint=suggest(stage, STAGES, otherwise="the stages"),
+            f"--accelerate-config {named}: {one if stage in STAGES else 'there is no such stage'}",
+            hint=suggest(stage, SHARED_STAGES, otherwise="the stages of several processes"),
         )
     path = Path(file).resolve()
     if not path.is_file():

@@ -36,7 +36,7 @@ class RunOptions:
         device: ``auto``, ``cpu`` or ``cuda``.
         dtype: ``auto`` (bfloat16 on a GPU, float32 on the CPU) or a dtype.
         threads: torch threads of a process on the CPU, 0 for as many as it has cores for itself.
-        launch: how the processes of a stage that computes with torch are started.
+        launch: how the processes of a stage are started that several can share.
         progress: ``none``, ``plain``, ``rich`` or ``auto``.
         verbose: show what the libraries log.
         disabled: plugins left out.
@@ -115,7 +115,6 @@ class _Run:
         self.machine = Machine.here(self.device)
         if self.device == "cuda":
             options.launch.check(self.machine.gpus)
-        self.threads = options.threads or max(1, self.machine.cores // options.launch.sharing)
         self.folder = _new_folder(options.outputs, plan.recipe.head.name)
         self.started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         self.begun = time.monotonic()
@@ -203,7 +202,9 @@ class _Run:
         if dtype == "auto":
             dtype = "bfloat16" if on_gpu else "float32"
         # What does not compute with torch may go on under other settings.
-        dtype, threads = (dtype, self.threads) if node.uses_torch else ("float32", 1)
+        sharing = self.options.launch.sharing if node.shared else 1
+        threads = self.options.threads or max(1, self.machine.cores // sharing)
+        dtype, threads = (dtype, threads) if node.uses_torch else ("float32", 1)
         return NodeSpec(
             key=node.key,
             stage=node.stage,
@@ -222,7 +223,7 @@ class _Run:
             device=self.device if on_gpu else "cpu",
             dtype=dtype,
             threads=threads,
-            processes=self.options.launch.processes if node.uses_torch else 1,
+            processes=self.options.launch.processes if node.shared else 1,
             disabled=self.options.disabled,
             progress=progress_kind(self.options.progress),
             log=self.folder / "run.log",
