@@ -1,11 +1,11 @@
 """The real stages on two processes of the CPU, with the nano models: what one process gives."""
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import tree
 
 from selectmoe_core.data.scores import ScoreTable
 
@@ -99,11 +99,7 @@ def test_two_processes_give_what_one_gives(run, tmp_path):
     The processes share each batch of the warm-up, and its balance is still that of all of it.
     """
     write_recipe(tmp_path, batch=4)
-    one = run("one")
-    shutil.copytree(one, tmp_path / "two", symlinks=True)
-    for stage in ("warmup", "score", "select", "train", "evaluate", "encoded"):
-        for path in (tmp_path / "two/store").glob(f"{stage}-*"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    one = run("one", "--num-processes", "1")
     two = run("two", "--num-processes", "2")
 
     assert_same_losses(one, two, "warmup", *TERMS)
@@ -117,6 +113,10 @@ def test_two_processes_give_what_one_gives(run, tmp_path):
     for stage in ("warmup", "score", "train", "evaluate"):
         assert finished(two, stage)[1]["details"]["processes"] == 2
         assert finished(one, stage)[1]["details"]["processes"] == 1
+    for stage in ("pool", "convert", "select"):
+        assert finished(two, stage)[1]["details"]["processes"] == 1
+    one_model, two_model = (finished(folder, "convert")[0] / "model" for folder in (one, two))
+    assert tree(one_model) == tree(two_model)
 
 
 def test_a_batch_that_cannot_be_shared_out_is_told_before_anything_is_made(

@@ -43,7 +43,7 @@ def run_audit(
     """
     from selectmoe_core.audit.planting import make_pool
     from selectmoe_core.audit.rendering import document
-    from selectmoe_core.runner.run import Purpose, run_plan
+    from selectmoe_core.runner.run import Purpose, execute_plan
 
     found: list[Audit] = []
 
@@ -55,7 +55,7 @@ def run_audit(
         _keep(audit, document(found[-1]))
         return _write(found[-1], folder)
 
-    outcome = run_plan(audit.plan, registry, options, say, Purpose(report, {STAGE: plant}))
+    outcome = execute_plan(audit.plan, registry, options, say, Purpose(report, {STAGE: plant}))
     return Outcome(outcome.folder, found[-1])
 
 

@@ -103,12 +103,12 @@ def command(
 
 def _run(context: click.Context, recipe: Recipe, options: "RunOptions", until: str | None) -> None:
     from selectmoe_core.plan.plan import make_plan
-    from selectmoe_core.runner.run import run_plan
+    from selectmoe_core.runner.run import execute_plan
 
     say = _silent if options.progress == "none" else _say
     plugins = registry(context)
     plan = make_plan(recipe, plugins, options.outputs, until=until, fetch=True)
-    outcome = run_plan(plan, plugins, options, say)
+    outcome = execute_plan(plan, plugins, options, say)
     _print_table(outcome.report.table)
     for warning in outcome.report.warnings:
         click.echo(f"Warning: {warning}")

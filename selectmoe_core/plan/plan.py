@@ -10,7 +10,7 @@ from selectmoe_core.errors import DataError, ModelError, Problem, RecipeError
 from selectmoe_core.models.models import ModelRef
 from selectmoe_core.plan.binding import Binder
 from selectmoe_core.plan.digests import Digester
-from selectmoe_core.plugin.component import Kind
+from selectmoe_core.plugin.component import SHARED_STAGES, Kind
 from selectmoe_core.plugin.protocols import Need
 from selectmoe_core.plugin.registry import Entry, Registry
 from selectmoe_core.recipe.recipe import STAGES, Recipe, SelectOptions, StageOptions, StageTable
@@ -52,6 +52,12 @@ class Node:
     def uses_torch(self) -> bool:
         """Whether it runs in a process of its own."""
         return bool(self.entry.component.torch)
+
+    @property
+    def shared(self) -> bool:
+        """Whether several processes can execute it together."""
+        alone = self.entry.component.one_process or not self.uses_torch
+        return self.stage in SHARED_STAGES and not alone
 
 
 @dataclass(frozen=True)

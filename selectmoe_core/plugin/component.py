@@ -41,6 +41,9 @@ KINDS = {
 }
 """The kind of component that does each stage."""
 
+SHARED_STAGES = ("warmup", "score", "train", "evaluate")
+"""Stages that several processes can execute together; one process executes each other stage."""
+
 
 @dataclass(frozen=True)
 class About:
@@ -78,6 +81,8 @@ class Component(Generic[ConfigT, PartT_co]):
         seeded: whether the stage's seed changes the result.
         by_rank: a selector whose choice depends on the order of the scores alone.
         torch: whether it computes with torch: such a stage runs in a process of its own.
+        one_process: whether its stage runs in one process even where others of its kind share the
+            work among several: for a trainer or evaluator that does not look at ``Job.world``.
         files: the files whose content decides the result (readers: what will be read); a path
             that does not exist is reported by ``plan``.
         scores: names of the other scores it reads (needs ``SCORES``).
@@ -97,6 +102,7 @@ class Component(Generic[ConfigT, PartT_co]):
     seeded: bool = False
     by_rank: bool = True
     torch: bool = False
+    one_process: bool = False
     files: Callable[[ConfigT], Iterable[Path]] | None = None
     scores: Callable[[ConfigT], Iterable[str]] | None = None
     max_skipped: Callable[[ConfigT], float] | None = None

@@ -1,8 +1,8 @@
 """A stage in several processes of this host, started by accelerate.
 
-``python -m selectmoe_core.runner.accelerate_launch ORDER.json PROCESSES THREADS [CONFIG]`` is what
-``accelerate launch`` does, except that it tells in one word which process failed and why, where
-``accelerate launch`` prints its own traceback.
+``python -m selectmoe_core.runner.accelerate_launch NODE.json PROCESSES THREADS [CONFIG]`` is what
+``accelerate launch`` does, except that it reports in one message which process failed and why,
+where ``accelerate launch`` prints its own traceback.
 """
 
 import logging
@@ -16,26 +16,26 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from selectmoe_core.runner.failures import INTERRUPTED, Failure, cause, outcome_path
 from selectmoe_core.runtime.processes import die_with_parent
-from selectmoe_core.stages.job_spec import WORKER
+from selectmoe_core.stages.node_spec import WORKER
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Launch the processes, wait for them, and return 0 or what ended the first that failed."""
-    order, processes, threads, *config = sys.argv[1:] if arguments is None else arguments
+    node, processes, threads, *config = sys.argv[1:] if arguments is None else arguments
     die_with_parent()
-    # Its account of who failed is told below, once.
+    # Who failed is reported below, once.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     command = launch_command_parser().parse_args(
-        [*flags(int(processes), int(threads), *config), "-m", WORKER, order]
+        [*flags(int(processes), int(threads), *config), "-m", WORKER, node]
     )
     try:
         launch_command(command)
     except ChildFailedError as error:
         codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
         found = cause(
-            Failure.of(outcome_path(Path(order), rank), code, rank) for rank, code in codes.items()
+            Failure.of(outcome_path(Path(node), rank), code, rank) for rank, code in codes.items()
         )
-        found.save(outcome_path(Path(order)))
+        found.save(outcome_path(Path(node)))
         return 1
     except SignalException:
         return INTERRUPTED

@@ -1,34 +1,26 @@
-"""Carrying out one node, in this process: build the part, run its stage, write the manifest."""
+"""Executing one node in this process: build the part, run its stage, write the manifest."""
 
 import json
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from contextlib import contextmanager, nullcontext
 
 from selectmoe_core.config import parse
 from selectmoe_core.errors import SelectMoEError, StageError, of_disk
-from selectmoe_core.models.models import ModelRef
 from selectmoe_core.plugin.component import Kind
-from selectmoe_core.plugin.manager import notify
-from selectmoe_core.plugin.protocols import Inputs, Job
 from selectmoe_core.plugin.registry import Registry
-from selectmoe_core.runtime.distributed import World, agreed, barrier, current_world, main_first
-from selectmoe_core.runtime.progress import Progress, make_progress
+from selectmoe_core.runner.job import make_job
+from selectmoe_core.runtime.distributed import World, agreed, barrier, current_world
+from selectmoe_core.runtime.progress import make_progress
 from selectmoe_core.stages import convert, evaluate, pool, select, train
 from selectmoe_core.stages.context import Context
-from selectmoe_core.stages.job_spec import Work
+from selectmoe_core.stages.node_spec import NodeSpec
 from selectmoe_core.stages.scoring import score
-from selectmoe_core.stages.token_cache import encoded_pool
 from selectmoe_core.store import Artifact, Facts, Store, write_json
 from selectmoe_core.tokens.chat import ChatConfig, ChatFormat
-from selectmoe_core.tokens.encoding import Encoded
 
-MODEL = "model"
-LOG = "train_log.jsonl"
 HOW = "how.json"
 """How an unfinished artifact was begun: a resume that would mix devices or dtypes stops."""
 
@@ -43,77 +35,68 @@ STAGES: Mapping[str, Callable[[Context], Facts]] = {
 }
 
 
-def perform(work: Work, registry: Registry, say: Callable[[str], None]) -> Artifact:
-    """Carry out a node under its lock, or return what another run made meanwhile.
+def execute_node(spec: NodeSpec, registry: Registry, say: Callable[[str], None]) -> None:
+    """Execute a node under its lock; where another run has made it meanwhile, do nothing.
 
-    Where several processes carry it out together, this is for the first of them.
+    Where several processes execute it together, each of them calls this, and the first holds the
+    lock and writes the manifest.
     """
-    store = Store(work.store)
-    with _disk_errors(work), store.lock(work.stage, work.digest, say):
-        found = store.find(work.stage, work.digest)
-        if agreed(found is not None):
-            assert found is not None
-            return found
-        return _perform(work, registry, current_world())
-
-
-def assist(work: Work, registry: Registry) -> None:
-    """Take part in what the first process carries out; the result is the first process's."""
-    with _disk_errors(work):
-        if not agreed(of_main=False):
-            _perform(work, registry, current_world())
+    store, world = Store(spec.store), current_world()
+    lock = store.lock(spec.stage, spec.digest, say) if world.main else nullcontext()
+    with _disk_errors(spec), lock:
+        made = world.main and store.find(spec.stage, spec.digest) is not None
+        if not agreed(made):
+            _execute(spec, registry, world)
 
 
 @contextmanager
-def _disk_errors(work: Work) -> Iterator[None]:
+def _disk_errors(spec: NodeSpec) -> Iterator[None]:
     """Turn what a full disk or missing permissions cause into an error a user can act on."""
     try:
         yield
     except SelectMoEError:
         raise
     except Exception as error:
-        told = of_disk(error, f"[{work.stage}] {work.component}")
+        told = of_disk(error, f"[{spec.stage}] {spec.component}")
         if told is None:
             raise
         raise told from error
 
 
-def _perform(work: Work, registry: Registry, world: World) -> Artifact:
+def _execute(spec: NodeSpec, registry: Registry, world: World) -> None:
     before = 0.0
     if world.main:
-        work.folder.mkdir(parents=True, exist_ok=True)
-        before = _check_how(work)
+        spec.folder.mkdir(parents=True, exist_ok=True)
+        before = _check_how(spec)
     barrier()
     start = time.monotonic()
-    context = _context(work, registry, world)
+    context = _context(spec, registry, world)
     try:
-        facts = STAGES[work.stage](context)
+        facts = STAGES[spec.stage](context)
     finally:
         # What an attempt took counts even where it is interrupted.
         seconds = before + time.monotonic() - start
         if world.main:
-            _write_how(work, seconds)
+            _write_how(spec, seconds)
     barrier()  # the first process may be done with what others still read
     details = {
-        "key": work.key,
-        "device": work.device,
-        "dtype": work.dtype,
-        "threads": work.threads,
+        "key": spec.key,
+        "device": spec.device,
+        "dtype": spec.dtype,
+        "threads": spec.threads,
         "processes": world.size,
-        "options": dict(work.options),
-        "seed": work.seed,
-        "model": (work.model or {}).get("location"),
-        "inputs": dict(work.input_digests),
+        "options": dict(spec.options),
+        "seed": spec.seed,
+        "model": (spec.model or {}).get("location"),
+        "inputs": dict(spec.input_digests),
         **_peak_memory(),
     }
-    artifact = Artifact(
-        work.stage, work.component, work.digest, work.folder, facts, seconds, details
-    )
     if world.main:
-        shutil.rmtree(work.folder / "scratch", ignore_errors=True)
-        artifact.save()
-        (work.folder / HOW).unlink(missing_ok=True)
-    return artifact
+        shutil.rmtree(spec.folder / "scratch", ignore_errors=True)
+        Artifact(
+            spec.stage, spec.component, spec.digest, spec.folder, facts, seconds, details
+        ).save()
+        (spec.folder / HOW).unlink(missing_ok=True)
 
 
 def _peak_memory() -> dict[str, int]:
@@ -127,120 +110,43 @@ def _peak_memory() -> dict[str, int]:
     return peak
 
 
-def _check_how(work: Work) -> float:
+def _check_how(spec: NodeSpec) -> float:
     """Return the seconds of earlier attempts; stop where they computed on something else."""
-    path = work.folder / HOW
+    path = spec.folder / HOW
     if not path.is_file():
-        _write_how(work, 0.0)
+        _write_how(spec, 0.0)
         return 0.0
     how = json.loads(path.read_text(encoding="utf-8"))
-    now = {"device": work.device.partition(":")[0], "dtype": work.dtype, "threads": work.threads}
+    now = {"device": spec.device.partition(":")[0], "dtype": spec.dtype, "threads": spec.threads}
     for name, value in now.items():
-        if how.get(name, value) != value and (name != "threads" or work.device == "cpu"):
+        if how.get(name, value) != value and (name != "threads" or spec.device == "cpu"):
             raise StageError(
-                f"{work.key} was begun with {name} {how[name]} and cannot go on with {value}: "
+                f"{spec.key} was begun with {name} {how[name]} and cannot go on with {value}: "
                 "its result would be a mixture",
-                hint=f"go on as it was begun, or start it anew with --fresh {work.stage}",
+                hint=f"go on as it was begun, or start again with --fresh {spec.stage}",
             )
     return float(how.get("seconds", 0.0))
 
 
-def _write_how(work: Work, seconds: float) -> None:
+def _write_how(spec: NodeSpec, seconds: float) -> None:
     how = {
-        "device": work.device.partition(":")[0],
-        "dtype": work.dtype,
-        "threads": work.threads,
+        "device": spec.device.partition(":")[0],
+        "dtype": spec.dtype,
+        "threads": spec.threads,
         "seconds": seconds,
     }
-    write_json(work.folder / HOW, how)
+    write_json(spec.folder / HOW, how)
 
 
-def _context(work: Work, registry: Registry, world: World) -> Context:
-    entry = registry.get(Kind(work.kind), work.component, where=f"[{work.stage}]")
-    config = parse(entry.component.config, work.options, where=f"[{work.stage}]")
-    progress = make_progress(work.progress if world.main else "none")
-    chat = ChatFormat.load(ChatConfig.model_validate(work.chat))
+def _context(spec: NodeSpec, registry: Registry, world: World) -> Context:
+    entry = registry.get(Kind(spec.kind), spec.component, where=f"[{spec.stage}]")
+    config = parse(entry.component.config, spec.options, where=f"[{spec.stage}]")
+    progress = make_progress(spec.progress if world.main else "none")
+    chat = ChatFormat.load(ChatConfig.model_validate(spec.chat))
     return Context(
         part=entry.component.build(config),
         component=entry.component,
         config=config,
-        work=work,
-        job=make_job(work, registry, world, chat, progress),
+        spec=spec,
+        job=make_job(spec, registry, world, chat, progress),
     )
-
-
-def make_job(
-    work: Work, registry: Registry, world: World, chat: ChatFormat, progress: Progress
-) -> Job:
-    """Return all that a part may know of its run."""
-    scores = {
-        role.partition(":")[2]: folder
-        for role, folder in work.inputs.items()
-        if role.startswith("score:")
-    }
-    pool_folder = work.inputs.get("pool")
-    warmup = work.inputs.get("model")
-    inputs = Inputs(
-        model=_model(work),
-        pool=pool_folder,
-        checkpoints=warmup / "checkpoints" if warmup else None,
-        scores=scores,
-    )
-
-    def encoded(tokenizer: Any) -> Encoded:  # noqa: ANN401
-        with main_first():  # the first makes them, the others find them made
-            return encoded_pool(work, chat, tokenizer, progress)
-
-    return Job(
-        seed=work.seed,
-        device=work.device,
-        dtype=work.dtype,
-        world=world,
-        chat=chat,
-        inputs=inputs,
-        scratch=work.folder / "scratch",
-        checkpoints=work.folder / "checkpoints",
-        models=registry.models,
-        progress=progress,
-        metrics=_recorder(work, registry, world),
-        encoded=encoded,
-        bundled_tasks=registry.bundled_tasks,
-        damages=registry.damages,
-    )
-
-
-def _model(work: Work) -> ModelRef | None:
-    if "model" in work.inputs:
-        return ModelRef(str(work.inputs["model"] / MODEL))
-    return ModelRef(**work.model) if work.model else None
-
-
-def _recorder(
-    work: Work, registry: Registry, world: World
-) -> Callable[[int, Mapping[str, float]], None]:
-    """Return what appends points to the training curve and tells the observers."""
-    path: Path = work.folder / LOG
-    told: list[str] = []
-
-    def say(text: str) -> None:
-        # Once is enough of an observer that fails at every step.
-        if text not in told:
-            told.append(text)
-            print(f"  {text}", file=sys.stderr)  # noqa: T201
-
-    def record(step: int, values: Mapping[str, float]) -> None:
-        if not world.main:
-            return
-        line: dict[str, Any] = {"step": step, **values}
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-        notify(
-            registry.manager,
-            "selectmoe_metrics",
-            say,
-            stage=work.stage,
-            step=step,
-            values=values,
-        )
-
-    return record

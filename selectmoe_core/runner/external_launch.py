@@ -1,9 +1,9 @@
 """The processes that another launcher started: accelerate, torchrun or Slurm's srun.
 
-Every one of them runs ``selectmoe run``. The first plans, carries out what needs no torch, and
-reports; for a stage that computes with torch it gives out an order, and each process starts a child
-of its own, all of which then meet at a port that is this stage's alone. What one process knows, the
-others learn from a store of torch's at the launcher's address.
+Every one of them runs ``selectmoe run``. The first plans, executes the stages of one process, and
+reports. For a stage that several processes share it announces the node, and each process starts a
+child of its own; the children meet at a port that is used by this stage alone. The processes tell
+one another what they know through a store of torch's at the launcher's address.
 """
 
 import json
@@ -22,7 +22,7 @@ from typing import Any
 from selectmoe_core.errors import StageError
 from selectmoe_core.runner.failures import INTERRUPTED, Failure, cause, outcome_path
 from selectmoe_core.runtime.distributed import PATIENCE, World, current_world
-from selectmoe_core.stages.job_spec import WORKER
+from selectmoe_core.stages.node_spec import WORKER
 
 OURS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 LAUNCHERS = ("GROUP_", "ROLE_", "TORCHELASTIC_")
@@ -46,7 +46,7 @@ class Team:
         address: the host of the first.
         store: what all of them read and write.
         sharing: how many of them share the cores that this one sees.
-        number: orders given out or followed so far.
+        number: nodes announced so far.
     """
 
     world: World
@@ -55,16 +55,16 @@ class Team:
     sharing: int = 1
     number: int = field(default=0)
 
-    def carry_out(self, order: Path, key: str, stage: str) -> None:
-        """Let every process carry out an order; for the first process.
+    def execute(self, spec_file: Path, key: str, stage: str) -> None:
+        """Let every process execute a node; for the first process.
 
         Raises:
             StageError: one of them failed; all have ended.
             KeyboardInterrupt: the user interrupted one of them.
         """
         port = _free_port()
-        self._give_out({"order": str(order), "port": port})
-        self._work(order, port)
+        self._announce({"node": str(spec_file), "port": port})
+        self._execute(spec_file, port)
         number, size = self.number - 1, self.world.size
         over = [f"over/{number}/{rank}" for rank in range(size)]
         last = None
@@ -81,7 +81,7 @@ class Team:
 
     def end(self) -> None:
         """Let the others go; for the first process."""
-        self._give_out({})
+        self._announce({})
         last = time.monotonic() + GRACE
         left = [f"left/{rank}" for rank in range(1, self.world.size)]
         # They read the store, which may end with this process.
@@ -89,16 +89,16 @@ class Team:
             time.sleep(LOOK)
 
     def follow(self) -> None:
-        """Carry out what the first process gives out, until there is no more.
+        """Execute what the first process announces, until there is no more.
 
-        What goes wrong is the first process's to tell: here nothing is printed.
+        The first process reports what goes wrong: here nothing is printed.
 
         Raises:
             StageError: the first process has gone.
         """
         try:
-            while order := self._next():
-                self._work(Path(order["order"]), int(order["port"]))
+            while announced := self._next():
+                self._execute(Path(announced["node"]), int(announced["port"]))
             self.store.set(f"left/{self.world.rank}", "")
         except RuntimeError as error:  # what torch raises where the store is gone
             raise StageError(
@@ -106,25 +106,25 @@ class Team:
                 hint="see what the first process says; run again to go on from where it was",
             ) from error
 
-    def _give_out(self, order: Mapping[str, object]) -> None:
-        self.store.set(f"order/{self.number}", json.dumps(order))
+    def _announce(self, node: Mapping[str, object]) -> None:
+        self.store.set(f"node/{self.number}", json.dumps(node))
         self.number += 1
 
     def _next(self) -> dict[str, Any]:
-        key = f"order/{self.number}"
+        key = f"node/{self.number}"
         while not self.store.check([key]):
             time.sleep(LOOK)
         self.number += 1
-        order: dict[str, Any] = json.loads(self.store.get(key))
-        return order
+        announced: dict[str, Any] = json.loads(self.store.get(key))
+        return announced
 
-    def _work(self, order: Path, port: int) -> None:
-        """Carry out an order in a child; tell the others how it ended."""
+    def _execute(self, spec_file: Path, port: int) -> None:
+        """Execute a node in a child; tell the others how it ended."""
         number = self.number - 1
         over = f"over/{number}/{self.world.rank}"
-        failure = _unshared(order, self.world.rank)
+        failure = _unshared(spec_file, self.world.rank)
         try:
-            failure = failure or self._child(order, port, number)
+            failure = failure or self._child(spec_file, port, number)
         except KeyboardInterrupt:
             self._tell(number, over, Failure(INTERRUPTED, self.world.rank))
             raise
@@ -138,12 +138,12 @@ class Team:
     def _failed(self, number: int) -> bool:
         return bool(self.store.check([f"failed/{number}"]))
 
-    def _child(self, order: Path, port: int, number: int) -> Failure | None:
+    def _child(self, spec_file: Path, port: int, number: int) -> Failure | None:
         """Return how this process's child failed; nothing where it ended well, or was ended."""
-        outcome = outcome_path(order, self.world.rank)
+        outcome = outcome_path(spec_file, self.world.rank)
         outcome.unlink(missing_ok=True)
         child = subprocess.Popen(
-            [sys.executable, "-m", WORKER, str(order)], env=self._environment(port)
+            [sys.executable, "-m", WORKER, str(spec_file)], env=self._environment(port)
         )
         try:
             while child.poll() is None:
@@ -255,16 +255,16 @@ def _port_of_job(variables: Mapping[str, str]) -> str:
     return str(15000 + (job * 31 + step) % 15000)
 
 
-def _unshared(order: Path, rank: int) -> Failure | None:
-    """Return a failure where the order does not show on this host."""
+def _unshared(spec_file: Path, rank: int) -> Failure | None:
+    """Return a failure where the node's file does not show on this host."""
     last = time.monotonic() + SHARED
-    while not order.is_file():
+    while not spec_file.is_file():
         if time.monotonic() > last:
             return Failure(
                 StageError.exit_code,
                 rank,
-                f"{order} is not there on {socket.gethostname()}: all hosts must see one outputs "
-                "folder",
+                f"{spec_file} is not there on {socket.gethostname()}: all hosts must see one "
+                "outputs folder",
                 "name a folder that they share with --outputs",
             )
         time.sleep(LOOK)

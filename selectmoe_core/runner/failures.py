@@ -103,9 +103,9 @@ class Failure:
         return kind(f"{key}: {self.what}", hint=self.hint)
 
 
-def outcome_path(order: Path, rank: int | None = None) -> Path:
-    """Return where the end of an order's process is told; without a rank, of the whole stage."""
-    return order.with_suffix(".error" if rank is None else f".{rank}.error")
+def outcome_path(spec_file: Path, rank: int | None = None) -> Path:
+    """Return the file that says how a node's process ended; without a rank, the whole stage."""
+    return spec_file.with_suffix(".error" if rank is None else f".{rank}.error")
 
 
 def cause(failures: Iterable[Failure]) -> Failure:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from selectmoe_core.config import suggest
 from selectmoe_core.errors import RecipeError
+from selectmoe_core.plugin.component import SHARED_STAGES
 from selectmoe_core.recipe.recipe import STAGES
 from selectmoe_core.runner.external_launch import Team
 from selectmoe_core.runner.failures import INTERRUPTED, Failure, outcome_path
-from selectmoe_core.stages.job_spec import WORKER, Work
+from selectmoe_core.stages.node_spec import WORKER, NodeSpec
 
 LAUNCHER = "selectmoe_core.runner.accelerate_launch"
 
@@ -22,7 +23,7 @@ class Launch:
     """How the processes of a stage are started.
 
     Attributes:
-        processes: how many.
+        processes: how many for a stage that several can share; any other stage has one.
         configs: accelerate's configuration files by stage; the one of ``""`` is of all others.
         team: the processes that another launcher started already.
     """
@@ -42,7 +43,7 @@ class Launch:
 
     def config(self, stage: str) -> Path | None:
         """Return accelerate's configuration file for a stage, where there is one."""
-        return self.configs.get(stage, self.configs.get(""))
+        return self.configs.get(stage, self.configs.get("")) if stage in SHARED_STAGES else None
 
     @property
     def sharing(self) -> int:
@@ -75,45 +76,44 @@ def launch_of(processes: int | None, named: Sequence[str], team: Team | None) ->
     return Launch(processes or 1, configs)
 
 
-def run_child(work: Work, run_folder: Path, launch: Launch | None = None) -> None:
-    """Carry out a node in a child process, or in several.
+def execute_in_processes(spec: NodeSpec, run_folder: Path, launch: Launch) -> None:
+    """Execute a node in a child process, or in several.
 
     Raises:
         StageError: with the child's own message; a failure nobody foresaw has its traceback on
             stderr and in the log.
         KeyboardInterrupt: the child was interrupted.
     """
-    launch = launch or Launch()
-    order = _order(work, run_folder, "work")
-    if launch.team is not None:
-        launch.team.carry_out(order, work.key, work.stage)
+    spec_file = _save(spec, run_folder, "work")
+    if launch.team is not None and spec.processes > 1:
+        launch.team.execute(spec_file, spec.key, spec.stage)
         return
-    command = [sys.executable, "-m", WORKER, str(order)]
-    config = launch.config(work.stage)
-    if launch.processes > 1 or config:
-        many = [str(order), str(launch.processes), str(work.threads)]
+    command = [sys.executable, "-m", WORKER, str(spec_file)]
+    config = launch.config(spec.stage)
+    if spec.processes > 1 or config:
+        many = [str(spec_file), str(spec.processes), str(spec.threads)]
         command = [sys.executable, "-m", LAUNCHER, *many, *([str(config)] if config else [])]
-    _finish(_call(command), order, work.key, work.stage, launch.processes)
+    _raise_failure(_run(command), spec_file, spec.key, spec.stage, spec.processes)
 
 
-def check_children(works: Sequence[Work], run_folder: Path) -> None:
-    """Let the parts of all nodes check what they can, in one process."""
-    orders = [_order(work, run_folder, "check") for work in works]
-    command = [sys.executable, "-m", WORKER, "--check", *map(str, orders)]
-    _finish(_call(command), orders[0], "the check before the first stage", "check")
+def check_in_process(specs: Sequence[NodeSpec], run_folder: Path) -> None:
+    """Let the parts of all nodes check what they can, in one child process."""
+    files = [_save(spec, run_folder, "check") for spec in specs]
+    command = [sys.executable, "-m", WORKER, "--check", *map(str, files)]
+    _raise_failure(_run(command), files[0], "the check before the first stage", "check")
 
 
-def _order(work: Work, run_folder: Path, kind: str) -> Path:
+def _save(spec: NodeSpec, run_folder: Path, kind: str) -> Path:
     folder = run_folder / "work"
     folder.mkdir(exist_ok=True)
-    path = folder / f"{kind}-{work.key.replace(':', '-')}.json"
-    for outcome in (outcome_path(path), *(outcome_path(path, n) for n in range(work.processes))):
+    path = folder / f"{kind}-{spec.key.replace(':', '-')}.json"
+    for outcome in (outcome_path(path), *(outcome_path(path, n) for n in range(spec.processes))):
         outcome.unlink(missing_ok=True)
-    work.save(path)
+    spec.save(path)
     return path
 
 
-def _call(command: list[str]) -> int:
+def _run(command: list[str]) -> int:
     process = subprocess.Popen(command)
     while True:
         try:
@@ -129,12 +129,12 @@ def _call(command: list[str]) -> int:
             raise
 
 
-def _finish(code: int, order: Path, key: str, stage: str, processes: int = 1) -> None:
+def _raise_failure(code: int, spec_file: Path, key: str, stage: str, processes: int = 1) -> None:
     if code == 0:
         return
     if code == INTERRUPTED:
         raise KeyboardInterrupt
-    outcome = outcome_path(order)
+    outcome = outcome_path(spec_file)
     # What ended without a word was the child, or the launcher itself.
     Failure.of(outcome, code).end_run(key, stage, processes if outcome.is_file() else 1)
 
@@ -142,10 +142,11 @@ def _finish(code: int, order: Path, key: str, stage: str, processes: int = 1) ->
 def _config(named: str) -> tuple[str, Path]:
     stage, equals, file = named.partition("=")
     stage, file = (stage, file) if equals else ("", stage)
-    if stage and stage not in STAGES:
+    if stage and stage not in SHARED_STAGES:
+        one = f"[{stage}] runs in one process, without accelerate"
         raise RecipeError(
-            f"--accelerate-config {named}: there is no such stage",
-            hint=suggest(stage, STAGES, otherwise="the stages"),
+            f"--accelerate-config {named}: {one if stage in STAGES else 'there is no such stage'}",
+            hint=suggest(stage, SHARED_STAGES, otherwise="the stages of several processes"),
         )
     path = Path(file).resolve()
     if not path.is_file():

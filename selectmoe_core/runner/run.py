@@ -1,4 +1,4 @@
-"""Carrying out a plan: finished nodes are reused, the others are made in order."""
+"""Executing a plan: finished nodes are reused, the others are executed in order."""
 
 import logging
 import os
@@ -16,13 +16,13 @@ from selectmoe_core.plugin.registry import Registry
 from selectmoe_core.recipe.recipe import STAGES
 from selectmoe_core.report import Report, write_report
 from selectmoe_core.report.record import NodeRecord, RunRecord
-from selectmoe_core.runner.execute import perform
-from selectmoe_core.runner.launch import Launch, check_children, run_child
+from selectmoe_core.runner.execute import execute_node
+from selectmoe_core.runner.launch import Launch, check_in_process, execute_in_processes
 from selectmoe_core.runner.preflight import check_part
 from selectmoe_core.runtime.hardware import Machine, resolve_device, versions
 from selectmoe_core.runtime.progress import NoProgress, progress_kind
 from selectmoe_core.runtime.terminal import LogFormatter
-from selectmoe_core.stages.job_spec import Work
+from selectmoe_core.stages.node_spec import NodeSpec
 from selectmoe_core.store import Artifact
 
 log = logging.getLogger("selectmoe.run")
@@ -30,18 +30,18 @@ log = logging.getLogger("selectmoe.run")
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How to carry out a plan: none of it is part of a digest.
+    """How to execute a plan: none of it is part of a digest.
 
     Attributes:
         outputs: the folder of all outputs.
         device: ``auto``, ``cpu`` or ``cuda``.
         dtype: ``auto`` (bfloat16 on a GPU, float32 on the CPU) or a dtype.
         threads: torch threads of a process on the CPU, 0 for as many as it has cores for itself.
-        launch: how the processes of a stage that computes with torch are started.
+        launch: how the processes of a stage are started that several can share.
         progress: ``none``, ``plain``, ``rich`` or ``auto``.
         verbose: show what the libraries log.
         disabled: plugins left out.
-        fresh: make this stage and all that reads it anew.
+        fresh: execute this stage and all that reads it again.
         command: the command line, for the record.
     """
 
@@ -72,30 +72,30 @@ def _write_report(record: RunRecord, folder: Path) -> Report:
 
 @dataclass(frozen=True)
 class Purpose:
-    """What a plan is carried out for.
+    """What a plan is executed for.
 
     Attributes:
         report: writes what a user reads into the run's folder.
-        makers: what makes the nodes of stages that no component carries out, by stage.
+        makers: what makes the nodes of stages that no component executes, by stage.
     """
 
     report: Callable[[RunRecord, Path], Report] = _write_report
     makers: Mapping[str, Callable[[Node], Artifact]] = field(default_factory=dict)
 
 
-def run_plan(
+def execute_plan(
     plan: Plan,
     registry: Registry,
     options: RunOptions,
     say: Callable[[str], None],
     purpose: Purpose | None = None,
 ) -> Outcome:
-    """Make what is missing, and write the report.
+    """Execute the nodes whose results are missing, and write the report.
 
     Raises:
         StageError: a stage failed; everything before it and its own resumable state are kept.
     """
-    return _Run(plan, registry, options, say, purpose or Purpose()).carry_out()
+    return _Run(plan, registry, options, say, purpose or Purpose()).execute()
 
 
 class _Run:
@@ -116,13 +116,12 @@ class _Run:
         self.machine = Machine.here(self.device)
         if self.device == "cuda":
             options.launch.check(self.machine.gpus)
-        self.threads = options.threads or max(1, self.machine.cores // options.launch.sharing)
         self.folder = _new_folder(options.outputs, plan.recipe.head.name)
         self.started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         self.begun = time.monotonic()
         self.cached: dict[str, bool] = {}
 
-    def carry_out(self) -> Outcome:
+    def execute(self) -> Outcome:
         handler = _log_to(self.folder / "run.log")
         try:
             log.info("%s", self.options.command)
@@ -133,7 +132,7 @@ class _Run:
             missing = self._missing()
             self._check(missing)
             for node in self.plan.nodes.values():
-                self._node(node, needed=node in missing)
+                self._reuse_or_execute(node, needed=node in missing)
             outcome = self._report()
             self._observe("selectmoe_run_finished", run=self.folder)
         except (Exception, KeyboardInterrupt) as error:
@@ -163,7 +162,7 @@ class _Run:
                 stack.extend(self.plan.above(node))
         return [node for node in self.plan.nodes.values() if node.key in needed]
 
-    def _node(self, node: Node, *, needed: bool) -> None:
+    def _reuse_or_execute(self, node: Node, *, needed: bool) -> None:
         # An arm may share a node with another under a key of its own.
         needed = needed and self._artifact(node) is None
         self.cached[node.key] = not needed
@@ -173,19 +172,20 @@ class _Run:
             self.say(f"{name} reused" if artifact else f"{name} not needed, its result is there")
             return
         self.say(f"{name} ...")
-        artifact = self._make(node)
+        artifact = self._execute(node)
         self.say(f"{name} done in {artifact.seconds:.1f} s{_summary(artifact)}")
         log.info("%s done in %.1f s: %s", node.key, artifact.seconds, artifact.folder)
         self._link(node)
         self._observe("selectmoe_stage_finished", artifact=artifact)
 
-    def _make(self, node: Node) -> Artifact:
+    def _execute(self, node: Node) -> Artifact:
         if node.stage in self.purpose.makers:
             return self.purpose.makers[node.stage](node)
-        work = self._work(node)
-        if not node.uses_torch:
-            return perform(work, self.registry, self.say)
-        run_child(work, self.folder, self.options.launch)
+        spec = self._spec(node)
+        if node.uses_torch:
+            execute_in_processes(spec, self.folder, self.options.launch)
+        else:
+            execute_node(spec, self.registry, self.say)
         artifact = self._artifact(node)
         if artifact is None:
             raise StageError(f"{node.key} ended without a result", hint="see run.log")
@@ -195,7 +195,7 @@ class _Run:
         assert node.digest is not None
         return self.plan.store.find(node.stage, node.digest)
 
-    def _work(self, node: Node) -> Work:
+    def _spec(self, node: Node) -> NodeSpec:
         assert node.digest is not None
         above = {role: self.plan.nodes[key] for role, key in node.inputs.items()}
         on_gpu = node.uses_torch and self.device.startswith("cuda")
@@ -203,8 +203,10 @@ class _Run:
         if dtype == "auto":
             dtype = "bfloat16" if on_gpu else "float32"
         # What does not compute with torch may go on under other settings.
-        dtype, threads = (dtype, self.threads) if node.uses_torch else ("float32", 1)
-        return Work(
+        sharing = self.options.launch.sharing if node.shared else 1
+        threads = self.options.threads or max(1, self.machine.cores // sharing)
+        dtype, threads = (dtype, threads) if node.uses_torch else ("float32", 1)
+        return NodeSpec(
             key=node.key,
             stage=node.stage,
             kind=str(node.entry.kind),
@@ -222,7 +224,7 @@ class _Run:
             device=self.device if on_gpu else "cpu",
             dtype=dtype,
             threads=threads,
-            processes=self.options.launch.processes if node.uses_torch else 1,
+            processes=self.options.launch.processes if node.shared else 1,
             disabled=self.options.disabled,
             progress=progress_kind(self.options.progress),
             log=self.folder / "run.log",
@@ -234,9 +236,9 @@ class _Run:
         missing = [node for node in missing if node.stage not in self.purpose.makers]
         for node in missing:
             if not node.uses_torch:
-                check_part(self._work(node), self.registry)
+                check_part(self._spec(node), self.registry)
         if torch_nodes := [node for node in missing if node.uses_torch]:
-            check_children([self._work(node) for node in torch_nodes], self.folder)
+            check_in_process([self._spec(node) for node in torch_nodes], self.folder)
 
     def _forget(self, stage: str) -> None:
         """Remove the artifacts of a stage and of everything that reads them."""

@@ -1,4 +1,4 @@
-"""A stage in a process of its own: ``python -m selectmoe_core.runner.worker ORDER.json...``."""
+"""A node in a process of its own: ``python -m selectmoe_core.runner.worker NODE.json...``."""
 
 import logging
 import os
@@ -12,56 +12,53 @@ from selectmoe_core.errors import SelectMoEError
 from selectmoe_core.models.hub import PROGRESS
 from selectmoe_core.plugin.manager import load_plugins
 from selectmoe_core.plugin.registry import Registry
-from selectmoe_core.runner.execute import assist, perform
+from selectmoe_core.runner.execute import execute_node
 from selectmoe_core.runner.failures import BUG, INTERRUPTED, Failure, outcome_path
 from selectmoe_core.runner.preflight import check_part
 from selectmoe_core.runtime.distributed import current_world, join, leave
 from selectmoe_core.runtime.processes import die_with_parent
 from selectmoe_core.runtime.terminal import LogFormatter, safe_streams
-from selectmoe_core.stages.job_spec import Work
+from selectmoe_core.stages.node_spec import NodeSpec
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Carry out one order, or with ``--check`` let the parts of many check what they can."""
+    """Execute one node, or with ``--check`` let the parts of many check what they can."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     checking = arguments[:1] == ["--check"]
     paths = [Path(name) for name in arguments[checking:]]
-    orders = [Work.load(path) for path in paths]
+    specs = [NodeSpec.load(path) for path in paths]
     die_with_parent()
-    _prepare(orders[0])
+    _prepare(specs[0])
     try:
-        registry = Registry(load_plugins(orders[0].disabled))
-        for order in orders:
+        registry = Registry(load_plugins(specs[0].disabled))
+        for spec in specs:
             if checking:
-                check_part(order, registry)
+                check_part(spec, registry)
             else:
-                _perform(order, registry)
+                _execute(spec, registry)
     except KeyboardInterrupt:
         return INTERRUPTED
     except SelectMoEError as error:
-        _tell(paths[0], Failure(error.exit_code, what=str(error), hint=_hint(error)))
+        _report(paths[0], Failure(error.exit_code, what=str(error), hint=_hint(error)))
         return error.exit_code
     except Exception as error:
         logging.getLogger("selectmoe").exception("a failure nobody foresaw")
-        _tell(paths[0], Failure(BUG, what=_short(error), traceback=traceback.format_exc()))
+        _report(paths[0], Failure(BUG, what=_short(error), traceback=traceback.format_exc()))
         return BUG
     return 0
 
 
-def _perform(order: Work, registry: Registry) -> None:
-    """Carry out an order, alone or as one of several processes."""
-    join(order.device)
-    if current_world().main:
-        perform(order, registry, lambda text: print(f"  {text}", file=sys.stderr))  # noqa: T201
-    else:
-        assist(order, registry)
+def _execute(spec: NodeSpec, registry: Registry) -> None:
+    """Execute a node, alone or as one of several processes."""
+    join(spec.device)
+    execute_node(spec, registry, lambda text: print(f"  {text}", file=sys.stderr))  # noqa: T201
     leave()
 
 
-def _tell(order: Path, failure: Failure) -> None:
-    """Leave word for the process that waits for this one."""
+def _report(spec_file: Path, failure: Failure) -> None:
+    """Write how this process failed, for the process that waits for it."""
     world = current_world()
-    path = outcome_path(order, world.rank if world.size > 1 else None)
+    path = outcome_path(spec_file, world.rank if world.size > 1 else None)
     replace(failure, rank=world.rank).save(path)
 
 
@@ -74,14 +71,14 @@ def _short(error: Exception) -> str:
     return f"{type(error).__name__}: {first[:300]}"
 
 
-def _prepare(work: Work) -> None:
+def _prepare(spec: NodeSpec) -> None:
     """Set up logging, quiet the libraries, fix the threads. Before torch is imported."""
     rank = current_world().rank
-    place = f"{work.key}, process {rank + 1}" if rank else work.key
+    place = f"{spec.key}, process {rank + 1}" if rank else spec.key
     handlers: list[logging.Handler] = [logging.NullHandler()]
-    if work.log is not None:
-        handlers.append(logging.FileHandler(work.log, encoding="utf-8"))
-    if work.verbose:
+    if spec.log is not None:
+        handlers.append(logging.FileHandler(spec.log, encoding="utf-8"))
+    if spec.verbose:
         handlers.append(logging.StreamHandler())
     layout = f"%(asctime)s %(levelname)s [{place}] %(name)s: %(message)s"
     for handler in handlers:
@@ -90,7 +87,7 @@ def _prepare(work: Work) -> None:
     logging.captureWarnings(True)
     # These are read when the libraries are imported; a user's own setting stays.
     for name, value in {
-        "TRANSFORMERS_VERBOSITY": "info" if work.verbose else "error",
+        "TRANSFORMERS_VERBOSITY": "info" if spec.verbose else "error",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
         "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
@@ -99,9 +96,9 @@ def _prepare(work: Work) -> None:
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
     }.items():
         os.environ.setdefault(name, value)
-    os.environ[PROGRESS] = work.progress
-    if work.device == "cpu":
-        os.environ["OMP_NUM_THREADS"] = str(work.threads)
+    os.environ[PROGRESS] = spec.progress
+    if spec.device == "cpu":
+        os.environ["OMP_NUM_THREADS"] = str(spec.threads)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""The stages: what each reads and writes, and how one node of a plan is carried out."""
+"""The stages: what each reads and writes, and what executing a node of a plan needs."""

@@ -8,32 +8,32 @@ from selectmoe_core.config import Config
 from selectmoe_core.data.pool import Pool
 from selectmoe_core.plugin.component import Component
 from selectmoe_core.plugin.protocols import Job
-from selectmoe_core.stages.job_spec import Work
+from selectmoe_core.stages.node_spec import NodeSpec
 
 
 @dataclass(frozen=True)
 class Context:
-    """One node about to be carried out.
+    """One node about to be executed.
 
     Attributes:
         part: the reader, converter, ... that the component built.
         component: the component.
         config: its options.
-        work: the order.
+        spec: the node.
         job: what the part may know.
     """
 
     part: Any
     component: Component[Any, Any]
     config: Config
-    work: Work
+    spec: NodeSpec
     job: Job
 
     @property
     def folder(self) -> Path:
         """The artifact's folder."""
-        return self.work.folder
+        return self.spec.folder
 
     def pool(self) -> Pool:
         """Open the pool."""
-        return Pool.open(self.work.inputs["pool"])
+        return Pool.open(self.spec.inputs["pool"])

@@ -9,6 +9,6 @@ def run(context: Context) -> Facts:
     """Evaluate the target."""
     model = context.job.inputs.model
     assert model is not None
-    train = context.work.inputs.get("train")
+    train = context.spec.inputs.get("train")
     target = TargetModel(model, train / "model" if train else None)
     return dict(context.part.evaluate(target, context.folder, context.job))

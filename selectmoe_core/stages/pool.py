@@ -11,11 +11,11 @@ from selectmoe_core.store import Facts
 
 def run(context: Context) -> Facts:
     """Build the pool."""
-    own = context.work.own
+    own = context.spec.own
     with context.job.progress.task("read", None) as advance:
         rows = context.part.read(context.job)
         if own.get("subset_ratio"):
-            rows = _sampled(rows, float(own["subset_ratio"]), context.work.seed)
+            rows = _sampled(rows, float(own["subset_ratio"]), context.spec.seed)
         pool = build_pool(
             rows, context.folder, on_reject=own.get("on_reject", "stop"), advance=advance
         )

@@ -41,10 +41,10 @@ GROUP = 1 << 20
 def run(context: Context) -> Facts:
     """Select, check what was selected, and write it out in full."""
     pool = context.pool()
-    table = ScoreTable.open(context.work.inputs["score"])
+    table = ScoreTable.open(context.spec.inputs["score"])
     if len(table) != len(pool):
         raise StageError(
-            f"{context.work.inputs['score']} holds {len(table)} scores for a pool of {len(pool)}",
+            f"{context.spec.inputs['score']} holds {len(table)} scores for a pool of {len(pool)}",
             hint="parts of it were lost: make it anew with --fresh score",
         )
     rows, facts = choose(context.part, table, context.folder, context.job)

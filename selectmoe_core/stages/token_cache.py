@@ -11,7 +11,7 @@ from typing import Any
 from selectmoe_core.data.pool import Pool
 from selectmoe_core.errors import StageError
 from selectmoe_core.runtime.progress import Advance, Progress
-from selectmoe_core.stages.job_spec import Work
+from selectmoe_core.stages.node_spec import NodeSpec
 from selectmoe_core.store import Artifact, Facts, Store
 from selectmoe_core.tokens.chat import ChatFormat
 from selectmoe_core.tokens.encoding import Encoded
@@ -36,19 +36,19 @@ def tokenizer_digest(tokenizer: Any) -> str:  # noqa: ANN401
     return hashlib.sha256(definition.encode()).hexdigest()
 
 
-def tokens_digest(work: Work, chat: ChatFormat, tokenizer: str) -> str:
+def tokens_digest(spec: NodeSpec, chat: ChatFormat, tokenizer: str) -> str:
     """Return the digest of a pool's tokens: pool, chat format, a tokenizer's digest."""
-    content = [work.input_digests["pool"], chat.digest, tokenizer]
+    content = [spec.input_digests["pool"], chat.digest, tokenizer]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def tokens_folder(work: Work, chat: ChatFormat, tokenizer: str) -> Path:
+def tokens_folder(spec: NodeSpec, chat: ChatFormat, tokenizer: str) -> Path:
     """Return where a pool's tokens under the tokenizer of a digest are, or will be."""
-    return Store(work.store).folder(STAGE, tokens_digest(work, chat, tokenizer))
+    return Store(spec.store).folder(STAGE, tokens_digest(spec, chat, tokenizer))
 
 
 def encoded_pool(
-    work: Work,
+    spec: NodeSpec,
     chat: ChatFormat,
     tokenizer: Any,  # noqa: ANN401
     progress: Progress,
@@ -57,7 +57,7 @@ def encoded_pool(
     """Return the pool's tokens, tokenising where nobody has yet.
 
     Args:
-        work: the order of a stage that reads the pool.
+        spec: a node that reads the pool.
         chat: how the examples are rendered.
         tokenizer: the tokenizer.
         progress: shows how far it is.
@@ -65,26 +65,26 @@ def encoded_pool(
             those that were there before, or 0.
     """
     own = tokenizer_digest(tokenizer)
-    found = found_tokens(work, chat, own)
+    found = found_tokens(spec, chat, own)
     if found is None:
-        store, digest = Store(work.store), tokens_digest(work, chat, own)
+        store, digest = Store(spec.store), tokens_digest(spec, chat, own)
         folder = store.folder(STAGE, digest)
         with store.lock(STAGE, digest, lambda text: print(text, file=sys.stderr)):  # noqa: T201
             if store.find(STAGE, digest) is None:  # nobody has made them meanwhile
-                facts = _make(work, folder, chat, tokenizer, progress, written)
+                facts = _make(spec, folder, chat, tokenizer, progress, written)
                 Artifact(STAGE, "tokenizer", digest, folder, facts).save()
-        found = found_tokens(work, chat, own)
+        found = found_tokens(spec, chat, own)
     assert found is not None
     return found
 
 
-def found_tokens(work: Work, chat: ChatFormat, tokenizer: str) -> Encoded | None:
+def found_tokens(spec: NodeSpec, chat: ChatFormat, tokenizer: str) -> Encoded | None:
     """Return the pool's tokens under the tokenizer of a digest, or ``None`` before they are whole.
 
     Raises:
         StageError: a file was lost or cut since the tokens were written.
     """
-    artifact = Store(work.store).find(STAGE, tokens_digest(work, chat, tokenizer))
+    artifact = Store(spec.store).find(STAGE, tokens_digest(spec, chat, tokenizer))
     if artifact is None:
         return None
     encoded = Encoded.open(artifact.folder, chat)
@@ -97,7 +97,7 @@ def found_tokens(work: Work, chat: ChatFormat, tokenizer: str) -> Encoded | None
 
 
 def _make(
-    work: Work,
+    spec: NodeSpec,
     folder: Path,
     chat: ChatFormat,
     tokenizer: Any,  # noqa: ANN401
@@ -105,7 +105,7 @@ def _make(
     written: Advance,
 ) -> Facts:
     """Tokenise the pool, from where an earlier run stopped."""
-    pool, begin, kept = Pool.open(work.inputs["pool"]), time.monotonic(), Kept.of(folder)
+    pool, begin, kept = Pool.open(spec.inputs["pool"]), time.monotonic(), Kept.of(folder)
     if kept.rows:
         log.info("%d examples had been tokenised before", kept.rows)
     kept.cut(folder)  # before anybody is told of rows: what lies behind is then read by nobody

@@ -58,15 +58,15 @@ class PoolRows:
 def run(context: Context) -> Facts:
     """Train on the selection, or warm up on a sample of the pool."""
     pool = context.pool()
-    ratio = context.work.own.get("subset_ratio")
-    select = context.work.inputs.get("select")
+    ratio = context.spec.own.get("subset_ratio")
+    select = context.spec.inputs.get("select")
     if select is None:
-        rows = pool.sample(ratio, context.work.seed) if ratio else np.arange(len(pool))
+        rows = pool.sample(ratio, context.spec.seed) if ratio else np.arange(len(pool))
     else:
         rows = selected_rows(select)
         if ratio:
             ids = np.concatenate([pool.ids(int(row), int(row) + 1) for row in rows])
-            rows = rows[draw(ids, max(1, round(ratio * len(rows))), context.work.seed)]
+            rows = rows[draw(ids, max(1, round(ratio * len(rows))), context.spec.seed)]
     examples = PoolRows(
         pool, rows, context.job, context.job.chat, context.job.scratch, whole=select is None
     )

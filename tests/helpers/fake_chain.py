@@ -14,6 +14,7 @@ import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -99,6 +100,16 @@ class FakeConverter:
         out.mkdir(parents=True, exist_ok=True)
         (out / "config.json").write_text(json.dumps({"seed": job.seed}))
         return {"tensors": 1}
+
+
+class ChildConverter(FakeConverter):
+    """Runs in a process of its own, alone: a second one would write into the same folder."""
+
+    def convert(self, model: Any, out: Path, job: Job) -> Mapping[str, Any]:
+        out.mkdir(parents=True)
+        time.sleep(0.5)
+        note(f"alone {job.world.size == 1}")
+        return super().convert(model, out, job)
 
 
 class FakeTrainer:
@@ -234,12 +245,16 @@ TRAINER = Component(
 @hookimpl
 def selectmoe_converters() -> list[Any]:
     needs = frozenset({Need.MODEL})
-    return [Component("fake-convert", NoOptions, FakeConverter, needs=lambda _: needs, seeded=True)]
+    common = {"needs": lambda _: needs, "seeded": True}
+    return [
+        Component("fake-convert", NoOptions, FakeConverter, **common),
+        Component("fake-child-convert", NoOptions, ChildConverter, torch=True, **common),
+    ]
 
 
 @hookimpl
 def selectmoe_trainers() -> list[Any]:
-    return [TRAINER]
+    return [TRAINER, replace(TRAINER, name="fake-alone-train", torch=True, one_process=True)]
 
 
 @hookimpl

@@ -112,7 +112,7 @@ def _score_each(context: Context, pool: Pool, job: Job, mine: Iterable[Cut], beg
         job.progress.task("score", len(pool), done=begun.done) as advance,
     ):
         ready, examples = time.monotonic(), 0
-        log.info("%s: %.2f s of start-up", context.work.key, ready - begun.since)
+        log.info("%s: %.2f s of start-up", context.spec.key, ready - begun.since)
         begin = getattr(scorer, "begin", None)
         by_all = of_all(advance, begun.todo, partial(_is_made, context))
         with written_behind(write, by_all) as hand_over:
@@ -121,7 +121,7 @@ def _score_each(context: Context, pool: Pool, job: Job, mine: Iterable[Cut], beg
                 hand_over(shard, begin(shard) if begin else partial(_given, scorer.score(shard)))
                 examples += stop - start
         seconds = time.monotonic() - ready
-        log.info("%s: %d examples scored in %.2f s", context.work.key, examples, seconds)
+        log.info("%s: %d examples scored in %.2f s", context.spec.key, examples, seconds)
 
 
 def _is_made(context: Context, number: int) -> bool:
@@ -141,7 +141,7 @@ def _finish(context: Context, table: ScoreTable) -> tuple[str, ...]:
     if finished.score is not None:
         replace_scores(table, finished.score)
     for text in finished.warnings:
-        print(f"  warning: {context.work.key}: {text}", file=sys.stderr)  # noqa: T201
+        print(f"  warning: {context.spec.key}: {text}", file=sys.stderr)  # noqa: T201
     return tuple(finished.warnings)
 
 
@@ -192,7 +192,7 @@ def _shard_size(context: Context, pool: Pool) -> int:
     path = context.folder / CUTS
     if path.is_file():
         return int(json.loads(path.read_text(encoding="utf-8"))["examples"])
-    wanted = context.work.own.get("shard_examples")
+    wanted = context.spec.own.get("shard_examples")
     size = int(wanted or min(max(len(pool) // SHARDS, LEAST), MOST))
     write_json(path, {"examples": size})
     return size
@@ -261,7 +261,7 @@ def _check(facts: Mapping[str, Any], context: Context) -> None:
 
 def _max_skipped(context: Context) -> float:
     """Return the share that may be skipped: the recipe's word, the scorer's rule, or 1 %."""
-    said = context.work.own.get("max_skipped")
+    said = context.spec.own.get("max_skipped")
     if said is not None:
         return float(said)
     rule = context.component.max_skipped

@@ -61,8 +61,8 @@ def coming_tokens(context: Context) -> Iterator[Coming]:
             yield coming
     else:
         barrier()  # what an earlier run left may be cut off until here
-        folder = tokens_folder(context.work, job.chat, own)
-        find = partial(found_tokens, context.work, job.chat, own)
+        folder = tokens_folder(context.spec, job.chat, own)
+        find = partial(found_tokens, context.spec, job.chat, own)
         followed = Followed(folder, job.chat, find)
         yield Coming(_sharing(job, own, followed.tokens))
 
@@ -71,9 +71,9 @@ def coming_tokens(context: Context) -> Iterator[Coming]:
 def _made_meanwhile(context: Context, tokenizer: Tokenizer, own: str) -> Iterator[Coming]:
     """Have a thread make the tokens under the tokenizer of the digest ``own``."""
     job = context.job
-    growth = Growth(tokens_folder(context.work, job.chat, own), job.chat)
+    growth = Growth(tokens_folder(context.spec, job.chat, own), job.chat)
     thread = ThreadPoolExecutor(1, "selectmoe-tokenise")
-    order = context.work, job.chat, tokenizer, job.progress, growth.add
+    order = context.spec, job.chat, tokenizer, job.progress, growth.add
     made = thread.submit(encoded_pool, *order)
     try:
         growth.ends_with(made)

@@ -1,6 +1,8 @@
 """Stages in several processes: whoever starts them, the result is one process's, told once."""
 
+import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -15,7 +17,16 @@ from selectmoe_core.runner.launch import Launch, launch_of
 from selectmoe_core.runtime.distributed import World
 from selectmoe_core.stages.scoring.claims import CLAIMS, _claimed, of_all, spread
 
-CHILD = ("score.use=fake-child", "score.reads_model=true", "--threads", "1", "--until", "score")
+CHILD = (
+    "convert.use=fake-child-convert",
+    "warmup.use=fake-alone-train",
+    "score.use=fake-child",
+    "score.reads_model=true",
+    "--threads", "1",
+    "--until", "score",
+)  # fmt: skip
+ALONE = ("convert", "alone True", "train 20")
+"""What is done once, by one process, whoever launched how many; ``alone`` is its world."""
 SHARDS = 5
 
 
@@ -40,6 +51,16 @@ def scored(calls):
     return sorted(int(line.split()[1]) for line in calls if line.startswith("score "))
 
 
+def assert_done_once(calls):
+    assert {call: calls.count(call) for call in ALONE} == dict.fromkeys(ALONE, 1)
+
+
+def processes_of(project):
+    """How many processes made each stage."""
+    manifests = [json.loads(path.read_text()) for path in project.store.glob("*/artifact.json")]
+    return {made["stage"]: made["details"]["processes"] for made in manifests}
+
+
 def one_process(project):
     """What one process scores."""
     assert project.run(*CHILD, "score.use=fake-score", "--outputs", "alone").code == 0
@@ -58,6 +79,8 @@ def test_two_processes_score_like_one(slow):
     assert said.code == 0, said.err
     calls = slow.calls()
     assert len(workers(calls)) == 2
+    assert_done_once(calls)
+    assert processes_of(slow) == {"pool": 1, "convert": 1, "warmup": 1, "score": 2}
     assert scored(calls) == list(range(SHARDS))
     assert parts(slow) == alone
     assert said.err.count("score  ") == 2  # begun and done, each once
@@ -127,17 +150,58 @@ def test_under_accelerate_launch_one_process_tells_and_all_take_part(slow):
 
 
 @pytest.mark.slow
-def test_under_srun_the_processes_find_one_another(slow):
-    common = os.environ | {
+@pytest.mark.parametrize(
+    ("launcher", "processes"),
+    [
+        (("torch.distributed.run", "--nproc-per-node", "2"), 2),
+        (("accelerate.commands.launch", "--num_processes", "2", "--multi_gpu"), 2),
+        # accelerate takes one process on a CPU unless it is told --multi_gpu.
+        (("accelerate.commands.launch", "--num_processes", "2", "--cpu"), 1),
+    ],
+    ids=["torchrun", "accelerate-multi", "accelerate-cpu"],
+)
+def test_a_launcher_can_begin_with_an_empty_outputs_folder(slow, launcher, processes):
+    said = finished([sys.executable, "-m", *launcher, *RUN], slow)
+    assert said.returncode == 0, said.stderr
+    calls = slow.calls()
+    assert_done_once(calls)
+    assert len(workers(calls)) == processes
+    assert processes_of(slow) == {"pool": 1, "convert": 1, "warmup": 1, "score": processes}
+    assert said.stdout.count("Report: ") == 1
+    assert parts(slow) == one_process(slow)
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("", 0))
+        return str(free.getsockname()[1])
+
+
+def srun_variables(rank):
+    """What Slurm's srun sets for each task of a step."""
+    return {
         "SLURM_JOB_ID": str(os.getpid()),
         "SLURM_STEP_ID": "0",
         "SLURM_STEP_NUM_TASKS": "2",
         "SLURM_STEP_NODELIST": "127.0.0.1",
+        "SLURM_PROCID": rank,
+        "SLURM_LOCALID": rank,
     }
+
+
+def torch_variables(rank):
+    """What torch's own rendezvous by environment reads, as a job script may set it by hand."""
+    return {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variables", [srun_variables, torch_variables])
+def test_processes_that_only_variables_describe_find_one_another(slow, variables):
+    common = os.environ | {"MASTER_PORT": free_port()}
     tasks = [
         subprocess.Popen(
             [sys.executable, *RUN],
-            env=common | {"SLURM_PROCID": rank, "SLURM_LOCALID": rank},
+            env=common | variables(rank),
             cwd=slow.folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -147,7 +211,9 @@ def test_under_srun_the_processes_find_one_another(slow):
     ]
     (out, err), (silent_out, silent_err) = (task.communicate(timeout=240) for task in tasks)
     assert [task.returncode for task in tasks] == [0, 0], err + silent_err
-    assert len(workers(slow.calls())) == 2
+    calls = slow.calls()
+    assert len(workers(calls)) == 2
+    assert_done_once(calls)
     assert "Report: " in out
     assert not silent_out
     assert not silent_err
@@ -215,7 +281,9 @@ def test_the_configuration_of_accelerate_says_how_many(tmp_path):
     part = launch_of(2, [f"warmup={config}"], None)
     assert (part.processes, part.config("warmup"), part.config("train")) == (2, config, None)
     assert launch_of(None, [], None) == Launch(1)
-    for wrong in (f"warm={config}", "nowhere.yaml"):
+    for one_process in ("convert", "pool", "select"):
+        assert whole.config(one_process) is None
+    for wrong in (f"warm={config}", f"convert={config}", "nowhere.yaml"):
         with pytest.raises(RecipeError, match=f"--accelerate-config {wrong}"):
             launch_of(2, [wrong], None)
     config.write_text("distributed_type: FSDP\n")

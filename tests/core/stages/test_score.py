@@ -142,7 +142,7 @@ def test_what_was_handed_over_before_a_failure_is_written():
 )
 def test_shards_grow_with_the_pool_and_keep_their_size(tmp_path, examples, wanted, size):
     own = {"shard_examples": wanted}
-    context = SimpleNamespace(folder=tmp_path, work=SimpleNamespace(own=own))
+    context = SimpleNamespace(folder=tmp_path, spec=SimpleNamespace(own=own))
     assert _shard_size(context, range(examples)) == size
     own["shard_examples"] = 3
     assert _shard_size(context, range(5)) == size
@@ -167,7 +167,7 @@ def coming(tmp_path, monkeypatch):
         )
         job = job if chat is None else replace(job, chat=chat)
         return SimpleNamespace(
-            job=job, component=component, config=None, work=None, folder=tmp_path
+            job=job, component=component, config=None, spec=None, folder=tmp_path
         )
 
     return context

@@ -1,4 +1,4 @@
-"""A node's work order: all that a process needs to carry it out, as one JSON file."""
+"""A node of a plan as one JSON file: all that a process needs to execute it."""
 
 import json
 from collections.abc import Mapping
@@ -9,12 +9,12 @@ from typing import Any
 from selectmoe_core.store import write_json
 
 WORKER = "selectmoe_core.runner.worker"
-"""The module that carries out an order, in a process of its own."""
+"""The module that executes a node in a process of its own."""
 
 
 @dataclass(frozen=True)
-class Work:
-    """One node to carry out.
+class NodeSpec:
+    """One node to execute.
 
     Attributes:
         key: the node's name in its plan.
@@ -34,7 +34,7 @@ class Work:
         device: ``cpu`` or ``cuda``.
         dtype: what it computes in.
         threads: torch threads of each process on the CPU.
-        processes: how many processes carry it out together.
+        processes: how many processes execute it together.
         disabled: plugins to leave out.
         progress: ``none``, ``plain`` or ``rich``.
         log: the run's log file.
@@ -65,12 +65,12 @@ class Work:
     verbose: bool = False
 
     def save(self, path: Path) -> None:
-        """Write the order."""
+        """Write it for the process that executes the node."""
         write_json(path, asdict(self))
 
     @classmethod
-    def load(cls, path: Path) -> "Work":
-        """Read an order."""
+    def load(cls, path: Path) -> "NodeSpec":
+        """Read what ``save`` wrote."""
         value = json.loads(path.read_text(encoding="utf-8"))
         for name in ("folder", "store", "log"):
             value[name] = Path(value[name]) if value[name] else None

@@ -1,0 +1,98 @@
+"""What a part may know of its run: its ``Job``, filled from a node's spec."""
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from selectmoe_core.models.models import ModelRef
+from selectmoe_core.plugin.manager import notify
+from selectmoe_core.plugin.protocols import Inputs, Job
+from selectmoe_core.plugin.registry import Registry
+from selectmoe_core.runtime.distributed import World, main_first
+from selectmoe_core.runtime.progress import Progress
+from selectmoe_core.stages.node_spec import NodeSpec
+from selectmoe_core.stages.token_cache import encoded_pool
+from selectmoe_core.tokens.chat import ChatFormat
+from selectmoe_core.tokens.encoding import Encoded
+
+MODEL = "model"
+LOG = "train_log.jsonl"
+
+
+def make_job(
+    work: NodeSpec, registry: Registry, world: World, chat: ChatFormat, progress: Progress
+) -> Job:
+    """Return all that a part may know of its run."""
+    scores = {
+        role.partition(":")[2]: folder
+        for role, folder in work.inputs.items()
+        if role.startswith("score:")
+    }
+    pool_folder = work.inputs.get("pool")
+    warmup = work.inputs.get("model")
+    inputs = Inputs(
+        model=_model(work),
+        pool=pool_folder,
+        checkpoints=warmup / "checkpoints" if warmup else None,
+        scores=scores,
+    )
+
+    def encoded(tokenizer: Any) -> Encoded:  # noqa: ANN401
+        with main_first():  # the first makes them, the others find them made
+            return encoded_pool(work, chat, tokenizer, progress)
+
+    return Job(
+        seed=work.seed,
+        device=work.device,
+        dtype=work.dtype,
+        world=world,
+        chat=chat,
+        inputs=inputs,
+        scratch=work.folder / "scratch",
+        checkpoints=work.folder / "checkpoints",
+        models=registry.models,
+        progress=progress,
+        metrics=_recorder(work, registry, world),
+        encoded=encoded,
+        bundled_tasks=registry.bundled_tasks,
+        damages=registry.damages,
+    )
+
+
+def _model(work: NodeSpec) -> ModelRef | None:
+    if "model" in work.inputs:
+        return ModelRef(str(work.inputs["model"] / MODEL))
+    return ModelRef(**work.model) if work.model else None
+
+
+def _recorder(
+    work: NodeSpec, registry: Registry, world: World
+) -> Callable[[int, Mapping[str, float]], None]:
+    """Return what appends points to the training curve and tells the observers."""
+    path: Path = work.folder / LOG
+    told: list[str] = []
+
+    def say(text: str) -> None:
+        # Once is enough of an observer that fails at every step.
+        if text not in told:
+            told.append(text)
+            print(f"  {text}", file=sys.stderr)  # noqa: T201
+
+    def record(step: int, values: Mapping[str, float]) -> None:
+        if not world.main:
+            return
+        line: dict[str, Any] = {"step": step, **values}
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        notify(
+            registry.manager,
+            "selectmoe_metrics",
+            say,
+            stage=work.stage,
+            step=step,
+            values=values,
+        )
+
+    return record
