@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from selectmoe_core.errors import StageError
 from selectmoe_core.runtime.prefetch import ahead
+from selectmoe_core.store import replacing
 
 SCORES = "scores"
 FEATURES = "features"
@@ -148,15 +149,18 @@ def write_part(
     path = part_path(folder, number)
     path.parent.mkdir(parents=True, exist_ok=True)
     table = pa.table(columns, metadata={KERNEL: scores.kernel} if scores.kernel else None)
-    pq.write_table(table, path.with_suffix(".tmp"), compression="zstd")
-    path.with_suffix(".tmp").replace(path)
+    _write_parquet(path, table)
+
+
+def _write_parquet(path: Path, table: pa.Table) -> None:
+    with replacing(path, durable=True, alone=True) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
 
 
 def _write_features(path: Path, features: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".tmp").open("wb") as file:
+    with replacing(path, durable=True, alone=True) as temporary, temporary.open("wb") as file:
         np.save(file, features.astype(np.float16))
-    path.with_suffix(".tmp").replace(path)
 
 
 def _column(values: np.ndarray) -> pa.Array:
@@ -331,8 +335,7 @@ def replace_scores(table: ScoreTable, score: np.ndarray) -> None:
         piece = pa.array(now[start : start + len(part)], pa.float64())
         start += len(part)
         part = part.set_column(part.column_names.index("score"), "score", piece)
-        pq.write_table(part, path.with_suffix(".tmp"), compression="zstd")
-        path.with_suffix(".tmp").replace(path)
+        _write_parquet(path, part)
 
 
 @dataclass(frozen=True)
