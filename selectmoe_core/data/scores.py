@@ -1,7 +1,7 @@
 """Scores: parquet shards written once each, and a table that opens them column by column."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -145,22 +145,20 @@ def write_part(
     for name, detail in scores.details.items():
         columns[name] = _column(np.asarray(detail))
     if scores.features is not None:
-        _write_features(features_path(folder, number), np.asarray(scores.features))
-    path = part_path(folder, number)
-    path.parent.mkdir(parents=True, exist_ok=True)
+        with _part_file(features_path(folder, number)) as path, path.open("wb") as file:
+            np.save(file, np.asarray(scores.features, dtype=np.float16))
     table = pa.table(columns, metadata={KERNEL: scores.kernel} if scores.kernel else None)
-    _write_parquet(path, table)
+    _write_part(part_path(folder, number), table)
 
 
-def _write_parquet(path: Path, table: pa.Table) -> None:
-    with replacing(path, durable=True, alone=True) as temporary:
+def _write_part(path: Path, table: pa.Table) -> None:
+    with _part_file(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
 
 
-def _write_features(path: Path, features: np.ndarray) -> None:
+def _part_file(path: Path) -> AbstractContextManager[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path, durable=True, alone=True) as temporary, temporary.open("wb") as file:
-        np.save(file, features.astype(np.float16))
+    return replacing(path, durable=True, alone=True)
 
 
 def _column(values: np.ndarray) -> pa.Array:
@@ -335,7 +333,7 @@ def replace_scores(table: ScoreTable, score: np.ndarray) -> None:
         piece = pa.array(now[start : start + len(part)], pa.float64())
         start += len(part)
         part = part.set_column(part.column_names.index("score"), "score", piece)
-        _write_parquet(path, part)
+        _write_part(path, part)
 
 
 @dataclass(frozen=True)
