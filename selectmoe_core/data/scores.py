@@ -332,8 +332,7 @@ def replace_scores(table: ScoreTable, score: np.ndarray) -> None:
         part = pq.read_table(path)
         piece = pa.array(now[start : start + len(part)], pa.float64())
         start += len(part)
-        part = part.set_column(part.column_names.index("score"), "score", piece)
-        _write_part(path, part)
+        _write_part(path, part.set_column(part.column_names.index("score"), "score", piece))
 
 
 @dataclass(frozen=True)
