@@ -50,6 +50,9 @@ if TYPE_CHECKING:
         Component,
         Kind,
     )
+    from selectmoe_core.plugin.loading import (
+        load,
+    )
     from selectmoe_core.plugin.protocols import (
         Converter,
         Evaluator,
@@ -90,6 +93,7 @@ __getattr__ = lazy_names(
         "selectmoe_core.errors": "DataError ModelError RecipeError SelectMoEError StageError",
         "selectmoe_core.models.models": "ModelRef TargetModel",
         "selectmoe_core.plugin.component": "About Component Kind",
+        "selectmoe_core.plugin.loading": "load",
         "selectmoe_core.plugin.protocols": "Converter Evaluator ExampleSource Job Need Question "
         "Reader Scorer Selector Shard ShardScorer TableScorer TokenDetail Trainer VerifyOptions",
         "selectmoe_core.plugin.specs": "hookimpl",
@@ -142,6 +146,7 @@ __all__ = [
     "content_path",
     "execution_only",
     "hookimpl",
+    "load",
     "suggest",
     "write_json",
 ]

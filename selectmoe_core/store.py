@@ -21,12 +21,42 @@ MANIFEST = "artifact.json"
 DIGEST_LENGTH = 12
 
 
+@contextmanager
+def replacing(path: Path, *, durable: bool = False, alone: bool = False) -> Iterator[Path]:
+    """Give a temporary path to write to; when the block ends it takes the place of ``path``.
+
+    A reader sees the old file or the whole new one. If the block raises, the temporary file is
+    removed and ``path`` stays as it was.
+
+    Args:
+        path: the file to write; its folder must exist.
+        durable: also wait until the content is on the disk, so that the file is whole after a
+            power failure; for files that a later run trusts because they are there.
+        alone: no other process writes this file. The temporary file then has the same name each
+            time, so that killed runs leave one of them at most.
+    """
+    temporary = path.with_name(f".{path.name}.{'tmp' if alone else os.getpid()}")
+    try:
+        yield temporary
+        if durable:
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text by rename, so that a reader sees the old file or the whole new one."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def write_json(path: Path, value: object) -> None:
     """Write JSON by rename, so that a reader sees the old file or the whole new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, default=str) + "\n"
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, default=str)
+    write_text(path, f"{text}\n")
 
 
 @dataclass(frozen=True)

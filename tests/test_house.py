@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import LEFT_OUT
 
+from selectmoe_core import load
 from selectmoe_core.config import Config
 from selectmoe_core.plugin.component import Component, Kind
 from selectmoe_core.plugin.manager import load_plugins
@@ -178,6 +179,28 @@ def test_importing_the_plugins_imports_nothing_heavy():
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stderr.strip().endswith("0 []")
     assert len(done.stdout.splitlines()) >= 10
+
+
+def loaded_paths(path):
+    """The part paths that a plugin.py gives to ``load``."""
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "load":
+            (argument,) = node.args
+            yield argument.value
+
+
+LOADED = [(folder.name, path) for folder in PLUGINS for path in loaded_paths(folder / "plugin.py")]
+
+
+def test_plugins_name_their_parts_with_load():
+    assert len(LOADED) >= 16
+    assert len({plugin for plugin, _ in LOADED}) >= 7
+
+
+@pytest.mark.parametrize(("plugin", "path"), LOADED)
+def test_every_part_that_a_plugin_names_is_there(plugin, path):
+    assert path.startswith(f"{plugin}.")
+    assert callable(load(path).resolve())
 
 
 # --------------------------------------------------------------------------------- components

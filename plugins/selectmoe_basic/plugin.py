@@ -19,6 +19,7 @@ from selectmoe_core import (
     Selector,
     Workload,
     hookimpl,
+    load,
 )
 
 
@@ -29,7 +30,7 @@ def selectmoe_scorers() -> list[Component[Any, Scorer]]:
         Component(
             "length",
             LengthConfig,
-            _length,
+            load("selectmoe_basic.scorers:LengthScorer"),
             about=About(
                 meaning="how long the answers are",
                 range="0 upward; 0 downward where short answers are better",
@@ -40,7 +41,7 @@ def selectmoe_scorers() -> list[Component[Any, Scorer]]:
         Component(
             "random",
             RandomConfig,
-            _random,
+            load("selectmoe_basic.scorers:RandomScorer"),
             about=About(
                 meaning="nothing: the draw that a strategy has to beat",
                 range="0 to 1",
@@ -60,9 +61,27 @@ def selectmoe_selectors() -> list[Component[Any, Selector]]:
     number = About("so many best-scored examples", "best first", cost)
     bounds = About("every example with a score within bounds", "best first", cost)
     return [
-        Component("top-fraction", TopFractionConfig, _top_fraction, about=share, cost=_share_cost),
-        Component("top-k", TopKConfig, _top_k, about=number, cost=_number_cost),
-        Component("threshold", ThresholdConfig, _threshold, about=bounds, by_rank=False),
+        Component(
+            "top-fraction",
+            TopFractionConfig,
+            load("selectmoe_basic.selectors:TopFraction"),
+            about=share,
+            cost=_share_cost,
+        ),
+        Component(
+            "top-k",
+            TopKConfig,
+            load("selectmoe_basic.selectors:TopK"),
+            about=number,
+            cost=_number_cost,
+        ),
+        Component(
+            "threshold",
+            ThresholdConfig,
+            load("selectmoe_basic.selectors:Threshold"),
+            about=bounds,
+            by_rank=False,
+        ),
     ]
 
 
@@ -76,33 +95,3 @@ def _share_cost(config: TopFractionConfig, work: Workload) -> Cost:
 
 def _number_cost(config: TopKConfig, work: Workload) -> Cost:
     return Cost(examples=min(float(config.k), work.examples))
-
-
-def _length(config: LengthConfig) -> Scorer:
-    from selectmoe_basic.scorers import LengthScorer
-
-    return LengthScorer(config)
-
-
-def _random(_: RandomConfig) -> Scorer:
-    from selectmoe_basic.scorers import RandomScorer
-
-    return RandomScorer()
-
-
-def _top_fraction(config: TopFractionConfig) -> Selector:
-    from selectmoe_basic.selectors import TopFraction
-
-    return TopFraction(config)
-
-
-def _top_k(config: TopKConfig) -> Selector:
-    from selectmoe_basic.selectors import TopK
-
-    return TopK(config)
-
-
-def _threshold(config: ThresholdConfig) -> Selector:
-    from selectmoe_basic.selectors import Threshold
-
-    return Threshold(config)

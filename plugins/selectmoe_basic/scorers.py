@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from selectmoe_basic.config import LengthConfig
+from selectmoe_basic.config import LengthConfig, RandomConfig
 from selectmoe_core import Example, Job, Shard, ShardScores
 from selectmoe_core.data import hash_ids
 
@@ -43,13 +43,14 @@ class LengthScorer:
 class RandomScorer:
     """Scores by a hash of seed and id; see ``RandomConfig``."""
 
-    def __init__(self, seed: int | None = None) -> None:
+    def __init__(self, config: RandomConfig, seed: int | None = None) -> None:
+        self.config = config
         self._seed = seed
 
     @contextmanager
     def open(self, job: Job) -> Iterator["RandomScorer"]:
         """Take the stage's seed."""
-        yield RandomScorer(job.seed)
+        yield RandomScorer(self.config, job.seed)
 
     def score(self, shard: Shard) -> ShardScores:
         """Return a number in [0, 1) for each example, multiples of 2^-53."""

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from selectmoe_core import About, Component, Cost, Need, Trainer, Workload, hookimpl
+from selectmoe_core import About, Component, Cost, Need, Trainer, Workload, hookimpl, load
 from selectmoe_core.cost import (
     Shape,
     activation_bytes,
@@ -27,7 +27,7 @@ def selectmoe_trainers() -> list[Component[Any, Trainer]]:
         Component(
             "llama-lora",
             LoraTrainingConfig,
-            _trainer,
+            load("selectmoe_llama.trainer:LlamaLora"),
             about=about,
             needs=lambda _: frozenset({Need.MODEL, Need.TOKENS}),
             cost=_cost,
@@ -35,12 +35,6 @@ def selectmoe_trainers() -> list[Component[Any, Trainer]]:
             torch=True,
         )
     ]
-
-
-def _trainer(config: LoraTrainingConfig) -> Trainer:
-    from selectmoe_llama.trainer import LlamaLora
-
-    return LlamaLora(config)
 
 
 def _cost(config: LoraTrainingConfig, workload: Workload) -> Cost:

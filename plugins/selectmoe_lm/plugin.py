@@ -13,6 +13,7 @@ from selectmoe_core import (
     TableScorer,
     Workload,
     hookimpl,
+    load,
 )
 from selectmoe_core.cost import Shape, activation_bytes, forward_flops, weight_bytes
 from selectmoe_lm.config import BlendConfig, IfdConfig, PerplexityConfig
@@ -31,7 +32,7 @@ def _perplexity() -> Component[Any, Scorer]:
     return Component(
         "perplexity",
         PerplexityConfig,
-        _build_perplexity,
+        load("selectmoe_lm.perplexity:PerplexityScorer"),
         about=About(
             meaning="how surprised a language model is by the answers (the logarithm of their "
             "perplexity); low loss is fluent or known text, high loss is hard or broken",
@@ -50,7 +51,7 @@ def _ifd() -> Component[Any, Scorer]:
     return Component(
         "ifd",
         IfdConfig,
-        _build_ifd,
+        load("selectmoe_lm.ifd:IfdScorer"),
         about=About(
             meaning="loss on the answers given the instructions over loss on the answers alone: "
             "near 0 the instructions say it all, at 1 they say nothing of the answers",
@@ -73,7 +74,7 @@ def _blend() -> Component[Any, TableScorer]:
     return Component(
         "blend",
         BlendConfig,
-        _build_blend,
+        load("selectmoe_lm.blend:BlendScorer"),
         about=About(
             meaning="several scores as one: how an example stands by all of them",
             range="ranks, percentiles or z-scores, summed or multiplied; higher is better",
@@ -93,24 +94,6 @@ def _needs(_: Config) -> frozenset[Need]:
 
 def _named_scores(config: BlendConfig) -> Iterable[str]:
     return config.scores
-
-
-def _build_perplexity(config: PerplexityConfig) -> Scorer:
-    from selectmoe_lm.perplexity import PerplexityScorer
-
-    return PerplexityScorer(config)
-
-
-def _build_ifd(config: IfdConfig) -> Scorer:
-    from selectmoe_lm.ifd import IfdScorer
-
-    return IfdScorer(config)
-
-
-def _build_blend(config: BlendConfig) -> TableScorer:
-    from selectmoe_lm.blend import BlendScorer
-
-    return BlendScorer(config)
 
 
 def _perplexity_cost(config: PerplexityConfig, workload: Workload) -> Cost:

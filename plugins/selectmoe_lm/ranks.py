@@ -1,15 +1,14 @@
 """Scores of a whole pool on a common scale. Pure functions on arrays without NaN."""
 
 import numpy as np
+from scipy.stats import rankdata
 
 from selectmoe_core import StageError
 
 
 def ranks(values: np.ndarray) -> np.ndarray:
     """Return ranks from 1, the smallest; equal values share their mean rank: ``[rows]``."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return np.asarray((last - (counts - 1) / 2)[inverse], dtype=np.float64)
+    return np.asarray(rankdata(values), dtype=np.float64)
 
 
 def percentiles(values: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from selectmoe_core import About, Component, Evaluator, Need, hookimpl
+from selectmoe_core import About, Component, Evaluator, Need, hookimpl, load
 from selectmoe_lmeval.config import LmEvalConfig
 
 
@@ -19,15 +19,9 @@ def selectmoe_evaluators() -> list[Component[Any, Evaluator]]:
         Component(
             "lm-eval",
             LmEvalConfig,
-            _evaluator,
+            load("selectmoe_lmeval.evaluator:LmEval"),
             about=about,
             needs=lambda _: frozenset({Need.MODEL}),
             torch=True,
         )
     ]
-
-
-def _evaluator(config: LmEvalConfig) -> Evaluator:
-    from selectmoe_lmeval.evaluator import LmEval
-
-    return LmEval(config)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from selectmoe_core import About, Component, Cost, Reader, Workload, hookimpl
+from selectmoe_core import About, Component, Cost, Reader, Workload, hookimpl, load
 from selectmoe_nano.config import NanoConfig
 
 HERE = Path(__file__).resolve().parent
@@ -18,7 +18,16 @@ def selectmoe_readers() -> list[Component[Any, Reader]]:
         meaning="instruction data whose damage is known, for rehearsals and audits",
         cost="nothing is read; half a kilobyte of memory and 25 microseconds an example",
     )
-    return [Component("nano", NanoConfig, _reader, about, cost=_cost, seeded=True)]
+    return [
+        Component(
+            "nano",
+            NanoConfig,
+            load("selectmoe_nano.reader:NanoReader"),
+            about,
+            cost=_cost,
+            seeded=True,
+        )
+    ]
 
 
 @hookimpl
@@ -31,12 +40,6 @@ def selectmoe_bundled_models() -> dict[str, Path]:
 def selectmoe_bundled_tasks() -> dict[str, Path]:
     """Offer ``nano``: multiple choice, from questions that no pool holds."""
     return {"nano": HERE / "tasks"}
-
-
-def _reader(config: NanoConfig) -> Reader:
-    from selectmoe_nano.reader import NanoReader
-
-    return NanoReader(config)
 
 
 def _cost(config: NanoConfig, _: Workload) -> Cost:

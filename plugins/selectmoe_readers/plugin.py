@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from selectmoe_core import About, Component, Reader, hookimpl
+from selectmoe_core import About, Component, Reader, hookimpl, load
 from selectmoe_readers.config import HubConfig, JsonlConfig, LessConfig, ParquetConfig
 
 
@@ -15,41 +15,35 @@ def selectmoe_readers() -> list[Component[Any, Reader]]:
     batches = "reads the files once, a batch of rows at a time"
     hub = "downloads the data set once, or streams it"
     return [
-        Component("jsonl", JsonlConfig, _jsonl, About(cost=lines), files=_jsonl_files),
-        Component("parquet", ParquetConfig, _parquet, About(cost=batches), files=_parquet_files),
+        Component(
+            "jsonl",
+            JsonlConfig,
+            load("selectmoe_readers.jsonl:JsonlReader"),
+            About(cost=lines),
+            files=_jsonl_files,
+        ),
+        Component(
+            "parquet",
+            ParquetConfig,
+            load("selectmoe_readers.parquet:ParquetReader"),
+            About(cost=batches),
+            files=_parquet_files,
+        ),
         Component(
             "less",
             LessConfig,
-            _less,
+            load("selectmoe_readers.less:LessReader"),
             About(cost=lines, paper="LESS, Xia et al. 2024, https://arxiv.org/abs/2402.04333"),
             files=_less_files,
         ),
-        Component("hub", HubConfig, _hub, About(cost=hub), files=_hub_files),
+        Component(
+            "hub",
+            HubConfig,
+            load("selectmoe_readers.hub:HubReader"),
+            About(cost=hub),
+            files=_hub_files,
+        ),
     ]
-
-
-def _jsonl(config: JsonlConfig) -> Reader:
-    from selectmoe_readers.jsonl import JsonlReader
-
-    return JsonlReader(config)
-
-
-def _parquet(config: ParquetConfig) -> Reader:
-    from selectmoe_readers.parquet import ParquetReader
-
-    return ParquetReader(config)
-
-
-def _less(config: LessConfig) -> Reader:
-    from selectmoe_readers.less import LessReader
-
-    return LessReader(config)
-
-
-def _hub(config: HubConfig) -> Reader:
-    from selectmoe_readers.hub import HubReader
-
-    return HubReader(config)
 
 
 def _jsonl_files(config: JsonlConfig) -> Iterable[Path]:

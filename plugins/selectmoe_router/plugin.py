@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from selectmoe_core import About, Component, Cost, Need, Scorer, Workload, hookimpl
+from selectmoe_core import About, Component, Cost, Need, Scorer, Workload, hookimpl, load
 from selectmoe_core.cost import Shape, activation_bytes, forward_flops, weight_bytes
 from selectmoe_router.config import ON_GPU, RouterConfig, chosen_layers
 
@@ -15,7 +15,7 @@ def selectmoe_scorers() -> list[Component[Any, Scorer]]:
         Component(
             "router",
             RouterConfig,
-            _router,
+            load("selectmoe_router.scorer:RouterScorer"),
             about=About(
                 meaning="how much of an example the selector's router gives to regular experts "
                 "rather than to trash cans, as a mean over tokens and layers",
@@ -28,12 +28,6 @@ def selectmoe_scorers() -> list[Component[Any, Scorer]]:
             torch=True,
         )
     ]
-
-
-def _router(config: RouterConfig) -> Scorer:
-    from selectmoe_router.scorer import RouterScorer
-
-    return RouterScorer(config)
 
 
 def _cost(config: RouterConfig, workload: Workload) -> Cost:

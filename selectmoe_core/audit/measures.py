@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from selectmoe_core.report.distribution import midranks
-
 Z95 = 1.959964
 """The normal quantile of a two-sided 95 % interval."""
 
@@ -42,8 +40,8 @@ class Auroc:
 def auroc(clean: np.ndarray, damaged: np.ndarray) -> Auroc:
     """Return the AUROC of ``clean`` over ``damaged`` with its standard error.
 
-    The value is the Mann-Whitney statistic from midranks, exact with ties. The error is DeLong's
-    (DeLong, DeLong and Clarke-Pearson, Biometrics 44, 1988), by the midranks of Sun and Xu (IEEE
+    The value is the Mann-Whitney statistic from mean ranks, exact with ties. The error is DeLong's
+    (DeLong, DeLong and Clarke-Pearson, Biometrics 44, 1988), by the mean ranks of Sun and Xu (IEEE
     Signal Processing Letters 21, 2014): ``O(n log n)``. A row without a score (NaN) can't be
     selected, so it stands below every scored one.
 
@@ -51,14 +49,16 @@ def auroc(clean: np.ndarray, damaged: np.ndarray) -> Auroc:
         clean: scores of the clean rows, ``[clean]``, at least one.
         damaged: scores of the damaged rows, ``[damaged]``, at least one.
     """
+    from scipy.stats import rankdata  # slow to import
+
     ours, theirs = _no_score_last(clean), _no_score_last(damaged)
     m, n = len(ours), len(theirs)
     if not m or not n:
         raise ValueError("an AUROC needs a clean row and a damaged one")
-    joint = midranks(np.concatenate([ours, theirs]))
+    joint = rankdata(np.concatenate([ours, theirs]))
     # For each clean row the share of damaged ones below it, and the other way round.
-    over = (joint[:m] - midranks(ours)) / n
-    under = 1 - (joint[m:] - midranks(theirs)) / m
+    over = (joint[:m] - rankdata(ours)) / n
+    under = 1 - (joint[m:] - rankdata(theirs)) / m
     value = float(over.mean())
     if min(m, n) < 2:
         return Auroc(value, math.nan, m, n)

@@ -52,11 +52,11 @@ class LazyGroup(click.Group):
 
 
 HELP = {
-    "run": "Carry out a recipe; what is done already is reused.",
+    "run": "Run a recipe; finished stages are reused.",
     "plan": "Check a recipe and show what it will do and cost.",
     "audit": "Plant damage into a sample of the pool and see which scores notice.",
-    "convert": "Turn a mixture-of-experts model into a selector model.",
-    "verify": "Compare a selector model with its original.",
+    "convert": "Turn a mixture-of-experts model into a Select-MoE model.",
+    "verify": "Compare a Select-MoE model with its original.",
     "list": "List the components that plugins offer.",
     "describe": "Show what a component does and its options.",
     "plugins": "List the installed plugins.",

@@ -25,7 +25,7 @@ from selectmoe_core.recipe.recipe import Recipe
 @overrides_argument
 @outputs_option
 @click.option("--sample", type=click.IntRange(min=20), help="Rows of the pool to look at [2000].")
-@click.option("--kinds", metavar="A,B", help="The kinds of damage to plant; else all there are.")
+@click.option("--kinds", metavar="A,B", help="Kinds of damage to plant; by default all.")
 @click.option(
     "--score",
     "scores",
@@ -56,9 +56,9 @@ def command(
     """Plant damage into a sample of the pool and see which scores notice.
 
     Half of a sample of the recipe's pool is damaged in labelled ways; the recipe's scores are
-    computed on it, from the recipe's own selector model. Prints how well each score tells clean
-    rows from damaged ones, kind by kind, how clean its best rows are, how far it goes with length,
-    and whether it can be trusted on this pool. [audit] in the recipe gives the defaults.
+    computed on it, from the recipe's own Select-MoE model. Prints how well each score tells clean
+    rows from damaged ones, kind by kind, how clean its best rows are, how closely it follows
+    length, and whether it can be trusted on this pool. [audit] in the recipe gives the defaults.
     """
     from selectmoe_core.audit import plan_audit, run_audit
     from selectmoe_core.audit.rendering import text

@@ -13,7 +13,7 @@ from selectmoe_core.cli.options import registry
 @click.argument("options", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--use", default="olmoe-trashcan", show_default=True, help="The converter.")
 @click.option("--revision", help="The hub revision of MODEL.")
-@click.option("--seed", default=42, show_default=True, help="Seeds the new rows.")
+@click.option("--seed", default=42, show_default=True, help="Seed of the new gate rows.")
 @click.pass_context
 def command(
     context: click.Context,
@@ -24,7 +24,7 @@ def command(
     revision: str | None,
     seed: int,
 ) -> None:
-    """Turn a mixture-of-experts model into a selector model.
+    """Turn a mixture-of-experts model into a Select-MoE model.
 
     MODEL is a hub id, a folder or bundled:NAME; the checkpoint is written to OUT.
     """

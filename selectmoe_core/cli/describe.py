@@ -1,26 +1,19 @@
 """``selectmoe describe``."""
 
-import json
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterator
 
 import click
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from selectmoe_core.cli.option_text import default_text, nested_config, type_text
 from selectmoe_core.cli.options import registry
 from selectmoe_core.config import marked, plain_text
 from selectmoe_core.plugin.component import Kind
 from selectmoe_core.plugin.registry import Entry
 
-INDENT = " " * 6
-
-
-def _written(option: FieldInfo) -> str:
-    return f"{INDENT}{option.description}"
-
-
-def _wrapped(option: FieldInfo) -> str:
-    return click.wrap_text(plain_text(option), 80, INDENT, INDENT)
+WIDTH = 88
+STEP = "    "
 
 
 @click.command("describe")
@@ -30,16 +23,11 @@ def _wrapped(option: FieldInfo) -> str:
 def command(context: click.Context, kind: str, name: str) -> None:
     """Show what a component does and its options."""
     entry = registry(context).get(Kind(kind), name, where="describe")
-    click.echo(describe(entry, _wrapped))
+    click.echo(describe(entry))
 
 
-def describe(entry: Entry, about_option: Callable[[FieldInfo], str] = _written) -> str:
-    """Return a component's description: summary, meaning, cost, paper, options.
-
-    Args:
-        entry: the component.
-        about_option: how the text of an option is shown; by default as it is written.
-    """
+def describe(entry: Entry) -> str:
+    """Return a component's description: summary, meaning, cost, paper, options."""
     component = entry.component
     lines = [f"{component.name}: {component.summary}", ""]
     about = component.about
@@ -50,20 +38,38 @@ def describe(entry: Entry, about_option: Callable[[FieldInfo], str] = _written) 
         ("paper", about.paper),
     ):
         if text:
-            lines.append(f"  {label}: {text}")
+            lines.append(_wrapped(f"{label}: {text}", "  ", "  " + STEP))
     if len(lines) > 2:
         lines.append("")
     fast = marked(component.config, "execution_only")
-    for option, field in component.config.model_fields.items():
-        default = "required" if field.is_required() else _shown(field.get_default())
-        note = "  (speed or memory only)" if option in fast else ""
-        lines += [f"  {option} = {default}{note}", about_option(field)]
+    for name, option in component.config.model_fields.items():
+        lines += _option(name, option, "  ", fast=name in fast)
     return "\n".join(lines).rstrip()
 
 
-def _shown(value: Any) -> str:  # noqa: ANN401
-    if isinstance(value, (set, frozenset)):
-        value = sorted(value)
-    if value is None:
-        return "none"
-    return json.dumps(value, default=str, ensure_ascii=False)
+def _option(name: str, option: FieldInfo, indent: str, *, fast: bool = False) -> Iterator[str]:
+    """Yield an option's lines: name and default, type, sentence, and the options within it."""
+    inside = indent + STEP
+    nested = nested_config(option)
+    yield f"{indent}{name}{_default(option, nested, fast=fast)}"
+    yield _wrapped(type_text(option), inside, inside + STEP)
+    yield _wrapped(plain_text(option), inside, inside)
+    if nested:
+        for key, field in nested.model_fields.items():
+            yield from _option(f"{name}.{key}", field, inside)
+
+
+def _default(option: FieldInfo, nested: type[BaseModel] | None, *, fast: bool) -> str:
+    notes = ["changes speed or memory only"] if fast else []
+    default = option.get_default(call_default_factory=True)
+    if option.is_required():
+        notes.insert(0, "required")
+    elif default is None:
+        notes.insert(0, "not set by default")
+    written = not notes or notes[0].startswith("changes")
+    value = f" = {default_text(default)}" if written and not nested else ""
+    return f"{value}  ({'; '.join(notes)})" if notes else value
+
+
+def _wrapped(text: str, first: str, following: str) -> str:
+    return click.wrap_text(text, WIDTH, first, following)

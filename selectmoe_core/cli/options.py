@@ -26,7 +26,7 @@ device_option = click.option(
     default="auto",
     show_default=True,
     metavar="auto|cpu|cuda",
-    help="Where to compute; auto takes a GPU where there is one.",
+    help="Where to compute; auto uses a GPU if there is one.",
 )
 dtype_option = click.option(
     "--dtype",
@@ -39,7 +39,7 @@ threads_option = click.option(
     "--threads",
     default=0,
     type=click.IntRange(min=0),
-    help="Threads on the CPU; 0 takes one a core.",
+    help="Threads on the CPU; 0 means one per core.",
 )
 
 

@@ -31,7 +31,7 @@ HASH_LIMIT = 64 << 20
 @outputs_option
 @until_option
 @click.option(
-    "--hash", "hash_all", is_flag=True, help="Hash large files too, so that every digest shows."
+    "--hash", "hash_all", is_flag=True, help="Also hash large files, to know every digest."
 )
 @click.option(
     "--for",
@@ -55,7 +55,7 @@ def command(
 ) -> None:
     """Check a recipe and show what it will do and cost.
 
-    Nothing is downloaded or computed. Estimated figures carry a ~, unknown ones are a ?.
+    Nothing is downloaded or computed. Estimated figures start with ~; ? means unknown.
     """
     from selectmoe_core.plan.estimates import estimate
     from selectmoe_core.plan.plan import make_plan

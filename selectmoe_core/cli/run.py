@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 @overrides_argument
 @outputs_option
 @until_option
-@click.option("--fresh", metavar="STAGE", help="Make this stage and all that reads it anew.")
+@click.option(
+    "--fresh", metavar="STAGE", help="Run this stage again, and everything that depends on it."
+)
 @device_option
 @dtype_option
 @threads_option
@@ -70,7 +72,7 @@ def command(
     quiet: bool,
     verbose: bool,
 ) -> None:
-    """Carry out a recipe; what is done already is reused.
+    """Run a recipe; finished stages are reused.
 
     RECIPE is a file or the name of a shipped recipe; KEY=VALUE changes it, as in
     select.fraction=0.1, train.model=bundled:nano-llama or ~warmup.

@@ -39,9 +39,9 @@ def command(
     device: str,
     logits: bool,
 ) -> None:
-    """Compare a selector model with its original.
+    """Compare a Select-MoE model with its original.
 
-    Tensor by tensor, then the logits on sample text with the trash cans switched off.
+    Compares tensor by tensor, then the logits on sample text with the trash cans switched off.
     """
     from selectmoe_core.plugin.protocols import VerifyOptions
     from selectmoe_core.single import print_facts, verify_model

@@ -2,9 +2,10 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Literal
 
 import numpy as np
@@ -30,6 +31,7 @@ from selectmoe_core.data.pool import (
     SourceCounts,
 )
 from selectmoe_core.errors import DataError
+from selectmoe_core.store import replacing
 
 IDS = "ids.bin"
 BATCH_ROWS = 1024
@@ -80,18 +82,24 @@ class _Writer:
         self._characters = 0
 
     def __enter__(self) -> "_Writer":
-        self._ids = (self.folder / IDS).open("wb")
-        self._rejects = (self.folder / REJECTS).open("w", encoding="utf-8")
-        self._arrow = _ArrowFile(self.folder)
+        with ExitStack() as stack:
+            self._ids = stack.enter_context((self.folder / IDS).open("wb"))
+            self._rejects = stack.enter_context((self.folder / REJECTS).open("w", encoding="utf-8"))
+            self._arrow = stack.enter_context(_arrow_file(self.folder))
+            self._files = stack.pop_all()
         return self
 
-    def __exit__(self, kind: object, *_: object) -> None:
-        try:
-            if kind is None:
-                self._flush()
-        finally:
-            for file in (self._ids, self._rejects, self._arrow):
-                file.close()
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            self._files.__exit__(kind, error, trace)
+            return
+        with self._files:
+            self._flush()
 
     def add(self, row: RawExample | Reject) -> None:
         if isinstance(row, Reject):
@@ -129,22 +137,26 @@ class _Writer:
 
 
 class _ArrowFile:
-    """The pool's Arrow file and the table of where its batches start."""
+    """The pool's Arrow file, and where its batches start."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._starts = [0]
-        self._writer = pa.ipc.new_file(str(folder / f"{POOL}.tmp"), SCHEMA)
+    def __init__(self, writer: pa.ipc.RecordBatchFileWriter) -> None:
+        self._writer = writer
+        self.starts = [0]
 
     def write(self, batch: pa.RecordBatch) -> None:
         if batch.num_rows:
             self._writer.write_batch(batch)
-            self._starts.append(self._starts[-1] + batch.num_rows)
+            self.starts.append(self.starts[-1] + batch.num_rows)
 
-    def close(self) -> None:
-        self._writer.close()
-        np.save(self._folder / BATCHES, np.asarray(self._starts, dtype=np.int64))
-        (self._folder / f"{POOL}.tmp").replace(self._folder / POOL)
+
+@contextmanager
+def _arrow_file(folder: Path) -> Iterator[_ArrowFile]:
+    """Write the pool's Arrow file and the table of where its batches start."""
+    with replacing(folder / POOL, alone=True) as temporary:
+        with pa.ipc.new_file(str(temporary), SCHEMA) as writer:
+            file = _ArrowFile(writer)
+            yield file
+        np.save(folder / BATCHES, np.asarray(file.starts, dtype=np.int64))
 
 
 def _record_batch(batch: list[tuple[bytes, RawExample]]) -> pa.RecordBatch:
@@ -209,9 +221,8 @@ def _drop(folder: Path, duplicates: np.ndarray, counts: dict[str, SourceCounts])
     """Rewrite the file without the given rows."""
     old = folder / "with-duplicates.arrow"
     (folder / POOL).replace(old)
-    target = _ArrowFile(folder)
     start = 0
-    with pa.memory_map(str(old)) as source, closing(target):
+    with pa.memory_map(str(old)) as source, _arrow_file(folder) as target:
         reader = pa.ipc.open_file(source)
         for number in range(reader.num_record_batches):
             batch = reader.get_batch(number)

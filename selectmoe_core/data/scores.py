@@ -1,7 +1,7 @@
 """Scores: parquet shards written once each, and a table that opens them column by column."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from selectmoe_core.errors import StageError
 from selectmoe_core.runtime.prefetch import ahead
+from selectmoe_core.store import replacing
 
 SCORES = "scores"
 FEATURES = "features"
@@ -144,19 +145,20 @@ def write_part(
     for name, detail in scores.details.items():
         columns[name] = _column(np.asarray(detail))
     if scores.features is not None:
-        _write_features(features_path(folder, number), np.asarray(scores.features))
-    path = part_path(folder, number)
-    path.parent.mkdir(parents=True, exist_ok=True)
+        with _part_file(features_path(folder, number)) as path, path.open("wb") as file:
+            np.save(file, np.asarray(scores.features, dtype=np.float16))
     table = pa.table(columns, metadata={KERNEL: scores.kernel} if scores.kernel else None)
-    pq.write_table(table, path.with_suffix(".tmp"), compression="zstd")
-    path.with_suffix(".tmp").replace(path)
+    _write_part(part_path(folder, number), table)
 
 
-def _write_features(path: Path, features: np.ndarray) -> None:
+def _write_part(path: Path, table: pa.Table) -> None:
+    with _part_file(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def _part_file(path: Path) -> AbstractContextManager[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".tmp").open("wb") as file:
-        np.save(file, features.astype(np.float16))
-    path.with_suffix(".tmp").replace(path)
+    return replacing(path, durable=True, alone=True)
 
 
 def _column(values: np.ndarray) -> pa.Array:
@@ -330,9 +332,7 @@ def replace_scores(table: ScoreTable, score: np.ndarray) -> None:
         part = pq.read_table(path)
         piece = pa.array(now[start : start + len(part)], pa.float64())
         start += len(part)
-        part = part.set_column(part.column_names.index("score"), "score", piece)
-        pq.write_table(part, path.with_suffix(".tmp"), compression="zstd")
-        path.with_suffix(".tmp").replace(path)
+        _write_part(path, part.set_column(part.column_names.index("score"), "score", piece))
 
 
 @dataclass(frozen=True)

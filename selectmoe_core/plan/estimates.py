@@ -67,7 +67,7 @@ def _row(plan: Plan, registry: Registry, node: Node, device: Device, cores: int)
         "arms": list(node.arms),
         "estimated": amount.estimated,
         "cost": figures,
-        "shown": {name: _shown(name, value, exact=False) for name, value in figures.items()},
+        "shown": {name: _shown(name, value) for name, value in figures.items()},
     }
 
 
@@ -159,15 +159,14 @@ def _selected(plan: Plan, select: Node) -> Amount:
     return amount.share(component.cost(select.config, workload).examples)
 
 
-def _shown(name: str, value: float | None, *, exact: bool) -> str:
+def _shown(name: str, value: float | None) -> str:
     if value is None:
         return UNKNOWN
-    mark = "" if exact else "~"
     if name == "seconds":
-        return f"{mark}{_duration(value)}"
+        return f"~{_duration(value)}"
     if name in ("memory", "disk"):
-        return f"{mark}{_scaled(value, 1024, ('B', 'KiB', 'MiB', 'GiB', 'TiB'))}"
-    return f"{mark}{_scaled(value, 1000, ('', 'k', 'M', 'G', 'T', 'P', 'E'))}"
+        return f"~{_scaled(value, 1024, ('B', 'KiB', 'MiB', 'GiB', 'TiB'))}"
+    return f"~{_scaled(value, 1000, ('', 'k', 'M', 'G', 'T', 'P', 'E'))}"
 
 
 def _scaled(value: float, base: int, units: tuple[str, ...]) -> str:

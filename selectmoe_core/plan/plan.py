@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from selectmoe_core.config import Config, suggest
 from selectmoe_core.errors import DataError, ModelError, Problem, RecipeError
@@ -90,18 +89,6 @@ class Plan:
         """Yield the nodes that a node reads."""
         for key in node.inputs.values():
             yield self.nodes[key]
-
-    def wanted(self) -> list[Node]:
-        """Return the nodes that must be at hand: finished ones hide what they were made from."""
-        needed: set[str] = set()
-        read = {key for node in self.nodes.values() for key in node.inputs.values()}
-        stack = [node for key, node in self.nodes.items() if key not in read]
-        while stack:
-            node = stack.pop()
-            if node.key not in needed:
-                needed.add(node.key)
-                stack.extend(self.above(node))
-        return [node for key, node in self.nodes.items() if key in needed]
 
 
 def make_plan(
@@ -346,8 +333,3 @@ def _model_problems(nodes: Mapping[str, Node], registry: Registry) -> Iterator[P
                 registry.models.local(node.model)
             except ModelError as error:
                 yield Problem(f"[{node.stage}]", str(error), error.hint)
-
-
-def describe_inputs(node: Node) -> dict[str, Any]:
-    """Return what a node reads, for tables and manifests."""
-    return dict(node.inputs) | ({"model": str(node.model)} if node.model else {})

@@ -33,7 +33,7 @@ def selectmoe_readers() -> Iterable[Component[Any, Reader]]:
 
 @hookspec
 def selectmoe_converters() -> Iterable[Component[Any, Converter]]:
-    """Offer converters: they turn a pretrained model into a selector model."""
+    """Offer converters: they turn a pretrained model into a Select-MoE model."""
     return ()
 
 
@@ -51,7 +51,7 @@ def selectmoe_selectors() -> Iterable[Component[Any, Selector]]:
 
 @hookspec
 def selectmoe_trainers() -> Iterable[Component[Any, Trainer]]:
-    """Offer trainers: they warm up a selector model or fine-tune a target model."""
+    """Offer trainers: they warm up a Select-MoE model or fine-tune a target model."""
     return ()
 
 
@@ -63,7 +63,7 @@ def selectmoe_evaluators() -> Iterable[Component[Any, Evaluator]]:
 
 @hookspec
 def selectmoe_model_types() -> Mapping[str, Callable[[], None]]:
-    """Offer functions that make transformers know a model type, by that type."""
+    """Offer functions that register a model type with transformers, by model type."""
     return {}
 
 
@@ -87,19 +87,19 @@ def selectmoe_damages() -> Iterable[Damage]:
 
 @hookspec
 def selectmoe_run_started(run: Path) -> None:
-    """Learn that a run began; ``run`` is its folder. Called on the main process, as all below."""
+    """Called on the main process when a run starts; ``run`` is its folder."""
 
 
 @hookspec
 def selectmoe_stage_finished(artifact: Artifact) -> None:
-    """Look at an artifact right after its stage finished; never change it."""
+    """Called when a stage has finished; read the artifact, never change it."""
 
 
 @hookspec
 def selectmoe_metrics(stage: str, step: int, values: Mapping[str, float]) -> None:
-    """Look at a point of a training curve; called where the stage runs."""
+    """Called with each point of a training curve, in the process that trains."""
 
 
 @hookspec
 def selectmoe_run_finished(run: Path) -> None:
-    """Learn that a run ended; its report lies in the folder ``run``."""
+    """Called when a run has ended; its report is in the folder ``run``."""

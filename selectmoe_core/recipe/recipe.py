@@ -1,6 +1,5 @@
 """A recipe file: which component does each stage, and with which options."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from selectmoe_core.config import (
     is_plain_name,
     suggest,
 )
-from selectmoe_core.errors import Problem, RecipeError
+from selectmoe_core.errors import Problem
 from selectmoe_core.recipe.overrides import Origins, apply_overrides, layer, load_layers
 from selectmoe_core.tokens.chat import ChatConfig
 
@@ -158,11 +157,6 @@ class Recipe:
     problems: tuple[Problem, ...] = field(default=())
     audit: AuditConfig = field(default_factory=AuditConfig)
 
-    @property
-    def digest_text(self) -> str:
-        """The resolved recipe as canonical JSON."""
-        return json.dumps(self.resolved, sort_keys=True, default=str)
-
 
 def read_recipe(path: Path, overrides: Sequence[str] = (), shipped: Path | None = None) -> Recipe:
     """Read a recipe, the recipes it extends, and overrides such as ``select.fraction=0.1``.
@@ -302,9 +296,3 @@ def absolute(text: str, folder: Path) -> str:
     if text.startswith(("./", "../", "~/")) or ("/" in text and (folder / text).exists()):
         return str((folder / Path(text).expanduser()).resolve())
     return text
-
-
-def check(recipe: Recipe) -> None:
-    """Raise a ``RecipeError`` that names every mistake found so far."""
-    if recipe.problems:
-        raise RecipeError.of(recipe.problems)

@@ -39,14 +39,14 @@ def write_report(record: RunRecord, folder: Path, progress: Progress | None = No
     from selectmoe_core.report.html import render_html
     from selectmoe_core.report.markdown import evaluation_rows, render_markdown
     from selectmoe_core.report.wording import one_line
-    from selectmoe_core.store import write_json
+    from selectmoe_core.store import write_json, write_text
 
     with (progress or NoProgress()).task("report", SECTIONS + 1, "sections") as advance:
         summary = gather(record, advance)
         write_json(folder / "report.json", to_document(summary))
         markdown = render_markdown(summary)
-        _write(folder / "report.md", markdown)
-        _write(folder / "report.html", render_html(summary))
+        write_text(folder / "report.md", markdown)
+        write_text(folder / "report.html", render_html(summary))
         advance(1)
     rows = evaluation_rows(summary.evaluation) if summary.evaluation else []
     verdicts = tuple(difference.verdict for _, difference in differences(summary))
@@ -55,9 +55,3 @@ def write_report(record: RunRecord, folder: Path, progress: Progress | None = No
     )
     page = folder / "report.html"
     return Report(tuple(map(tuple, rows)), verdicts, markdown, page, warnings)
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

@@ -193,17 +193,12 @@ def lengths(pool: Pool, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def spearman(first: np.ndarray, second: np.ndarray) -> float:
     """Return Spearman's rank correlation: Pearson's of the mean ranks; NaN if one is constant."""
-    a, b = (midranks(values) for values in (first, second))
+    from scipy.stats import rankdata  # slow to import
+
+    a, b = (rankdata(values) for values in (first, second))
     a, b = a - a.mean(), b - b.mean()
     scale = np.sqrt((a * a).sum() * (b * b).sum())
     return float((a * b).sum() / scale) if scale else float("nan")
-
-
-def midranks(values: np.ndarray) -> np.ndarray:
-    """Return ranks from 1, equal values sharing the mean of theirs."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return np.asarray((last - (counts - 1) / 2)[inverse])
 
 
 def _shown(

@@ -17,7 +17,7 @@ from selectmoe_core.plugin.protocols import Job, Selector
 from selectmoe_core.runtime.prefetch import ahead
 from selectmoe_core.runtime.progress import Advance
 from selectmoe_core.stages.context import Context
-from selectmoe_core.store import Facts
+from selectmoe_core.store import Facts, replacing
 
 SELECTION = "selection.parquet"
 SELECTED = "selected_data.jsonl"
@@ -97,12 +97,13 @@ def write_rows(
     folder: Path, pool: Pool, rows: np.ndarray, scores: np.ndarray, advance: Advance
 ) -> None:
     """Write the kept examples in full, a line each, the best first."""
-    path = folder / SELECTED
-    with path.with_suffix(".tmp").open("w", encoding="utf-8") as file:
+    with (
+        replacing(folder / SELECTED, alone=True) as temporary,
+        temporary.open("w", encoding="utf-8") as file,
+    ):
         for line in _lines(pool, rows, scores):
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
             advance(1)
-    path.with_suffix(".tmp").replace(path)
 
 
 def _lines(pool: Pool, rows: np.ndarray, scores: np.ndarray) -> Iterator[dict[str, Any]]:
@@ -150,11 +151,12 @@ def _write_table(
         ]
         return pa.table(columns, schema=SCHEMA)
 
-    path = folder / SELECTION
-    with pq.ParquetWriter(path.with_suffix(".tmp"), SCHEMA, use_dictionary=NAMES) as file:
+    with (
+        replacing(folder / SELECTION, alone=True) as temporary,
+        pq.ParquetWriter(temporary, SCHEMA, use_dictionary=NAMES) as file,
+    ):
         for piece in ahead(group, range(0, len(rows), GROUP)):
             file.write_table(piece)
-    path.with_suffix(".tmp").replace(path)
 
 
 def _binary(words: np.ndarray) -> pa.Array:

@@ -5,12 +5,15 @@ import json
 import multiprocessing
 import os
 import random
+import subprocess
+import sys
 import time
+from contextlib import suppress
 
 import pytest
 
 from selectmoe_core.errors import StageError
-from selectmoe_core.store import MANIFEST, Artifact, FileHashes, Store, write_json
+from selectmoe_core.store import MANIFEST, Artifact, FileHashes, Store, replacing, write_json
 
 DIGEST = "0123456789abcdef" * 4
 
@@ -229,3 +232,45 @@ def test_the_digest_of_a_tree_is_that_of_its_sorted_names_and_hashes(tmp_path):
     wanted = hashlib.sha256(json.dumps(sorted(found)).encode()).hexdigest()
     assert FileHashes(None).of_tree(folder) == wanted
     assert FileHashes(None, limit=1000).of_tree(folder) is None
+
+
+@pytest.mark.parametrize("options", [{}, {"durable": True}, {"alone": True}])
+def test_a_file_is_replaced_whole_or_stays(tmp_path, options):
+    path = tmp_path / "scores.bin"
+    with replacing(path, **options) as temporary:
+        temporary.write_bytes(b"first")
+        assert not path.exists()
+        assert temporary.parent == tmp_path
+        assert temporary.name.startswith(".")
+    assert path.read_bytes() == b"first"
+    with suppress(KeyboardInterrupt), replacing(path, **options) as temporary:
+        temporary.write_bytes(b"sec")
+        raise KeyboardInterrupt
+    assert path.read_bytes() == b"first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_durable_file_is_on_the_disk_before_it_takes_its_place(tmp_path, monkeypatch):
+    path, synced = tmp_path / "part", []
+    monkeypatch.setattr(
+        os, "fsync", lambda file: synced.append((os.fstat(file).st_size, path.exists()))
+    )
+    with replacing(path) as temporary:
+        temporary.write_bytes(b"12345")
+    assert synced == []
+    path.unlink()
+    with replacing(path, durable=True) as temporary:
+        temporary.write_bytes(b"12345")
+    assert synced == [(5, False)]
+
+
+def test_runs_that_were_killed_leave_one_temporary_file(tmp_path):
+    path = tmp_path / "part"
+    program = (
+        "import os, sys; from pathlib import Path; from selectmoe_core.store import replacing\n"
+        "with replacing(Path(sys.argv[1]), alone=True) as temporary:\n"
+        "    temporary.write_text('half'); os._exit(9)\n"
+    )
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", program, path], check=False)
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["half"]

@@ -288,8 +288,8 @@ def test_the_description_shows_every_option_with_its_default(cli):
     assert 'unit = "characters"' in said.out
     assert "Count characters" in said.out
     assert "meaning: " in said.out
-    assert "path = required" in cli("describe", "reader", "jsonl").out
-    assert "(speed or memory only)" in cli("describe", "scorer", "router").out
+    assert "path  (required)" in cli("describe", "reader", "jsonl").out
+    assert "changes speed or memory only)" in cli("describe", "scorer", "router").out
 
 
 def test_the_plugins_are_listed_with_distribution_and_module(cli):

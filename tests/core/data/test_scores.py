@@ -1,6 +1,7 @@
 """Scores: what a scorer may not hand over, and what comes back from disk."""
 
 import tracemalloc
+from contextlib import suppress
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,7 @@ from selectmoe_core.data.scores import (
     write_part,
 )
 from selectmoe_core.errors import StageError
+from selectmoe_core.store import replacing
 
 
 def _ids(random: np.random.Generator, rows: int) -> pa.Array:
@@ -208,9 +210,13 @@ def test_parts_stand_in_the_order_of_their_numbers(tmp_path, random):
 
 def test_an_unfinished_part_is_not_seen(tmp_path, random):
     write_part(tmp_path, 0, _ids(random, 1), _sources(["a"]), ShardScores(np.zeros(1)))
-    part_path(tmp_path, 1).with_suffix(".tmp").write_bytes(b"half")
+    whole = part_path(tmp_path, 0)
+    with suppress(KeyboardInterrupt), replacing(part_path(tmp_path, 1), alone=True) as temporary:
+        temporary.write_bytes(b"half")
+        assert len(ScoreTable.open(tmp_path)) == 1
+        raise KeyboardInterrupt
     assert len(ScoreTable.open(tmp_path)) == 1
-    assert not list(tmp_path.rglob("part-00000.tmp"))
+    assert list(whole.parent.iterdir()) == [whole]
 
 
 def test_features_are_there_before_the_part_counts_as_done(tmp_path, random, monkeypatch):

@@ -62,16 +62,18 @@ def test_length_counts_the_answers_alone(options, expected):
 
 def test_random_depends_on_seed_and_id_only():
     examples = [_example(str(number)) for number in range(500)]
-    whole = _score(RandomScorer(), examples)
-    backwards = _score(RandomScorer(), examples[::-1], start=77)
+    whole = _score(RandomScorer(RandomConfig()), examples)
+    backwards = _score(RandomScorer(RandomConfig()), examples[::-1], start=77)
     np.testing.assert_array_equal(whole, backwards[::-1])
-    assert (whole != _score(RandomScorer(), examples, Job(seed=43))).all()
+    assert (whole != _score(RandomScorer(RandomConfig()), examples, Job(seed=43))).all()
     renamed = [Example(one.id, "other", one.messages) for one in examples]
-    np.testing.assert_array_equal(whole, _score(RandomScorer(), renamed))
+    np.testing.assert_array_equal(whole, _score(RandomScorer(RandomConfig()), renamed))
 
 
 def test_random_is_uniform():
-    scores = np.sort(_score(RandomScorer(), [_example(str(number)) for number in range(4000)]))
+    scores = np.sort(
+        _score(RandomScorer(RandomConfig()), [_example(str(number)) for number in range(4000)])
+    )
     # Kolmogorov-Smirnov distance; 1.95 / sqrt(n) is passed once in a thousand.
     assert np.abs(scores - np.arange(4000) / 4000).max() < 1.95 / math.sqrt(4000)
     assert scores[0] >= 0
@@ -84,7 +86,7 @@ def test_random_has_nothing_to_do_with_the_cores_own_samples():
     examples = [_example(str(number)) for number in range(4000)]
     raw = b"".join(bytes.fromhex(one.id) for one in examples)
     words = np.frombuffer(raw, dtype=">u8").astype(np.uint64).reshape(-1, 2)
-    best = np.argsort(-_score(RandomScorer(), examples))[:1000]
+    best = np.argsort(-_score(RandomScorer(RandomConfig()), examples))[:1000]
     sampled = draw(words, 1000, JOB.seed)
     assert len(np.intersect1d(best, sampled)) == pytest.approx(250, abs=75)
     assert len(np.unique(hash_ids(words, JOB.seed))) == 4000
