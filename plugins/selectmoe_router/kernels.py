@@ -13,6 +13,21 @@ import triton
 import triton.language as tl
 
 
+@triton.jit
+def largest(probs, eligible, column, experts, ROWS: tl.constexpr, TOP_K: tl.constexpr):
+    """Take the largest eligible probabilities; return their sum and how many are regular."""
+    rest = tl.where(eligible, probs, -1.0)
+    mass = tl.zeros((ROWS,), dtype=tl.float32)
+    regular = tl.zeros((ROWS,), dtype=tl.float32)
+    for _ in tl.static_range(TOP_K):
+        # Ties go to the lowest column: a regular expert comes before a trash can.
+        best = tl.argmax(rest, axis=1)
+        mass += tl.max(rest, axis=1)
+        regular += (best < experts).to(tl.float32)
+        rest = tl.where(column[None, :] == best[:, None], -1.0, rest)
+    return mass, regular
+
+
 @triton.jit(do_not_specialize=["tokens"])
 def of_tokens(
     logits,
@@ -53,21 +68,10 @@ def of_tokens(
         mass = 1.0 - tl.sum(tl.where(regular, 0.0, probs), axis=1)
         tl.store(base + TRASH_MASS, tl.where(keep, mass, 0.0), mask=real)
     if TRASH_SLOTS >= 0:
-        rest = tl.where(known, probs, -1.0)
-        slots = tl.zeros((ROWS,), dtype=tl.float32)
-        for _ in tl.static_range(TOP_K):
-            # Ties go to the lowest column: a regular expert comes before a trash can.
-            best = tl.argmax(rest, axis=1)
-            slots += (best < experts).to(tl.float32)
-            rest = tl.where(column[None, :] == best[:, None], -1.0, rest)
+        _, slots = largest(probs, known, column, experts, ROWS, TOP_K)
         tl.store(base + TRASH_SLOTS, tl.where(keep, slots / TOP_K, 0.0), mask=real)
     if TOPK_RATIO >= 0:
-        rest = tl.where(regular, probs, -1.0)
-        ratio = tl.zeros((ROWS,), dtype=tl.float32)
-        for _ in tl.static_range(TOP_K):
-            ratio += tl.max(rest, axis=1)
-            best = tl.argmax(rest, axis=1)
-            rest = tl.where(column[None, :] == best[:, None], -1.0, rest)
+        ratio, _ = largest(probs, regular, column, experts, ROWS, TOP_K)
         tl.store(base + TOPK_RATIO, tl.where(keep, ratio, 0.0), mask=real)
     if LOGIT_SUM >= 0:
         total = tl.sum(tl.where(regular, values, 0.0), axis=1)
