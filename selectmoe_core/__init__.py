@@ -9,6 +9,11 @@ from typing import TYPE_CHECKING
 from selectmoe_core.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from selectmoe_core.cli.plugin_command import (
+        command_job,
+        parse_options,
+        print_facts,
+    )
     from selectmoe_core.config import (
         Config,
         content_path,
@@ -44,6 +49,9 @@ if TYPE_CHECKING:
     from selectmoe_core.models.models import (
         ModelRef,
         TargetModel,
+    )
+    from selectmoe_core.plugin.command import (
+        Command,
     )
     from selectmoe_core.plugin.component import (
         About,
@@ -85,6 +93,7 @@ if TYPE_CHECKING:
 __getattr__ = lazy_names(
     __name__,
     {
+        "selectmoe_core.cli.plugin_command": "command_job parse_options print_facts",
         "selectmoe_core.config": "Config content_path execution_only suggest",
         "selectmoe_core.cost": "Cost Workload",
         "selectmoe_core.data.corruption": "Damage",
@@ -92,6 +101,7 @@ __getattr__ = lazy_names(
         "selectmoe_core.data.scores": "Finish ScoreTable Selection ShardScores",
         "selectmoe_core.errors": "DataError ModelError RecipeError SelectMoEError StageError",
         "selectmoe_core.models.models": "ModelRef TargetModel",
+        "selectmoe_core.plugin.command": "Command",
         "selectmoe_core.plugin.component": "About Component Kind",
         "selectmoe_core.plugin.loading": "load",
         "selectmoe_core.plugin.protocols": "Converter Evaluator ExampleSource Job Need Question "
@@ -106,6 +116,7 @@ __all__ = [
     "About",
     "Advance",
     "Artifact",
+    "Command",
     "Component",
     "Config",
     "Converter",
@@ -143,10 +154,13 @@ __all__ = [
     "Trainer",
     "VerifyOptions",
     "Workload",
+    "command_job",
     "content_path",
     "execution_only",
     "hookimpl",
     "load",
+    "parse_options",
+    "print_facts",
     "suggest",
     "write_json",
 ]

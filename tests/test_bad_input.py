@@ -500,7 +500,7 @@ def test_a_conversion_overwrites_nothing(cli, olmoe, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("mine")
     said = cli("convert", olmoe, tmp_path / "out")
-    assert said.code == 1
+    assert said.code == 2
     assert "is not empty" in readable(said)
     assert tree(tmp_path / "out") == {"mine": b"mine"}
 

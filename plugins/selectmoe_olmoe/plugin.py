@@ -5,6 +5,7 @@ from typing import Any
 
 from selectmoe_core import (
     About,
+    Command,
     Component,
     Converter,
     Cost,
@@ -77,6 +78,20 @@ def selectmoe_trainers() -> list[Component[Any, Trainer]]:
             torch=True,
             damages=_shown_damages,
         )
+    ]
+
+
+@hookimpl
+def selectmoe_commands() -> list[Command]:
+    """Offer ``convert`` and ``verify``."""
+    home = "selectmoe_olmoe.convert.commands"
+    return [
+        Command(
+            "convert",
+            "Turn a mixture-of-experts model into a Select-MoE model.",
+            f"{home}:convert",
+        ),
+        Command("verify", "Compare a Select-MoE model with its original.", f"{home}:verify"),
     ]
 
 

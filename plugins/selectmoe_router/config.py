@@ -1,16 +1,26 @@
 """Options of the router scorer."""
 
 import re
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import NonNegativeInt, PositiveInt, field_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 
 from selectmoe_core import Config, execution_only
+from selectmoe_router.statistics import STATISTICS
 
-Statistic = Literal["trash_mass", "trash_slots", "topk_ratio", "logit_sum"]
-NEEDS_TRASH: tuple[Statistic, ...] = ("trash_mass", "trash_slots")
+if TYPE_CHECKING:
+    StatisticName = str
+else:
+    StatisticName = Literal[tuple(entry.name for entry in STATISTICS)]
+NEEDS_TRASH = frozenset(entry.name for entry in STATISTICS if entry.needs_trash)
+WITHOUT_TRASH = next(entry.name for entry in STATISTICS if not entry.needs_trash)
 ON_GPU, ON_CPU = 32768, 4096
 _RANGE = re.compile(r"(first|last):([1-9][0-9]*)")
+
+
+def _about_statistics() -> str:
+    entries = "; ".join(f"``{entry.name}`` is {entry.about}" for entry in STATISTICS)
+    return f"The score of a token: {entries}."
 
 
 class RouterConfig(Config):
@@ -19,9 +29,7 @@ class RouterConfig(Config):
     One forward pass, no language-model head; the same for every example whatever stands beside it.
     """
 
-    statistic: Statistic = "trash_mass"
-    """The score: 1 - mass on trash cans, 1 - share of top-k slots that fell to them, the top-k mass
-    of the regular experts, or the sum of the regular experts' logits (``logit_sum``)."""
+    statistic: StatisticName = Field("trash_mass", description=_about_statistics())
     tokens: Literal["response", "end", "all"] | None = None
     """Tokens to average over: the answers', the last one of each answer, or all (without the
     format's if ``mask_format``). By default those at which a contrastive warm-up taught the model

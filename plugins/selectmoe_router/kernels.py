@@ -1,7 +1,9 @@
 """Triton kernels that turn a layer's router logits into means over the tokens of each example.
 
-They compute what ``measures`` defines, in fp32. Triton is imported here at the top, so import this
-module only where Triton is known to be there.
+They compute what ``statistics`` and ``measures`` define, in fp32. Each statistic of the table has
+an argument here, its upper-case name: the column that it is written to, negative where the router
+does not have it. Triton is imported here at the top, so import this module only where Triton is
+known to be there.
 """
 
 # ruff: noqa: ANN001, ANN201, D103, N803
@@ -9,6 +11,21 @@ module only where Triton is known to be there.
 
 import triton
 import triton.language as tl
+
+
+@triton.jit
+def largest(probs, eligible, column, experts, ROWS: tl.constexpr, TOP_K: tl.constexpr):
+    """Take the largest eligible probabilities; return their sum and how many are regular."""
+    rest = tl.where(eligible, probs, -1.0)
+    mass = tl.zeros((ROWS,), dtype=tl.float32)
+    regular = tl.zeros((ROWS,), dtype=tl.float32)
+    for _ in tl.static_range(TOP_K):
+        # Ties go to the lowest column: a regular expert comes before a trash can.
+        best = tl.argmax(rest, axis=1)
+        mass += tl.max(rest, axis=1)
+        regular += (best < experts).to(tl.float32)
+        rest = tl.where(column[None, :] == best[:, None], -1.0, rest)
+    return mass, regular
 
 
 @triton.jit(do_not_specialize=["tokens"])
@@ -19,7 +36,10 @@ def of_tokens(
     tokens,
     experts,
     outputs,
-    TRASH: tl.constexpr,
+    TRASH_MASS: tl.constexpr,
+    TRASH_SLOTS: tl.constexpr,
+    TOPK_RATIO: tl.constexpr,
+    LOGIT_SUM: tl.constexpr,
     FEATURES: tl.constexpr,
     TOP_K: tl.constexpr,
     ROWS: tl.constexpr,
@@ -44,31 +64,21 @@ def of_tokens(
     exponents = tl.exp(values - tl.max(values, axis=1)[:, None])
     probs = exponents / tl.sum(exponents, axis=1)[:, None]
     base = out + row * WIDTH
-    rest = tl.where(regular, probs, -1.0)
-    ratio = tl.zeros((ROWS,), dtype=tl.float32)
-    for _ in tl.static_range(TOP_K):
-        ratio += tl.max(rest, axis=1)
-        best = tl.argmax(rest, axis=1)
-        rest = tl.where(column[None, :] == best[:, None], -1.0, rest)
-    total = tl.sum(tl.where(regular, values, 0.0), axis=1)
-    first = 0
-    if TRASH:
+    if TRASH_MASS >= 0:
         mass = 1.0 - tl.sum(tl.where(regular, 0.0, probs), axis=1)
-        rest = tl.where(known, probs, -1.0)
-        slots = tl.zeros((ROWS,), dtype=tl.float32)
-        for _ in tl.static_range(TOP_K):
-            # Ties go to the lowest column: a regular expert comes before a trash can.
-            best = tl.argmax(rest, axis=1)
-            slots += (best < experts).to(tl.float32)
-            rest = tl.where(column[None, :] == best[:, None], -1.0, rest)
-        tl.store(base, tl.where(keep, mass, 0.0), mask=real)
-        tl.store(base + 1, tl.where(keep, slots / TOP_K, 0.0), mask=real)
-        first = 2
-    tl.store(base + first, tl.where(keep, ratio, 0.0), mask=real)
-    tl.store(base + first + 1, tl.where(keep, total, 0.0), mask=real)
-    if FEATURES:
+        tl.store(base + TRASH_MASS, tl.where(keep, mass, 0.0), mask=real)
+    if TRASH_SLOTS >= 0:
+        _, slots = largest(probs, known, column, experts, ROWS, TOP_K)
+        tl.store(base + TRASH_SLOTS, tl.where(keep, slots / TOP_K, 0.0), mask=real)
+    if TOPK_RATIO >= 0:
+        ratio, _ = largest(probs, regular, column, experts, ROWS, TOP_K)
+        tl.store(base + TOPK_RATIO, tl.where(keep, ratio, 0.0), mask=real)
+    if LOGIT_SUM >= 0:
+        total = tl.sum(tl.where(regular, values, 0.0), axis=1)
+        tl.store(base + LOGIT_SUM, tl.where(keep, total, 0.0), mask=real)
+    if FEATURES >= 0:
         tl.store(
-            base[:, None] + first + 2 + column[None, :],
+            base[:, None] + FEATURES + column[None, :],
             tl.where(keep[:, None], probs, 0.0),
             mask=real[:, None] & known,
         )

@@ -6,7 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selectmoe_router.measures import mean_over_tokens, probabilities, statistics
+from selectmoe_router.measures import mean_over_tokens, probabilities
+from selectmoe_router.statistics import STATISTICS, available
+
+ABSENT = -1
+"""The offset of a statistic that a router does not have."""
 
 
 @dataclass(frozen=True)
@@ -19,17 +23,28 @@ class Routing:
 
     @property
     def statistics(self) -> tuple[str, ...]:
-        """The statistics that such a router has."""
-        of_trash = ("trash_mass", "trash_slots") if self.trash else ()
-        return (*of_trash, "topk_ratio", "logit_sum")
+        """The names of the statistics that such a router has, in the order of the columns."""
+        return tuple(entry.name for entry in available(self.trash))
 
     def width(self, *, features: bool) -> int:
         """Return how many means a layer has: the statistics and, if wanted, all outputs' mass."""
         return len(self.statistics) + (self.experts + self.trash if features else 0)
 
+    def offsets(self, *, features: bool) -> dict[str, int]:
+        """Return the kernel's names of columns and their places, ``ABSENT`` where there is none.
+
+        The outputs' mass begins at ``FEATURES``, behind the statistics.
+        """
+        places = {name: place for place, name in enumerate(self.statistics)}
+        offsets = {entry.offset: places.get(entry.name, ABSENT) for entry in STATISTICS}
+        return offsets | {"FEATURES": len(places) if features else ABSENT}
+
     def of_tokens(self, logits: Tensor, probs: Tensor) -> dict[str, Tensor]:
         """Return every statistic, each ``[tokens]``, of logits ``[tokens, experts + trash]``."""
-        return statistics(logits, probs, self.experts, self.top_k)
+        return {
+            entry.name: entry.plain(logits, probs, self.experts, self.top_k)
+            for entry in available(self.trash)
+        }
 
 
 class TokenMeans:
@@ -59,7 +74,7 @@ class LayerSums:
 
     def __init__(self, mask: Tensor, routing: Routing) -> None:
         self._routing = routing
-        self._name = "trash_mass" if routing.trash else "topk_ratio"
+        self._name = routing.statistics[0]
         self.total = torch.zeros(mask.shape, dtype=torch.float32, device=mask.device)
 
     def take(self, _layer: int, logits: Tensor) -> None:

@@ -13,7 +13,7 @@ from selectmoe_core import Example, Job, ModelError, ModelRef, Shard, ShardScore
 from selectmoe_core.data import Part
 from selectmoe_core.models import SELECTOR, Batch, padded, within_budget
 from selectmoe_core.tokens import ChatFormat, Encoded, EncodedExample, Joined, answer_ends
-from selectmoe_router.config import NEEDS_TRASH, RouterConfig, chosen_layers
+from selectmoe_router.config import NEEDS_TRASH, WITHOUT_TRASH, RouterConfig, chosen_layers
 from selectmoe_router.packed import PackedMeans, even, moved, packed
 from selectmoe_router.reduction import LayerSums, OnItsWay, Routing, ShardTable, TokenMeans
 from selectmoe_router.signals import RouterSignals
@@ -68,7 +68,7 @@ class RouterScorer:
         if self.config.statistic in NEEDS_TRASH and not trash:
             raise ModelError(
                 f"statistic = '{self.config.statistic}', but {model} has no trash cans",
-                hint="score with a converted model, or set statistic = 'topk_ratio'",
+                hint=f"score with a converted model, or set statistic = '{WITHOUT_TRASH}'",
             )
 
     def _layers(self, count: int, model: ModelRef) -> tuple[int, ...]:

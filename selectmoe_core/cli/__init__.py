@@ -1,84 +1,79 @@
 """The command ``selectmoe``: thin commands, one module each, imported when they are called."""
 
-import importlib
 import sys
 import traceback
 from typing import Any
 
 import click
 
-from selectmoe_core.errors import SelectMoEError, of_disk
+from selectmoe_core.cli.commands import COMMANDS, left_out, loaded, owner_among, plugin_commands
+from selectmoe_core.config import suggest
+from selectmoe_core.errors import PluginError, SelectMoEError, of_disk
 from selectmoe_core.runtime.terminal import safe_streams
-
-COMMANDS = {
-    "run": "run",
-    "plan": "plan",
-    "audit": "audit",
-    "convert": "convert",
-    "verify": "verify",
-    "list": "list_",
-    "describe": "describe",
-    "plugins": "plugins",
-    "recipes": "recipes",
-    "report": "report",
-}
-"""Commands and the modules they live in."""
 
 INTERRUPTED = 130
 
 
 class LazyGroup(click.Group):
-    """Imports a command's module when it is asked for."""
+    """Imports a command's module when it is asked for; plugins may add commands."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """Return the commands in the order of the chain."""
-        return list(COMMANDS)
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the core's commands in the order of the chain, then those of plugins."""
+        return [*COMMANDS, *sorted(plugin_commands(left_out(ctx)))]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command, or fail with the closest name."""
-        if cmd_name not in COMMANDS:
-            from selectmoe_core.config import suggest
-
-            hint = suggest(cmd_name, COMMANDS, otherwise="commands")
-            ctx.fail(f"there is no command '{cmd_name}'. Hint: {hint}")
-        module = importlib.import_module(f"selectmoe_core.cli.{COMMANDS[cmd_name]}")
-        command: click.Command = module.command
-        return command
+        if cmd_name in COMMANDS:
+            return COMMANDS[cmd_name].load()
+        offered = plugin_commands(left_out(ctx))
+        if cmd_name in offered:
+            return loaded(offered[cmd_name])
+        raise _unknown(ctx, cmd_name, [*COMMANDS, *offered])
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands with one line each, without importing what they need."""
+        rows = [(name, command.help) for name, command in COMMANDS.items()]
+        problem: SelectMoEError | None = None
+        try:
+            offered = plugin_commands(left_out(ctx))
+            rows += [(name, offered[name].command.help) for name in sorted(offered)]
+        except PluginError as error:  # help helps, also where a plugin is broken
+            problem = error
         with formatter.section("Commands"):
-            formatter.write_dl([(name, HELP[name]) for name in self.list_commands(ctx)])
+            formatter.write_dl(rows)
+        if problem is not None:
+            with formatter.section("Commands of plugins cannot be listed"):
+                formatter.write_text(f"{problem}. Hint: {problem.hint}")
 
 
-HELP = {
-    "run": "Run a recipe; finished stages are reused.",
-    "plan": "Check a recipe and show what it will do and cost.",
-    "audit": "Plant damage into a sample of the pool and see which scores notice.",
-    "convert": "Turn a mixture-of-experts model into a Select-MoE model.",
-    "verify": "Compare a Select-MoE model with its original.",
-    "list": "List the components that plugins offer.",
-    "describe": "Show what a component does and its options.",
-    "plugins": "List the installed plugins.",
-    "recipes": "List, copy or describe the shipped recipes.",
-    "report": "Write the report of a run again.",
-}
-"""What ``--help`` says of each command; a test holds it equal to the command's own help."""
+def _unknown(ctx: click.Context, name: str, known: list[str]) -> click.UsageError:
+    owner = owner_among(left_out(ctx), name)
+    if owner is not None:
+        what = f"the command '{name}' belongs to the plugin '{owner}', which is left out"
+        return click.UsageError(f"{what}. Hint: run without --disable-plugin {owner}", ctx)
+    hint = suggest(name, known, otherwise="commands")
+    return click.UsageError(f"there is no command '{name}'. Hint: {hint}", ctx)
+
+
+def _leave_out(ctx: click.Context, _: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Keep the names before anything else is looked at: help and commands depend on them."""
+    ctx.obj = names
+    return names
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="selectmoe")
 @click.option(
     "--disable-plugin",
-    "disabled",
     multiple=True,
     metavar="NAME",
+    is_eager=True,
+    expose_value=False,
+    callback=_leave_out,
     help="Leave a plugin out; can be given several times.",
 )
-@click.pass_context
-def cli(context: click.Context, disabled: tuple[str, ...]) -> None:
+def cli() -> None:
     """Choose the instruction data worth training on, train on it, and see whether it helped."""
-    context.obj = disabled
 
 
 def main(arguments: list[str] | None = None) -> None:

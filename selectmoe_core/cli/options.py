@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from selectmoe_core.cli.commands import checked, left_out
 from selectmoe_core.plugin.manager import load_plugins
 from selectmoe_core.plugin.registry import Registry
 from selectmoe_core.recipe.recipe import Recipe, read_recipe
@@ -45,8 +46,9 @@ threads_option = click.option(
 
 def registry(context: click.Context) -> Registry:
     """Load the plugins that the command line does not leave out."""
-    disabled: tuple[str, ...] = context.find_root().obj or ()
-    return Registry(load_plugins(disabled))
+    found = Registry(load_plugins(left_out(context)))
+    checked(found)
+    return found
 
 
 def shipped_recipes() -> Path:

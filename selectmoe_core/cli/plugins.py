@@ -2,6 +2,7 @@
 
 import click
 
+from selectmoe_core.cli.commands import left_out
 from selectmoe_core.plugin.manager import find_plugins
 
 
@@ -9,7 +10,7 @@ from selectmoe_core.plugin.manager import find_plugins
 @click.pass_context
 def command(context: click.Context) -> None:
     """List the installed plugins."""
-    disabled: tuple[str, ...] = context.find_root().obj or ()
+    disabled = left_out(context)
     for entry in find_plugins():
         owner = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "?"
         note = "  (left out)" if entry.name in disabled else ""

@@ -14,6 +14,7 @@ from selectmoe_core.config import suggest
 from selectmoe_core.data.corruption import Damage
 from selectmoe_core.errors import PluginError, RecipeError
 from selectmoe_core.models.models import Models
+from selectmoe_core.plugin.command import NAME, Command
 from selectmoe_core.plugin.component import Component, Kind
 from selectmoe_core.plugin.manager import named
 
@@ -24,6 +25,14 @@ class Entry:
 
     kind: Kind
     component: Component[Any, Any]
+    plugin: str
+
+
+@dataclass(frozen=True)
+class OfferedCommand:
+    """A command and the plugin it came from."""
+
+    command: Command
     plugin: str
 
 
@@ -73,6 +82,23 @@ class Registry:
             bundled=self._merged("selectmoe_bundled_models"),
             model_types=self._merged("selectmoe_model_types"),
         )
+
+    @cached_property
+    def commands(self) -> Mapping[str, OfferedCommand]:
+        """Commands that plugins add to the command line, by name."""
+        found: dict[str, OfferedCommand] = {}
+        for plugin, offered in _offers(self.manager, "selectmoe_commands"):
+            for command in offered:
+                if not (isinstance(command, Command) and NAME.fullmatch(command.name)):
+                    raise PluginError(
+                        f"plugin '{plugin}': selectmoe_commands offers {command!r}, which is not a "
+                        "Command with a name of lower-case words joined by dashes",
+                        hint=f"fix the plugin, or run with --disable-plugin {plugin}",
+                    )
+                if command.name in found:
+                    raise _clash("command", command.name, found[command.name].plugin, plugin)
+                found[command.name] = OfferedCommand(command, plugin)
+        return found
 
     @cached_property
     def bundled_tasks(self) -> Mapping[str, Path]:

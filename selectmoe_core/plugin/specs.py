@@ -7,6 +7,7 @@ from typing import Any
 import pluggy
 
 from selectmoe_core.data.corruption import Damage
+from selectmoe_core.plugin.command import Command
 from selectmoe_core.plugin.component import Component
 from selectmoe_core.plugin.protocols import (
     Converter,
@@ -82,6 +83,12 @@ def selectmoe_bundled_tasks() -> Mapping[str, Path]:
 @hookspec
 def selectmoe_damages() -> Iterable[Damage]:
     """Offer kinds of damage: the contrastive warm-up learns from them, audits plant them."""
+    return ()
+
+
+@hookspec
+def selectmoe_commands() -> Iterable[Command]:
+    """Offer commands of their own: ``selectmoe NAME``. A command is imported when it is called."""
     return ()
 
 

@@ -12,12 +12,18 @@ from click.testing import CliRunner
 from conftest import LEFT_OUT, ROOT, use_site, write_plugin
 from one_module_plugins import BROKEN, GOOD
 
-from selectmoe_core.cli import COMMANDS, HELP
 from selectmoe_core.cli import cli as group
 from selectmoe_core.cli import run as run_command
+from selectmoe_core.cli.commands import COMMANDS, plugin_commands
 from selectmoe_core.plugin.component import Kind
 
 HEAVY = {"torch", "transformers", "datasets", "lm_eval", "peft", "accelerate", "matplotlib"}
+
+
+OFFERED = plugin_commands(LEFT_OUT[1::2])
+HELP = {name: command.help for name, command in COMMANDS.items()} | {
+    name: offered.command.help for name, offered in OFFERED.items()
+}
 
 
 def commands():
@@ -36,8 +42,12 @@ def subcommands():
 
 
 def test_every_command_is_there():
-    assert set(commands()) == set(COMMANDS) == set(HELP)
-    assert len(HELP) >= 9
+    assert list(commands()) == list(HELP)
+    assert len(COMMANDS) >= 8
+    assert {name: offered.plugin for name, offered in OFFERED.items()} == {
+        "convert": "olmoe",
+        "verify": "olmoe",
+    }
 
 
 @pytest.mark.parametrize("name", sorted(HELP))
@@ -61,7 +71,7 @@ def test_every_command_explains_itself_and_its_options(cli, path):
 
 def test_help_lists_the_commands_in_order(cli):
     said = cli("--help")
-    places = [said.out.index(f"\n  {name} ") for name in COMMANDS]
+    places = [said.out.index(f"\n  {name} ") for name in HELP]
     assert places == sorted(places)
     assert cli("-h").out == said.out
 
@@ -70,6 +80,103 @@ def test_the_version_is_that_of_the_package(cli):
     from importlib.metadata import version
 
     assert version("selectmoe") in cli("--version").out
+
+
+# -------------------------------------------------------------------- commands of plugins
+
+COMMANDS_OF_PLUGINS = """
+import click
+from selectmoe_core import Command, command_job, hookimpl, print_facts
+
+@click.command("{name}")
+@click.pass_context
+def greet(context):
+    {help}
+    with command_job(context, seed=7) as job:
+        print_facts({{"seed": job.seed, "models": sorted(job.models.bundled)}})
+
+@hookimpl
+def selectmoe_commands():
+    return [Command("{name}", "Greet the plugins.", "{target}")]
+"""
+
+
+def install(site, plugin, monkeypatch, name="greet", target=None):
+    source = COMMANDS_OF_PLUGINS.format(
+        name=name,
+        help='"""Greet the plugins."""',
+        target=target or f"{plugin}_dist_module:greet",
+    )
+    write_plugin(site, plugin, source)
+    use_site(site, monkeypatch)
+
+
+def test_a_plugin_adds_a_command(cli, tmp_path, monkeypatch):
+    install(tmp_path, "greeting", monkeypatch)
+    assert "\n  greet     Greet the plugins.\n" in cli("--help").out
+    said = cli("greet")
+    assert (said.code, said.out) == (0, "seed: 7\nmodels: ['nano-llama', 'nano-olmoe']\n")
+    assert "Greet the plugins." in cli("greet", "--help").out
+    without = cli("--disable-plugin", "nano", "greet")
+    assert without.out == "seed: 7\nmodels: []\n"
+
+
+def test_the_command_of_a_plugin_that_is_left_out_is_named_with_it(cli, tmp_path):
+    said = cli("--disable-plugin", "olmoe", "convert", "bundled:nano-olmoe", tmp_path / "out")
+    assert said.code == 2
+    assert "'convert' belongs to the plugin 'olmoe', which is left out" in said.err
+    assert "without --disable-plugin olmoe" in said.err
+    assert not (tmp_path / "out").exists()
+    helped = cli("--disable-plugin", "olmoe", "--help").out
+    assert "\n  report " in helped
+    assert "\n  convert " not in helped
+    assert "there is no command 'converts'" in cli("--disable-plugin", "olmoe", "converts").err
+
+
+@pytest.mark.parametrize("command", [["list"], ["greet"], ["plan", "default"]], ids=" ".join)
+def test_two_plugins_with_one_command_are_an_error_that_names_both(
+    cli, tmp_path, monkeypatch, command
+):
+    for plugin in ("first", "second"):
+        install(tmp_path, plugin, monkeypatch)
+    said = cli(*command)
+    assert said.code == 3
+    assert "'greet' is offered by two plugins: 'first' (" in said.err
+    assert "and 'second' (" in said.err
+    assert cli("--disable-plugin", "first", *command).code == 0
+
+
+@pytest.mark.parametrize("command", [["list"], ["greet"], ["plan", "default"]], ids=" ".join)
+def test_a_plugin_cannot_take_a_command_of_the_core(cli, tmp_path, monkeypatch, command):
+    install(tmp_path, "taker", monkeypatch, name="plan")
+    said = cli(*command)
+    assert said.code == 3
+    assert "the plugin 'taker' (" in said.err
+    assert "offers a command 'plan'" in said.err
+    assert "--disable-plugin taker" in said.err
+
+
+@pytest.mark.parametrize(
+    "target", ["nowhere_at_all:greet", "odd_dist_module:nothing", "odd_dist_module:hookimpl", "x"]
+)
+def test_a_command_that_cannot_be_loaded_names_its_plugin(cli, tmp_path, monkeypatch, target):
+    install(tmp_path, "odd", monkeypatch, target=target)
+    said = cli("greet")
+    assert said.code == 3
+    assert "the command 'greet' of the plugin 'odd' (" in said.err
+    assert target in said.err
+    assert "Traceback" not in said.err
+
+
+def test_help_helps_where_a_plugin_is_broken(cli, tmp_path, monkeypatch):
+    write_plugin(tmp_path, "sick", "import nowhere_at_all")
+    use_site(tmp_path, monkeypatch)
+    said = cli("--help")
+    assert said.code == 0
+    assert "\n  run " in said.out
+    assert "Commands of plugins cannot be listed" in said.out
+    assert "--disable-plugin sick" in " ".join(said.out.split())
+    assert "\n  convert " in cli("--disable-plugin", "sick", "--help").out
 
 
 # ------------------------------------------------------------------------------- light imports
@@ -87,6 +194,7 @@ def test_the_version_is_that_of_the_package(cli):
         ["run", "--help"],
         ["plan", "--help"],
         ["convert", "--help"],
+        ["verify", "--help"],
     ],
     ids=" ".join,
 )
@@ -191,7 +299,10 @@ def test_a_bug_ends_with_1_and_keeps_its_traceback(project):
         ["report", "nowhere"],
         ["verify", "nowhere", "x"],
         ["convert", "base", "out", "nothing=3"],
-        ["convert", "base", "out", "--use", "nothing"],
+        ["convert", "base", "out", "num_trash_experts"],
+        ["convert", "base", "recipe.toml"],
+        ["convert", "base", "out"],
+        ["verify", ".", "base", "--tolerance", "-1"],
     ],
     ids=" ".join,
 )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from selectmoe_core import Component, Config, hookimpl
+from selectmoe_core import Command, Component, Config, hookimpl
 from selectmoe_core.errors import PluginError, RecipeError
 from selectmoe_core.plugin.component import Kind
 from selectmoe_core.plugin.registry import Registry
@@ -118,3 +118,39 @@ def test_a_bundled_name_may_not_be_given_twice(manager):
     manager.register(Fake(models={"m": Path("b")}), name="two")
     with pytest.raises(PluginError, match="'m' is offered by two plugins"):
         _ = Registry(manager).models
+
+
+class Commanding:
+    def __init__(self, *offered):
+        self.offered = offered
+
+    @hookimpl
+    def selectmoe_commands(self):
+        return self.offered
+
+
+def test_commands_come_by_name_with_their_plugin(manager):
+    greet, leave = Command("greet", "Greet.", "a:b"), Command("take-leave", "Leave.", "a:c")
+    manager.register(Commanding(greet), name="one")
+    manager.register(Commanding(leave), name="two")
+    found = Registry(manager).commands
+    assert {name: (offered.command, offered.plugin) for name, offered in found.items()} == {
+        "greet": (greet, "one"),
+        "take-leave": (leave, "two"),
+    }
+
+
+@pytest.mark.parametrize(
+    "offered",
+    ["greet", Command("Greet", "", "a:b"), Command("", "", "a:b"), Command("a b", "", "")],
+)
+def test_what_is_no_command_is_an_error_that_names_the_plugin(manager, offered):
+    manager.register(Commanding(offered), name="one")
+    with pytest.raises(PluginError, match="plugin 'one': selectmoe_commands offers"):
+        Registry(manager).commands  # noqa: B018
+
+
+def test_one_plugin_may_not_offer_a_command_twice(manager):
+    manager.register(Commanding(*2 * [Command("greet", "Greet.", "a:b")]), name="one")
+    with pytest.raises(PluginError, match="'greet' is offered twice"):
+        Registry(manager).commands  # noqa: B018

@@ -27,7 +27,7 @@ from selectmoe_core.testing import check_scorer, generated_examples
 from selectmoe_core.tokens.chat import ChatConfig, ChatFormat
 from selectmoe_core.tokens.encoding import encode
 from selectmoe_olmoe.model.modeling import SelectMoeConfig, SelectMoeForCausalLM, register
-from selectmoe_router import measures
+from selectmoe_router import measures, statistics
 from selectmoe_router.config import RouterConfig, chosen_layers
 from selectmoe_router.plugin import selectmoe_scorers
 from selectmoe_router.scorer import NOTHING_COUNTS, RouterScorer, counted
@@ -180,18 +180,18 @@ def _slow(job: Job, examples: list[Example], tokens: str = "response") -> dict[s
 def test_measures_of_hand_made_numbers():
     probs = torch.tensor([[0.4, 0.1, 0.2, 0.05, 0.15, 0.1], [0.0, 0.0, 0.1, 0.0, 0.5, 0.4]])
     logits = torch.tensor([[1.0, -2.0, 3.0, 0.5, 9.0, 9.0], [0.0, 0.0, 0.0, 1.0, 7.0, 7.0]])
-    assert measures.trash_mass(probs, 4).tolist() == pytest.approx([0.75, 0.1])
-    assert measures.topk_ratio(probs, 4, 2).tolist() == pytest.approx([0.6, 0.1])
-    assert measures.logit_sum(logits, 4).tolist() == pytest.approx([2.5, 1.0])
+    assert statistics.trash_mass(logits, probs, 4, 3).tolist() == pytest.approx([0.75, 0.1])
+    assert statistics.topk_ratio(logits, probs, 4, 2).tolist() == pytest.approx([0.6, 0.1])
+    assert statistics.logit_sum(logits, probs, 4, 2).tolist() == pytest.approx([2.5, 1.0])
     # The three largest: .4, .2 and the can's .15; then .5, .4 and the expert's .1.
-    assert measures.trash_slots(probs, 4, 3).tolist() == pytest.approx([2 / 3, 1 / 3])
+    assert statistics.trash_slots(logits, probs, 4, 3).tolist() == pytest.approx([2 / 3, 1 / 3])
 
 
 def test_an_equal_trash_can_loses_its_slot_to_the_regular_expert():
     probs = torch.tensor([[0.2, 0.2, 0.1, 0.1, 0.2, 0.2]])
-    assert measures.trash_slots(probs, 4, 2).tolist() == [1.0]
-    assert measures.trash_slots(probs, 4, 3).tolist() == pytest.approx([2 / 3])
-    assert measures.trash_slots(probs, 4, 4).tolist() == [0.5]
+    assert statistics.trash_slots(probs, probs, 4, 2).tolist() == [1.0]
+    assert statistics.trash_slots(probs, probs, 4, 3).tolist() == pytest.approx([2 / 3])
+    assert statistics.trash_slots(probs, probs, 4, 4).tolist() == [0.5]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -205,7 +205,7 @@ def test_slots_are_those_that_the_router_fills(dtype):
     with torch.no_grad():
         router.weight.copy_(torch.randn_like(router.weight) * 0.05)
         logits, _, outputs = router(torch.randn(3000, 32, dtype=dtype))
-    found = measures.trash_slots(measures.probabilities(logits), EXPERTS, TOP_K)
+    found = statistics.trash_slots(logits, measures.probabilities(logits), EXPERTS, TOP_K)
     torch.testing.assert_close(found, (outputs < EXPERTS).float().mean(dim=-1))
 
 

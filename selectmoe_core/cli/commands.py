@@ -1,0 +1,89 @@
+"""Which commands there are: the core's own, and those that plugins add."""
+
+from collections.abc import Collection, Mapping
+
+import click
+
+from selectmoe_core.errors import PluginError
+from selectmoe_core.plugin.command import Command
+from selectmoe_core.plugin.manager import find_plugins, load_plugins, named
+from selectmoe_core.plugin.registry import OfferedCommand, Registry
+
+_LINES = {
+    "run": "Run a recipe; finished stages are reused.",
+    "plan": "Check a recipe and show what it will do and cost.",
+    "audit": "Plant damage into a sample of the pool and see which scores notice.",
+    "list": "List the components that plugins offer.",
+    "describe": "Show what a component does and its options.",
+    "plugins": "List the installed plugins.",
+    "recipes": "List, copy or describe the shipped recipes.",
+    "report": "Write the report of a run again.",
+}
+_MODULES = {"list": "list_"}
+"""Commands whose module cannot have their name."""
+
+COMMANDS: Mapping[str, Command] = {
+    name: Command(name, line, f"selectmoe_core.cli.{_MODULES.get(name, name)}:command")
+    for name, line in _LINES.items()
+}
+"""The core's commands, in the order of the chain."""
+
+
+def left_out(context: click.Context) -> tuple[str, ...]:
+    """Return the plugins that the command line leaves out."""
+    names: tuple[str, ...] = context.find_root().obj or ()
+    return names
+
+
+def plugin_commands(disabled: Collection[str]) -> Mapping[str, OfferedCommand]:
+    """Return the commands that installed plugins offer, by name.
+
+    Raises:
+        PluginError: see ``load_plugins`` and ``checked``.
+    """
+    return checked(Registry(load_plugins(disabled)))
+
+
+def checked(registry: Registry) -> Mapping[str, OfferedCommand]:
+    """Return the commands of a registry's plugins.
+
+    Raises:
+        PluginError: two plugins offer a command of one name, or a plugin offers one of the core's.
+    """
+    for name, offered in registry.commands.items():
+        if name in COMMANDS:
+            raise PluginError(
+                f"the plugin {named(offered.plugin)} offers a command '{name}', which is one of "
+                "selectmoe's own",
+                hint=f"rename the plugin's command, or run with --disable-plugin {offered.plugin}",
+            )
+    return registry.commands
+
+
+def loaded(offered: OfferedCommand) -> click.Command:
+    """Import a plugin's command.
+
+    Raises:
+        PluginError: its module cannot be imported, or holds no such command.
+    """
+    try:
+        return offered.command.load()
+    except Exception as error:
+        raise PluginError(
+            f"the command '{offered.command.name}' of the plugin {named(offered.plugin)} cannot be "
+            f"loaded from {offered.command.target}: {type(error).__name__}: {error}",
+            hint=f"upgrade or fix the plugin, or run with --disable-plugin {offered.plugin}",
+        ) from error
+
+
+def owner_among(disabled: Collection[str], name: str) -> str | None:
+    """Return which of the plugins that are left out offers a command."""
+    installed = {entry.name for entry in find_plugins()}
+    for plugin in disabled:
+        try:
+            offered = Registry(load_plugins(installed - {plugin})).commands
+        except PluginError:  # perhaps the reason why it is left out
+            continue
+        if name in offered:
+            return plugin
+    return None
