@@ -107,7 +107,7 @@ def _seeds(differences: Sequence[np.ndarray]) -> int:
     seeds = {task.shape[0] for task in differences}
     if len(seeds) != 1 or 0 in seeds or any(task.shape[1] == 0 for task in differences):
         raise ValueError(f"tasks of shapes {[task.shape for task in differences]}")
-    return seeds.pop()
+    return int(seeds.pop())
 
 
 def _bootstrap(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
