@@ -1,8 +1,6 @@
 """``selectmoe plan``."""
 
-import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -19,7 +17,6 @@ from selectmoe_core.config import suggest
 from selectmoe_core.cost import DEVICES
 from selectmoe_core.errors import RecipeError
 from selectmoe_core.recipe.recipe import STAGES
-from selectmoe_core.runtime.terminal import one_line, raw_stream
 
 HASH_LIMIT = 64 << 20
 """Bytes up to which ``plan`` hashes a file it does not know yet."""
@@ -57,6 +54,7 @@ def command(
 
     Nothing is downloaded or computed. Estimated figures start with ~; ? means unknown.
     """
+    from selectmoe_core.cli.plan_table import plan_lines
     from selectmoe_core.plan.estimates import estimate
     from selectmoe_core.plan.plan import make_plan
 
@@ -74,49 +72,9 @@ def command(
 
         click.echo(json.dumps({"nodes": rows, "not_needed": dict(plan.not_needed)}, indent=2))
         return
-    _print(plan.recipe.head.name, rows, device)
+    for line in plan_lines(plan.recipe.head.name, rows, DEVICES[device], width()):
+        click.echo(line)
     for stage, why in plan.not_needed.items():
         click.echo(f"not needed: {stage} ({why})")
     for dropped in plan.recipe.dropped:
         click.echo(f"dropped, since 'use' changed: {dropped}")
-
-
-def _print(name: str, rows: list[dict[str, Any]], device: str) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(
-        title=Text(f"{one_line(name)}, costs on {device}"),
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-    )
-    for column in (
-        "stage",
-        "component",
-        "digest",
-        "state",
-        "tokens",
-        "FLOPs",
-        "time",
-        "memory",
-        "disk",
-    ):
-        right = column in ("tokens", "FLOPs", "time", "memory", "disk")
-        table.add_column(column, justify="right" if right else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(
-            # Texts, not markup: names may hold brackets.
-            Text(one_line(row["key"])),
-            Text(one_line(row["component"])),
-            row["digest"][:8] if row["digest"] else "hash?",
-            row["state"],
-            *(row["shown"][name] for name in ("tokens", "flops", "seconds", "memory", "disk")),
-        )
-    console = Console(file=raw_stream(sys.stdout), width=max(width(), 80))
-    console.print(table)
-    for row in rows:
-        if row["reads"]:
-            read = ", ".join(f"{role} {of}" for role, of in row["reads"].items())
-            console.print(Text(one_line(f"{row['key']} reads {read}")), style="dim")

@@ -67,7 +67,7 @@ def _row(plan: Plan, registry: Registry, node: Node, device: Device, cores: int)
         "arms": list(node.arms),
         "estimated": amount.estimated,
         "cost": figures,
-        "shown": {name: _shown(name, value) for name, value in figures.items()},
+        "shown": {name: shown(name, value) for name, value in figures.items()},
     }
 
 
@@ -159,7 +159,8 @@ def _selected(plan: Plan, select: Node) -> Amount:
     return amount.share(component.cost(select.config, workload).examples)
 
 
-def _shown(name: str, value: float | None) -> str:
+def shown(name: str, value: float | None) -> str:
+    """Return a figure as text: ``~`` before an estimate, ``?`` for an unknown."""
     if value is None:
         return UNKNOWN
     if name == "seconds":

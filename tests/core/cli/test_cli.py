@@ -413,10 +413,40 @@ def test_the_plugins_are_listed_with_distribution_and_module(cli):
 def test_a_plan_is_readable_and_complete_as_json(project):
     said = project.call("plan", "recipe.toml")
     assert said.code == 0
-    for word in ("pool", "fake-train", "to do", "?", "score reads pool pool"):
+    for word in (
+        "pool",
+        "fake-train",
+        "to do",
+        "?",
+        "score reads pool, model warmup",
+        "In all: time",
+    ):
         assert word in said.out
     [first, *_] = project.plan()["nodes"]
     assert {"key", "component", "digest", "state", "reads", "arms", "cost", "shown"} <= set(first)
+
+
+@pytest.mark.parametrize("columns", [80, 100, 140])
+@pytest.mark.parametrize("recipe", ["default", "blend", "smollm2"])
+def test_a_plan_fits_the_terminal_and_breaks_no_word(cli, tmp_path, monkeypatch, recipe, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("SELECTMOE_DATA", str(tmp_path))
+    overrides = ["pool.use=nano"] if recipe == "smollm2" else []
+    said = cli("plan", recipe, *overrides, "--outputs", tmp_path, "--for", "h100")
+    assert said.code == 0, said.err
+    table, totals, _ = said.out.split("\n\n", 1)[1].split("\n\n")
+    assert max(len(line) for line in table.splitlines()) <= columns
+    assert "…" not in said.out
+    assert ("FLOPs" in table) >= (columns == 140)
+    assert "FLOPs" not in table or columns > 80
+    assert "fits the 74.5 GiB of one h100" in totals
+
+
+def test_what_is_cached_costs_nothing_in_a_plan(project):
+    assert project.run().code == 0
+    said = project.call("plan", "recipe.toml")
+    assert "Nothing to do" in said.out
+    assert "~" not in said.out.partition("Nothing to do")[0]
 
 
 def test_the_report_can_be_written_again(project):
