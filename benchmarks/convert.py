@@ -20,7 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from measuring import SELECTMOE, Results, call, described, drop_caches, spread
+from measuring import SELECTMOE, call, described, drop_caches, spread
+from parts import Parts
 
 REPEATS = 3
 PIECE = 64 << 20
@@ -158,7 +159,7 @@ def main() -> None:
     bench = Bench(arguments)
     print(json.dumps(described("selectmoe", "safetensors", "numpy")), flush=True)
     parts = {name: getattr(bench, name) for name in ("build", "disk", "startup", "convert")}
-    failed = Results(arguments.out, parts).run(arguments.only)
+    failed = Parts(arguments.out).run_all(parts, arguments.only)
     if not arguments.keep:
         for folder in (bench.source, bench.copy, bench.converted, bench.little):
             shutil.rmtree(folder, ignore_errors=True)

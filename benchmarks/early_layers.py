@@ -27,7 +27,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from measuring import SELECTMOE, Results, call
+from measuring import SELECTMOE, call
+from parts import Parts
 
 from selectmoe_core.cost import Shape, forward_flops
 from selectmoe_core.data.pool import Pool
@@ -56,7 +57,7 @@ def main() -> None:
     parts = {name: partial(of_recipe, arguments, name) for name in RECIPES}
     given = {"given": partial(of_folders, arguments, arguments.selector, arguments.pool)}
     wanted = arguments.only or (["given"] if arguments.selector else list(RECIPES))
-    raise SystemExit(Results(arguments.json, parts | given).run(wanted))
+    raise SystemExit(Parts(arguments.json).run_all(parts | given, wanted))
 
 
 def parse() -> argparse.Namespace:

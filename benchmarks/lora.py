@@ -13,6 +13,8 @@ each result goes to a file of JSON lines at once.
 
 import argparse
 import os
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,26 +42,23 @@ def main() -> None:
     """Run the parts in order of importance and print the table."""
     arguments = parse()
     bench = Bench(arguments)
-    arguments.json.write_text("", encoding="utf-8")
     for needed in (machine, ceiling, model, data):
-        bench.part(needed.__name__, needed)
+        bench.parts.run(needed.__name__, partial(needed, bench))
     parts = {
-        "fast": lambda b: fast(b, max_steps=9),
-        "plain": plain,
-        "losses": losses,
-        "checkpointing": lambda b: fast(b, max_steps=5, activation_checkpointing=True),
-        "memory24": memory24,
-        "profile": profile,
-        "eager": lambda b: fast(b, max_steps=4, compile=False),
-        "tokens8192": lambda b: fast(b, max_steps=5, pass_tokens=8192),
-        "tokens16384": lambda b: fast(b, max_steps=4, pass_tokens=16384),
+        "fast": partial(fast, bench, max_steps=9),
+        "plain": partial(plain, bench),
+        "losses": partial(losses, bench),
+        "checkpointing": partial(fast, bench, max_steps=5, activation_checkpointing=True),
+        "memory24": partial(memory24, bench),
+        "profile": partial(profile, bench),
+        "eager": partial(fast, bench, max_steps=4, compile=False),
+        "tokens8192": partial(fast, bench, max_steps=5, pass_tokens=8192),
+        "tokens16384": partial(fast, bench, max_steps=4, pass_tokens=16384),
     }
-    if "qlora" in (arguments.only or ()):  # needs bitsandbytes, and the disk 14 GB
-        parts["qlora"] = qlora
-    for name, work in parts.items():
-        if not arguments.only or name in arguments.only:
-            bench.part(name, work)
+    asked = {"qlora": partial(qlora, bench)}  # needs bitsandbytes, and the disk 14 GB
+    failed = bench.parts.run_all(parts | asked, arguments.only or list(parts))
     report(bench)
+    sys.exit(1 if failed else 0)
 
 
 def parse() -> argparse.Namespace:
@@ -121,7 +120,7 @@ def data(bench: Bench) -> dict[str, Any]:
 def losses(bench: Bench) -> dict[str, Any]:
     """Train as ``plain`` does and compare the losses."""
     found = fast(bench, **COMPARED)
-    reference = bench.results.get("plain", {}).get("losses")
+    reference = bench.parts.found.get("plain", {}).get("losses")
     if reference:
         pairs = list(zip(reference, found["losses"], strict=True))
         found["largest_difference"] = round(max(abs(a - b) for a, b in pairs), 5)
@@ -174,9 +173,9 @@ def profile(bench: Bench) -> dict[str, Any]:
 
 def report(bench: Bench) -> None:
     """Print the table."""
-    baseline = bench.results.get("plain", {}).get("tokens_per_second")
+    baseline = bench.parts.found.get("plain", {}).get("tokens_per_second")
     print(f"\n{'arm':<16}{'tokens/s':>10}{'ceiling':>9}{'x plain':>9}{'peak GiB':>10}")
-    for name, found in bench.results.items():
+    for name, found in bench.parts.found.items():
         if "tokens_per_second" not in found:
             continue
         rate = found["tokens_per_second"]

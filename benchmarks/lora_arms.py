@@ -4,15 +4,13 @@ import argparse
 import gc
 import tempfile
 import time
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from device import OnDevice, wait
-from measuring import append
+from parts import Parts
 from shapes import LLAMA, TINY
 from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainingArguments
@@ -45,30 +43,15 @@ class Bench(OnDevice):
         self.parameters = 0
         self.base: Any = None
         self.rows: Any = None
-        self.results: dict[str, Any] = {}
+        self.parts = Parts(arguments.json, after=self.free, seconds=arguments.seconds)
 
-    def part(self, name: str, work: Callable[["Bench"], dict[str, Any]]) -> None:
-        """Run a part, print and write what it returns; what fails is printed and passed over."""
-        spent = time.monotonic() - self.start
-        if spent > self.arguments.seconds:
-            print(f"[{name}] left out: {spent:.0f} s are over", flush=True)
-            return
-        begin = time.monotonic()
-        try:
-            found = work(self)
-        except Exception:
-            found = {"failed": traceback.format_exc()}
-            print(found["failed"], flush=True)
+    def free(self) -> None:
+        """Take out what a part put into the model, and give back its memory."""
         if self.base is not None:
             restore(self.base.to(self.device))
         gc.collect()
         if self.cuda:
             torch.cuda.empty_cache()
-        found["part_seconds"] = round(time.monotonic() - begin, 1)
-        self.results[name] = found
-        append(self.arguments.json, {"part": name} | found, default=str)
-        shown = {key: value for key, value in found.items() if key not in {"failed", "losses"}}
-        print(f"[{name}] {shown}", flush=True)
 
     def options(self, **changes: Any) -> LoraTrainingConfig:  # noqa: ANN401
         """Return the published method's options, with changes; compiled, as a long run would be."""

@@ -1,4 +1,4 @@
-"""What the benchmarks share: processes with their time and memory, cold caches, results as found.
+"""What the benchmarks share: processes with their time and memory, cold caches, JSON lines.
 
 Imports nothing but the standard library: files that a live process has mapped stay in the page
 cache, so a benchmark of cold starts must not have loaded what it starts.
@@ -12,7 +12,6 @@ import subprocess
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -121,33 +120,3 @@ def append(
     """Add a result to a file of JSON lines; ``default`` as ``json.dumps`` takes it."""
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line, default=default) + "\n")
-
-
-class Results:
-    """Results that are printed and written, a JSON object a line, as they come."""
-
-    def __init__(self, path: Path, parts: Mapping[str, Callable[[], Mapping[str, Any]]]) -> None:
-        """Take the parts by name, in their order."""
-        self.path = path
-        self.parts = parts
-
-    def run(self, only: Iterable[str] = ()) -> int:
-        """Run the parts, or those named; return how many failed."""
-        failed = 0
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        for name in only or self.parts:
-            start = time.monotonic()
-            try:
-                found = dict(self.parts[name]())
-            except Exception:  # the other parts are worth having
-                traceback.print_exc()
-                failed += 1
-                continue
-            self._add({"part": name, **found, "took": round(time.monotonic() - start, 1)})
-        return failed
-
-    def _add(self, line: Mapping[str, Any]) -> None:
-        append(self.path, line)
-        for name, value in line.items():
-            shown = f"{value / 2**20:,.1f} MiB" if name.endswith("_bytes") else value
-            print(f"  {name:<40} {shown}" if name != "part" else f"{value}:", flush=True)

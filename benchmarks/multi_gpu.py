@@ -24,7 +24,6 @@ import signal
 import subprocess
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,8 @@ from multi_gpu_runs import LORA, SCORE, WARMUP, Bench, finished
 from pool_sample import make_tokenizer
 from random_weights import make_checkpoint
 from shapes import LLAMA_CHECKPOINT, OLMOE_CHECKPOINT, TINY, TINY_EXPERTS
+
+from selectmoe_core.stages.job_spec import WORKER
 
 FSDP = """
 compute_environment: LOCAL_MACHINE
@@ -145,8 +146,6 @@ def evaluate(bench: Bench, processes: int) -> dict[str, Any]:
 
 def kill(bench: Bench, processes: int) -> dict[str, Any]:
     """Kill one rank while it scores; the next run takes what is missing."""
-    if processes == 1:
-        return {}
     recipe = bench.recipe("kill", SCORE)
     outputs = bench.work / f"kill-{processes}"
     shutil.rmtree(outputs, ignore_errors=True)
@@ -217,7 +216,7 @@ def _workers(ancestor: int, rank: str) -> Iterator[int]:
             command = Path(f"/proc/{pid}/cmdline").read_bytes()
         except OSError:
             continue
-        if f"RANK={rank}".encode() in environment and b"stages.worker" in command:
+        if f"RANK={rank}".encode() in environment and WORKER.encode() in command:
             yield pid
 
 
@@ -277,7 +276,7 @@ def parse() -> argparse.Namespace:
     data = Path(os.environ.get("SELECTMOE_DATA", "../shared/data"))
     parser.add_argument("--data", type=Path, default=data)
     parser.add_argument("--work", type=Path, default=Path("outputs/multi-gpu"))
-    parser.add_argument("--json", type=Path, default=Path("multi_gpu.json"))
+    parser.add_argument("--json", type=Path, default=Path("multi_gpu.jsonl"))
     parser.add_argument("--gpus", default="1,2", help="numbers of GPUs, or of processes")
     parser.add_argument("--only", default=",".join(WORK), help="parts, separated by commas")
     parser.add_argument("--examples", type=int, help="rows of the pool")
@@ -286,34 +285,23 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Run every part on every number of GPUs, and print the table."""
+    """Run every part on every number of GPUs."""
     arguments = parse()
     bench = Bench(arguments)
-    machine = describe(bench.device)
-    print(machine, flush=True)
+    bench.parts.write("machine", {"machine": describe(bench.device), "tiny": bench.tiny})
     start = time.monotonic()
     prepare(bench)
-    print(f"prepare: {time.monotonic() - start:.1f} s", flush=True)
-    rates: dict[str, float] = {}
+    bench.parts.write("prepare", {}, start)
     for part in arguments.only.split(","):
         for processes in map(int, arguments.gpus.split(",")):
-            begin = time.monotonic()
-            try:
-                found = WORK[part](bench, processes)
-            except Exception:
-                traceback.print_exc()
-                found = {"failed": traceback.format_exc(limit=1).strip().splitlines()[-1][:2000]}
-            if not found:
-                continue
-            rate = found.get("tokens_per_second")
-            if rate is not None:
-                one = rates.setdefault(part, rate / processes)
-                found = {"efficiency": rate / processes / one} | found
-            wall = round(time.monotonic() - begin, 1)
-            bench.tell({"part": part, "processes": processes, **found, "wall_seconds": wall})
-    table = {"machine": machine, "tiny": bench.tiny, "rows": bench.rows}
-    arguments.json.write_text(json.dumps(table, indent=2), encoding="utf-8")
-    sys.exit(any("failed" in row for row in bench.rows))
+            if part == "kill" and processes == 1:
+                continue  # nobody would be left to go on
+
+            def work(part: str = part, processes: int = processes) -> dict[str, Any]:
+                return bench.efficient(part, processes, WORK[part](bench, processes))
+
+            bench.parts.run(part, work, processes=processes)
+    sys.exit(1 if bench.parts.failed else 0)
 
 
 if __name__ == "__main__":

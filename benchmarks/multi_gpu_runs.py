@@ -7,7 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from measuring import SELECTMOE, append, call
+from measuring import SELECTMOE, call
+from parts import Parts
 from pool_sample import RECIPE_HEAD, subset_ratio
 
 SCORE = """
@@ -71,18 +72,21 @@ class Bench:
         self.tiny: bool = arguments.tiny
         self.data: Path = arguments.data.resolve()
         self.work: Path = arguments.work.resolve()
-        self.lines: Path = arguments.json.with_suffix(".jsonl")
+        self.parts = Parts(arguments.json)
         self.device = "cpu" if self.tiny else "cuda"
         self.sizes = SMALL if self.tiny else FULL
         if arguments.examples:
             self.sizes = self.sizes | {"examples": arguments.examples}
-        self.rows: list[dict[str, Any]] = []
+        self.rates: dict[str, float] = {}
+        """Tokens per second of each process, with the fewest processes."""
 
-    def tell(self, row: dict[str, Any]) -> None:
-        """Print a row and write it at once."""
-        self.rows.append(row)
-        append(self.lines, row)
-        print("  ".join(f"{name} {_shown(value)}" for name, value in row.items()), flush=True)
+    def efficient(self, part: str, processes: int, found: dict[str, Any]) -> dict[str, Any]:
+        """Return a part's figures with its efficiency, where it has a rate."""
+        rate = found.get("tokens_per_second")
+        if rate is None:
+            return found
+        one = self.rates.setdefault(part, rate / processes)
+        return {"efficiency": rate / processes / one} | found
 
     def recipe(self, name: str, *tables: str, **changes: object) -> Path:
         """Write a recipe of the pool and of further tables."""
@@ -136,9 +140,3 @@ def finished(outputs: Path, stage: str) -> tuple[Path, dict[str, Any]]:
     [path] = outputs.glob(f"store/{stage}-*/artifact.json")
     manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return path.parent, manifest
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
-    return str(value)

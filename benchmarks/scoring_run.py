@@ -33,7 +33,8 @@ import numpy as np
 import scoring_rates
 import torch
 from device import describe, device_for
-from measuring import SELECTMOE, Results, call
+from measuring import SELECTMOE, call
+from parts import Parts
 from pool_sample import conversations, make_tokenizer
 from random_weights import write_checkpoint
 from shapes import OLMOE_CHECKPOINT, TINY, TINY_EXPERTS
@@ -72,9 +73,8 @@ def main() -> None:
     arguments.work.mkdir(parents=True, exist_ok=True)
     print(describe(device_for(tiny=arguments.tiny)), flush=True)
     parts = {name: partial(globals()[name], arguments) for name in PARTS}
-    left_out = {"again"} if not arguments.only else set()
-    wanted = arguments.only or [name for name in PARTS if name not in left_out]
-    raise SystemExit(Results(arguments.json, parts).run(wanted))
+    wanted = arguments.only or [name for name in PARTS if name != "again"]
+    raise SystemExit(Parts(arguments.json).run_all(parts, wanted))
 
 
 def parse() -> argparse.Namespace:
@@ -322,12 +322,7 @@ def nano_selector(folder: Path) -> Path:
 
 
 def statistics_of(
-    folder: Path,
-    shard: Shard,
-    encoded: Encoded,
-    device: str,
-    dtype: str,
-    way: str,
+    folder: Path, shard: Shard, encoded: Encoded, device: str, dtype: str, way: str
 ) -> tuple[dict[str, np.ndarray], str]:
     """Return every statistic of the examples that count, and the kernel, for one way."""
     from selectmoe_router.scorer import RouterScorer

@@ -17,7 +17,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from measuring import Results, call, described, spread
+from measuring import call, described, spread
+from parts import Parts
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "default.toml"
 SCRIPT = Path(sys.executable).with_name("selectmoe")
@@ -62,7 +63,7 @@ def main() -> None:
     runs = 3 if arguments.tiny else arguments.runs
     print(json.dumps(described("selectmoe", "click", "pydantic")), flush=True)
     parts = {"startup": lambda: measure(runs, arguments.recipe)}
-    sys.exit(1 if Results(arguments.out, parts).run() else 0)
+    sys.exit(1 if Parts(arguments.out).run_all(parts) else 0)
 
 
 if __name__ == "__main__":

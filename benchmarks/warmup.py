@@ -11,21 +11,24 @@ measured in the same run; shares of it count nominal work: active experts, atten
 gate, and the head for the tokens it is asked about; three passes of it where all weights are
 trained, two where only gates are.
 
-Every part prints its result as it goes and appends it to a file of JSON lines; a part that fails
+Every part prints its result as it goes and adds it to a file of JSON lines; a part that fails
 prints why, and the rest goes on. ``--only`` names those to run. On an H100: agreement 15 s, router
 45 s, memory 20 s, lora 25 s, all 50 s, small 30 s.
 """
 
 import argparse
 import os
+import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from device import ceiling, describe
+from parts import Figures
 from plain_olmoe import plain_olmoe
 from pool_sample import spread_of, token_ids
 from transformers import OlmoeForCausalLM
@@ -53,29 +56,30 @@ from selectmoe_olmoe.warmup.optimizers import optimizer_of
 
 
 def main() -> None:
-    """Run the parts and print the table."""
+    """Run the parts."""
     bench = Bench(parse())
-    bench.arguments.json.unlink(missing_ok=True)
-    bench.write("machine", describe(bench.device))
+    bench.parts.write("machine", {"machine": describe(bench.device)})
     if not bench.cuda:  # the packed path on plain steps, so that all of this script is tried
         warmup.obstacle = lambda *_: None
         training_pass.TritonTrainingSteps = TorchTrainingSteps  # type: ignore[misc,assignment]
     torch.manual_seed(SEED)
     wanted, vocabulary = bench.arguments.tokens, bench.shape["vocab_size"]
     bench.ids, _ = token_ids(bench.arguments.data, wanted, vocabulary, SEED)
-    bench.write("lengths", spread_of(np.array([len(row) for row in bench.ids])))
+    bench.parts.write("lengths", spread_of(np.array([len(row) for row in bench.ids])))
     bench.ceiling = ceiling(bench.device, bench.dtype)
-    bench.write("ceiling, TFLOP/s", bench.ceiling / 1e12)
-    for name, work in (
-        ("agreement", agreement),
-        ("router", router),
-        ("memory", memory),
-        ("lora", lora),
-        ("all", everything),
-        ("small", small),
-    ):
-        bench.part(name, work)
-    bench.write("seconds", round(time.monotonic() - bench.start, 1))
+    bench.parts.write("ceiling", {"tflops": bench.ceiling / 1e12})
+    parts = {
+        "agreement": agreement,
+        "router": router,
+        "memory": memory,
+        "lora": lora,
+        "all": everything,
+        "small": small,
+    }
+    work = {name: partial(part, bench) for name, part in parts.items()}
+    failed = bench.parts.run_all(work, bench.arguments.only)
+    bench.parts.write("all parts", {"seconds": round(time.monotonic() - bench.start, 1)})
+    sys.exit(1 if failed else 0)
 
 
 def parse() -> argparse.Namespace:
@@ -112,7 +116,7 @@ def options(bench: Bench, **changes: Any) -> WarmupConfig:  # noqa: ANN401
     )
 
 
-def router(bench: Bench) -> Iterator[tuple[str, object]]:
+def router(bench: Bench) -> Iterator[tuple[str, Figures]]:
     """Only the gates of OLMoE-1B-7B's shape."""
     model = built(bench, bench.shape, bench.dtype)
     rows = Examples(bench.ids, bench.shape["vocab_size"])
@@ -125,7 +129,7 @@ def router(bench: Bench) -> Iterator[tuple[str, object]]:
     yield "plain, micro-batches of 16", base
     found = measured(bench, model, rows, options(bench), flops)
     yield "ours", found
-    yield "ratio", ratio(found, base)
+    yield "ratio", {"times_as_fast": ratio(found, base)}
     yield (
         "ours, contrastive",
         measured(bench, model, Pairs(rows), options(bench, objective="contrastive"), flops),
@@ -135,7 +139,7 @@ def router(bench: Bench) -> Iterator[tuple[str, object]]:
     yield "ours, 4 examples a step", measured(bench, model, rows, options(bench, **default), flops)
 
 
-def memory(bench: Bench) -> Iterator[tuple[str, object]]:
+def memory(bench: Bench) -> Iterator[tuple[str, Figures]]:
     """Peak memory of 4 x 512 tokens, gates alone, with checkpointing and without."""
     model = built(bench, bench.shape, bench.dtype)
     length = 64 if bench.tiny else 512
@@ -148,7 +152,7 @@ def memory(bench: Bench) -> Iterator[tuple[str, object]]:
         yield f"router, 4 x {length}, checkpointing {recompute}", {"peak_gib": peak(bench)}
 
 
-def lora(bench: Bench) -> Iterator[tuple[str, object]]:
+def lora(bench: Bench) -> Iterator[tuple[str, Figures]]:
     """Low-rank additions to attention beside whole gates."""
     model = built(bench, bench.shape, bench.dtype)
     rows = Examples(bench.ids, bench.shape["vocab_size"])
@@ -157,7 +161,7 @@ def lora(bench: Bench) -> Iterator[tuple[str, object]]:
     yield "ours", measured(bench, model, rows, config, flops)
 
 
-def everything(bench: Bench) -> Iterator[tuple[str, object]]:
+def everything(bench: Bench) -> Iterator[tuple[str, Figures]]:
     """All weights in bf16 with Adafactor: plain steps with plain rounding, ours with random."""
     model = built(bench, bench.shape, bench.dtype)
     rows = Examples(bench.ids, bench.shape["vocab_size"])
@@ -177,11 +181,11 @@ def everything(bench: Bench) -> Iterator[tuple[str, object]]:
         found = measured(bench, model, rows, changed, flops)
         model.zero_grad()
         yield f"ours, checkpointing {recompute}", found
-        yield "ratio", ratio(found, base)
+        yield "ratio", {"times_as_fast": ratio(found, base)}
     profiled(bench, "all", model, rows, config)
 
 
-def small(bench: Bench) -> Iterator[tuple[str, object]]:
+def small(bench: Bench) -> Iterator[tuple[str, Figures]]:
     """All weights of a small model with the contrastive objective, fp32 weights and AdamW."""
     shape = bench.small
     model = built(bench, shape, torch.float32)
@@ -194,7 +198,7 @@ def small(bench: Bench) -> Iterator[tuple[str, object]]:
     profiled(bench, "small", model, rows, config)
 
 
-def agreement(bench: Bench) -> Iterator[tuple[str, object]]:
+def agreement(bench: Bench) -> Iterator[tuple[str, Figures]]:
     """Losses of both paths over 20 steps of a small model, from equal weights, all trained."""
     shape = bench.small | {"num_hidden_layers": 4}
     rows = Examples(bench.ids[:400], shape["vocab_size"])

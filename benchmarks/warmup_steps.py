@@ -1,19 +1,17 @@
 """Steps of warm-up that ``warmup.py`` measures: our trainer's, and transformers' own."""
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
-import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from device import OnDevice, wait
-from measuring import append
+from parts import Parts
 from random_weights import random_model
 from shapes import OLMOE, TINY, TINY_EXPERTS
 from torch import Tensor
@@ -54,27 +52,13 @@ class Bench(OnDevice):
         self.small: dict[str, Any] = tiny if self.tiny else SMALL
         self.ids: list[np.ndarray] = []
         self.folder = Path(tempfile.mkdtemp(prefix="warmup-"))
+        self.parts = Parts(arguments.json, after=self.free)
 
-    def write(self, part: str, result: object) -> None:
-        """Append a result to the file and print it."""
-        append(self.arguments.json, {"part": part, "result": result}, default=str)
-        print(f"[{part}] {json.dumps(result, default=str)}", flush=True)
-
-    def part(self, name: str, work: Callable[["Bench"], Iterator[tuple[str, object]]]) -> None:
-        """Run a part if it is wanted and write what it yields; whatever fails is passed over."""
-        if self.arguments.only and name not in self.arguments.only:
-            return
-        begin = time.monotonic()
-        try:
-            for what, result in work(self):
-                self.write(f"{name}: {what}", result)
-        except Exception:
-            print(f"[{name}] FAILED\n{traceback.format_exc()}", flush=True)
-            self.write(name, {"failed": traceback.format_exc()})
+    def free(self) -> None:
+        """Give back the memory of a part."""
         if self.cuda:
             wait(self.device)
             torch.cuda.empty_cache()
-        print(f"[{name}] {time.monotonic() - begin:.1f} s", flush=True)
 
     def flops(self, shape: dict[str, Any], *, passes: int, predicted: float) -> float:
         """FLOPs of a token in a training step."""

@@ -27,6 +27,8 @@ from selectmoe_core.recipe.recipe import (
 ROOT = Path(__file__).parent.parent
 PLUGINS = sorted(path for path in (ROOT / "plugins").iterdir() if path.is_dir())
 MODULES = sorted([*(ROOT / "selectmoe_core").rglob("*.py"), *(ROOT / "plugins").rglob("*.py")])
+SCRIPTS = sorted([*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "tools").glob("*.py")])
+"""Programs beside the package: as short as its modules."""
 FACE = ("cost", "data", "models", "testing", "tokens", "training")
 """The modules beside the package itself that plugins may import."""
 HEAVY = ("torch", "transformers", "datasets", "lm_eval", "peft", "accelerate", "numpy", "pyarrow")
@@ -71,13 +73,14 @@ def all_imports(path):
 
 def test_there_is_something_to_look_at():
     assert len(MODULES) > 60
+    assert len(SCRIPTS) > 30
     assert len(PLUGINS) >= 7
 
 
 # --------------------------------------------------------------------------------------- size
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
+@pytest.mark.parametrize("path", [*MODULES, *SCRIPTS], ids=name_of)
 def test_no_module_is_long_and_each_says_what_it_is(path):
     text = path.read_text(encoding="utf-8")
     assert text.count("\n") <= 350
