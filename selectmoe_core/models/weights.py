@@ -14,6 +14,20 @@ WHOLE = "is the checkpoint whole? compare the files with the place it came from"
 
 
 @contextmanager
+def no_bars() -> Iterator[None]:
+    """Switch off the progress bars of transformers and the hub: ours stand in their place."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+@contextmanager
 def _whole(what: str) -> Iterator[None]:
     """Turn what the libraries raise over a damaged file into one line that names the model."""
     from struct import error as StructError  # noqa: N812
@@ -37,7 +51,7 @@ def load_gguf(path: Path, dtype: str, options: Mapping[str, Any]) -> Any:  # noq
     import torch
     from transformers import AutoModelForCausalLM, GgufConfig
 
-    with _whole(f"the model {path}"):
+    with _whole(f"the model {path}"), no_bars():
         model, info = AutoModelForCausalLM.from_pretrained(
             path.parent,
             gguf_file=path.name,
@@ -63,7 +77,7 @@ def load_folder(
     from transformers import AutoModelForCausalLM
 
     _check_weights_format(path)
-    with _whole(f"the model {name}"):
+    with _whole(f"the model {name}"), no_bars():
         model, info = AutoModelForCausalLM.from_pretrained(
             path,
             dtype=getattr(torch, dtype),

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import torch
@@ -43,6 +43,11 @@ class SelectMoeConfig(OlmoeConfig):
         if self.num_trash_experts < 1:
             raise ValueError(f"num_trash_experts must be at least 1, got {self.num_trash_experts}")
         super().__post_init__(**kwargs)
+
+
+_NAMES = {field.name for field in fields(MoeCausalLMOutputWithPast)}
+# transformers renamed the output's field; both names are in use among the supported releases.
+CACHE = "cache" if "cache" in _NAMES else "past_key_values"
 
 
 @dataclass
@@ -174,7 +179,7 @@ class SelectMoeForCausalLM(_SelectMoeMixin, OlmoeForCausalLM):
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         result = SelectMoeCausalLMOutput(
             logits=self.lm_head(last[:, kept, :]),
-            past_key_values=outputs.past_key_values,
+            **{CACHE: getattr(outputs, CACHE)},
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             router_logits=outputs.router_logits,

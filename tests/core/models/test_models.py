@@ -9,7 +9,13 @@ torch = pytest.importorskip("torch")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: E402
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: E402
+from transformers import (  # noqa: E402
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
+from transformers.utils import logging as transformers_logging  # noqa: E402
 
 from selectmoe_core.errors import ModelError  # noqa: E402
 from selectmoe_core.models.models import (  # noqa: E402
@@ -86,6 +92,15 @@ def test_a_folder_loads_as_it_was_saved_and_in_evaluation_mode(loader, folder):
     assert not model.training
     assert torch.equal(logits(model), logits(tiny()))
     assert load(loader, folder, dtype="bfloat16").dtype is torch.bfloat16
+
+
+def test_loading_prints_no_bars_and_leaves_the_setting_as_it_was(loader, folder, capfd):
+    transformers_logging.enable_progress_bar()
+    load(loader, folder)
+    assert "Loading weights" not in capfd.readouterr().err
+    assert transformers_logging.is_progress_bar_enabled()
+    AutoModelForCausalLM.from_pretrained(folder)
+    assert "Loading weights" in capfd.readouterr().err  # what the test looks for is there otherwise
 
 
 def test_a_relative_folder_and_a_home_folder_are_found(loader, folder, monkeypatch):

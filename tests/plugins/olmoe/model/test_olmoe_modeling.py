@@ -7,7 +7,12 @@ import torch
 from olmoe_models import grown, olmoe, select_moe, tensors
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from selectmoe_olmoe.model.modeling import SelectMoeConfig, SelectMoeForCausalLM, register
+from selectmoe_olmoe.model.modeling import (
+    CACHE,
+    SelectMoeConfig,
+    SelectMoeForCausalLM,
+    register,
+)
 from selectmoe_olmoe.model.router import select, softmax
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -38,6 +43,16 @@ def test_without_trash_the_logits_are_olmoes_bit_for_bit(dtype, backend):
         found = target(ids, attention_mask=mask).logits
     assert torch.equal(found, expected)
     assert not torch.equal(target(ids, attention_mask=mask).logits, expected)  # and on again
+
+
+@torch.no_grad()
+def test_a_forward_pass_uses_nothing_deprecated(monkeypatch):
+    said = []
+    monkeypatch.setattr("transformers.utils.generic.logger.warning_once", said.append)
+    ids, mask = batch()
+    found = grown(olmoe())(ids, attention_mask=mask, use_cache=True)
+    assert said == []
+    assert getattr(found, CACHE).get_seq_length() == ids.shape[1]
 
 
 @pytest.mark.parametrize("experts", [10, 16, 60])
