@@ -35,7 +35,7 @@ from pool_sample import make_tokenizer
 from random_weights import make_checkpoint
 from shapes import LLAMA_CHECKPOINT, OLMOE_CHECKPOINT, TINY, TINY_EXPERTS
 
-from selectmoe_core.stages.job_spec import WORKER
+from selectmoe_core.stages.node_spec import WORKER
 
 FSDP = """
 compute_environment: LOCAL_MACHINE
