@@ -3,11 +3,13 @@
 import importlib
 import sys
 import traceback
+from contextlib import suppress
 from typing import Any
 
 import click
 
 from selectmoe_core.errors import SelectMoEError, of_disk
+from selectmoe_core.runtime.processes import Ended, ended_by_signals
 
 COMMANDS = {
     "run": "run",
@@ -81,8 +83,13 @@ def cli(context: click.Context, disabled: tuple[str, ...]) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 a stage failed, 2 wrong input, 3 a broken plugin."""
-    sys.exit(call(sys.argv[1:] if arguments is None else arguments))
+    """Run the command line and exit: 0 done, 1 a stage failed, 2 wrong input, 3 a broken plugin.
+
+    130 (Ctrl-C), 143 (SIGTERM) and 129 (SIGHUP) say that it was interrupted.
+    """
+    with ended_by_signals():
+        code = call(sys.argv[1:] if arguments is None else arguments)
+    sys.exit(code)
 
 
 def call(arguments: list[str]) -> int:
@@ -92,9 +99,11 @@ def call(arguments: list[str]) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("\nInterrupted: finished work is kept, run again to go on.", err=True)
-        return INTERRUPTED
+    except (click.Abort, KeyboardInterrupt) as error:
+        with suppress(OSError):  # the terminal may have gone
+            click.echo("\nInterrupted: finished work is kept, run again to go on.", err=True)
+        signalled = error.__cause__ or error  # click turns what interrupts it into its Abort
+        return signalled.exit_code if isinstance(signalled, Ended) else INTERRUPTED
     except SelectMoEError as error:
         show(error)
         return error.exit_code
