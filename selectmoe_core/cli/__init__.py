@@ -2,6 +2,7 @@
 
 import sys
 import traceback
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -9,6 +10,7 @@ import click
 from selectmoe_core.cli.commands import COMMANDS, left_out, loaded, owner_among, plugin_commands
 from selectmoe_core.config import suggest
 from selectmoe_core.errors import PluginError, SelectMoEError, of_disk
+from selectmoe_core.runtime.processes import Ended, ended_by_signals
 from selectmoe_core.runtime.terminal import safe_streams
 
 INTERRUPTED = 130
@@ -77,8 +79,13 @@ def cli() -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 a stage failed, 2 wrong input, 3 a broken plugin."""
-    sys.exit(call(sys.argv[1:] if arguments is None else arguments))
+    """Run the command line and exit: 0 done, 1 a stage failed, 2 wrong input, 3 a broken plugin.
+
+    130 (Ctrl-C), 143 (SIGTERM) and 129 (SIGHUP) say that it was interrupted.
+    """
+    with ended_by_signals():
+        code = call(sys.argv[1:] if arguments is None else arguments)
+    sys.exit(code)
 
 
 def call(arguments: list[str]) -> int:
@@ -93,9 +100,11 @@ def _call(arguments: list[str]) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("\nInterrupted: finished work is kept, run again to go on.", err=True)
-        return INTERRUPTED
+    except (click.Abort, KeyboardInterrupt) as error:
+        with suppress(OSError):  # the terminal may have gone
+            click.echo("\nInterrupted: finished work is kept, run again to go on.", err=True)
+        signalled = error.__cause__ or error  # click turns what interrupts it into its Abort
+        return signalled.exit_code if isinstance(signalled, Ended) else INTERRUPTED
     except SelectMoEError as error:
         show(error)
         return error.exit_code

@@ -15,18 +15,17 @@ from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from selectmoe_core.runner.failures import INTERRUPTED, Failure, cause, outcome_path
-from selectmoe_core.runtime.processes import die_with_parent
+from selectmoe_core.runtime.processes import bound
 from selectmoe_core.stages.node_spec import WORKER
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Launch the processes, wait for them, and return 0 or what ended the first that failed."""
     node, processes, threads, *config = sys.argv[1:] if arguments is None else arguments
-    die_with_parent()
     # Who failed is reported below, once.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     command = launch_command_parser().parse_args(
-        [*flags(int(processes), int(threads), *config), "-m", WORKER, node]
+        [*flags(int(processes), int(threads), *config), *bound(WORKER, node)]
     )
     try:
         launch_command(command)

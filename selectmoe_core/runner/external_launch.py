@@ -22,6 +22,7 @@ from typing import Any
 from selectmoe_core.errors import StageError
 from selectmoe_core.runner.failures import INTERRUPTED, Failure, cause, outcome_path
 from selectmoe_core.runtime.distributed import PATIENCE, World, current_world
+from selectmoe_core.runtime.processes import bound
 from selectmoe_core.stages.node_spec import WORKER
 
 OURS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -97,9 +98,11 @@ class Team:
             StageError: the first process has gone.
         """
         try:
-            while announced := self._next():
-                self._execute(Path(announced["node"]), int(announced["port"]))
-            self.store.set(f"left/{self.world.rank}", "")
+            try:
+                while announced := self._next():
+                    self._execute(Path(announced["node"]), int(announced["port"]))
+            finally:  # where a signal ends this process, the first need not wait for it either
+                self.store.set(f"left/{self.world.rank}", "")
         except RuntimeError as error:  # what torch raises where the store is gone
             raise StageError(
                 f"process {self.world.rank + 1} of {self.world.size} lost the first: {error}",
@@ -143,7 +146,7 @@ class Team:
         outcome = outcome_path(spec_file, self.world.rank)
         outcome.unlink(missing_ok=True)
         child = subprocess.Popen(
-            [sys.executable, "-m", WORKER, str(spec_file)], env=self._environment(port)
+            [sys.executable, *bound(WORKER, str(spec_file))], env=self._environment(port)
         )
         try:
             while child.poll() is None:

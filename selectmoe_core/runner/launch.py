@@ -13,6 +13,7 @@ from selectmoe_core.plugin.component import SHARED_STAGES
 from selectmoe_core.recipe.recipe import STAGES
 from selectmoe_core.runner.external_launch import Team
 from selectmoe_core.runner.failures import INTERRUPTED, Failure, outcome_path
+from selectmoe_core.runtime.processes import bound
 from selectmoe_core.stages.node_spec import WORKER, NodeSpec
 
 LAUNCHER = "selectmoe_core.runner.accelerate_launch"
@@ -88,18 +89,18 @@ def execute_in_processes(spec: NodeSpec, run_folder: Path, launch: Launch) -> No
     if launch.team is not None and spec.processes > 1:
         launch.team.execute(spec_file, spec.key, spec.stage)
         return
-    command = [sys.executable, "-m", WORKER, str(spec_file)]
+    command = bound(WORKER, str(spec_file))
     config = launch.config(spec.stage)
     if spec.processes > 1 or config:
         many = [str(spec_file), str(spec.processes), str(spec.threads)]
-        command = [sys.executable, "-m", LAUNCHER, *many, *([str(config)] if config else [])]
+        command = bound(LAUNCHER, *many, *([str(config)] if config else []))
     _raise_failure(_run(command), spec_file, spec.key, spec.stage, spec.processes)
 
 
 def check_in_process(specs: Sequence[NodeSpec], run_folder: Path) -> None:
     """Let the parts of all nodes check what they can, in one child process."""
     files = [_save(spec, run_folder, "check") for spec in specs]
-    command = [sys.executable, "-m", WORKER, "--check", *map(str, files)]
+    command = bound(WORKER, "--check", *map(str, files))
     _raise_failure(_run(command), files[0], "the check before the first stage", "check")
 
 
@@ -113,13 +114,13 @@ def _save(spec: NodeSpec, run_folder: Path, kind: str) -> Path:
     return path
 
 
-def _run(command: list[str]) -> int:
-    process = subprocess.Popen(command)
+def _run(arguments: list[str]) -> int:
+    process = subprocess.Popen([sys.executable, *arguments])
     while True:
         try:
             return process.wait()
         except KeyboardInterrupt:
-            # The terminal has sent it to the child too: give it the time to end well.
+            # Ctrl-C has reached the child too, other signals have not. It gets time to end well.
             process.send_signal(signal.SIGINT)
             try:
                 process.wait(timeout=20)

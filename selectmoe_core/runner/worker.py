@@ -16,7 +16,6 @@ from selectmoe_core.runner.execute import execute_node
 from selectmoe_core.runner.failures import BUG, INTERRUPTED, Failure, outcome_path
 from selectmoe_core.runner.preflight import check_part
 from selectmoe_core.runtime.distributed import current_world, join, leave
-from selectmoe_core.runtime.processes import die_with_parent
 from selectmoe_core.runtime.terminal import LogFormatter, safe_streams
 from selectmoe_core.stages.node_spec import NodeSpec
 
@@ -27,7 +26,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     checking = arguments[:1] == ["--check"]
     paths = [Path(name) for name in arguments[checking:]]
     specs = [NodeSpec.load(path) for path in paths]
-    die_with_parent()
     _prepare(specs[0])
     try:
         registry = Registry(load_plugins(specs[0].disabled))

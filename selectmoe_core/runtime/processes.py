@@ -1,14 +1,72 @@
-"""No process goes on when the one that started it has gone."""
+"""How processes end: a child with the one that started it, a run when a signal asks it to.
+
+``python -m selectmoe_core.runtime.processes PARENT MODULE ARGUMENTS...`` runs a module as ``python
+-m MODULE`` does, bound to the process of the id PARENT from the start: nothing else is imported
+before.
+"""
 
 import ctypes
+import os
+import runpy
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 PARENT_DEATH = 1
 """``PR_SET_PDEATHSIG`` of prctl(2)."""
 
 
-def die_with_parent() -> None:
-    """Let Linux end this process when its parent dies, so that no orphan goes on writing."""
+def die_with_parent(parent: int | None = None) -> None:
+    """Let Linux end this process when its parent dies, so that no orphan goes on writing.
+
+    Args:
+        parent: the id of the process that started this one: if another process is the parent by
+            now, the first has died already, and this process ends at once.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PARENT_DEATH, signal.SIGTERM)
+    if parent is not None and os.getppid() != parent:
+        sys.exit("the process that started this one has gone")
+
+
+def bound(module: str, *arguments: str) -> list[str]:
+    """Return Python's arguments for a module in a child that does not outlive this process."""
+    return ["-m", __name__, str(os.getpid()), module, *arguments]
+
+
+class Ended(KeyboardInterrupt):
+    """A signal asked this process to end; it ends as at Ctrl-C, with the signal's exit code."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"ended by {signal.Signals(number).name}")
+        self.exit_code = 128 + number
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Raise ``Ended`` in the block at SIGTERM and SIGHUP; a signal that is ignored stays so."""
+
+    def end(number: int, _: FrameType | None) -> None:
+        raise Ended(number)
+
+    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
+    before = {number: signal.signal(number, end) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def main() -> None:
+    """Run a module, bound to the parent that the command line names."""
+    parent, module, *arguments = sys.argv[1:]
+    die_with_parent(int(parent))
+    sys.argv[1:] = arguments
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

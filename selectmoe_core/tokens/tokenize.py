@@ -99,6 +99,9 @@ def _begin(order: bytes) -> None:
     """Prepare a process: it ends with its parent, and is one thread of many."""
     global _at_work  # noqa: PLW0603
     die_with_parent()
+    parent = multiprocessing.parent_process()
+    if parent is not None and not parent.is_alive():
+        sys.exit(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and ends this process
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     folder, chat, tokenizer = pickle.loads(order)

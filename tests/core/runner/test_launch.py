@@ -1,8 +1,15 @@
 """Stages in processes of their own: whatever end they come to, the run says it in one message."""
 
 import os
+import random
+import signal
+import subprocess
+import sys
+import time
 
+import psutil
 import pytest
+from conftest import LEFT_OUT
 
 CHILD = ("score.use=fake-child", "score.reads_model=true", "--until", "score")
 
@@ -106,3 +113,86 @@ def test_a_resume_in_other_threads_stops(project):
     project.untell("fail-score-1")
     said = project.run(*CHILD, "--threads", "2")
     assert said.code == 1
+
+
+# ------------------------------------------------------------------------ ended from outside
+
+
+def begun(project, *arguments):
+    """Start a run in a process of its own, as a shell does."""
+    command = [sys.executable, "-m", "selectmoe_core", *LEFT_OUT, "run", "recipe.toml"]
+    return subprocess.Popen(
+        [*command, *CHILD, *arguments],
+        cwd=project.folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_until(look, seconds=120):
+    last = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < last
+        time.sleep(0.005)
+    return found
+
+
+def children_at(run, stage):
+    """The processes below a run that have a stage's file on their command line."""
+    found = []
+    for child in psutil.Process(run.pid).children(recursive=True):
+        try:
+            if any(f"work-{stage}.json" in word for word in child.cmdline()):
+                found.append(child)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", ["1", "2"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_killed_run_leaves_no_orphan_that_goes_on(project, processes, seed):
+    """A kill just after a stage's process was started comes before anything is imported there."""
+    project.tell("slow", "0.2")
+    moment = random.Random().random() if seed else 0.0
+    run = begun(project, "--num-processes", processes, "--threads", "1")
+    children = wait_until(lambda: children_at(run, "score"))
+    time.sleep(moment)
+    children = children_at(run, "score") or children
+    run.kill()
+    run.communicate()
+    _, left = psutil.wait_procs(children, timeout=15)
+    assert not left
+    project.calls()
+    time.sleep(1)
+    assert not project.calls()
+    assert not list(project.store.glob("score-*/artifact.json"))
+
+
+def first_shard_is_there(project):
+    return list(project.store.glob("score-*/scores/part-*.parquet"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_a_signal_ends_a_run_and_its_processes_and_the_next_goes_on(project, number, code):
+    project.tell("slow", "0.5")
+    run = begun(project)
+    wait_until(lambda: first_shard_is_there(project))
+    children = psutil.Process(run.pid).children(recursive=True)
+    run.send_signal(number)
+    _, written = run.communicate(timeout=60)
+    assert run.returncode == code, written
+    assert written.count("Interrupted: finished work is kept") == 1
+    assert "Traceback" not in written
+    assert not psutil.wait_procs(children, timeout=5)[1]
+    done = {int(part.stem[5:]) for part in first_shard_is_there(project)}
+    project.untell("slow")
+    project.calls()
+    assert project.run(*CHILD).code == 0
+    again = {int(line.split()[1]) for line in project.calls() if line.startswith("score ")}
+    assert again == set(range(5)) - done

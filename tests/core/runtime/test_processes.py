@@ -1,0 +1,102 @@
+"""No child outlives its parent, and signals end a block."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from selectmoe_core.runtime.processes import Ended, bound, ended_by_signals
+
+WORK = "import os, time; open('began', 'w').close(); time.sleep({seconds}); open('done', 'w')"
+PARENT = """\
+import subprocess, sys, time
+from selectmoe_core.runtime.processes import bound
+child = subprocess.Popen([sys.executable, *bound("slow_work")])
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
+@pytest.mark.parametrize("moment", [0.0, 0.01, 0.03, 0.06, *(random.random() / 3 for _ in "1234")])
+def test_a_child_ends_with_its_parent_however_early_that_is_killed(tmp_path, moment):
+    (tmp_path / "slow_work.py").write_text(WORK.format(seconds=3))
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT],
+        stdout=subprocess.PIPE,
+        cwd=tmp_path,
+        env=environment,
+        text=True,
+    )
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    time.sleep(moment)
+    parent.kill()
+    parent.wait()
+    last = time.monotonic() + 10
+    while alive(child):
+        assert time.monotonic() < last
+        time.sleep(0.02)
+    assert not (tmp_path / "done").exists()
+
+
+def test_a_child_whose_parent_lives_does_its_work_with_its_arguments(tmp_path):
+    (tmp_path / "small_work.py").write_text("import sys; print(__name__, *sys.argv[1:])")
+    done = subprocess.run(
+        [sys.executable, *bound("small_work", "a", "-b")],
+        capture_output=True,
+        check=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"},
+    )
+    assert done.stdout.split() == ["__main__", "a", "-b"]
+
+
+def test_a_child_of_a_parent_that_has_gone_does_nothing(tmp_path):
+    (tmp_path / "some_work.py").write_text("open('began', 'w')")
+    command = bound("some_work")
+    command[2] = str(os.getppid())  # not the process that starts it
+    done = subprocess.run(
+        [sys.executable, *command], cwd=tmp_path, capture_output=True, check=False, text=True
+    )
+    assert done.returncode == 1
+    assert "has gone" in done.stderr
+    assert not (tmp_path / "began").exists()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_ends_the_block_as_an_interrupt_with_its_own_code(number, code):
+    before = signal.getsignal(number)
+
+    def wait_for_it():
+        os.kill(os.getpid(), number)
+        time.sleep(5)
+
+    with pytest.raises(Ended) as caught, ended_by_signals():
+        wait_for_it()
+    assert isinstance(caught.value, KeyboardInterrupt)
+    assert caught.value.exit_code == code
+    assert signal.getsignal(number) == before
+
+
+def test_a_run_that_outlives_its_terminal_goes_on_ignoring_it():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with ended_by_signals():
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
