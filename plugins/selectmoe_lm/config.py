@@ -8,6 +8,8 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from selectmoe_core import Config, execution_only
 
 MEDIAN = 50.0
+ON_GPU, ON_CPU = 16384, 1024
+"""Tokens of a forward pass where the recipe says nothing: a CPU's caches hold the smaller one."""
 Percentile = Annotated[float, Field(gt=0, lt=100)]
 
 
@@ -22,8 +24,9 @@ class PerplexityConfig(Config):
     percentile in the pool from ``percentile``."""
     percentile: Percentile = MEDIAN
     """With ``prefer = "mid"``: the percentile of the loss that scores highest."""
-    batch_tokens: PositiveInt = execution_only(16384)
-    """Tokens of a forward pass, padding included; a longer example goes by itself."""
+    batch_tokens: PositiveInt | None = execution_only(None)
+    """Tokens of a forward pass, padding included; a longer example goes by itself. Left out, 16,384
+    on a GPU and 1,024 on a CPU, which takes half the time that it takes for 16,384."""
 
     @model_validator(mode="after")
     def _check_percentile(self) -> Self:
@@ -35,17 +38,24 @@ class PerplexityConfig(Config):
 class IfdConfig(Config):
     """Score an example by how little its instructions help with its answers (IFD).
 
-    The loss on an answer after all that came before it, over its loss after nothing but the
+    An answer after all that came before it is compared with the same answer after nothing but the
     format's tokens that open it; the mean over the answers of a conversation.
     """
 
+    ratio: Literal["loss", "perplexity"] = "loss"
+    """``loss`` divides the mean losses, as Cherry_LLM does (arXiv 2308.12032); ``perplexity``
+    divides the perplexities, exp(loss - loss alone), as Superfiltering does (arXiv 2402.00530).
+    Where nothing opens an answer, its first token has no loss alone: ``loss`` leaves that token
+    out of both sides, ``perplexity`` out of the side alone, as published."""
+
     prefer: Literal["high", "low"] = "high"
-    """``high`` as published: the score is the IFD. ``low``: minus the IFD, which favours answers
-    that fit their instructions."""
+    """``high`` as published in both papers: the score is the IFD. ``low``: minus the IFD, which
+    favours answers that fit their instructions."""
     skip_from_one: bool = True
     """Skip examples with an IFD of 1 or more, as published: there the instruction does not help."""
-    batch_tokens: PositiveInt = execution_only(16384)
-    """Tokens of a forward pass, padding included; a longer example goes by itself."""
+    batch_tokens: PositiveInt | None = execution_only(None)
+    """Tokens of a forward pass, padding included; a longer example goes by itself. Left out, 16,384
+    on a GPU and 1,024 on a CPU, which takes half the time that it takes for 16,384."""
 
 
 class BlendConfig(Config):

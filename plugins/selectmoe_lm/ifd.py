@@ -1,10 +1,10 @@
 """The IFD scorer: what the instructions take off the loss on the answers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -13,9 +13,12 @@ from selectmoe_core.tokens import Encoded, EncodedExample
 from selectmoe_lm.config import IfdConfig
 from selectmoe_lm.losses import TokenLosses
 from selectmoe_lm.opening import model_of, texts
-from selectmoe_lm.turns import alone, answered_turns, within
+from selectmoe_lm.turns import Turn, alone, answered_turns, within
 
+Ratio = Literal["loss", "perplexity"]
 NO_TURN = "no answer to an instruction (empty, cut off, or the template hides the instruction)"
+NOT_ALONE = "an answer of one token that nothing opens has no loss alone, and so no IFD"
+INFINITE = "no loss on the answer alone: the IFD has no finite value"
 FROM_ONE = "IFD of 1 or more: the instruction does not help"
 MOST = 0.5
 """Above this share of examples at 1 or more it is the template that speaks, not the data."""
@@ -29,17 +32,16 @@ class Answers:
 
     Attributes:
         given: of each answer, loss a token after its conversation, fp32 ``[tokens]``.
-        alone: the same tokens' losses without it.
+        alone: the losses without it, of as many tokens or one less, the first; may be empty.
     """
 
     given: Sequence[np.ndarray]
     alone: Sequence[np.ndarray]
 
-    @property
-    def ifd(self) -> float:
-        """The mean over answers of loss given over loss alone; NaN where there is no answer."""
+    def ifd(self, ratio: Ratio) -> float:
+        """Return the mean IFD of the answers that have one; NaN where none has."""
         pairs = zip(self.given, self.alone, strict=True)
-        return _mean([_ratio(_mean(given), _mean(by)) for given, by in pairs])
+        return _mean([RATIOS[ratio](_mean(given), _mean(by)) for given, by in pairs if len(by)])
 
 
 class IfdScorer:
@@ -66,7 +68,9 @@ class IfdScorer:
                 '([chat] template = "model") or another model'
             )
         if without > FEW:
-            warnings.append(f"{without:.1%} of the examples have no IFD: {NO_TURN}")
+            warnings.append(
+                f"{without:.1%} of the examples have no IFD: no answer that can be compared"
+            )
         return Finish(warnings=tuple(warnings))
 
 
@@ -97,8 +101,8 @@ class IfdShardScorer:
         answered instruction are skipped, and those from 1 on if so configured.
         """
         found = self._answers([self._encoded[int(row)] for row in shard.rows])
-        ifd = np.array([one.ifd for one in found])
-        skipped = [self._reason(value) for value in ifd]
+        ifd = np.array([one.ifd(self._config.ratio) for one in found])
+        skipped = [self._reason(*pair) for pair in zip(ifd, found, strict=True)]
         score = ifd if self._config.prefer == "high" else -ifd
         return ShardScores(
             score=np.where([reason is not None for reason in skipped], np.nan, score),
@@ -106,7 +110,9 @@ class IfdShardScorer:
             details={
                 "ifd": ifd,
                 "loss": np.array([_mean([_mean(of) for of in one.given]) for one in found]),
-                "loss_alone": np.array([_mean([_mean(of) for of in one.alone]) for one in found]),
+                "loss_alone": np.array(
+                    [_mean([_mean(of) for of in one.alone if len(of)]) for one in found]
+                ),
                 "turns": np.array([len(one.given) for one in found], dtype=np.int32),
             },
         )
@@ -126,12 +132,18 @@ class IfdShardScorer:
             for one, answers in zip(encoded, self._answers(encoded), strict=True)
         ]
 
-    def _reason(self, ifd: float) -> str | None:
+    def _reason(self, ifd: float, answers: Answers) -> str | None:
         if np.isnan(ifd):
-            return NO_TURN
-        if ifd == np.inf or (self._config.skip_from_one and ifd >= 1):
+            return NOT_ALONE if answers.given else NO_TURN
+        if self._config.skip_from_one and ifd >= 1:
             return FROM_ONE
-        return None
+        return INFINITE if ifd == np.inf else None
+
+    def _counted(self, turn: Turn, side: tuple[np.ndarray, np.ndarray]) -> int:
+        """Return how many of an answer's last tokens count after its conversation."""
+        if self._config.ratio == "perplexity":
+            return turn.stop - turn.start
+        return int(side[1].sum())  # the same tokens as alone
 
     def _answers(self, encoded: Sequence[EncodedExample]) -> list[Answers]:
         """Return the losses of each example, all sequences of all of them batched together."""
@@ -140,7 +152,10 @@ class IfdShardScorer:
         apart = [
             [alone(one, turn, bos) for turn in of] for one, of in zip(encoded, turns, strict=True)
         ]
-        counts = [[int(mask.sum()) for _, mask in of] for of in apart]
+        counts = [
+            [self._counted(*pair) for pair in zip(of, sides, strict=True)]
+            for of, sides in zip(turns, apart, strict=True)
+        ]
         ids = [one.ids for one in encoded] + [ids for of in apart for ids, _ in of]
         masks = [within(*row) for row in zip(encoded, turns, counts, strict=True)]
         masks += [mask for of in apart for _, mask in of]
@@ -152,11 +167,23 @@ class IfdShardScorer:
         ]
 
 
-def _ratio(given: float, by: float) -> float:
+def _loss_ratio(given: float, by: float) -> float:
     """Return their ratio; where no loss is left to help with, 1, or infinity if it grew."""
     if by > 0:
         return given / by
     return 1.0 if given == 0 else float("inf")
+
+
+def _perplexity_ratio(given: float, by: float) -> float:
+    """Return the ratio of the perplexities of two mean losses; beyond all floats, infinity."""
+    with np.errstate(over="ignore"):
+        return float(np.exp(given - by))
+
+
+RATIOS: dict[Ratio, Callable[[float, float], float]] = {
+    "loss": _loss_ratio,
+    "perplexity": _perplexity_ratio,
+}
 
 
 def _mean(values: Sequence[float] | np.ndarray) -> float:

@@ -5,11 +5,14 @@ from typing import Any
 import numpy as np
 
 from selectmoe_core import Job, ModelError
+from selectmoe_lm.config import ON_CPU, ON_GPU
 from selectmoe_lm.losses import TokenLosses
 
 
-def model_of(job: Job, scorer: str, batch_tokens: int) -> tuple[TokenLosses, Any]:
+def model_of(job: Job, scorer: str, batch_tokens: int | None) -> tuple[TokenLosses, Any]:
     """Load the stage's model; return its losses and its tokenizer.
+
+    Without ``batch_tokens`` the device decides.
 
     Raises:
         ModelError: the stage has no model, or it is no causal language model.
@@ -18,7 +21,8 @@ def model_of(job: Job, scorer: str, batch_tokens: int) -> tuple[TokenLosses, Any
     if ref is None:
         raise ModelError(f"the {scorer} scorer was given no model")
     model = job.models.load(ref, dtype=job.dtype, device=job.device)
-    return TokenLosses(model, job.device, batch_tokens), job.models.tokenizer(ref)
+    at_once = batch_tokens or (ON_CPU if job.device == "cpu" else ON_GPU)
+    return TokenLosses(model, job.device, at_once), job.models.tokenizer(ref)
 
 
 def texts(tokenizer: Any, ids: np.ndarray) -> list[str]:  # noqa: ANN401

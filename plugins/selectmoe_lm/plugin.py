@@ -16,7 +16,7 @@ from selectmoe_core import (
     load,
 )
 from selectmoe_core.cost import Shape, activation_bytes, forward_flops, weight_bytes
-from selectmoe_lm.config import BlendConfig, IfdConfig, PerplexityConfig
+from selectmoe_lm.config import ON_GPU, BlendConfig, IfdConfig, PerplexityConfig
 
 ROW_BYTES = 60
 """Of a scored example in a parquet part: id, score, reason and four details."""
@@ -53,14 +53,15 @@ def _ifd() -> Component[Any, Scorer]:
         IfdConfig,
         load("selectmoe_lm.ifd:IfdScorer"),
         about=About(
-            meaning="loss on the answers given the instructions over loss on the answers alone: "
-            "near 0 the instructions say it all, at 1 they say nothing of the answers",
+            meaning="loss (or perplexity) of the answers given the instructions over that of the "
+            "answers alone: near 0 the instructions say it all, at 1 nothing of the answers",
             range="0 to 1 (upward of 1 without skip_from_one), negated with prefer = low; higher "
             "is better",
             cost="a forward pass over every token and one over the response tokens; small models "
             "rank much like large ones",
-            paper="IFD: Li et al. 2023, https://arxiv.org/abs/2308.12032; small models: Li et al. "
-            "2024, https://arxiv.org/abs/2402.00530",
+            paper="ratio = loss: Cherry_LLM, Li et al. 2023, https://arxiv.org/abs/2308.12032; "
+            "ratio = perplexity, and small models: Superfiltering, Li et al. 2024, "
+            "https://arxiv.org/abs/2402.00530",
         ),
         needs=_needs,
         cost=_ifd_cost,
@@ -105,7 +106,7 @@ def _ifd_cost(config: IfdConfig, workload: Workload) -> Cost:
     return _cost(config.batch_tokens, workload, 2 * workload.tokens)
 
 
-def _cost(batch_tokens: int, workload: Workload, tokens: float) -> Cost:
+def _cost(batch_tokens: int | None, workload: Workload, tokens: float) -> Cost:
     disk = ROW_BYTES * workload.examples
     if workload.model is None:
         return Cost(tokens=tokens, disk=disk)
@@ -118,6 +119,6 @@ def _cost(batch_tokens: int, workload: Workload, tokens: float) -> Cost:
         tokens=tokens,
         flops=forward_flops(shape, tokens, workload.length, head=True),
         memory=weight_bytes(shape, workload.dtype)
-        + activation_bytes(at_once, batch_tokens, workload.dtype, recompute=False),
+        + activation_bytes(at_once, batch_tokens or ON_GPU, workload.dtype, recompute=False),
         disk=disk,
     )

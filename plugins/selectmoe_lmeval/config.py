@@ -1,10 +1,10 @@
 """Options of the evaluator."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import Len
-from pydantic import NonNegativeInt, PositiveInt, StringConstraints
+from pydantic import NonNegativeInt, PositiveInt, StringConstraints, field_validator
 
 from selectmoe_core import Config, content_path, execution_only
 
@@ -18,9 +18,16 @@ class LmEvalConfig(Config):
     """
 
     tasks: Annotated[tuple[TaskName, ...], Len(1)]
-    """Tasks, groups or tags; ``bundled:NAME`` is all tasks a plugin ships under that name."""
+    """Tasks, groups or tags: a list, or one text with commas; ``bundled:NAME`` is all tasks a
+    plugin ships under that name."""
     include_path: tuple[Path, ...] = content_path(())
     """Folders with tasks of your own (YAML); relative data files count from the YAML's folder."""
+    allow_task_code: bool = False
+    """Run the Python code that the tasks of ``include_path`` name (``!function``, ``class``,
+    metrics of the ``evaluate`` library) with your rights; without it such tasks are refused."""
+    task_data: tuple[Path, ...] = content_path(())
+    """Files and folders that the code of your tasks reads from outside ``include_path``: a change
+    of their content makes the evaluation run again. Data that a YAML names counts without it."""
     num_fewshot: NonNegativeInt | None = None
     """Solved examples before each question; by default what the task says, else none."""
     limit: PositiveInt | None = None
@@ -39,3 +46,12 @@ class LmEvalConfig(Config):
     """Keep every question with the model's answers: comparisons per question need them."""
     unsafe_code: bool = False
     """Allow tasks that run code which the model wrote."""
+
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:  # noqa: ANN401
+        """Take ``"arc_easy,sciq"`` as the two tasks that it names."""
+        items = [value] if isinstance(value, str) else value
+        if not isinstance(items, list | tuple) or not all(isinstance(i, str) for i in items):
+            return value
+        return [name.strip() for item in items for name in item.split(",")]

@@ -1,22 +1,27 @@
 """The evaluator: the harness' Python interface on a model that the core loaded."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import lm_eval.utils
 from jinja2 import TemplateError
+from jinja2.sandbox import SandboxedEnvironment
 from lm_eval import simple_evaluate
 from lm_eval.api.group import Group
 from lm_eval.api.task import Task
 from lm_eval.loggers import EvaluationTracker
 from lm_eval.tasks import TaskManager
 
-from selectmoe_core import Facts, Job, Question, StageError, TargetModel
+from selectmoe_core import Facts, Job, Question, RecipeError, StageError, TargetModel
 from selectmoe_lmeval.config import LmEvalConfig
 from selectmoe_lmeval.harness import LOG, load_model, quiet, summed
+from selectmoe_lmeval.remarks import remarks_after, remarks_before, show
 from selectmoe_lmeval.results import summarise, write_results
-from selectmoe_lmeval.tasks import find_tasks, load_tasks
+from selectmoe_lmeval.task_files import deciding_files
+from selectmoe_lmeval.tasks import leaves, load_tasks
 
 
 class LmEval:
@@ -26,9 +31,17 @@ class LmEval:
         self.config = config
 
     def check(self, job: Job) -> None:
-        """Raise where a task is unknown; loads no data and asks no hub."""
-        with quiet(job, None):
-            find_tasks(self.config, job)
+        """Load the tasks with their data and render their questions, as the evaluation will.
+
+        Raises:
+            RecipeError: an unknown task, or a mistake in a task of the user.
+            StageError: the data of a task cannot be had.
+        """
+        with quiet(job, None), careful_templates(self.config):
+            tasks = list(leaves(_checked(self.config, _named_folders(job), _stamps(self.config))))
+            self._check_unsafe(tasks)
+            remarks = list(remarks_before(tasks, self.config, job))
+        show(remarks)
 
     def evaluate(self, model: TargetModel, out: Path, job: Job) -> Facts:
         """Write the harness' results and samples into ``out``; return the facts of every task.
@@ -41,15 +54,19 @@ class LmEval:
         if job.world.main:
             out.mkdir(parents=True, exist_ok=True)
         log = out / LOG if job.world.main else None
-        with quiet(job, log) as said, readable_templates():
-            tasks = load_tasks(find_tasks(self.config, job))
+        with quiet(job, log) as said, careful_templates(self.config):
+            tasks = load_tasks(self.config, job.bundled_tasks)
             tracker = EvaluationTracker()
             results = self._results(model, tasks, tracker, job)
-        truncated = summed(said.truncated, job)
+        truncated, unmatched = summed(said.truncated, job), summed(said.unmatched, job)
         if results is None:
             return {}  # the first process has them
         write_results(results, tracker, out, samples=self.config.samples)
-        return {"tasks": summarise(results), "truncated_requests": truncated}
+        tasks_facts = summarise(results)
+        remarks = list(remarks_after(tasks_facts, truncated, unmatched))
+        show(remarks)
+        facts = {"tasks": tasks_facts, "truncated_requests": truncated}
+        return {**facts, "warnings": remarks} if remarks else facts
 
     def questions(self, job: Job) -> Iterator[Question]:
         """Yield every question of the multiple-choice tasks, whatever ``limit`` says.
@@ -58,12 +75,20 @@ class LmEval:
             RecipeError: an unknown task.
             StageError: the data of a task cannot be had.
         """
-        with quiet(job, None):
-            loaded = load_tasks(find_tasks(self.config, job))
-        for task in _leaves(loaded):
+        with quiet(job, None), careful_templates(self.config):
+            loaded = load_tasks(self.config, job.bundled_tasks)
+        for task in leaves(loaded):
             if task.get_config("output_type") == "multiple_choice":
                 for number, doc in enumerate(task.eval_docs):
                     yield _question(task, number, doc)
+
+    def _check_unsafe(self, tasks: Iterable[Task]) -> None:
+        unsafe = [task.task_name for task in tasks if getattr(task, "UNSAFE_CODE", False)]
+        if unsafe and not self.config.unsafe_code:
+            raise RecipeError(
+                f"[evaluate] the tasks {', '.join(unsafe)} run code that the model wrote",
+                hint="set unsafe_code = true if this machine may run it",
+            )
 
     def _results(
         self,
@@ -73,12 +98,7 @@ class LmEval:
         job: Job,
     ) -> dict[str, Any] | None:
         config = self.config
-        unsafe = [t.task_name for t in _leaves(tasks) if getattr(t, "UNSAFE_CODE", False)]
-        if unsafe and not config.unsafe_code:
-            raise StageError(
-                f"the tasks {', '.join(unsafe)} run code that the model wrote",
-                hint="set unsafe_code = true if this machine may run it",
-            )
+        self._check_unsafe(leaves(tasks))
         loaded = load_model(model, config, job)
         found: dict[str, Any] | None = simple_evaluate(
             model=loaded,
@@ -100,8 +120,17 @@ class LmEval:
 
 
 @contextmanager
-def readable_templates() -> Iterator[None]:
-    """Turn a task's template that cannot be rendered into an error that a user can act on."""
+def careful_templates(config: LmEvalConfig) -> Iterator[None]:
+    """Render the tasks' templates so that they run no code, unless the tasks may run code.
+
+    A template that cannot be rendered becomes an error that a user can act on.
+    """
+    plain = lm_eval.utils.env
+    if not config.allow_task_code:
+        lm_eval.utils.env = SandboxedEnvironment(
+            loader=plain.loader, undefined=plain.undefined, keep_trailing_newline=True
+        )
+        lm_eval.utils.env.filters.update(plain.filters)
     try:
         yield
     except TemplateError as error:
@@ -110,6 +139,28 @@ def readable_templates() -> Iterator[None]:
             hint="look at doc_to_text, doc_to_choice and doc_to_target in the task's YAML: a row "
             "may lack a field that they use",
         ) from error
+    finally:
+        lm_eval.utils.env = plain
+
+
+@cache
+def _checked(
+    config: LmEvalConfig, shipped: tuple[tuple[str, Path], ...], stamps: tuple[object, ...]
+) -> list[Task | Group]:
+    """Load the tasks once for all the models that they will measure, as the files are now."""
+    del stamps
+    return load_tasks(config, dict(shipped))
+
+
+def _named_folders(job: Job) -> tuple[tuple[str, Path], ...]:
+    return tuple(sorted(job.bundled_tasks.items()))
+
+
+def _stamps(config: LmEvalConfig) -> tuple[object, ...]:
+    """Return what changes where a file of the tasks does."""
+    paths = [path for path in deciding_files(config) if path.exists()]
+    files = [file for path in paths for file in (path, *path.rglob("*"))]
+    return tuple((str(file), file.stat().st_mtime_ns) for file in files if file.exists())
 
 
 def _named(model: TargetModel) -> dict[str, str]:
@@ -120,14 +171,6 @@ def _named(model: TargetModel) -> dict[str, str]:
     if model.adapter:
         named["peft"] = str(model.adapter)
     return named
-
-
-def _leaves(loaded: list[Task | Group]) -> Iterator[Task]:
-    for item in loaded:
-        if isinstance(item, Group):
-            yield from item.get_all_tasks()
-        else:
-            yield item
 
 
 def _question(task: Task, number: int, doc: dict[str, Any]) -> Question:

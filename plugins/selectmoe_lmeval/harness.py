@@ -29,6 +29,7 @@ from selectmoe_lmeval.config import LmEvalConfig
 
 CPU_BATCH = 16
 LOG = "lm_eval.log"
+UNMATCHED = "Label index was not in within range"
 TRUNCATED = re.compile(r"exceeds model's maximum length|Truncating")
 
 
@@ -78,15 +79,17 @@ def summed(count: int, job: Job) -> int:
 
 
 class LogCount(logging.Handler):
-    """Counts what the harness says about questions that do not fit into the model."""
+    """Counts what the harness says of questions that do not fit, and of answers it cannot find."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.truncated = 0
+        self.truncated = self.unmatched = 0
 
     def emit(self, record: logging.LogRecord) -> None:
         """Count a record."""
-        self.truncated += bool(TRUNCATED.search(record.getMessage()))
+        text = record.getMessage()
+        self.truncated += bool(TRUNCATED.search(text))
+        self.unmatched += UNMATCHED in text
 
 
 @contextmanager

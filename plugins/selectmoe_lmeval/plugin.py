@@ -1,5 +1,7 @@
 """What this plugin offers: the evaluator."""
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from selectmoe_core import About, Component, Evaluator, Need, hookimpl, load
@@ -23,5 +25,12 @@ def selectmoe_evaluators() -> list[Component[Any, Evaluator]]:
             about=about,
             needs=lambda _: frozenset({Need.MODEL}),
             torch=True,
+            files=_files,
         )
     ]
+
+
+def _files(config: LmEvalConfig) -> Iterable[Path]:
+    from selectmoe_lmeval.task_files import deciding_files
+
+    return deciding_files(config)

@@ -8,20 +8,20 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import lm_eval.tasks
 import yaml  # type: ignore[import-untyped]
-from datasets.exceptions import DatasetsError
 from lm_eval.api.group import Group
 from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import Entry, Kind, TaskIndex
 from lm_eval.tasks._yaml_loader import load_yaml
 
-from selectmoe_core import Job, RecipeError, StageError, suggest
+from selectmoe_core import RecipeError, suggest
+from selectmoe_lmeval.building import HARNESS, Trust, manager_of
 from selectmoe_lmeval.config import LmEvalConfig
+from selectmoe_lmeval.examination import check_shots, examine, shots_of
+from selectmoe_lmeval.mistakes import Place
 
 BUNDLED = "bundled:"
-HARNESS = Path(lm_eval.tasks.__file__).parent
 NAME = re.compile(rb"^(task|group):[ \t]*[\"']?([^\s\"'#\[{]+)", re.MULTILINE)
 
 
@@ -40,7 +40,7 @@ class Wanted:
     home: Path | None
 
 
-def find_tasks(config: LmEvalConfig, job: Job) -> list[Wanted]:
+def find_tasks(config: LmEvalConfig, shipped: Mapping[str, Path]) -> list[Wanted]:
     """Return what the options name, without loading data.
 
     The harness has 14,000 YAML files, which it takes seconds to parse; where the folder of a task
@@ -55,7 +55,7 @@ def find_tasks(config: LmEvalConfig, job: Job) -> list[Wanted]:
     found: list[Wanted] = []
     for name in config.tasks:
         if name.startswith(BUNDLED):
-            found.extend(_bundled(name.removeprefix(BUNDLED), job))
+            found.extend(_bundled(name.removeprefix(BUNDLED), shipped))
         elif name in index:
             found.append(_local(name, index, own))
         else:
@@ -63,20 +63,39 @@ def find_tasks(config: LmEvalConfig, job: Job) -> list[Wanted]:
     return list({wanted.name: wanted for wanted in found}.values())
 
 
-def load_tasks(wanted: Sequence[Wanted]) -> list[Task | Group]:
-    """Load tasks with their data.
+def load_tasks(config: LmEvalConfig, shipped: Mapping[str, Path]) -> list[Task | Group]:
+    """Load the tasks that the options name, with their data; examine those of the user.
 
     Raises:
+        RecipeError: an unknown task, or a mistake in a task of the user.
         StageError: the data of a task cannot be had.
     """
+    trust = Trust(tuple(shipped.values()), config.allow_task_code)
     managers: dict[tuple[Path, ...], TaskManager] = {}
     loaded: list[Task | Group] = []
-    for one in wanted:
-        if one.folders not in managers:
-            folders = [str(folder) for folder in one.folders]
-            managers[one.folders] = TaskManager(include_path=folders, include_defaults=False)
-        loaded.extend(_load(one, managers[one.folders]))
+    for wanted in find_tasks(config, shipped):
+        if wanted.folders not in managers:
+            managers[wanted.folders] = manager_of(wanted.folders, trust)
+        manager = managers[wanted.folders]
+        found = list(_load(wanted, manager))
+        for task in leaves(found):
+            entry = manager.task_index.get(task.task_name)
+            place = Place(task.task_name, entry.yaml_path if entry else None)
+            if trust.covers(place.path):
+                check_shots(task, place, shots_of(task, config.num_fewshot))
+            else:
+                examine(task, place, config.num_fewshot)
+        loaded.extend(found)
     return loaded
+
+
+def leaves(loaded: Sequence[Task | Group]) -> Iterator[Task]:
+    """Yield the tasks themselves, those of groups too."""
+    for item in loaded:
+        if isinstance(item, Group):
+            yield from item.get_all_tasks()
+        else:
+            yield item
 
 
 def local_index(folders: Sequence[Path]) -> dict[str, Entry]:
@@ -98,36 +117,28 @@ def local_index(folders: Sequence[Path]) -> dict[str, Entry]:
 
 def _load(wanted: Wanted, manager: TaskManager) -> Iterator[Task | Group]:
     home = contextlib.chdir(wanted.home) if wanted.home else contextlib.nullcontext()
-    try:
-        with home:
-            loaded = manager.load([wanted.name])
-    except (OSError, DatasetsError, ValueError, RuntimeError) as error:
-        first = str(error).strip().partition("\n")[0]
-        raise StageError(
-            f"the task '{wanted.name}' cannot be loaded: {first}",
-            hint="is its data on this machine, or the hub in reach (HF_HUB_OFFLINE, HF_ENDPOINT)? "
-            "the harness' tasks fetch their data from the hub once",
-        ) from error
+    with home:
+        loaded = manager.load([wanted.name])
     if wanted.name in loaded["groups"]:
         yield loaded["groups"][wanted.name]
     else:
         yield from loaded["tasks"].values()
 
 
-def _bundled(name: str, job: Job) -> Iterator[Wanted]:
+def _bundled(name: str, shipped: Mapping[str, Path]) -> Iterator[Wanted]:
     """Yield the tasks of ``bundled:NAME``, or the one of ``bundled:NAME/TASK``."""
-    shipped, _, chosen = name.partition("/")
-    if shipped not in job.bundled_tasks:
+    package, _, chosen = name.partition("/")
+    if package not in shipped:
         raise RecipeError(
-            f"[evaluate] lm-eval: no plugin ships tasks named '{shipped}'",
-            hint=suggest(shipped, job.bundled_tasks, otherwise="bundled tasks"),
+            f"[evaluate] lm-eval: no plugin ships tasks named '{package}'",
+            hint=suggest(package, shipped, otherwise="bundled tasks"),
         )
-    folders = (job.bundled_tasks[shipped],)
+    folders = (shipped[package],)
     index = local_index(folders)
     tasks = sorted(key for key, entry in index.items() if _is_task(entry))
     if chosen and chosen not in index:
         raise RecipeError(
-            f"[evaluate] lm-eval: {BUNDLED}{shipped} has no task '{chosen}'",
+            f"[evaluate] lm-eval: {BUNDLED}{package} has no task '{chosen}'",
             hint=suggest(chosen, index, otherwise="its tasks"),
         )
     for task in [chosen] if chosen else tasks:
@@ -137,7 +148,15 @@ def _bundled(name: str, job: Job) -> Iterator[Wanted]:
 def _local(name: str, index: Mapping[str, Entry], folders: tuple[Path, ...]) -> Wanted:
     entry = index[name]
     home = entry.yaml_path.parent if entry.yaml_path else folders[0]
-    complete = _refers_to(name, index) <= index.keys()
+    missing = _refers_to(name, index) - index.keys()
+    complete = not missing
+    for unknown in sorted(missing - set(_defined_in_place(index))):
+        if not _in_harness(unknown):
+            raise RecipeError(
+                f"[evaluate] the group '{name}' ({entry.yaml_path}): task: there is no task "
+                f"'{unknown}'",
+                hint=_closest(unknown, index.keys() | _harness_names().keys()),
+            )
     return Wanted(name, folders if complete else (HARNESS, *folders), home)
 
 
@@ -148,7 +167,7 @@ def _of_harness(name: str, local: Mapping[str, Entry]) -> Wanted:
         index = TaskIndex.build([folder])
         if _refers_to(name, index) <= index.keys():
             return Wanted(name, (folder,), None)
-    if not _mentioned(name) or name not in _harness_index():
+    if not _in_harness(name):
         raise RecipeError(
             f"[evaluate] lm-eval: there is no task '{name}'",
             hint=_closest(name, {*_harness_names(), *local}),
@@ -175,6 +194,14 @@ def _harness_names() -> dict[str, list[Path]]:
         for match in NAME.finditer(path.read_bytes()):
             names.setdefault(match[2].decode("utf-8", "replace"), []).append(path)
     return names
+
+
+def _in_harness(name: str) -> bool:
+    """Return whether the harness has the name; parses its files only where a glance is not enough.
+
+    Tags, for one, stand in no file of their own.
+    """
+    return name in _harness_names() or (_mentioned(name) and name in _harness_index())
 
 
 def _mentioned(name: str) -> bool:
@@ -218,6 +245,15 @@ def _named(task: Any) -> Iterator[str]:  # noqa: ANN401
             yield from _named(item["task"])  # a group defined in place
         elif isinstance(item, dict):
             yield from _named(item.get("task") or item.get("group"))
+
+
+def _defined_in_place(index: Mapping[str, Entry]) -> Iterator[str]:
+    """Yield the names of the tasks that groups define themselves, with data of their own."""
+    for entry in index.values():
+        members = (entry.cfg or {}).get("task") if entry.kind is Kind.GROUP else None
+        for item in members if isinstance(members, list) else []:
+            if isinstance(item, dict) and {"dataset_path", "custom_dataset"} & item.keys():
+                yield str(item.get("task"))
 
 
 def _is_task(entry: Entry) -> bool:

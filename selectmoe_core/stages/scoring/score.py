@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import sys
 import time
 from collections import Counter
@@ -238,14 +239,17 @@ def _skipped_by_source(table: ScoreTable, score: np.ndarray) -> dict[str, int]:
 def _check(facts: Mapping[str, Any], context: Context) -> None:
     """Stop where too many examples or all have no score, or where all scores are equal."""
     examples, scored = facts["examples"], facts["scored"]
-    limit = _max_skipped(context)
-    share = (examples - scored) / examples
+    limit, skipped = _max_skipped(context), examples - scored
+    share = skipped / examples
+    # A single row says nothing of a pool; a limit that the recipe names holds for it too.
+    single = skipped == 1 and context.work.own.get("max_skipped") is None
     reasons = "; ".join(f"{count} x {why}" for why, count in facts["skipped"].items())
-    if share > limit:
+    if share > limit and not single:
         raise StageError(
-            f"{examples - scored} of {examples} examples ({share:.1%}) have no score, more than "
+            f"{skipped} of {examples} examples ({share:.1%}) have no score, more than "
             f"max_skipped = {limit:.1%}: {reasons}",
-            hint="mend the pool, or raise max_skipped in the score's table",
+            hint="fix these rows, or allow so many: "
+            f"max_skipped = {math.ceil(share * 100) / 100} in [{_table(context.work.key)}]",
         )
     if not scored:
         raise StageError(
@@ -257,6 +261,11 @@ def _check(facts: Mapping[str, Any], context: Context) -> None:
             f"all {scored} scores are equal ({facts['min']}): nothing can be selected by them",
             hint="look at the scorer's options and at the model it reads",
         )
+
+
+def _table(key: str) -> str:
+    """Return the recipe's table of a node: ``score:ifd`` is ``[score.ifd]``."""
+    return key.partition("@")[0].replace(":", ".")
 
 
 def _max_skipped(context: Context) -> float:

@@ -33,7 +33,15 @@ from selectmoe_core.tokens.encoding import encode
 from selectmoe_lm import losses as losses_module
 from selectmoe_lm.blend import BlendScorer
 from selectmoe_lm.config import BlendConfig, IfdConfig, PerplexityConfig
-from selectmoe_lm.ifd import FROM_ONE, NO_TURN, IfdScorer
+from selectmoe_lm.ifd import (
+    FROM_ONE,
+    INFINITE,
+    NO_TURN,
+    NOT_ALONE,
+    Answers,
+    IfdScorer,
+    IfdShardScorer,
+)
 from selectmoe_lm.losses import TokenLosses
 from selectmoe_lm.perplexity import NOTHING_COUNTS, PerplexityScorer
 from selectmoe_lm.plugin import selectmoe_scorers
@@ -203,6 +211,77 @@ def test_ifd_is_loss_given_over_loss_alone_answer_by_answer(job, examples, slow)
     assert [row for row, reason in enumerate(found.skipped) if reason == NO_TURN] == [7, 8]
     low = _score(IfdScorer(config.model_copy(update={"prefer": "low"})), job, examples)
     np.testing.assert_array_equal(low.score, -found.score)
+
+
+def test_perplexity_ratio_divides_the_perplexities_answer_by_answer(job, examples, slow):
+    found = _score(IfdScorer(IfdConfig(ratio="perplexity", skip_from_one=False)), job, examples)
+    for row, answers in slow.items():
+        ratios = [math.exp(np.mean(given)) / math.exp(np.mean(by)) for given, by in answers]
+        assert found.score[row] == pytest.approx(np.mean(ratios), rel=1e-3)
+    loss = _score(IfdScorer(IfdConfig(skip_from_one=False)), job, examples)
+    np.testing.assert_array_equal(found.details["loss"], loss.details["loss"])
+    single = [row for row in slow if found.details["turns"][row] == 1]
+    assert [found.score[row] < 1 for row in single] == [loss.score[row] < 1 for row in single]
+    assert not np.allclose(found.score[single], loss.score[single], rtol=0.01)
+
+
+def _bare(prompt: str, *answers: str) -> EncodedExample:
+    """Encode prompt, answer, prompt, answer, with no token of a format between them."""
+    pieces = [(text, part) for answer in answers for text, part in ((prompt, 1), (answer, 2))]
+    ids = [np.array(_tokenizer()(text)["input_ids"], np.int32) for text, _ in pieces]
+    parts = [np.full(len(of), part, np.uint8) for of, (_, part) in zip(ids, pieces, strict=True)]
+    return EncodedExample(np.concatenate(ids), np.concatenate(parts), cut=False)
+
+
+@pytest.mark.parametrize("ratio", ["loss", "perplexity"])
+@pytest.mark.parametrize("skip", [True, False])
+def test_an_answer_that_nothing_opens(llama, job, ratio, skip):
+    rows = [
+        _bare("ab cd?", "fed cab"),
+        _bare("gab", "x"),
+        _bare("cd", "x", "ha bad"),
+        _bare("", "ab"),
+    ]
+    given = replace(job, encoded=lambda _: rows)
+    found = _score(IfdScorer(IfdConfig(ratio=ratio, skip_from_one=skip)), given, rows)
+    model = LlamaForCausalLM.from_pretrained(llama.location)
+
+    def expected(context, answer):
+        after = _nats(model, context, answer)
+        by = _nats(model, answer[0], answer[1:])  # nothing stands before the first token
+        if ratio == "loss":
+            return np.mean(after[1:]) / np.mean(by)
+        return math.exp(np.mean(after)) / math.exp(np.mean(by))
+
+    ifd = found.details["ifd"]
+    assert ifd[0] == pytest.approx(expected("ab cd?", "fed cab"), rel=1e-4)
+    assert ifd[2] == pytest.approx(expected("cdxcd", "ha bad"), rel=1e-4)  # the other has none
+    for row in (0, 2):
+        assert found.skipped[row] == (FROM_ONE if skip and ifd[row] >= 1 else None)
+    assert found.skipped[1] == NOT_ALONE
+    assert found.skipped[3] == NO_TURN
+
+
+def test_nothing_lost_alone_has_its_own_reason():
+    scorer = IfdShardScorer(IfdConfig(skip_from_one=False), Job(seed=0), None, None)
+    none, some = np.zeros(2, np.float32), np.ones(2, np.float32)
+    assert Answers([some], [none]).ifd("loss") == np.inf
+    assert scorer._reason(np.inf, Answers([some], [none])) == INFINITE
+    assert scorer._reason(1.5, Answers([some], [some])) is None
+    assert Answers([none], [none]).ifd("loss") == Answers([none], [none]).ifd("perplexity") == 1.0
+
+
+@pytest.mark.parametrize("component", [PERPLEXITY, IFD])
+def test_the_device_chooses_the_tokens_of_a_pass_and_scores_stay_equal(job, examples, component):
+    def scored(**options):
+        part = component.build(component.config(**options))
+        with part.open(job) as opened:
+            tokens = opened._losses._batch_tokens
+            return tokens, opened.score(Shard(0, np.arange(len(examples)), examples)).score
+
+    (by_default, few), (chosen, many) = scored(), scored(batch_tokens=16384)
+    assert (by_default, chosen) == (1024, 16384)
+    np.testing.assert_allclose(few, many, atol=1e-5)
 
 
 def test_an_ifd_of_one_or_more_is_skipped_with_its_reason_and_kept_as_a_detail(job, examples):
@@ -468,6 +547,18 @@ def test_ifd_may_skip_more_than_others_unless_the_recipe_forbids_it(
     kept = config.model_copy(update={"skip_from_one": False})
     with pytest.raises(StageError, match=r"more than max_skipped = 1.0%"):
         score_stage.run(_context(IFD, kept, bench, job, tmp_path / "kept"))
+
+
+def test_a_single_row_without_a_score_ends_no_run_unless_the_recipe_says_so(
+    tmp_path, llama, examples
+):
+    bench, config, job = _trial(tmp_path, llama, examples, PERPLEXITY)
+    facts = score_stage.run(_context(PERPLEXITY, config, bench, job, tmp_path / "one"))
+    assert (facts["examples"] - facts["scored"], facts["skipped"]) == (1, {NOTHING_COUNTS: 1})
+    strict = _context(PERPLEXITY, config, bench, job, tmp_path / "strict", max_skipped=0.01)
+    with pytest.raises(StageError, match=r"1 of 30 examples \(3.3%\)") as caught:
+        score_stage.run(strict)
+    assert "max_skipped = 0.04 in [score]" in caught.value.hint
 
 
 # ---------------------------------------------------------------------------------- options

@@ -8,6 +8,7 @@ from lmeval_tasks import config, evaluate, offline, questions_of, samples_of, wr
 
 from selectmoe_core.errors import RecipeError, StageError
 from selectmoe_core.models.models import TargetModel
+from selectmoe_lmeval import building
 from selectmoe_lmeval import tasks as finding
 from selectmoe_lmeval.config import LmEvalConfig
 from selectmoe_lmeval.evaluator import LmEval
@@ -68,6 +69,7 @@ def small_harness(folder, tmp_path_factory):
     (root / "over" / "g.yaml").write_text("group: over\ntask: [sciq, hellaswag]\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(finding, "HARNESS", root)
+        patch.setattr(building, "HARNESS", root)
         finding._harness_names.cache_clear()
         finding._harness_index.cache_clear()
         yield root
@@ -84,19 +86,21 @@ def test_a_wrong_name_is_found_before_anything_is_loaded(small_harness, folder, 
 
 
 def test_only_the_folder_of_a_task_is_read(small_harness, tmp_path):
-    made = job(tmp_path)
-    (one,) = finding.find_tasks(LmEvalConfig(tasks=("sciq",)), made)
+    (one,) = finding.find_tasks(LmEvalConfig(tasks=("sciq",)), {})
     assert one.folders == (small_harness / "sciq",)
-    (whole,) = finding.find_tasks(LmEvalConfig(tasks=("over",)), made)
+    (whole,) = finding.find_tasks(LmEvalConfig(tasks=("over",)), {})
     assert whole.folders == (small_harness,)
 
 
 def test_data_that_cannot_be_had(small_harness, base, tmp_path):
     part = LmEval(LmEvalConfig(tasks=("sciq",)))
-    part.check(job(tmp_path, base))
-    with pytest.raises(StageError, match="the task 'sciq' cannot be loaded") as caught:
-        part.evaluate(TargetModel(base), tmp_path / "out", job(tmp_path, base))
-    assert "HF_HUB_OFFLINE" in caught.value.hint
+    for act in (
+        lambda: part.check(job(tmp_path, base)),
+        lambda: part.evaluate(TargetModel(base), tmp_path / "out", job(tmp_path, base)),
+    ):
+        with pytest.raises(StageError, match="the task 'sciq' cannot be loaded") as caught:
+            act()
+        assert "HF_HUB_OFFLINE" in caught.value.hint
 
 
 def test_a_yaml_that_cannot_be_read(folder, tmp_path):
@@ -111,9 +115,9 @@ def test_a_row_that_does_not_fit_its_template(base, folder, tmp_path):
     text = (tmp_path / "twos.yaml").read_text()
     (tmp_path / "twos.yaml").write_text(text.replace("{{question}}", "{{context.strip()}}"))
     part = LmEval(config(tmp_path, "twos"))
-    with pytest.raises(StageError, match="does not fit its task's template") as caught:
-        part.evaluate(TargetModel(base), tmp_path / "out", job(tmp_path, base))
-    assert "doc_to_text" in caught.value.hint
+    with pytest.raises(RecipeError, match=r"twos\.yaml.*doc_to_text: row 1: 'context'") as caught:
+        part.check(job(tmp_path, base))
+    assert caught.value.hint == "the row has the fields id, question, choices, answer"
 
 
 LOCAL = ROOT / "recipes" / "tasks" / "local_eval"
@@ -123,7 +127,8 @@ LOCAL = ROOT / "recipes" / "tasks" / "local_eval"
 def test_the_local_tasks_over_real_data(base, tmp_path, monkeypatch):
     monkeypatch.setenv("SELECTMOE_DATA", str(DATA))
     names = ("arc_easy_local", "sciq_local", "hellaswag_local", "piqa_local")
-    facts = evaluate(TargetModel(base), tmp_path / "out", config(LOCAL, *names, limit=2))
+    chosen = config(LOCAL, *names, limit=2, allow_task_code=True)
+    facts = evaluate(TargetModel(base), tmp_path / "out", chosen)
     assert {name: task["chance"] for name, task in facts["tasks"].items()} == {
         "arc_easy_local": 0.25,
         "sciq_local": 0.25,
@@ -138,4 +143,6 @@ def test_the_local_tasks_over_real_data(base, tmp_path, monkeypatch):
 def test_the_local_tasks_without_data_say_what_to_set(base, tmp_path, monkeypatch):
     monkeypatch.setenv("SELECTMOE_DATA", str(tmp_path))
     with pytest.raises(StageError, match="set SELECTMOE_DATA"):
-        evaluate(TargetModel(base), tmp_path / "out", config(LOCAL, "piqa_local"))
+        evaluate(
+            TargetModel(base), tmp_path / "out", config(LOCAL, "piqa_local", allow_task_code=True)
+        )

@@ -1,0 +1,215 @@
+"""What is wrong with a loaded task: its rows rendered, its answers compared with its choices."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+from lm_eval.api.task import ConfigurableTask, Task
+
+from selectmoe_core import SelectMoEError
+from selectmoe_lmeval.mistakes import Place, described, explained, mistake
+
+MOST_ROWS = 20_000
+"""Rows of a task that are rendered before the first stage: enough, and soon done."""
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def examine(task: Task, place: Place, num_fewshot: int | None) -> None:
+    """Render the rows of a user's task as the evaluation will, and score one made-up response.
+
+    Raises:
+        RecipeError: the first mistake found, with its field and row.
+    """
+    if not isinstance(task, ConfigurableTask):
+        return  # written in Python: only its own code knows what it needs
+    problem = document_problem(task, place)
+    if problem is not None:
+        raise problem
+    shots = shots_of(task, num_fewshot)
+    check_shots(task, place, shots)
+    _dry_run(task, place, shots)
+
+
+def shots_of(task: Task, num_fewshot: int | None) -> int:
+    """Return how many solved examples come before a question; a task that says 0 keeps its 0."""
+    own = task.get_config("num_fewshot")
+    if num_fewshot is None or own == 0:
+        return int(own or 0)
+    return num_fewshot
+
+
+def check_shots(task: Task, place: Place, shots: int) -> None:
+    """Raise where more solved examples are asked for than there are rows to take them from."""
+    if not shots or not isinstance(task, ConfigurableTask):
+        return
+    sampler = getattr(task, "sampler", None)
+    rows = len(sampler.fewshot_docs()) if sampler is not None else 0
+    split = task.fewshot_cfg.split
+    # Where questions and examples come from one split, a question is no example for itself.
+    rows -= rows > 0 and split is not None and split == task.config.test_split
+    if shots > rows:
+        source = f"the split '{split}'" if split else "the task's data"
+        raise mistake(
+            place,
+            "fewshot_split",
+            f"num_fewshot = {shots}, but {source} has {rows} rows to take examples from",
+            f"set num_fewshot to at most {rows}, or name a larger split in fewshot_split",
+        )
+
+
+def document_problem(task: ConfigurableTask, place: Place) -> SelectMoEError | None:
+    """Return what is wrong with the rows of a task, or ``None``."""
+    docs = task.eval_docs
+    split = "test_split" if task.has_test_docs() else "validation_split"
+    if not len(docs):
+        what = f"the split '{task.get_config(split)}' has no rows"
+        return mistake(place, split, what, "name a split with questions, or fill the data file")
+    multiple = task.get_config("output_type") == "multiple_choice"
+    answers: list[tuple[Any, Sequence[Any]]] = []
+    for row, doc in enumerate(islice(docs, MOST_ROWS), start=1):
+        rendered: dict[str, Any] = {}
+        for field in ("doc_to_text", "doc_to_target", *(("doc_to_choice",) if multiple else ())):
+            try:
+                rendered[field] = getattr(task, field)(doc)
+            except Exception as error:
+                return _unrendered(error, place, field, row, doc)
+        if multiple:
+            problem = _choice_problem(rendered["doc_to_choice"])
+            if problem is not None:
+                hint = "give a list of two or more texts, none of them empty"
+                return mistake(place, "doc_to_choice", f"row {row}: {problem}", hint)
+            answers.append((_answer(rendered), rendered["doc_to_choice"]))
+    return _answer_problem(answers, task, place)
+
+
+def _unrendered(
+    error: Exception, place: Place, field: str, row: int, doc: Mapping[str, Any]
+) -> SelectMoEError:
+    found = explained(error, place, field)
+    names = ", ".join(map(str, doc))
+    what = str(found).replace(f"{field}: ", f"{field}: row {row}: ", 1)
+    return type(found)(what, hint=f"the row has the fields {names}")
+
+
+def _answer(rendered: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    """Return what the harness compares with the model's choice."""
+    text = rendered["doc_to_text"]
+    # The choices are beginnings where the text is a number: it says which of them fits.
+    return text if isinstance(text, int) else rendered["doc_to_target"]
+
+
+def _choice_problem(choices: Any) -> str | None:  # noqa: ANN401
+    if not isinstance(choices, list | tuple):
+        return f"the choices are {choices!r:.80}, not a list"
+    if len(choices) < 2:
+        return f"{len(choices)} choices: there is nothing to choose"
+    if not all(isinstance(choice, str) for choice in choices):
+        return f"the choices are not all texts: {choices!r:.80}"
+    if not all(choices):
+        return f"a choice is empty: {choices!r:.80}"
+    return None
+
+
+def _answer_problem(
+    answers: Sequence[tuple[Any, Sequence[Any]]], task: ConfigurableTask, place: Place
+) -> SelectMoEError | None:
+    """Return the error for answers that are none of the choices: the harness counts them as wrong.
+
+    It wants an index from 0, or the text of a choice.
+    """
+    bad = [row for row, (answer, choices) in enumerate(answers) if not _fits(answer, choices)]
+    several = {isinstance(answer, list) for answer, _ in answers}
+    field = "doc_to_text" if getattr(task, "multiple_input", 0) else "doc_to_target"
+    if not bad and len(several) > 1:
+        what = "some answers are lists and some are not"
+        return mistake(place, field, what, "give a list for every row, or for none")
+    if not bad:
+        return None
+    answer, choices = answers[bad[0]]
+    what = (
+        f"{len(bad)} of {len(answers)} answers are none of the choices, the first in row "
+        f"{bad[0] + 1}: {answer!r:.60} for {list(choices)!r:.120}; they would all count as wrong"
+    )
+    source = task.get_config("doc_to_target")
+    return mistake(place, field, what, _answer_hint(answers, bad, source))
+
+
+def _fits(answer: Any, choices: Sequence[Any]) -> bool:  # noqa: ANN401
+    if isinstance(answer, list):
+        return bool(answer) and all(not isinstance(a, str) and _fits(a, choices) for a in answer)
+    if isinstance(answer, str):
+        return answer in choices
+    if isinstance(answer, bool | int | float):
+        return answer == int(answer) and 0 <= answer < len(choices)
+    return False
+
+
+def _answer_hint(
+    answers: Sequence[tuple[Any, Sequence[Any]]], bad: Sequence[int], source: object
+) -> str:
+    """Return how to write the answers of this kind: letters, numbers as text, counted from 1."""
+    wanted = "doc_to_target gives the place of the right choice, from 0, or its text"
+    wrong = [answers[row] for row in bad]
+    name = source if isinstance(source, str) and source.isidentifier() else "answer"
+    texts = [answer.strip() for answer, _ in wrong if isinstance(answer, str)]
+    letters = LETTERS[: max(len(choices) for _, choices in answers)]
+    if len(texts) == len(wrong):
+        if all(len(text) == 1 and text.upper() in letters for text in texts):
+            lower = letters if any(text.isupper() for text in texts) else letters.lower()
+            return f"{wanted}; for letters: doc_to_target: \"{{{{'{lower}'.index({name})}}}}\""
+        if all(text.lstrip("-").isdigit() for text in texts):
+            return f'{wanted}; for numbers written as text: doc_to_target: "{{{{{name} | int}}}}"'
+    numbers = [answer for answer, _ in answers if isinstance(answer, int)]
+    from_one = len(numbers) == len(answers) and min(numbers) >= 1
+    if from_one and all(answer <= len(choices) for answer, choices in answers):
+        return f'{wanted}; for numbers from 1: doc_to_target: "{{{{{name} - 1}}}}"'
+    return f"{wanted}; fix these rows or leave them out"
+
+
+def _dry_run(task: ConfigurableTask, place: Place, shots: int) -> None:
+    """Render the first question with its examples and score a made-up response to it."""
+    doc = task.eval_docs[0]
+    try:
+        prefix = task.resolve_field(doc, task.config.gen_prefix)
+        context = task.fewshot_context(doc, num_fewshot=shots, gen_prefix=prefix)
+        requests = task.construct_requests(doc, context, metadata=(task.task_name, 0, 1))
+        found = task.process_results(doc, list(_responses(task, requests, doc)))
+    except Exception as error:
+        raise explained(error, place) from error
+    for metric in task.aggregation():
+        _check_metric(task, place, metric, found)
+
+
+def _responses(task: ConfigurableTask, requests: Any, doc: Any) -> Iterator[Any]:  # noqa: ANN401
+    """Yield what a model might answer to the requests of a question."""
+    count = len(requests) if isinstance(requests, list) else 1
+    match task.get_config("output_type"):
+        case "multiple_choice" | "loglikelihood":
+            yield from ((-1.0 - number, False) for number in range(count))
+        case "loglikelihood_rolling":
+            yield -1.0
+        case _:
+            yield str(task.doc_to_target(doc))
+
+
+def _check_metric(
+    task: ConfigurableTask, place: Place, metric: str, found: Mapping[str, Any]
+) -> None:
+    """Raise where a metric is not computed for this kind of task, or cannot be averaged."""
+    kind = task.get_config("output_type")
+    if metric not in found:
+        if any(name.startswith(metric) for name in found):
+            return  # a function whose metrics have names of their own
+        given = ", ".join(map(str, found)) or "none"
+        what = f"the metric '{metric}' is not computed for output_type {kind}"
+        raise mistake(place, "metric_list", what, f"computed are: {given}")
+    try:
+        task.aggregation()[metric]([found[metric], found[metric]])
+    except (TypeError, KeyError, AttributeError) as error:
+        raise mistake(
+            place,
+            "metric_list",
+            f"the metric '{metric}' gives {found[metric]!r:.60}, which its aggregation cannot take "
+            f"({described(error)})",
+            f"is '{metric}' a metric for output_type {kind}, and the aggregation the right one?",
+        ) from error
