@@ -17,7 +17,7 @@ from selectmoe_core.cli.options import (
 )
 from selectmoe_core.config import suggest
 from selectmoe_core.cost import DEVICES
-from selectmoe_core.errors import RecipeError
+from selectmoe_core.errors import RecipeError, listing
 from selectmoe_core.recipe.recipe import STAGES
 from selectmoe_core.runtime.terminal import one_line, raw_stream
 
@@ -75,10 +75,21 @@ def command(
         click.echo(json.dumps({"nodes": rows, "not_needed": dict(plan.not_needed)}, indent=2))
         return
     _print(plan.recipe.head.name, rows, device)
+    if "pool" in plan.nodes:
+        _print_sources(plan.nodes["pool"])
     for stage, why in plan.not_needed.items():
         click.echo(f"not needed: {stage} ({why})")
     for dropped in plan.recipe.dropped:
         click.echo(f"dropped, since 'use' changed: {dropped}")
+
+
+def _print_sources(pool: Any) -> None:  # noqa: ANN401
+    """Print the pool's sources as far as file names say, without reading a file."""
+    if pool.entry.component.sources is None:
+        return
+    names = list(pool.entry.component.sources(pool.config))
+    if names:
+        click.echo(f"pool sources by file names: {listing(names)} (rows may name their own)")
 
 
 def _print(name: str, rows: list[dict[str, Any]], device: str) -> None:

@@ -32,6 +32,7 @@ def describe(pool: Pool) -> Facts:
         "rejected": rejected,
         "duplicates": duplicates,
         "sources": sources,
+        "reasons": [str(reason) for reason in pool.reasons],
     }
 
 
