@@ -45,6 +45,8 @@ if TYPE_CHECKING:
         RecipeError,
         SelectMoEError,
         StageError,
+        shown,
+        utf8_text,
     )
     from selectmoe_core.models.models import (
         ModelRef,
@@ -99,7 +101,8 @@ __getattr__ = lazy_names(
         "selectmoe_core.data.corruption": "Damage",
         "selectmoe_core.data.examples": "Example Message RawExample Reject",
         "selectmoe_core.data.scores": "Finish ScoreTable Selection ShardScores",
-        "selectmoe_core.errors": "DataError ModelError RecipeError SelectMoEError StageError",
+        "selectmoe_core.errors": "DataError ModelError RecipeError SelectMoEError StageError "
+        "shown utf8_text",
         "selectmoe_core.models.models": "ModelRef TargetModel",
         "selectmoe_core.plugin.command": "Command",
         "selectmoe_core.plugin.component": "About Component Kind",
@@ -161,6 +164,8 @@ __all__ = [
     "load",
     "parse_options",
     "print_facts",
+    "shown",
     "suggest",
+    "utf8_text",
     "write_json",
 ]

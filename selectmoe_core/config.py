@@ -1,15 +1,15 @@
 """Typed options of components, and errors that say which option to change."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
-from selectmoe_core.errors import Problem, RecipeError
+from selectmoe_core.errors import Problem, RecipeError, shown
 
 ConfigT = TypeVar("ConfigT", bound="Config")
 
@@ -54,8 +54,12 @@ def marked(config: type[Config], mark: str) -> frozenset[str]:
 
 def path_fields(config: type[Config]) -> frozenset[str]:
     """Return the fields that hold paths: marked as content, or typed ``Path``."""
-    typed = {name for name, field in config.model_fields.items() if field.annotation is Path}
+    typed = {name for name, field in config.model_fields.items() if _holds_path(field.annotation)}
     return frozenset(typed) | marked(config, "content_path")
+
+
+def _holds_path(annotation: object) -> bool:
+    return annotation is Path or any(map(_holds_path, get_args(annotation)))
 
 
 def parse(config: type[ConfigT], table: Mapping[str, object], *, where: str) -> ConfigT:
@@ -81,11 +85,26 @@ def examine(
         where: the table's name, for messages.
         beside: other keys of the same table, which a misspelt one may have meant.
     """
+    empty = tuple(_empty_paths(config, table, where))
     try:
-        return config.model_validate(dict(table)), ()
+        parsed = config.model_validate(dict(table))
     except ValidationError as error:
         known = {**(beside or {}), **config.model_fields}
-        return None, tuple(_problem(dict(found), known, where) for found in error.errors())
+        found = tuple(_problem(dict(one), known, where) for one in error.errors())
+        return None, (*empty, *found)
+    return (None, empty) if empty else (parsed, ())
+
+
+def _empty_paths(
+    config: type[Config], table: Mapping[str, object], where: str
+) -> Iterator[Problem]:
+    """Yield a problem for each empty path: it would mean the working folder."""
+    for name in sorted(path_fields(config)):
+        value = table.get(name)
+        items = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(item, str) and not item.strip() for item in items):
+            hint = "an unset shell variable gives an empty value; the folder itself is '.'"
+            yield Problem(where, f"option '{name}' is empty", hint)
 
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -137,9 +156,9 @@ def _problem(found: dict[str, Any], fields: Mapping[str, FieldInfo], where: str)
         field = fields.get(key)
         return Problem(where, f"option '{key}' is missing", plain_text(field))
     message = found["msg"].removeprefix("Value error, ")
-    shown = repr(found["input"])
-    shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
     if not key:  # of the table as a whole: its message names the options
         return Problem(where, message)
     field = fields.get(str(found["loc"][0]))
-    return Problem(where, f"option '{key}': {message}, got {shown}", plain_text(field))
+    return Problem(
+        where, f"option '{key}': {message}, got {shown(found['input'], 80)}", plain_text(field)
+    )

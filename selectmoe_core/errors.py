@@ -1,8 +1,11 @@
 """Errors a user can act on: the command line prints them without a traceback."""
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from reprlib import Repr
+
+_SHORT = Repr()
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,27 @@ def of_disk(error: BaseException, doing: str) -> StageError | None:
     if "No space left on device" in str(error) or "File too large" in str(error):
         return StageError(f"{doing}: the disk is full", hint=hint)
     return None
+
+
+def shown(value: object, limit: int = 60) -> str:
+    """Return a value from data as a message shows it: quoted, on one line, never long."""
+    text = repr(value[: limit + 1]) if isinstance(value, str | bytes) else _SHORT.repr(value)
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def listing(names: Sequence[str], limit: int = 12) -> str:
+    """Return names from data in one line, as a message shows them: the first ones, and how many."""
+    some = [name if name.isprintable() else shown(name) for name in names[:limit]]
+    more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
+    return ", ".join(name if len(name) <= 60 else f"{name[:57]}..." for name in some) + more
+
+
+def utf8_text(text: str) -> str:
+    """Return text that UTF-8 can hold: half of a surrogate pair is written as an escape.
+
+    File names that are not UTF-8 hold such halves in Python, and JSON escapes can.
+    """
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 class DataError(StageError):

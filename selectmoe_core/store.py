@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
-from selectmoe_core.errors import StageError
+from selectmoe_core.errors import StageError, utf8_text
 
 Facts = Mapping[str, Any]
 """Small JSON values that a stage reports: what the report shows."""
@@ -56,7 +57,8 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: object) -> None:
     """Write JSON by rename, so that a reader sees the old file or the whole new one."""
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, default=str)
-    write_text(path, f"{text}\n")
+    # File names that are not UTF-8 hold halves of surrogate pairs: as JSON escapes they read back.
+    write_text(path, f"{utf8_text(text)}\n")
 
 
 @dataclass(frozen=True)
@@ -196,9 +198,15 @@ class FileHashes:
         return self._known[key]
 
     def of_tree(self, path: Path) -> str | None:
-        """Return a hash over a file, or over the names and contents of a folder's files."""
+        """Return a hash over a file, or over the names and contents of a folder's files.
+
+        A pipe has another one at every look.
+        """
         if path.is_file():
             return self.of(path)
+        if not path.is_dir():
+            # A pipe or a device: what it gives is not known, so nothing made from it is reused.
+            return f"read once {uuid4().hex}"
         found = []
         for file in sorted(path.rglob("*")):
             inside = file.relative_to(path)

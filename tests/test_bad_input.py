@@ -192,7 +192,7 @@ POOLS = [
          damage=pool(messages(("user", "a"), ("system", "b"), ("assistant", "c")))),
     Case("content that is no text", 1, "the content of a message is not text but int",
          damage=pool(messages(("user", 3), ("assistant", "c")))),
-    Case("no messages", 1, "at least one message", damage=pool('{"messages": []}')),
+    Case("no messages", 1, "at least one turn", damage=pool('{"messages": []}')),
     Case("half a surrogate", 1, "half of a surrogate pair",
          damage=pool('{"messages": [{"role": "user", "content": "a"}, '
                      '{"role": "assistant", "content": "\\ud83d"}]}')),

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Len
-from pydantic import PositiveInt, StringConstraints, field_validator, model_validator
+from pydantic import Field, PositiveInt, StringConstraints, field_validator, model_validator
 
 from selectmoe_core import Config, content_path, execution_only
 
@@ -33,9 +33,9 @@ class Columns(Config):
     completion: Name = "completion"
     """``prompt_completion``: the answer, as text or as a list of messages."""
     system: Name = "system"
-    """All formats but ``messages``: a system message; may be missing or empty."""
-    source: Name = "dataset"
-    """The name of the data set that the row came from; may be missing."""
+    """A system message beside the turns; may be missing or empty."""
+    source: Name | tuple[Name, ...] = ("dataset", "source", "category")
+    """The name of the data set that the row came from: the first of these columns that is given."""
     id: Name = "id"
     """The row's own id, kept for reports; may be missing."""
     label: Name = "label"
@@ -50,7 +50,7 @@ class RowConfig(Config):
     columns: Columns = Columns()
     """Names of columns where they differ: ``columns = { prompt = "question" }``."""
     source: Name | None = None
-    """One source name for every row, instead of the row's own or the file's name."""
+    """One source name for every row, instead of the row's own or the one of its file."""
 
 
 class LineConfig(RowConfig):
@@ -64,7 +64,7 @@ Paths = Path | Annotated[tuple[Path, ...], Len(min_length=1)]
 
 
 class JsonlConfig(LineConfig):
-    """Read JSON lines: messages, Alpaca, ShareGPT or prompt/completion, plain or compressed."""
+    """Read JSON lines or arrays: messages, Alpaca, ShareGPT, prompt/completion; compressed too."""
 
     path: Paths = content_path(...)
     """A file, a folder, a glob pattern, or a list of them; ``.gz`` and ``.zst`` are unpacked."""
@@ -75,6 +75,17 @@ class ParquetConfig(RowConfig):
 
     path: Paths = content_path(...)
     """A file, a folder, a glob pattern, or a list of them."""
+
+
+class CsvConfig(RowConfig):
+    """Read tables (CSV, TSV) with Alpaca or prompt/completion columns, plain or compressed."""
+
+    path: Paths = content_path(...)
+    """A file, a folder, a glob pattern, or a list of them; ``.gz`` and ``.zst`` are unpacked."""
+    delimiter: Annotated[str, Len(1, 1)] | None = None
+    """What stands between two values; left out, a tab in ``.tsv`` files and else a comma."""
+    max_row_bytes: int = Field(default=16 << 20, ge=1 << 10, le=1 << 30)
+    """Bytes that are read at once: no row may be longer."""
 
 
 class LessConfig(LineConfig):

@@ -1,16 +1,19 @@
 """Which files a path option means: a file, a folder, a pattern, or a list of them."""
 
 import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from glob import glob, has_magic
-from pathlib import Path
+from pathlib import Path, PurePath
 
-from selectmoe_core import DataError
+from selectmoe_core import DataError, utf8_text
+from selectmoe_readers.sources import source_names
 
 COMPRESSED = ("", ".gz", ".zst")
 JSONL = tuple(f"{kind}{packed}" for kind in (".jsonl", ".ndjson", ".json") for packed in COMPRESSED)
 PARQUET = (".parquet", ".pq")
+TABLES = tuple(f"{kind}{packed}" for kind in (".csv", ".tsv") for packed in COMPRESSED)
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ def inputs(paths: Path | Sequence[Path], suffixes: tuple[str, ...]) -> list[Inpu
                 f"no data file in the folder {path}",
                 hint=f"a file to read ends in {', '.join(suffixes)}",
             )
-        require(path)
+        require(path, pipe=suffixes is JSONL)
     if not files:
         raise DataError("'path' names no file", hint="give a file, a folder or a glob pattern")
     return shared_names(files)
@@ -57,15 +60,19 @@ def shared_names(files: Sequence[Path], sources: Sequence[str] | None = None) ->
     """Name each file relative to the folder that all share, so that a pool can move."""
     files = [file.absolute() for file in files]
     root = os.path.commonpath([file.parent for file in files])
-    names = sources or [stem(file) for file in files]
-    return [
-        Input(file, file.relative_to(root).as_posix(), name)
-        for file, name in zip(files, names, strict=True)
-    ]
+    names = [utf8_text(file.relative_to(root).as_posix()) for file in files]
+    sources = sources or source_names([PurePath(_without_suffix(name)) for name in names])
+    return [Input(*one) for one in zip(files, names, sources, strict=True)]
 
 
-def require(path: Path) -> None:
-    """Raise a ``DataError`` where there is no readable file."""
+def sources_of(files: Sequence[Path]) -> list[str]:
+    """Return the sources of the files that are there, by their names alone."""
+    there = [file for file in files if not file.is_dir() and file.exists()]
+    return list(dict.fromkeys(file.source for file in shared_names(there))) if there else []
+
+
+def require(path: Path, *, pipe: bool = False) -> None:
+    """Raise a ``DataError`` where there is no file or folder (or pipe) that can be read."""
     if has_magic(str(path)) and not path.exists():
         raise DataError(f"no file matches {path}", hint="look at 'path'")
     if not path.exists():
@@ -74,6 +81,10 @@ def require(path: Path) -> None:
             f"there is no file or folder {path}",
             hint=f"look at 'path': {near} holds {_some(near)}",
         )
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or (pipe and stat.S_ISFIFO(mode))):
+        what = "pipe" if stat.S_ISFIFO(mode) else "device"
+        raise DataError(f"{path} is a {what}, not a file", hint="write the data to a file first")
     if not os.access(path, os.R_OK):
         raise DataError(f"{path} may not be read", hint="look at the file's permissions")
 
@@ -91,11 +102,10 @@ def hidden(file: Path, folder: Path) -> bool:
     return any(part.startswith(".") for part in file.relative_to(folder).parts)
 
 
-def stem(path: Path) -> str:
+def _without_suffix(name: str) -> str:
     """Return a file's name without ``.jsonl``, ``.jsonl.gz`` and the like."""
-    name = path.name
-    for suffix in sorted((*JSONL, *PARQUET), key=len, reverse=True):
-        if name.endswith(suffix) and len(name) > len(suffix):
+    for suffix in sorted((*JSONL, *PARQUET, *TABLES), key=len, reverse=True):
+        if name.endswith(suffix) and len(PurePath(name).name) > len(suffix):
             return name.removesuffix(suffix)
     return name
 

@@ -1,20 +1,23 @@
 """Hugging Face data sets, from the hub or from a folder."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import datasets
-from datasets import Dataset, DatasetDict, IterableDataset, load_dataset, load_dataset_builder
+from datasets import DatasetDict, IterableDataset, load_dataset, load_dataset_builder
 
-from selectmoe_core import DataError, Job, RawExample, Reject, suggest
+from selectmoe_core import DataError, Job, RawExample, Reject, suggest, utf8_text
 from selectmoe_readers.config import HubConfig
 from selectmoe_readers.files import require
 from selectmoe_readers.parquet import examples_of
 from selectmoe_readers.rows import Rows, columns_of
+from selectmoe_readers.splits import Data, chosen, differing_column
 
 BATCH_ROWS = 512
 SAVED = ("state.json", "dataset_dict.json")
 """What ``save_to_disk`` leaves in a folder."""
+TRAIN = "train"
+"""The split of a saved data set that names none."""
 
 
 class HubReader:
@@ -31,7 +34,9 @@ class HubReader:
         """Raise a ``DataError`` where the data set or its split is not there."""
         config = self.config
         if config.path:
-            require(config.path)
+            self._require_folder()
+            if self._saved:
+                chosen(self._local(), config.split)
             return
         try:
             builder = load_dataset_builder(
@@ -49,29 +54,37 @@ class HubReader:
     def read(self, job: Job) -> Iterator[RawExample | Reject]:  # noqa: ARG002
         """Yield every row as an example or as a reject with its reason."""
         try:
-            data = self._load()
+            pieces = self._load()
         except Exception as error:
             raise self._error(error) from error
         config = self.config
-        name = config.name.rpartition("/")[2] if config.name else config.path.name  # type: ignore[union-attr]
-        rows = Rows(config, name)
-        wanted = [column for column in columns_of(config) if column in (data.column_names or ())]
+        name = config.name.rpartition("/")[2] if config.name else self._folder.name
+        rows = Rows(config, utf8_text(name))
+        shown, start = f"{utf8_text(name)}/{config.split}", 0
+        for data in pieces:
+            for found in self._rows(data, rows, shown, start):
+                start += 1
+                yield found
+
+    def _rows(
+        self, data: Data, rows: Rows, shown: str, start: int
+    ) -> Iterator[RawExample | Reject]:
+        columns = data.column_names or ()
+        wanted = [column for column in columns_of(self.config) if column in columns]
         if wanted:  # images and the like are never decoded
             data = data.select_columns(wanted)
-        shown = f"{name}/{config.split}"
         if isinstance(data, IterableDataset):
-            yield from self._streamed(data, rows, shown)
+            yield from self._streamed(data, rows, shown, start)
             return
-        start = 0
         for table in data.with_format("arrow").iter(BATCH_ROWS):
             for batch in table.to_batches():
                 yield from examples_of(batch, rows, shown, start)
                 start += batch.num_rows
 
     def _streamed(
-        self, data: IterableDataset, rows: Rows, shown: str
+        self, data: IterableDataset, rows: Rows, shown: str, start: int
     ) -> Iterator[RawExample | Reject]:
-        remaining = enumerate(data, start=1)
+        remaining = enumerate(data, start=start + 1)
         while True:
             try:
                 number, row = next(remaining)
@@ -81,38 +94,88 @@ class HubReader:
                 raise self._error(error) from error
             yield rows.example(row, f"{shown}:{number}")
 
-    def _load(self) -> Dataset | IterableDataset:
+    @property
+    def _folder(self) -> Path:
+        assert self.config.path is not None
+        return self.config.path
+
+    def _load(self) -> list[Data]:
+        """Return the split, piece by piece."""
         config = self.config
-        if config.path is None:
-            return load_dataset(
-                config.name,
-                config.config_name,
-                split=config.split,
-                revision=config.dataset_revision,
-                streaming=config.streaming,
+        if config.path is not None:
+            return chosen(self._local(), config.split)
+        if config.streaming and any(sign in config.split for sign in "[+"):
+            # The library slices only what it has on disk.
+            return chosen(
+                load_dataset(*self._named, streaming=True, **self._revision), config.split
             )
-        require(config.path)
-        if any((config.path / name).is_file() for name in SAVED):
-            saved = datasets.load_from_disk(str(config.path))
-            return _split_of(saved, config.split) if isinstance(saved, DatasetDict) else saved
-        # Streamed: a folder that is on this disk already is not copied into the cache.
-        return load_dataset(
-            str(config.path), config.config_name, split=config.split, streaming=True
+        data = load_dataset(
+            *self._named, split=config.split, streaming=config.streaming, **self._revision
         )
+        return [data]
+
+    @property
+    def _named(self) -> tuple[str | None, str | None]:
+        return self.config.name, self.config.config_name
+
+    @property
+    def _revision(self) -> dict[str, str | None]:
+        return {"revision": self.config.dataset_revision}
+
+    def _local(self) -> Mapping[str, Data]:
+        """Return the splits of a folder by name."""
+        self._require_folder()
+        if self._saved:
+            saved = datasets.load_from_disk(str(self._folder))
+            return saved if isinstance(saved, DatasetDict) else {str(saved.split or TRAIN): saved}
+        # Streamed: a folder that is on this disk already is not copied into the cache.
+        return dict(load_dataset(str(self._folder), self.config.config_name, streaming=True))
+
+    @property
+    def _saved(self) -> bool:
+        return any((self._folder / name).is_file() for name in SAVED)
+
+    def _require_folder(self) -> None:
+        require(self._folder)
+        if not self._folder.is_dir():
+            raise DataError(
+                f"{self._folder} is a file, not a folder",
+                hint='read files with use = "jsonl", "csv" or "parquet"',
+            )
 
     def _error(self, error: Exception) -> DataError:
         if isinstance(error, DataError):
             return error
+        place = self.config.name or self.config.path
+        if isinstance(error, OSError) and (cache := _cache_of(error)):
+            return DataError(
+                f"the cache of the datasets library, {cache}, cannot be used: {error.strerror}",
+                hint="set the environment variable HF_HOME to a folder that can be written",
+            )
+        if self.config.path and "cast" in str(error) and (found := self._differing()):
+            return DataError(
+                f"the files of {place} differ: {found}",
+                hint='read them with use = "jsonl", "csv" or "parquet", each file for itself',
+            )
         what = str(error).strip().partition("\n")[0] or type(error).__name__
         hint = "look at name, config_name, split and dataset_revision; offline, only a data set "
         hint += "that was loaded before can be used; a gated one needs a token (hf auth login)"
         if self.config.path:
             hint = "'path' is a folder of data files, or one that save_to_disk wrote"
-        place = self.config.name or self.config.path
         return DataError(f"the data set {place} cannot be loaded: {what}", hint=hint)
 
+    def _differing(self) -> str | None:
+        try:
+            builder = load_dataset_builder(str(self._folder), self.config.config_name)
+            return differing_column(builder, self.config.split)
+        except Exception:  # the first error is told: this only looks for its cause
+            return None
 
-def _split_of(saved: Any, split: str) -> Dataset:  # noqa: ANN401  (datasets has no types)
-    if split not in saved:
-        raise DataError(f"the saved data set has no split '{split}'", hint=suggest(split, saved))
-    return saved[split]
+
+def _cache_of(error: OSError) -> Path | None:
+    """Return the cache folder that an error is about."""
+    file = Path(str(error.filename or ""))
+    for cache in map(Path, (datasets.config.HF_DATASETS_CACHE, datasets.config.HF_CACHE_HOME)):
+        if file.is_absolute() and (cache.is_relative_to(file) or file.is_relative_to(cache)):
+            return cache
+    return None

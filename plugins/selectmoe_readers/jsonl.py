@@ -1,13 +1,21 @@
-"""JSON lines."""
+"""JSON lines, and files that are one JSON array."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator
+from io import BufferedReader
+from pathlib import Path
 
-from selectmoe_core import Job, RawExample, Reject
+from selectmoe_core import DataError, Job, RawExample, Reject, shown
+from selectmoe_readers.arrays import elements_of, is_array
 from selectmoe_readers.config import JsonlConfig, LineConfig
 from selectmoe_readers.files import JSONL, Input, inputs
-from selectmoe_readers.lines import lines_of
-from selectmoe_readers.rows import Rows
+from selectmoe_readers.kinds import looks_like_table
+from selectmoe_readers.lines import BUFFER, guarded, lines_of, opened
+from selectmoe_readers.rows import Rows, columns_of
+
+OPENS_OVER_LINES = re.compile(rb'\s*\{[ \t\r]*\n\s*"')
+"""How an object begins that is written over several lines."""
 
 
 class JsonlReader:
@@ -26,24 +34,73 @@ class JsonlReader:
 
 
 def read_lines(files: Iterable[Input], config: LineConfig) -> Iterator[RawExample | Reject]:
-    """Yield every line of the files as an example or as a reject with its reason."""
+    """Yield every row of the files as an example or as a reject with its reason."""
     for file in files:
-        rows = Rows(config, file.source)
-        for number, line in lines_of(file.path, config.max_line_bytes):
-            where = f"{file.shown}:{number}"
-            if line is None:
-                reason = f"the line is longer than {config.max_line_bytes:,} bytes"
-                yield Reject(rows.source, where, f"{reason} (max_line_bytes)")
-                continue
-            try:
-                row = json.loads(line.decode("utf-8"))
-            except (ValueError, RecursionError) as error:
-                yield Reject(rows.source, where, _broken(error, line, number))
-                continue
-            yield rows.example(row, where)
+        with opened(file.path, "JSON lines") as stream:
+            head = stream.peek(BUFFER)
+            if is_array(head):
+                yield from _array(stream, file, config)
+            else:
+                _check_shape(head, file.path, config)
+                yield from _lines(stream, file, config)
 
 
-def _broken(error: ValueError | RecursionError, line: bytes, number: int) -> str:
+def _array(
+    stream: BufferedReader, file: Input, config: LineConfig
+) -> Iterator[RawExample | Reject]:
+    rows = Rows(config, file.source)
+    elements = elements_of(stream, file.path, config.max_line_bytes)
+    for number, row in guarded(file.path, elements, "row"):
+        yield rows.example(row, f"{file.shown}:{number}")
+
+
+def _lines(
+    stream: BufferedReader, file: Input, config: LineConfig
+) -> Iterator[RawExample | Reject]:
+    rows = Rows(config, file.source)
+    for number, line in guarded(file.path, lines_of(stream, config.max_line_bytes), "line"):
+        where = f"{file.shown}:{number}"
+        if line is None:
+            reason = f"the line is longer than {config.max_line_bytes:,} bytes"
+            yield Reject(rows.source, where, f"{reason} (max_line_bytes)")
+            continue
+        try:
+            row = json.loads(line.decode("utf-8"))
+        except (ValueError, RecursionError) as error:
+            yield Reject(rows.source, where, _broken(error, line))
+            continue
+        found = rows.example(row, where)
+        if isinstance(found, Reject) and not rows.format and not stream.peek(1):
+            _check_object(row, file.path)
+        yield found
+
+
+def _check_shape(head: bytes, path: Path, config: LineConfig) -> None:
+    """Raise where a file is no JSON lines at all: its lines are not so many bad rows."""
+    if OPENS_OVER_LINES.match(head):
+        raise DataError(
+            f"{path} holds JSON written over several lines, not one object a line",
+            hint="write each row on a line of its own: jq -c . FILE",
+        )
+    if header := looks_like_table(head, columns_of(config)):
+        raise DataError(
+            f"{path} is a table (CSV), not JSON lines: it begins with {shown(header)}",
+            hint='use = "csv"',
+        )
+
+
+def _check_object(row: object, path: Path) -> None:
+    """Raise where the only row of a file is an object that holds the rows."""
+    for key, value in row.items() if isinstance(row, dict) else ():
+        several = isinstance(value, list) and len(value) > 1 and isinstance(value[0], dict)
+        if several or (isinstance(value, dict) and path.name.endswith(".json")):
+            raise DataError(
+                f"{path} is one JSON object, not rows: {shown(key)} holds {len(value):,} entries",
+                hint="write the rows as a JSON array or one object a line: jq -c '.KEY[]' FILE",
+            )
+
+
+def _broken(error: ValueError | RecursionError, line: bytes) -> str:
     if isinstance(error, UnicodeDecodeError):
         return f"not UTF-8: byte 0x{line[error.start]:02x} at column {error.start + 1}"
     if isinstance(error, RecursionError):
@@ -51,7 +108,4 @@ def _broken(error: ValueError | RecursionError, line: bytes, number: int) -> str
     if not isinstance(error, json.JSONDecodeError):
         return f"not usable JSON: {error}"
     column = min(error.pos, len(error.doc.rstrip("\r\n"))) + 1
-    reason = f"not valid JSON: {error.msg} at column {column}"
-    if number == 1 and line.lstrip().startswith(b"["):
-        reason += " (is the file one JSON array? it must hold one object a line)"
-    return reason
+    return f"not valid JSON: {error.msg} at column {column}"

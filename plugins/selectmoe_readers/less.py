@@ -61,6 +61,12 @@ def present(config: LessConfig) -> list[Path]:
     return [found.get(name, config.path / name / f"{name}_data.jsonl") for name in config.sources]
 
 
+def sources_of(config: LessConfig) -> list[str]:
+    """Return the sources that are read, by the names of their folders."""
+    found = _found(config.path)
+    return [name for name in config.sources or sorted(found) if name in found]
+
+
 def _found(path: Path) -> dict[str, Path]:
     """Return name to file of the first of ``FOLDERS`` that holds any."""
     for folder in FOLDERS:

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 from selectmoe_core import DataError, Job, RawExample, Reject
 from selectmoe_readers.config import ParquetConfig
 from selectmoe_readers.files import PARQUET, Input, inputs
+from selectmoe_readers.kinds import HEAD, what_it_is
 from selectmoe_readers.rows import Rows, columns_of
 
 BATCH_ROWS = 512
@@ -24,7 +25,7 @@ class ParquetReader:
     def check(self, job: Job) -> None:  # noqa: ARG002
         """Raise a ``DataError`` where a file is missing or is no Parquet file."""
         for file in inputs(self.config.path, PARQUET):
-            _open(file).close()
+            _open(file, self.config)[0].close()
 
     def read(self, job: Job) -> Iterator[RawExample | Reject]:  # noqa: ARG002
         """Yield every row as an example or as a reject with its reason."""
@@ -34,19 +35,19 @@ class ParquetReader:
 
 def _read(file: Input, config: ParquetConfig) -> Iterator[RawExample | Reject]:
     rows, start = Rows(config, file.source), 0
-    with _open(file) as parquet:
-        wanted = [name for name in columns_of(config) if name in parquet.schema_arrow.names]
+    parquet, wanted = _open(file, config)
+    with parquet:
         # Row groups can be large: their pages are read as they are needed, not all beforehand.
         batches = parquet.iter_batches(BATCH_ROWS, columns=wanted or None)
-        try:
-            for batch in batches:
-                yield from examples_of(batch, rows, file.shown, start)
-                start += batch.num_rows
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(
-                f"{file.path}: reading stopped after row {start}: {error}",
-                hint="fetch the file again",
-            ) from error
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except Exception as error:
+                raise _damaged(file, f"reading stopped after row {start}", error) from error
+            yield from examples_of(batch, rows, file.shown, start)
+            start += batch.num_rows
 
 
 def examples_of(
@@ -55,26 +56,60 @@ def examples_of(
     """Yield the rows of a batch whose first is row ``start``, counted from 0."""
     for number, row in enumerate(_row_values(batch), start=start + 1):
         where = f"{shown}:{number}"
-        yield Reject(rows.source, where, NOT_UTF8) if row is None else rows.example(row, where)
+        found = row if isinstance(row, str) else rows.example(row, where)
+        yield Reject(rows.source, where, found) if isinstance(found, str) else found
 
 
-def _row_values(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | None]:
-    """Yield each row; ``None`` for one whose text is not UTF-8."""
+def _row_values(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | str]:
+    """Yield each row, or why its values cannot be read."""
     try:
-        yield from batch.to_pylist()
+        values = batch.to_pylist()
+    except (ValueError, OverflowError, pa.ArrowException):
+        values = [_row_value(batch.slice(number, 1)) for number in range(batch.num_rows)]
+    yield from values
+
+
+def _row_value(row: pa.RecordBatch) -> dict[str, Any] | str:
+    try:
+        return dict(row.to_pylist()[0])
     except UnicodeDecodeError:
-        for number in range(batch.num_rows):
-            try:
-                yield batch.slice(number, 1).to_pylist()[0]
-            except UnicodeDecodeError:
-                yield None
+        return NOT_UTF8
+    except (ValueError, OverflowError, pa.ArrowException) as error:  # a date beyond year 9999
+        return f"a value cannot be read: {_line(error)}"
 
 
-def _open(file: Input) -> pq.ParquetFile:
+def _open(file: Input, config: ParquetConfig) -> tuple[pq.ParquetFile, list[str]]:
+    """Return the open file, and which of its columns are read."""
     try:
-        return pq.ParquetFile(file.path, memory_map=True, pre_buffer=False)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(
-            f"{file.path} is not a Parquet file that can be read: {error}",
-            hint="fetch the file again, or use the reader of its format",
-        ) from error
+        parquet = pq.ParquetFile(file.path, memory_map=True, pre_buffer=False)
+        names = list(parquet.schema_arrow.names)
+    except Exception as error:
+        raise _not_parquet(file, error) from error
+    wanted = [name for name in columns_of(config) if name in names]
+    for name in wanted:
+        if names.count(name) > 1:
+            raise DataError(
+                f"{file.path} has the column '{name}' more than once",
+                hint="write the file with one column of each name",
+            )
+    return parquet, wanted
+
+
+def _not_parquet(file: Input, error: Exception) -> DataError:
+    """Return what a file is that pyarrow cannot open; its footer can be broken in many ways."""
+    with file.path.open("rb") as opened:
+        head = opened.read(HEAD)
+    if not head.startswith(b"PAR1"):
+        if other := what_it_is(head):
+            return DataError(f"{file.path} is {other[0]}, not Parquet", hint=other[1])
+        if head.lstrip()[:1] in (b"{", b"["):
+            return DataError(f"{file.path} is JSON, not Parquet", hint='use = "jsonl"')
+    return _damaged(file, "not a Parquet file that can be read", error)
+
+
+def _damaged(file: Input, what: str, error: Exception) -> DataError:
+    return DataError(f"{file.path}: {what}: {_line(error)}", hint="fetch the file again")
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:200] or type(error).__name__

@@ -1,16 +1,16 @@
 """What this plugin offers."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from selectmoe_core import About, Component, Reader, hookimpl, load
-from selectmoe_readers.config import HubConfig, JsonlConfig, LessConfig, ParquetConfig
+from selectmoe_readers.config import CsvConfig, HubConfig, JsonlConfig, LessConfig, ParquetConfig
 
 
 @hookimpl
 def selectmoe_readers() -> list[Component[Any, Reader]]:
-    """Offer ``jsonl``, ``parquet``, ``less`` and ``hub``."""
+    """Offer ``jsonl``, ``csv``, ``parquet``, ``less`` and ``hub``."""
     lines = "reads the files once, line by line; memory does not grow with them"
     batches = "reads the files once, a batch of rows at a time"
     hub = "downloads the data set once, or streams it"
@@ -21,6 +21,15 @@ def selectmoe_readers() -> list[Component[Any, Reader]]:
             load("selectmoe_readers.jsonl:JsonlReader"),
             About(cost=lines),
             files=_jsonl_files,
+            sources=_sources(_jsonl_files),
+        ),
+        Component(
+            "csv",
+            CsvConfig,
+            load("selectmoe_readers.table:CsvReader"),
+            About(cost=batches),
+            files=_csv_files,
+            sources=_sources(_csv_files),
         ),
         Component(
             "parquet",
@@ -28,6 +37,7 @@ def selectmoe_readers() -> list[Component[Any, Reader]]:
             load("selectmoe_readers.parquet:ParquetReader"),
             About(cost=batches),
             files=_parquet_files,
+            sources=_sources(_parquet_files),
         ),
         Component(
             "less",
@@ -35,6 +45,7 @@ def selectmoe_readers() -> list[Component[Any, Reader]]:
             load("selectmoe_readers.less:LessReader"),
             About(cost=lines, paper="LESS, Xia et al. 2024, https://arxiv.org/abs/2402.04333"),
             files=_less_files,
+            sources=_less_sources,
         ),
         Component(
             "hub",
@@ -52,6 +63,12 @@ def _jsonl_files(config: JsonlConfig) -> Iterable[Path]:
     return present(config.path, JSONL)
 
 
+def _csv_files(config: CsvConfig) -> Iterable[Path]:
+    from selectmoe_readers.files import TABLES, present
+
+    return present(config.path, TABLES)
+
+
 def _parquet_files(config: ParquetConfig) -> Iterable[Path]:
     from selectmoe_readers.files import PARQUET, present
 
@@ -65,6 +82,24 @@ def _less_files(config: LessConfig) -> Iterable[Path]:
 
 
 def _hub_files(config: HubConfig) -> Iterable[Path]:
-    from selectmoe_readers.files import inside
+    # The folder as a whole: its name, which names the source, counts beside its content.
+    return (config.path,) if config.path else ()
 
-    return inside(config.path) if config.path else ()
+
+def _less_sources(config: LessConfig) -> Iterable[str]:
+    from selectmoe_readers.less import sources_of
+
+    return [config.source] if config.source else sources_of(config)
+
+
+def _sources(
+    files: Callable[[Any], Iterable[Path]],
+) -> Callable[[JsonlConfig | CsvConfig | ParquetConfig], Iterable[str]]:
+    """Return what names the sources of a component by the names of its files."""
+
+    def sources(config: JsonlConfig | CsvConfig | ParquetConfig) -> Iterable[str]:
+        from selectmoe_readers.files import sources_of
+
+        return [config.source] if config.source else sources_of(list(files(config)))
+
+    return sources

@@ -3,30 +3,17 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from selectmoe_core import Message, RawExample, Reject
-from selectmoe_core.data import Role, messages_from
+from selectmoe_core import Message, RawExample, Reject, shown
+from selectmoe_core.data import Role, is_given, kind_of, messages_from
 from selectmoe_readers.config import Columns, RowConfig
 
 Row = Mapping[str, Any]
 
-SPEAKERS: Mapping[str, Role] = {
-    "system": "system",
-    "human": "user",
-    "user": "user",
-    "prompter": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-    "chatgpt": "assistant",
-    "bing": "assistant",
-    "bard": "assistant",
-    "bot": "assistant",
-    "model": "assistant",
-}
-"""Who speaks in ShareGPT data, by the names its collections use."""
-TOOLS = frozenset(
-    {"tool", "tools", "function", "function_call", "function_response", "observation"}
-    | {"tool_call", "tool_response", "ipython"}
-)
+TOOL_COLUMNS = ("tools", "functions")
+"""What a row offers its assistant to call."""
+SHOWN_COLUMNS = 12
+OWN_META = frozenset({"original_id", "where", "label"})
+"""What ``meta`` holds in a row of ``selected_data.jsonl``."""
 
 
 class RowError(ValueError):
@@ -37,68 +24,93 @@ class Rows:
     """Turns the rows of one file into examples; finds their format at the first usable one."""
 
     def __init__(self, config: RowConfig, source: str) -> None:
-        """Take ``source`` as the name where neither the options nor a row give one."""
+        """Take ``source`` as the name where neither the options nor a row give one.
+
+        ``format`` is the row format, ``None`` before it is found.
+        """
         self.source = config.source or source
         self._columns = config.columns
-        self._source_column = None if config.source else config.columns.source
-        self._convert = None if config.format == "auto" else FORMATS[config.format]
+        self._source_columns = () if config.source else source_columns(config)
+        self.format: str | None = None if config.format == "auto" else config.format
+        self._found_at = ""
 
     def example(self, row: object, where: str) -> RawExample | Reject:
         """Return the row as an example, or why it is none."""
         if not isinstance(row, dict):
-            return Reject(self.source, where, f"a row is not an object but {_kind(row)}")
-        source = self.source
-        if self._source_column:
-            named = row.get(self._source_column)
-            if isinstance(named, str) and named.strip():
-                source = named.strip()
+            return Reject(self.source, where, f"a row is not an object but {kind_of(row)}")
+        source = self._source(row)
+        columns = self._columns
         try:
-            if self._convert is None:
-                self._convert = _detect(row, self._columns)
-            messages = self._convert(row, self._columns)
+            messages = FORMATS[self._format_of(row, where)](row, columns)
         except ValueError as error:
             return Reject(source, where, str(error))
-        columns = self._columns
-        return RawExample(
-            source, messages, where, _note(row.get(columns.id)), _note(row.get(columns.label))
+        identity, label = row.get(columns.id), row.get(columns.label)
+        meta = row.get("meta")
+        if isinstance(meta, dict) and meta.keys() == OWN_META:
+            identity, label = meta["original_id"], meta["label"]
+        return RawExample(source, messages, where, _note(identity), _note(label))
+
+    def _source(self, row: Row) -> str:
+        """Return what the row says its data set is, else the name of its file."""
+        for column in self._source_columns:
+            named = row.get(column)
+            if isinstance(named, str) and named.strip():
+                return named.strip()
+            if isinstance(named, int) and not isinstance(named, bool):
+                return str(named)
+        return self.source
+
+    def _format_of(self, row: Row, where: str) -> str:
+        """Return the format of the file; a row of another format cannot be read with it."""
+        for column in TOOL_COLUMNS:
+            if is_given(row.get(column)):
+                raise RowError(f"the row offers tools ('{column}'); tool use is not supported")
+        own = _detect(row, self._columns)
+        if self.format is None and own is not None:
+            self.format, self._found_at = own, where
+        stated = self.format
+        if stated is None:
+            raise RowError(_fits_none(row, self._columns))
+        if own is None or own == stated or _has(row, stated, self._columns):
+            return stated
+        if not self._found_at:
+            raise RowError(f"the row is of the format '{own}', but format = \"{stated}\"")
+        raise RowError(
+            f"the row is of the format '{own}', but {self._found_at} made this file "
+            f"'{stated}': put each format into a file of its own"
         )
+
+
+def source_columns(config: RowConfig) -> tuple[str, ...]:
+    """Return the columns that may name a row's data set, the first one first."""
+    named = config.columns.source
+    return (named,) if isinstance(named, str) else named
 
 
 def columns_of(config: RowConfig) -> list[str]:
     """Return the names of all columns that a reader may look at."""
-    return list(dict.fromkeys(config.columns.model_dump().values()))
+    named = config.columns.model_dump(exclude={"source"}).values()
+    return list(dict.fromkeys([*named, *source_columns(config), "meta", *TOOL_COLUMNS]))
 
 
 def _messages(row: Row, columns: Columns) -> tuple[Message, ...]:
-    items = row.get(columns.messages)
-    if items is None:
-        raise RowError(f"'{columns.messages}' is missing")
-    try:
-        return messages_from(items)
-    except ValueError:
-        _no_tools(items, "role")
-        raise
+    return _conversation(row, columns.messages, columns)
 
 
 def _sharegpt(row: Row, columns: Columns) -> tuple[Message, ...]:
-    items = row.get(columns.conversations)
-    if not isinstance(items, list) or not items:
-        raise RowError(f"'{columns.conversations}' is not a list with at least one turn")
-    return (*_system(row, columns), *map(_turn, items))
+    return _conversation(row, columns.conversations, columns)
 
 
-def _turn(item: object) -> Message:
-    if not isinstance(item, Mapping):
-        raise RowError(f"a turn is not an object but {_kind(item)}")
-    speaker, text = _first(item, "from", "role"), _first(item, "value", "content")
-    role = SPEAKERS.get(speaker.strip().lower()) if isinstance(speaker, str) else None
-    if role is None:
-        _no_tools([item], "from")
-        known = ", ".join(SPEAKERS)
-        raise RowError(f"unknown speaker {_shown(speaker)} of a turn, known: {known}")
-    if not isinstance(text, str):
-        raise RowError(f"the text of a turn is not text but {_kind(text)}")
-    return Message(role, text)
+def _conversation(row: Row, column: str, columns: Columns) -> tuple[Message, ...]:
+    items = row.get(column)
+    if items is None:
+        raise RowError(f"'{column}' is missing")
+    messages, system = messages_from(items, column), _system(row, columns)
+    if not system or messages[:1] == system:
+        return messages
+    if messages[:1] and messages[0].role == "system":
+        raise RowError(f"'{columns.system}' and the first turn are two different system messages")
+    return (*system, *messages)
 
 
 def _alpaca(row: Row, columns: Columns) -> tuple[Message, ...]:
@@ -116,7 +128,7 @@ def _alpaca(row: Row, columns: Columns) -> tuple[Message, ...]:
 
 def _history(earlier: object, column: str) -> Iterable[Message]:
     if not isinstance(earlier, list | tuple):
-        raise RowError(f"'{column}' is not a list of [question, answer] but {_kind(earlier)}")
+        raise RowError(f"'{column}' is not a list of [question, answer] but {kind_of(earlier)}")
     for pair in earlier:
         match pair:
             case [str(question), str(answer)]:
@@ -127,11 +139,19 @@ def _history(earlier: object, column: str) -> Iterable[Message]:
 
 
 def _prompt_completion(row: Row, columns: Columns) -> tuple[Message, ...]:
-    prompt, completion = row.get(columns.prompt), row.get(columns.completion)
-    if isinstance(prompt, list) and isinstance(completion, list):
-        return (*_system(row, columns), *messages_from(prompt), *messages_from(completion))
-    question, answer = _text(row, columns.prompt), _text(row, columns.completion)
-    return (*_system(row, columns), Message("user", question), Message("assistant", answer))
+    return (
+        *_system(row, columns),
+        *_side(row, columns.prompt, "user"),
+        *_side(row, columns.completion, "assistant"),
+    )
+
+
+def _side(row: Row, column: str, role: Role) -> tuple[Message, ...]:
+    """Return a prompt or a completion, which is a text or a list of turns."""
+    value = row.get(column)
+    if isinstance(value, list | dict):
+        return messages_from(value, column)
+    return (Message(role, _text(row, column)),)
 
 
 Convert = Callable[[Row, Columns], tuple[Message, ...]]
@@ -142,24 +162,36 @@ FORMATS: Mapping[str, Convert] = {
     "alpaca": _alpaca,
     "prompt_completion": _prompt_completion,
 }
+"""The formats, the more telling ones first."""
 
 
-def _detect(row: Row, columns: Columns) -> Convert:
-    """Return the format whose columns the row has; the more telling ones come first."""
-    telling = {
+def _telling(name: str, columns: Columns) -> tuple[str, ...]:
+    """Return the columns that a row of a format must have."""
+    return {
         "messages": (columns.messages,),
         "sharegpt": (columns.conversations,),
         "alpaca": (columns.instruction, columns.output),
         "prompt_completion": (columns.prompt, columns.completion),
-    }
-    for name, needed in telling.items():
-        if all(row.get(column) is not None for column in needed):
-            return FORMATS[name]
-    has = ", ".join(_shown(key) for key, value in row.items() if value is not None) or "none"
-    wanted = "; ".join(" + ".join(needed) for needed in telling.values())
-    raise RowError(
+    }[name]
+
+
+def _has(row: Row, name: str, columns: Columns) -> bool:
+    return all(row.get(column) is not None for column in _telling(name, columns))
+
+
+def _detect(row: Row, columns: Columns) -> str | None:
+    """Return the first format whose columns the row has."""
+    return next((name for name in FORMATS if _has(row, name, columns)), None)
+
+
+def _fits_none(row: Row, columns: Columns) -> str:
+    given = [shown(key, 40) for key, value in row.items() if value is not None]
+    more = f" and {len(given) - SHOWN_COLUMNS} more" if len(given) > SHOWN_COLUMNS else ""
+    has = (", ".join(given[:SHOWN_COLUMNS]) or "none") + more
+    wanted = "; ".join(" + ".join(_telling(name, columns)) for name in FORMATS)
+    return (
         f"its columns fit no row format: it has {has}; one of these is needed: {wanted} "
-        "(other names can be told with 'columns')"
+        "(the option 'columns' takes other names)"
     )
 
 
@@ -173,7 +205,7 @@ def _text(row: Row, column: str) -> str:
     if value is None:
         raise RowError(f"'{column}' is missing")
     if not isinstance(value, str):
-        raise RowError(f"'{column}' is not text but {_kind(value)}")
+        raise RowError(f"'{column}' is not text but {kind_of(value)}")
     return value
 
 
@@ -181,33 +213,7 @@ def _optional(row: Row, column: str) -> str:
     return "" if row.get(column) is None else _text(row, column)
 
 
-def _first(item: Mapping[str, Any], *keys: str) -> object:
-    """Return the first value that is there: in a Parquet column every key is, some as null."""
-    return next((item[key] for key in keys if item.get(key) is not None), None)
-
-
-def _no_tools(items: object, key: str) -> None:
-    """Raise where a turn is one of a tool, which selectmoe has no role for."""
-    for item in items if isinstance(items, list) else ():
-        speaker = _first(item, key, "role") if isinstance(item, Mapping) else None
-        if isinstance(speaker, str) and speaker.strip().lower() in TOOLS:
-            raise RowError(f"a turn is a tool's ('{speaker}'); tool use is not supported")
-        if isinstance(item, Mapping) and (item.get("tool_calls") or item.get("function_call")):
-            raise RowError("a turn calls a tool; tool use is not supported")
-
-
 def _note(value: object) -> str:
     if value is None:
         return ""
     return value if isinstance(value, str) else str(value)
-
-
-def _kind(value: object) -> str:
-    kinds = {dict: "an object", list: "a list", str: "text", bool: "true/false"}
-    kinds |= {int: "a number", float: "a number", type(None): "null"}
-    return kinds.get(type(value), type(value).__name__)
-
-
-def _shown(value: object, limit: int = 40) -> str:
-    text = repr(value)
-    return text if len(text) <= limit else f"{text[: limit - 3]}..."

@@ -1,6 +1,7 @@
 """``selectmoe plan``."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,8 +16,11 @@ from selectmoe_core.cli.options import (
 )
 from selectmoe_core.config import suggest
 from selectmoe_core.cost import DEVICES
-from selectmoe_core.errors import RecipeError
+from selectmoe_core.errors import RecipeError, listing
 from selectmoe_core.recipe.recipe import STAGES
+
+if TYPE_CHECKING:
+    from selectmoe_core.plan.plan import Node
 
 HASH_LIMIT = 64 << 20
 """Bytes up to which ``plan`` hashes a file it does not know yet."""
@@ -74,7 +78,18 @@ def command(
         return
     for line in plan_lines(plan.recipe.head.name, rows, DEVICES[device], width()):
         click.echo(line)
+    if "pool" in plan.nodes:
+        _print_sources(plan.nodes["pool"])
     for stage, why in plan.not_needed.items():
         click.echo(f"not needed: {stage} ({why})")
     for dropped in plan.recipe.dropped:
         click.echo(f"dropped, since 'use' changed: {dropped}")
+
+
+def _print_sources(pool: "Node") -> None:
+    """Print the pool's sources as far as file names say, without reading a file."""
+    if pool.entry.component.sources is None:
+        return
+    names = list(pool.entry.component.sources(pool.config))
+    if names:
+        click.echo(f"pool sources by file names: {listing(names)} (rows may name their own)")

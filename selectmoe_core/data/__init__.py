@@ -12,19 +12,24 @@ if TYPE_CHECKING:
     from selectmoe_core.data.examples import (
         Part,
         Role,
-        messages_from,
     )
     from selectmoe_core.data.pool import (
         Pool,
         hash_ids,
+    )
+    from selectmoe_core.data.turns import (
+        is_given,
+        kind_of,
+        messages_from,
     )
 
 __getattr__ = lazy_names(
     __name__,
     {
         "selectmoe_core.data.corruption": "plant_some random_of",
-        "selectmoe_core.data.examples": "Part Role messages_from",
+        "selectmoe_core.data.examples": "Part Role",
         "selectmoe_core.data.pool": "Pool hash_ids",
+        "selectmoe_core.data.turns": "is_given kind_of messages_from",
     },
 )
 
@@ -33,6 +38,8 @@ __all__ = [
     "Pool",
     "Role",
     "hash_ids",
+    "is_given",
+    "kind_of",
     "messages_from",
     "plant_some",
     "random_of",

@@ -1,6 +1,6 @@
 """Examples, and the one way they are turned into text, tokens and a mask of what counts."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from hashlib import blake2b
@@ -13,10 +13,17 @@ ID_BYTES = 16
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation.
+
+    Attributes:
+        role: who speaks.
+        content: what is said.
+        trained: whether an answer is trained on; if not, the model only reads it.
+    """
 
     role: Role
     content: str
+    trained: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +48,8 @@ class Example:
 
     @property
     def response(self) -> str:
-        """The answers of the assistant, as plain text."""
-        return "\n".join(m.content for m in self.messages if m.role == "assistant")
+        """The answers of the assistant that are trained on, as plain text."""
+        return "\n".join(m.content for m in self.messages if m.role == "assistant" and m.trained)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,28 +77,18 @@ class Reject:
 
 
 def content_id(messages: Iterable[Message]) -> bytes:
-    """Return the 16-byte id of a conversation: BLAKE2b over its roles and texts.
+    """Return the 16-byte id of a conversation: BLAKE2b over its roles, texts and weights.
 
     The length before each text keeps apart what would otherwise read the same.
     """
-    text = "".join([f"{m.role} {len(m.content)} {m.content}" for m in messages])
+    text = "".join([_identity(message) for message in messages])
     # Lone surrogates are legal in JSON escapes and in Python strings, not in UTF-8.
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=ID_BYTES).digest()
 
 
-class MessagesError(ValueError):
-    """Something that is not a list of messages; its text says why, in one line."""
-
-
-def messages_from(items: object) -> tuple[Message, ...]:
-    """Return messages from a list of ``{"role", "content"}``.
-
-    Raises:
-        MessagesError: what is wrong, in one line: a reader turns it into a ``Reject``.
-    """
-    if not isinstance(items, list) or not items:
-        raise MessagesError("'messages' is not a list with at least one message")
-    return tuple([_message(item) for item in items])
+def _identity(message: Message) -> str:
+    text = f"{message.role} {len(message.content)} {message.content}"
+    return text if message.trained else f"untrained {text}"
 
 
 def conversation_problem(messages: tuple[Message, ...]) -> str | None:
@@ -99,10 +96,9 @@ def conversation_problem(messages: tuple[Message, ...]) -> str | None:
     if not messages:
         return "it has no message"
     roles = [message.role for message in messages]
-    if "assistant" not in roles:
-        return "it has no answer of the assistant"
-    if not any([m.role == "assistant" and m.content.strip() for m in messages]):  # noqa: C419
-        return "every answer of the assistant is empty"
+    answers = [message for message in messages if message.role == "assistant"]
+    if not any([message.trained and message.content.strip() for message in answers]):  # noqa: C419
+        return _no_answer(answers)
     if roles[0] == "assistant":
         return "it begins with the assistant"
     if "system" in roles[1:]:
@@ -110,16 +106,12 @@ def conversation_problem(messages: tuple[Message, ...]) -> str | None:
     return None
 
 
-def _message(item: object) -> Message:
-    if not isinstance(item, dict):
-        raise MessagesError(f"a message is not a table but {type(item).__name__}")
-    role, content = item.get("role"), item.get("content")
-    if role not in ROLES:
-        raise MessagesError(f"unknown role {role!r}, known: {', '.join(ROLES)}")
-    if not isinstance(content, str):
-        kind = "missing" if content is None else f"not text but {type(content).__name__}"
-        raise MessagesError(f"the content of a message is {kind}")
-    return Message(role, content)
+def _no_answer(answers: Sequence[Message]) -> str:
+    if not answers:
+        return "it has no answer of the assistant"
+    if any(message.content.strip() for message in answers):
+        return "no answer is trained on: every weight is 0"
+    return "every answer of the assistant is empty"
 
 
 class Part(IntEnum):
@@ -131,6 +123,8 @@ class Part(IntEnum):
     """What a user or the system said."""
     RESPONSE = 2
     """What the assistant said, with the end-of-sequence that closes it."""
+    CONTEXT = 3
+    """An answer that is not trained on: its weight is 0, the model only reads it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,12 @@ AGAIN = "make the pool anew with --fresh pool"
 TAKEN = 256
 """Rows that ``take`` holds at once."""
 
-MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
+FORMAT = 2
+"""Of the files of a pool: 2 is the first whose messages say whether they are trained on."""
+REASONS = 5
+"""The commonest reasons for rejected rows that a pool keeps at hand."""
+
+MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string()), ("trained", pa.bool_())])
 META = pa.struct([("original_id", pa.string()), ("where", pa.string()), ("label", pa.string())])
 SCHEMA = pa.schema(
     [
@@ -45,6 +50,19 @@ class SourceCounts:
     response_characters: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why rows were rejected, how many, and where the first of them stands."""
+
+    text: str
+    rows: int
+    first: str
+
+    def __str__(self) -> str:
+        count = f"{self.rows:,} row{'s' if self.rows > 1 else ''}"
+        return f"{count}, the first at {self.first}: {self.text}"
+
+
 @dataclass(frozen=True)
 class Pool:
     """An open pool. Rows are read from the memory-mapped file when they are asked for.
@@ -52,10 +70,12 @@ class Pool:
     Attributes:
         folder: the folder that ``build_pool`` wrote.
         sources: counts per source name.
+        reasons: the commonest reasons for rejected rows.
     """
 
     folder: Path
     sources: dict[str, SourceCounts] = field(repr=False)
+    reasons: tuple[Reason, ...] = ()
 
     @classmethod
     def open(cls, folder: Path) -> "Pool":
@@ -65,8 +85,11 @@ class Pool:
             StageError: a file of it is missing or damaged.
         """
         with _whole(folder / COUNTS) as path:
-            counts = json.loads(path.read_bytes())["sources"]
-            pool = cls(folder, {name: SourceCounts(**of) for name, of in counts.items()})
+            counts = json.loads(path.read_bytes())
+            if counts["format"] != FORMAT:
+                raise ValueError(f"its format is {counts['format']}, not {FORMAT}")
+            sources = {name: SourceCounts(**of) for name, of in counts["sources"].items()}
+            pool = cls(folder, sources, tuple(Reason(**one) for one in counts["reasons"]))
         if pool._reader.num_record_batches != len(pool._starts) - 1:
             raise StageError(f"{folder / POOL} is cut short", hint=AGAIN)
         return pool
@@ -206,7 +229,7 @@ def examples_of(batch: pa.RecordBatch) -> Iterator[Example]:
     """Yield the examples of a batch."""
     columns = (batch.column(name).to_pylist() for name in ("id", "source", "messages"))
     for identity, source, messages in zip(*columns, strict=True):
-        turns = tuple(Message(turn["role"], turn["content"]) for turn in messages)
+        turns = tuple([Message(t["role"], t["content"], t["trained"]) for t in messages])
         yield Example(identity.hex(), source, turns)
 
 

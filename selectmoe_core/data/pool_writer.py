@@ -1,9 +1,10 @@
 """Building the pool: rows checked, hashed and written, exact duplicates dropped."""
 
 import json
-from collections import Counter
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -22,15 +23,18 @@ from selectmoe_core.data.examples import (
 from selectmoe_core.data.pool import (
     BATCHES,
     COUNTS,
+    FORMAT,
     MESSAGE,
     META,
     POOL,
+    REASONS,
     REJECTS,
     SCHEMA,
     Pool,
+    Reason,
     SourceCounts,
 )
-from selectmoe_core.errors import DataError
+from selectmoe_core.errors import DataError, SelectMoEError, utf8_text
 from selectmoe_core.store import replacing
 
 IDS = "ids.bin"
@@ -38,6 +42,12 @@ BATCH_ROWS = 1024
 BATCH_CHARACTERS = 1 << 26
 DEDUPLICATE_ROWS = 1 << 22
 """Rows whose ids are sorted at once: what bounds the memory of the search for duplicates."""
+LONGEST_NAME = 200
+"""Characters of a source name, which stands in tables and reports."""
+LOOK_AHEAD = 100
+"""Rows behind one that stops the pool that are looked at, to give useful advice."""
+DISTINCT_REASONS = 1000
+"""Different reasons for rejected rows that are counted one by one."""
 
 
 def build_pool(
@@ -53,31 +63,60 @@ def build_pool(
         DataError: at the first row that cannot be used where ``on_reject`` is ``"stop"``, and
             where no example is left.
     """
-    writer = _Writer(folder, on_reject, advance)
-    with writer:
-        for row in rows:
-            writer.add(row)
-    counts = writer.counts
+    checked = map(_checked, rows)
+    with _Writer(folder, advance) as writer:
+        for row in checked:
+            if isinstance(row, RawExample):
+                writer.add(row)
+            elif on_reject == "stop":
+                raise DataError(f"{row.where}: {row.reason}", hint=_advice(writer.begun, checked))
+            else:
+                writer.reject(row)
+    counts, reasons = writer.counts, writer.reasons.commonest()
     if not writer.rows:
-        raise DataError("the pool is empty: no example could be read", hint=_why_empty(counts))
+        raise DataError("the pool is empty: no example could be read", hint=_why_empty(reasons))
     duplicates = _duplicates(folder / IDS, writer.rows)
     if len(duplicates):
         _drop(folder, duplicates, counts)
     (folder / IDS).unlink()
-    table = {name: vars(of) for name, of in sorted(counts.items())}
-    (folder / COUNTS).write_text(json.dumps({"sources": table}, indent=1), encoding="utf-8")
+    table = {
+        "format": FORMAT,
+        "reasons": [{"text": r.text, "rows": r.rows, "first": r.first} for r in reasons],
+        "sources": {name: vars(of) for name, of in sorted(counts.items())},
+    }
+    (folder / COUNTS).write_text(json.dumps(table, indent=1), encoding="utf-8")
     return Pool.open(folder)
+
+
+class _Reasons:
+    """Counts why rows were rejected; reasons that differ in numbers alone count as one."""
+
+    def __init__(self) -> None:
+        self._first: dict[str, Reject] = {}
+        self._rows: dict[str, int] = {}
+
+    def add(self, row: Reject) -> None:
+        kind = re.sub("[0-9]+", "0", row.reason)
+        if kind not in self._first and len(self._first) >= DISTINCT_REASONS:
+            kind, row = "", Reject(row.source, row.where, "other reasons")
+        self._first.setdefault(kind, row)
+        self._rows[kind] = self._rows.get(kind, 0) + 1
+
+    def commonest(self) -> list[Reason]:
+        kinds = sorted(self._rows, key=lambda kind: -self._rows[kind])[:REASONS]
+        first = self._first
+        return [Reason(first[k].reason, self._rows[k], first[k].where) for k in kinds]
 
 
 class _Writer:
     """Appends checked rows to the Arrow file, batch by batch."""
 
-    def __init__(self, folder: Path, on_reject: str, advance: Callable[[float], None]) -> None:
+    def __init__(self, folder: Path, advance: Callable[[float], None]) -> None:
         self.folder = folder
-        self.on_reject = on_reject
         self.advance = advance
         self.rows = 0
         self.counts: dict[str, SourceCounts] = {}
+        self.reasons = _Reasons()
         self._batch: list[tuple[bytes, RawExample]] = []
         self._characters = 0
 
@@ -101,28 +140,23 @@ class _Writer:
         with self._files:
             self._flush()
 
-    def add(self, row: RawExample | Reject) -> None:
-        if isinstance(row, Reject):
-            self._reject(row)
-            return
-        if problem := conversation_problem(row.messages) or _text_problem(row):
-            self._reject(Reject(row.source, row.where, problem))
-            return
+    @property
+    def begun(self) -> bool:
+        """Whether any row could be used."""
+        return bool(self.rows or self._batch)
+
+    def add(self, row: RawExample) -> None:
         self._batch.append((content_id(row.messages), row))
         for message in row.messages:
             self._characters += len(message.content)
         if len(self._batch) >= BATCH_ROWS or self._characters >= BATCH_CHARACTERS:
             self._flush()
 
-    def _reject(self, row: Reject) -> None:
-        if self.on_reject == "stop":
-            raise DataError(
-                f"{row.where}: {row.reason}",
-                hint='mend the row, or set [pool] on_reject = "skip" to leave out such rows',
-            )
+    def reject(self, row: Reject) -> None:
         line = {"source": row.source, "where": row.where, "reason": row.reason}
         self._rejects.write(json.dumps(line) + "\n")
         self.counts.setdefault(row.source, SourceCounts()).rejected += 1
+        self.reasons.add(row)
         self.advance(1)
 
     def _flush(self) -> None:
@@ -166,6 +200,7 @@ def _record_batch(batch: list[tuple[bytes, RawExample]]) -> pa.RecordBatch:
         [
             pa.array([message.role for message in messages], pa.string()),
             pa.array([message.content for message in messages], pa.string()),
+            pa.array([message.trained for message in messages], pa.bool_()),
         ],
         fields=list(MESSAGE),
     )
@@ -186,6 +221,18 @@ def _record_batch(batch: list[tuple[bytes, RawExample]]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
 
 
+def _checked(row: RawExample | Reject) -> RawExample | Reject:
+    """Return the row, or why it cannot be in a pool, in text that UTF-8 can hold."""
+    if isinstance(row, Reject):
+        reject = row
+    elif problem := conversation_problem(row.messages) or _text_problem(row):
+        reject = Reject(row.source, row.where, problem)
+    else:
+        return row
+    source = utf8_text(reject.source[:LONGEST_NAME])
+    return Reject(source, utf8_text(reject.where), utf8_text(reject.reason))
+
+
 def _text_problem(row: RawExample) -> str | None:
     try:
         for message in row.messages:
@@ -196,6 +243,8 @@ def _text_problem(row: RawExample) -> str | None:
                 note.encode()
     except UnicodeEncodeError:
         return "its text holds half of a surrogate pair, which is not Unicode text"
+    if len(row.source) > LONGEST_NAME:
+        return f"its source name has {len(row.source):,} characters, more than {LONGEST_NAME}"
     return None
 
 
@@ -257,9 +306,23 @@ def _count(batch: pa.RecordBatch, counts: dict[str, SourceCounts], sign: Literal
         of.prompt_characters += sign * int(lengths[mine & ~answer].sum())
 
 
-def _why_empty(counts: dict[str, SourceCounts]) -> str:
-    rejected = Counter({name: of.rejected for name, of in counts.items() if of.rejected})
-    if not rejected:
+def _advice(begun: bool, following: Iterable[RawExample | Reject]) -> str:
+    """Return what to do about a row that stops the pool: never what would leave nothing."""
+    seen = usable = 0
+    try:
+        for row in islice(following, LOOK_AHEAD):
+            seen += 1
+            usable += isinstance(row, RawExample)
+    except SelectMoEError:
+        pass  # what stops the reader further on is not this row's fault
+    if not begun and not usable:
+        others = f"none of the next {seen} rows can be used either: " if seen else ""
+        return f"{others}fix the row, or look at the reader and its 'format' and 'columns'"
+    more = f" ({seen - usable} of the next {seen} rows are such too)" if seen > usable else ""
+    return f'fix the row, or set [pool] on_reject = "skip" to leave out such rows{more}'
+
+
+def _why_empty(reasons: list[Reason]) -> str:
+    if not reasons:
         return "look at the reader's path and sources"
-    told = ", ".join(f"{name} {count}" for name, count in rejected.most_common())
-    return f"every row was rejected ({told})"
+    return f"every row was rejected: {'; '.join(map(str, reasons))}"

@@ -134,7 +134,7 @@ def _resolve_paths(table: StageTable, config: type[Config]) -> dict[str, Any]:
 
 
 def _located(value: str, folder: Path) -> str:
-    if value.startswith(BUNDLED):
+    if value.startswith(BUNDLED) or not value.strip():  # an empty path is an error, not a folder
         return value
     return str(folder / Path(value).expanduser())
 

@@ -85,6 +85,8 @@ class Component(Generic[ConfigT, PartT_co]):
             work among several: for a trainer or evaluator that does not look at ``Job.world``.
         files: the files whose content decides the result (readers: what will be read); a path
             that does not exist is reported by ``plan``.
+        sources: a reader's sources as far as its options and the names of its files say: ``plan``
+            shows them, and reads no file for it.
         scores: names of the other scores it reads (needs ``SCORES``).
         max_skipped: a scorer's own rule for the share it may skip where the recipe says nothing;
             ``None`` is 1 %.
@@ -104,6 +106,7 @@ class Component(Generic[ConfigT, PartT_co]):
     torch: bool = False
     one_process: bool = False
     files: Callable[[ConfigT], Iterable[Path]] | None = None
+    sources: Callable[[ConfigT], Iterable[str]] | None = None
     scores: Callable[[ConfigT], Iterable[str]] | None = None
     max_skipped: Callable[[ConfigT], float] | None = None
     damages: Callable[[ConfigT], Iterable[str] | None] | None = None

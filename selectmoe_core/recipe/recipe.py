@@ -29,7 +29,7 @@ class StageOptions(Config):
 
     use: str = Field(min_length=1)
     """The component's name, as ``selectmoe list`` shows it."""
-    model: str | None = None
+    model: str | None = Field(default=None, min_length=1)
     """A hub id, a folder, a GGUF file or ``bundled:NAME``; else the model of the stage before."""
     revision: str | None = None
     """The hub revision of ``model``, best a commit hash."""

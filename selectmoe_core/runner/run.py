@@ -23,6 +23,7 @@ from selectmoe_core.runtime.hardware import Machine, resolve_device, versions
 from selectmoe_core.runtime.progress import NoProgress, progress_kind
 from selectmoe_core.runtime.terminal import LogFormatter
 from selectmoe_core.stages.node_spec import NodeSpec
+from selectmoe_core.stages.pool import summary as pool_summary
 from selectmoe_core.store import Artifact
 
 log = logging.getLogger("selectmoe.run")
@@ -307,14 +308,17 @@ class _Run:
 
 def _summary(artifact: Artifact) -> str:
     facts = artifact.facts
+    if artifact.stage == "pool":
+        return f": {pool_summary(facts)}"
     shown = {
-        "pool": ("examples",),
         "score": ("scored",),
         "select": ("kept", "of"),
         "train": ("steps", "loss"),
         "warmup": ("steps", "loss"),
     }.get(artifact.stage, ())
     parts = [f"{name} {_number(facts[name])}" for name in shown if name in facts]
+    if artifact.stage == "score" and facts["scored"] < facts["examples"]:
+        parts.append(f"skipped {facts['examples'] - facts['scored']:,}")
     if artifact.stage == "evaluate":
         tasks = facts.get("tasks", {})
         parts = [f"{task} {entry['value']:.3f}" for task, entry in tasks.items()][:4]

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from selectmoe_core.data.examples import RawExample, Reject, content_id
 from selectmoe_core.data.pool import Pool
 from selectmoe_core.data.pool_writer import build_pool
+from selectmoe_core.errors import listing
 from selectmoe_core.stages.context import Context
 from selectmoe_core.store import Facts
 
@@ -32,7 +33,17 @@ def describe(pool: Pool) -> Facts:
         "rejected": rejected,
         "duplicates": duplicates,
         "sources": sources,
+        "reasons": [str(reason) for reason in pool.reasons],
     }
+
+
+def summary(facts: Facts) -> str:
+    """Return what a pool holds in a line, and below it why rows are missing."""
+    sources = sorted(facts["sources"].items(), key=lambda item: -item[1]["examples"])
+    counts = [f"{name} {facts[name]:,}" for name in ("examples", "rejected", "duplicates")]
+    named = listing([f"{name} {of['examples']:,}" for name, of in sources])
+    rejected = [f"\n  rejected: {reason}" for reason in facts["reasons"]]
+    return f"{', '.join(counts)}; sources: {named}{''.join(rejected)}"
 
 
 def _sampled(

@@ -21,6 +21,23 @@ from selectmoe_core.store import Facts, replacing
 
 SELECTION = "selection.parquet"
 SELECTED = "selected_data.jsonl"
+CARD = "README.md"
+CARD_TEXT = f"""---
+configs:
+- config_name: default
+  data_files: {SELECTED}
+---
+# Selected instruction data
+
+`{SELECTED}` holds the selected examples, the best first; `{SELECTION}` their ranks and scores.
+
+```python
+from datasets import load_dataset
+
+rows = load_dataset("path/of/this/folder", split="train")
+```
+"""
+"""A dataset card: without it `datasets` and the hub take the table of ranks for the data."""
 SCHEMA = pa.schema(
     [
         ("row", pa.int64()),
@@ -104,6 +121,7 @@ def write_rows(
         for line in _lines(pool, rows, scores):
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
             advance(1)
+    (folder / CARD).write_text(CARD_TEXT, encoding="utf-8")
 
 
 def _lines(pool: Pool, rows: np.ndarray, scores: np.ndarray) -> Iterator[dict[str, Any]]:
@@ -114,11 +132,17 @@ def _lines(pool: Pool, rows: np.ndarray, scores: np.ndarray) -> Iterator[dict[st
             yield {
                 "id": row["id"].hex(),
                 "source": row["source"],
-                "messages": row["messages"],
+                "messages": [_turn(message) for message in row["messages"]],
                 "score": score,
                 "rank": rank,
                 "meta": row["meta"],
             }
+
+
+def _turn(message: dict[str, Any]) -> dict[str, Any]:
+    """Return a message as readers take it: the weight stands only where it says something."""
+    turn = {"role": message["role"], "content": message["content"]}
+    return turn if message["trained"] else {**turn, "weight": 0}
 
 
 def _write_table(

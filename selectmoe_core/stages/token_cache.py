@@ -119,4 +119,8 @@ def _make(
         encoded = encode_pool(pool, folder, chat, tokenizer, made, kept=kept)
     seconds = time.monotonic() - begin
     log.info("%d examples, %d tokens made in %.2f s", len(encoded), encoded.tokens, seconds)
+    truncated = int(encoded.cut.sum())
+    if truncated and spec.progress != "none":
+        what = f"{truncated:,} of {len(encoded):,} examples at {chat.config.max_length:,} tokens"
+        print(f"  truncated: {what}", file=sys.stderr)  # noqa: T201
     return {"examples": len(encoded), "tokens": encoded.tokens}

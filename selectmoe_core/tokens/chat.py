@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 
 from selectmoe_core.config import Config
 from selectmoe_core.data.examples import Example, Message, Part, Rendered, Span
@@ -46,7 +46,7 @@ class Tokenizer(Protocol):
 class ChatConfig(Config):
     """How conversations become text and tokens, the same for every stage."""
 
-    template: str = "tulu"
+    template: str = Field(default="tulu", min_length=1)
     """``tulu`` (as LESS uses it), ``model`` (the tokenizer's own) or a file (a Jinja template)."""
     max_length: PositiveInt = 2048
     """Tokens of an example beyond this are cut off (and the example is counted as cut)."""
@@ -142,13 +142,11 @@ class ChatFormat:
 
     def counts(self, parts: np.ndarray) -> np.ndarray:
         """Return which tokens count for the loss, bool, of the same shape as ``parts``."""
-        import numpy as np
-
-        mask: np.ndarray = np.ones(parts.shape, dtype=bool)
+        mask: np.ndarray = parts != Part.CONTEXT
         if self.config.loss_on == "responses":
             mask = parts == Part.RESPONSE
         elif self.config.mask_format:
-            mask = parts != Part.FORMAT
+            mask &= parts != Part.FORMAT
         return mask
 
 
@@ -162,11 +160,15 @@ def render_tulu(messages: Sequence[Message], eos: str) -> Rendered:
         text += f"<|{message.role}|>\n"
         answer = message.role == "assistant"
         body = message.content.strip() + (eos if answer else "")
-        spans.append(
-            Span(len(text), len(text) + len(body), Part.RESPONSE if answer else Part.PROMPT)
-        )
+        part = answer_part(message) if answer else Part.PROMPT
+        spans.append(Span(len(text), len(text) + len(body), part))
         text += body + "\n"
     return Rendered(text, tuple(spans))
+
+
+def answer_part(message: Message) -> Part:
+    """Return what an answer's tokens are: one of weight 0 is context."""
+    return Part.RESPONSE if message.trained else Part.CONTEXT
 
 
 def answer_ends(parts: np.ndarray, starts: Sequence[int] | np.ndarray = (0,)) -> np.ndarray:
@@ -226,7 +228,7 @@ def _render_with_template(
             last = index + 1 == len(turns)
             stop = len(whole if last else _prefix(text_of(turns[: index + 1]), whole))
             stop = start + len(whole[start:stop].rstrip("\n"))
-            spans.append(Span(start, stop, Part.RESPONSE))
+            spans.append(Span(start, stop, answer_part(message)))
         else:
             marked = [*turns[:index], {**turns[index], "content": MARK}, *turns[index + 1 :]]
             head, _, tail = text_of(marked).partition(MARK)

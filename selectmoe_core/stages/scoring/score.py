@@ -242,14 +242,14 @@ def _check(facts: Mapping[str, Any], context: Context) -> None:
     limit, skipped = _max_skipped(context), examples - scored
     share = skipped / examples
     # A single row says nothing of a pool; a limit that the recipe names holds for it too.
-    single = skipped == 1 and context.work.own.get("max_skipped") is None
+    single = skipped == 1 and context.spec.own.get("max_skipped") is None
     reasons = "; ".join(f"{count} x {why}" for why, count in facts["skipped"].items())
     if share > limit and not single:
         raise StageError(
             f"{skipped} of {examples} examples ({share:.1%}) have no score, more than "
             f"max_skipped = {limit:.1%}: {reasons}",
             hint="fix these rows, or allow so many: "
-            f"max_skipped = {math.ceil(share * 100) / 100} in [{_table(context.work.key)}]",
+            f"max_skipped = {math.ceil(share * 100) / 100} in [{_table(context.spec.key)}]",
         )
     if not scored:
         raise StageError(

@@ -14,8 +14,8 @@ from selectmoe_core.data.examples import (
     Message,
     content_id,
     conversation_problem,
-    messages_from,
 )
+from selectmoe_core.data.turns import messages_from
 
 TURNS = st.lists(st.builds(Message, st.sampled_from(ROLES), st.text()), min_size=1, max_size=4)
 
@@ -71,13 +71,13 @@ def test_messages_from_keeps_roles_and_texts():
     [
         (None, "not a list"),
         ([], "at least one"),
-        ({"role": "user"}, "not a list"),
-        (["hi"], "not a table but str"),
+        ({"role": "user"}, "not a list of turns but an object"),
+        (["hi"], "not an object but text"),
         ([{"content": "x"}], "unknown role None"),
-        ([{"role": "human", "content": "x"}], "unknown role 'human'"),
+        ([{"role": "narrator", "content": "x"}], "unknown role 'narrator'"),
         ([{"role": ["user"], "content": "x"}], r"unknown role \['user'\]"),
-        ([{"role": "user"}], "content of a message is missing"),
-        ([{"role": "user", "content": ["x"]}], "not text but list"),
+        ([{"role": "user"}], "content of a turn is missing"),
+        ([{"role": "user", "content": [3]}], "not text but a number"),
     ],
 )
 def test_messages_from_says_what_is_wrong(items, reason):

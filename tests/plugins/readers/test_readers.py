@@ -150,7 +150,7 @@ def test_a_file_keeps_the_format_of_its_first_usable_row(tmp_path):
     first, second, third = read("jsonl", path=str(path))
     assert "fit no row format: it has 'x'" in first.reason
     assert isinstance(second, RawExample)
-    assert third.reason == "'prompt' is missing"
+    assert "of the format 'messages', but f.jsonl:2 made this file 'prompt_comp" in third.reason
 
 
 def test_columns_can_be_mapped(tmp_path):
@@ -180,9 +180,9 @@ BAD_ROWS = [
     ("messages", None, "a row is not an object but null"),
     ("messages", {"text": "x"}, "'messages' is missing"),
     ("messages", {"messages": "x"}, "'messages' is not a list"),
-    ("messages", {"messages": []}, "at least one message"),
+    ("messages", {"messages": []}, "at least one turn"),
     ("messages", {"messages": [{"role": "narrator", "content": "x"}]}, "unknown role 'narrator'"),
-    ("messages", {"messages": [{"role": "user", "content": 3}]}, "not text but int"),
+    ("messages", {"messages": [{"role": "user", "content": 3}]}, "not text but a number"),
     ("messages", {"messages": [{"role": "tool", "content": "x"}]}, "a turn is a tool's ('tool')"),
     (
         "messages",
@@ -196,14 +196,18 @@ BAD_ROWS = [
     ("alpaca", {"instruction": "x", "output": "y", "history": [["z"]]}, "'history' is not a list"),
     ("sharegpt", {"conversations": []}, "at least one turn"),
     ("sharegpt", {"conversations": ["x"]}, "a turn is not an object but text"),
-    ("sharegpt", {"conversations": [{"from": "cat", "value": "x"}]}, "unknown speaker 'cat'"),
-    ("sharegpt", {"conversations": [{"from": "gpt", "value": None}]}, "not text but null"),
-    ("sharegpt", {"conversations": [{"value": "x"}]}, "unknown speaker None"),
+    ("sharegpt", {"conversations": [{"from": "cat", "value": "x"}]}, "unknown role 'cat'"),
+    (
+        "sharegpt",
+        {"conversations": [{"from": "gpt", "value": None}]},
+        "content of a turn is missing",
+    ),
+    ("sharegpt", {"conversations": [{"value": "x"}]}, "unknown role None"),
     ("sharegpt", {"conversations": [{"from": "function_call", "value": "x"}]}, "tool use"),
     ("sharegpt", {"conversations": [{"from": "observation", "value": "x"}]}, "tool use"),
     ("prompt_completion", {"prompt": "x"}, "'completion' is missing"),
     ("prompt_completion", {"prompt": "x", "completion": 1.5}, "'completion' is not text"),
-    ("prompt_completion", {"prompt": [1], "completion": [2]}, "not a table but int"),
+    ("prompt_completion", {"prompt": [1], "completion": [2]}, "not an object but a number"),
 ]
 
 
@@ -243,12 +247,6 @@ def test_broken_lines_are_rejected_with_their_place(tmp_path, raw, reason):
     assert reason in found.reason
     assert (found.where, found.source) == ("f.jsonl:3", "f")
     assert [texts(one)[0][1] for one in (first, last)] == ["q", "r"]
-
-
-def test_a_file_that_is_one_json_array_is_told_so(tmp_path):
-    path = tmp_path / "f.json"
-    path.write_text(json.dumps([chat("q", "a")], indent=1), encoding="utf-8")
-    assert "is the file one JSON array?" in read("jsonl", path=str(path))[0].reason
 
 
 SEPARATORS = ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e"]
@@ -335,7 +333,7 @@ def test_compressed_files_of_several_parts(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
-@pytest.mark.parametrize("damage", ["cut", "garbled", "not at all"])
+@pytest.mark.parametrize("damage", ["cut", "garbled"])
 def test_damaged_compressed_files_stop(tmp_path, suffix, damage):
     rng = random.Random(1)
     rows = (line(chat(rng.randbytes(90).hex(), "a")) for _ in range(4000))
@@ -343,10 +341,8 @@ def test_damaged_compressed_files_stop(tmp_path, suffix, damage):
     data = bytearray(path.read_bytes())
     if damage == "cut":
         data = data[: len(data) // 2]
-    elif damage == "garbled":
-        data[len(data) // 2 : len(data) // 2 + 2000] = rng.randbytes(2000)
     else:
-        data = bytearray(b"plain text\n")
+        data[len(data) // 2 : len(data) // 2 + 2000] = rng.randbytes(2000)
     path.write_bytes(data)
     with pytest.raises(DataError, match="damaged or cut short") as raised:
         read("jsonl", path=str(path))
@@ -647,7 +643,7 @@ def test_hub_saved_to_disk(tmp_path, offline):
         read("hub", path=str(tmp_path / "two"), split="tset")
     assert "did you mean 'test'" in raised.value.hint
     files = list(COMPONENTS["hub"].files(COMPONENTS["hub"].config(path=tmp_path / "one")))
-    assert tmp_path / "one" / "state.json" in files
+    assert files == [tmp_path / "one"]
 
 
 def test_hub_by_name_through_the_library(tmp_path, offline, monkeypatch):
@@ -691,7 +687,7 @@ def test_the_plugin_offers_readers_without_heavy_imports():
         "sys.exit(f'imports {heavy & set(sys.modules)}' if heavy & set(sys.modules) else 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-    assert set(COMPONENTS) == {"jsonl", "parquet", "less", "hub"}
+    assert set(COMPONENTS) == {"jsonl", "csv", "parquet", "less", "hub"}
     assert Kind.READER.hook == "selectmoe_readers"
 
 

@@ -1,0 +1,79 @@
+"""Splits of data sets that lie in a folder: whole ones, parts such as ``train[:10%]``, sums."""
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from datasets import Dataset, ReadInstruction
+
+from selectmoe_core import DataError, suggest
+
+Data: TypeAlias = Any
+"""A ``Dataset`` or an ``IterableDataset``: the library has no types."""
+ROWS = 1024
+
+
+def chosen(splits: Mapping[str, Data], split: str) -> list[Data]:
+    """Return the data that a split means, as ``datasets`` writes splits, piece by piece.
+
+    Raises:
+        DataError: there is no such split, or the text means none.
+    """
+    names = list(splits) if split == "all" else [_name(piece) for piece in split.split("+")]
+    for name in names:
+        if name not in splits:
+            raise DataError(
+                f"the data set has no split '{name}'",
+                hint=suggest(name, splits, otherwise="its splits"),
+            )
+    if "[" not in split:
+        return [splits[name] for name in names]
+    lengths = {name: _length(splits[name]) for name in names}
+    try:
+        pieces = ReadInstruction.from_spec(split).to_absolute(lengths)
+    except (ValueError, AssertionError) as error:
+        raise DataError(
+            f"split = '{split}' cannot be read: {error}",
+            hint="write a part as 'train[:10%]', 'train[100:200]', and a sum as 'train+test'",
+        ) from None
+    return [_rows(splits[one.splitname], one.from_, one.to) for one in pieces]
+
+
+def _name(piece: str) -> str:
+    return piece.partition("[")[0].strip()
+
+
+def _length(data: Data) -> int:
+    if isinstance(data, Dataset):
+        return len(data)
+    return sum(len(batch) for batch in data.with_format("arrow").iter(ROWS))
+
+
+def _rows(data: Data, start: int, stop: int) -> Data:
+    if isinstance(data, Dataset):
+        return data.select(range(start, stop))
+    return data.skip(start).take(stop - start)
+
+
+def differing_column(builder: Any, split: str) -> str | None:  # noqa: ANN401
+    """Return which column has two types in which files of a folder; ``None`` where none has.
+
+    Args:
+        builder: the folder's, of ``load_dataset_builder``.
+        split: the split that is read.
+    """
+    from datasets import load_dataset
+
+    files = [
+        file
+        for name, of_split in (builder.config.data_files or {}).items()
+        if split == "all" or str(name) in [_name(piece) for piece in split.split("+")]
+        for file in of_split
+    ]
+    first: dict[str, tuple[str, str]] = {}
+    for file in files:
+        one = load_dataset(builder.name, data_files=[file], split="train", streaming=True)
+        for column, kind in (one.features or {}).items():
+            before, place = first.setdefault(column, (str(kind), file))
+            if before != str(kind):
+                return f"the column '{column}' is {before} in {place} and {kind} in {file}"
+    return None

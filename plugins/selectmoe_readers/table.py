@@ -1,0 +1,117 @@
+"""Tables of text: CSV and TSV, a block of rows at a time."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import csv
+
+from selectmoe_core import DataError, Job, RawExample, Reject
+from selectmoe_readers.config import CsvConfig
+from selectmoe_readers.files import TABLES, Input, inputs
+from selectmoe_readers.lines import opened
+from selectmoe_readers.parquet import NOT_UTF8
+from selectmoe_readers.rows import Rows
+
+
+class CsvReader:
+    """Reads CSV and TSV files, one after the other."""
+
+    def __init__(self, config: CsvConfig) -> None:
+        self.config = config
+
+    def check(self, job: Job) -> None:  # noqa: ARG002
+        """Raise a ``DataError`` where a file is missing or is no table."""
+        for file in inputs(self.config.path, TABLES):
+            _header(file, self.config)
+
+    def read(self, job: Job) -> Iterator[RawExample | Reject]:  # noqa: ARG002
+        """Yield every row as an example or as a reject with its reason."""
+        for file in inputs(self.config.path, TABLES):
+            yield from _read(file, self.config)
+
+
+class _Broken:
+    """Collects the rows that have more or fewer values than the table has columns."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, str]] = []
+
+    def __call__(self, row: csv.InvalidRow) -> str:
+        reason = f"the row has {row.actual_columns} values, the table {row.expected_columns}"
+        self.rows.append((row.number, reason))
+        return "skip"
+
+
+def _read(file: Input, config: CsvConfig) -> Iterator[RawExample | Reject]:
+    rows, broken, number = Rows(config, file.source), _Broken(), 1
+    names = _header(file, config)
+    if not names:
+        return
+    # As bytes: a row that is not UTF-8 is then one reject, and no value is taken for a number.
+    types = csv.ConvertOptions(column_types=dict.fromkeys(names, pa.binary()))
+    with opened(file.path, "a table") as stream:
+        try:
+            reader = csv.open_csv(stream, _reading(config), _parsing(file, config, broken), types)
+            for batch in reader:
+                for values in batch.to_pylist():
+                    number += 1
+                    while broken.rows and broken.rows[0][0] <= number:
+                        yield _reject(rows, file, broken.rows.pop(0))
+                        number += 1
+                    yield _row(values, rows, f"{file.shown}:{number}")
+        except (pa.ArrowException, UnicodeDecodeError) as error:
+            raise _stopped(file, number, error) from error
+        for one in broken.rows:
+            yield _reject(rows, file, one)
+
+
+def _row(values: dict[str, bytes], rows: Rows, where: str) -> RawExample | Reject:
+    try:
+        texts: dict[str, Any] = {name: value.decode() or None for name, value in values.items()}
+    except UnicodeDecodeError:
+        return Reject(rows.source, where, NOT_UTF8)
+    return rows.example(texts, where)
+
+
+def _reject(rows: Rows, file: Input, broken: tuple[int, str]) -> Reject:
+    return Reject(rows.source, f"{file.shown}:{broken[0]}", broken[1])
+
+
+def _header(file: Input, config: CsvConfig) -> list[str]:
+    """Return the names of the columns; none where the file is empty."""
+    with opened(file.path, "a table") as stream:
+        if not stream.peek(1):
+            return []
+        try:
+            names = csv.open_csv(
+                stream, _reading(config), _parsing(file, config, _Broken())
+            ).schema.names
+        except (pa.ArrowException, UnicodeDecodeError) as error:
+            raise _stopped(file, 0, error) from error
+    if len(set(names)) < len(names):
+        raise DataError(
+            f"{file.path} names a column twice: {', '.join(names)}",
+            hint="the first line holds the columns' names, each once",
+        )
+    return list(names)
+
+
+def _reading(config: CsvConfig) -> csv.ReadOptions:
+    return csv.ReadOptions(use_threads=False, block_size=config.max_row_bytes)
+
+
+def _parsing(file: Input, config: CsvConfig, broken: _Broken) -> csv.ParseOptions:
+    tabs = ".tsv" in file.path.suffixes
+    return csv.ParseOptions(
+        delimiter=config.delimiter or ("\t" if tabs else ","),
+        newlines_in_values=True,
+        invalid_row_handler=broken,
+    )
+
+
+def _stopped(file: Input, number: int, error: Exception) -> DataError:
+    return DataError(
+        f"{file.path}: reading stopped after row {number}: {str(error)[:200]}",
+        hint="fix the table; a longer row needs a larger 'max_row_bytes'",
+    )
