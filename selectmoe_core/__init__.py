@@ -52,6 +52,11 @@ if TYPE_CHECKING:
         ModelRef,
         TargetModel,
     )
+    from selectmoe_core.paths import (
+        inside,
+        plain_name,
+        read_regular,
+    )
     from selectmoe_core.plugin.command import (
         Command,
     )
@@ -104,6 +109,7 @@ __getattr__ = lazy_names(
         "selectmoe_core.errors": "DataError ModelError RecipeError SelectMoEError StageError "
         "shown utf8_text",
         "selectmoe_core.models.models": "ModelRef TargetModel",
+        "selectmoe_core.paths": "inside plain_name read_regular",
         "selectmoe_core.plugin.command": "Command",
         "selectmoe_core.plugin.component": "About Component Kind",
         "selectmoe_core.plugin.loading": "load",
@@ -161,9 +167,12 @@ __all__ = [
     "content_path",
     "execution_only",
     "hookimpl",
+    "inside",
     "load",
     "parse_options",
+    "plain_name",
     "print_facts",
+    "read_regular",
     "shown",
     "suggest",
     "utf8_text",

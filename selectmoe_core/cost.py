@@ -16,6 +16,7 @@ __all__ = [
     "Cost",
     "Device",
     "Shape",
+    "ShapeNames",
     "Workload",
     "activation_bytes",
     "forward_flops",
@@ -60,6 +61,27 @@ DEVICES = {
 
 
 @dataclass(frozen=True)
+class ShapeNames:
+    """What a family calls its sizes in ``config.json``.
+
+    Of several names the first that is there counts. The defaults are what most families use. In a
+    mixture of experts ``intermediate`` is the width of one expert.
+    """
+
+    layers: tuple[str, ...] = ("num_hidden_layers",)
+    hidden: tuple[str, ...] = ("hidden_size",)
+    intermediate: tuple[str, ...] = ("moe_intermediate_size", "intermediate_size")
+    experts: tuple[str, ...] = ("num_experts", "num_local_experts", "n_routed_experts")
+    top_k: tuple[str, ...] = ("num_experts_per_tok",)
+    trash: tuple[str, ...] = ("num_trash_experts",)
+
+    def find(self, config: Mapping[str, Any], size: str) -> Any:  # noqa: ANN401
+        """Return a size as ``config.json`` gives it, or ``None``; ``size`` is a field of this."""
+        names: tuple[str, ...] = getattr(self, size)
+        return next((config[name] for name in names if config.get(name) is not None), None)
+
+
+@dataclass(frozen=True)
 class Shape:
     """The numbers of a decoder model's ``config.json`` that costs depend on."""
 
@@ -76,21 +98,32 @@ class Shape:
     tied: bool = False
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> "Shape":
-        """Read a Llama-like or OLMoE-like configuration; a missing key raises ``KeyError``."""
-        heads = int(config["num_attention_heads"])
-        hidden = int(config["hidden_size"])
+    def of(cls, config: Mapping[str, Any], names: ShapeNames | None = None) -> "Shape":
+        """Read a decoder's configuration, dense or a mixture of experts.
+
+        Args:
+            config: ``config.json``.
+            names: what its family calls the sizes; by default what most families do.
+
+        Raises:
+            KeyError: a size is missing.
+        """
+        names = names or ShapeNames()
+        needed = {size: names.find(config, size) for size in ("layers", "hidden", "intermediate")}
+        if missing := [size for size, value in needed.items() if value is None]:
+            raise KeyError(f"config.json does not say {', '.join(missing)}")
+        heads, hidden = int(config["num_attention_heads"]), int(needed["hidden"])
         return cls(
-            layers=int(config["num_hidden_layers"]),
+            layers=int(needed["layers"]),
             hidden=hidden,
-            intermediate=int(config["intermediate_size"]),
+            intermediate=int(needed["intermediate"]),
             vocabulary=int(config["vocab_size"]),
             heads=heads,
             key_value_heads=int(config.get("num_key_value_heads") or heads),
             head_size=int(config.get("head_dim") or hidden // heads),
-            experts=int(config.get("num_experts") or 0),
-            top_k=int(config.get("num_experts_per_tok") or 0),
-            trash=int(config.get("num_trash_experts") or 0),
+            experts=int(names.find(config, "experts") or 0),
+            top_k=int(names.find(config, "top_k") or 0),
+            trash=int(names.find(config, "trash") or 0),
             tied=bool(config.get("tie_word_embeddings", False)),
         )
 

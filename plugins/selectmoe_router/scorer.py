@@ -1,6 +1,5 @@
 """The router scorer: examples in, statistics of their tokens' routing out."""
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from selectmoe_core import Example, Job, ModelError, ModelRef, Shard, ShardScores, TokenDetail
+from selectmoe_core.cost import ShapeNames
 from selectmoe_core.data import Part
 from selectmoe_core.models import SELECTOR, Batch, padded, within_budget
 from selectmoe_core.tokens import ChatFormat, Encoded, EncodedExample, Joined, answer_ends
@@ -23,6 +23,7 @@ log = logging.getLogger("selectmoe.router")
 NOTHING_COUNTS = "no response token (answer empty or cut off)"
 PLAIN = "transformers"
 RESPONSE = "response"
+TOKENS = (RESPONSE, "end", "all")
 
 
 class RouterScorer:
@@ -36,7 +37,8 @@ class RouterScorer:
         model = job.inputs.model
         if model is None or (config := job.models.config(model)) is None:
             return
-        trash, _ = _trash_and_slots(job, model, config)
+        trash, _ = _trash_and_slots(model, config)
+        job.models.selector(model)
         self._check_trash(trash, model)
         self._layers(int(config["num_hidden_layers"]), model)
 
@@ -53,7 +55,7 @@ class RouterScorer:
             raise ModelError("the router scorer was given no model")
         model = job.models.load(ref, dtype=job.dtype, device=job.device)
         signals = RouterSignals(model)
-        trash, top_k = _trash_and_slots(job, ref, model.config.to_dict())
+        trash, top_k = _trash_and_slots(ref, model.config.to_dict())
         self._check_trash(trash, ref)
         layers = self._layers(len(signals), ref)
         signals.cut_behind(layers[-1])
@@ -61,7 +63,7 @@ class RouterScorer:
         if routing.experts < top_k:
             raise ModelError(f"{ref}: {routing.experts} regular experts cannot fill {top_k} slots")
         tokenizer = job.models.tokenizer(ref)
-        over = self.config.tokens or _selector(job, ref).get("tokens", RESPONSE)
+        over = self.config.tokens or _taught_tokens(job, ref)
         yield RouterShardScorer(self.config, job, tokenizer, signals, layers, routing, over)
 
     def _check_trash(self, trash: int, model: ModelRef) -> None:
@@ -221,23 +223,23 @@ def counted(parts: np.ndarray, starts: np.ndarray, tokens: str, chat: ChatFormat
     return np.ones(parts.shape, dtype=bool)
 
 
-def _trash_and_slots(job: Job, ref: ModelRef, config: dict[str, Any]) -> tuple[int, int]:
-    """Return trash cans and top-k, from ``selector.json`` beside the model or its configuration."""
-    if selector := _selector(job, ref):
-        return int(selector["trash_cans"]), int(selector["top_k"])
-    top_k = int(config.get("num_experts_per_tok") or 0)
-    if not top_k:
+def _trash_and_slots(ref: ModelRef, config: dict[str, Any]) -> tuple[int, int]:
+    """Return trash cans and top-k of a model's configuration."""
+    names = ShapeNames()
+    if (top_k := names.find(config, "top_k")) is None:
         raise ModelError(
-            f"{ref} has no router: its configuration does not say num_experts_per_tok",
+            f"{ref} has no router: its configuration does not say {' or '.join(names.top_k)}",
             hint="the router scorer needs a mixture-of-experts model, e.g. a converted OLMoE",
         )
-    return int(config.get("num_trash_experts") or 0), top_k
+    return int(names.find(config, "trash") or 0), int(top_k)
 
 
-def _selector(job: Job, ref: ModelRef) -> dict[str, Any]:
-    """Return what ``selector.json`` beside the model says, nothing where there is none."""
-    folder = job.models.local(ref)
-    if folder is None or not (folder / SELECTOR).is_file():
-        return {}
-    said: dict[str, Any] = json.loads((folder / SELECTOR).read_text(encoding="utf-8"))
-    return said
+def _taught_tokens(job: Job, ref: ModelRef) -> str:
+    """Return where warm-up taught the router to tell damage; see ``selector.json``."""
+    tokens = job.models.selector(ref).get("tokens", RESPONSE)
+    if tokens not in TOKENS:
+        raise ModelError(
+            f"{SELECTOR} beside {ref} says tokens is {tokens!r}",
+            hint=f"it is one of {', '.join(TOKENS)}; or set the scorer's option 'tokens'",
+        )
+    return str(tokens)

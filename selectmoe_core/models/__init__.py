@@ -10,9 +10,16 @@ if TYPE_CHECKING:
         padded,
         within_budget,
     )
+    from selectmoe_core.models.configuration import (
+        CONFIG,
+        INDEX,
+        SELECTOR,
+        read_config,
+        read_index,
+        read_object,
+    )
     from selectmoe_core.models.models import (
         PARTIAL_WEIGHTS,
-        SELECTOR,
         Models,
         save_partial,
     )
@@ -21,16 +28,23 @@ __getattr__ = lazy_names(
     __name__,
     {
         "selectmoe_core.models.batches": "Batch padded within_budget",
-        "selectmoe_core.models.models": "Models PARTIAL_WEIGHTS SELECTOR save_partial",
+        "selectmoe_core.models.configuration": "CONFIG INDEX SELECTOR read_config "
+        "read_index read_object",
+        "selectmoe_core.models.models": "Models PARTIAL_WEIGHTS save_partial",
     },
 )
 
 __all__ = [
+    "CONFIG",
+    "INDEX",
     "PARTIAL_WEIGHTS",
     "SELECTOR",
     "Batch",
     "Models",
     "padded",
+    "read_config",
+    "read_index",
+    "read_object",
     "save_partial",
     "within_budget",
 ]

@@ -42,9 +42,9 @@ def is_whole(path: Path) -> bool:
     if index.is_file():
         try:
             shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, KeyError, AttributeError):
+            return all((path / shard).is_file() for shard in shards)
+        except (ValueError, KeyError, AttributeError, TypeError, OSError):
             return False
-        return all((path / shard).is_file() for shard in shards)
     return any(path.glob("*.safetensors")) or any(path.glob("*.gguf"))
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from selectmoe_core.config import suggest
 from selectmoe_core.errors import ModelError
 from selectmoe_core.models import hub
+from selectmoe_core.models.configuration import CONFIG, read_config, read_object, read_selector
 from selectmoe_core.models.weights import (
     WHOLE,
     adapt,
@@ -34,8 +35,6 @@ PARTIAL = "partial.json"
 PARTIAL_WEIGHTS = "partial.safetensors"
 COMMIT = re.compile("[0-9a-f]{40}")
 ADAPTER = "adapter_config.json"
-SELECTOR = "selector.json"
-"""Beside a selector model: experts, trash cans, top-k, which converter made it."""
 
 
 @dataclass(frozen=True)
@@ -103,10 +102,20 @@ class Models:
             return None
         if base := self._base_of(path):
             return self.config(base)
-        file = path / "config.json"
-        if not file.is_file():
-            return None
-        return _read_object(file)
+        return read_config(path) if (path / CONFIG).exists() else None
+
+    def selector(self, ref: ModelRef) -> dict[str, Any]:
+        """Return what ``selector.json`` beside a model says, empty where there is none.
+
+        Raises:
+            ModelError: it contradicts the model's configuration.
+        """
+        path = self.local(ref)
+        if path is None or path.is_file():
+            return {}
+        base = self._base_of(path)
+        file = f"{CONFIG} of {base}" if base else str(path / CONFIG)
+        return read_selector(path, self.config(ref) or {}, file)
 
     def digest(self, ref: ModelRef, hashes: FileHashes) -> str | None:
         """Return what identifies a model's content; ``None`` where hashing it would take long.
@@ -175,6 +184,7 @@ class Models:
         """
         self._register()
         path = self.find(ref)
+        self.selector(ref)
         if (gguf := _gguf_file(path)) is not None:
             model = load_gguf(gguf, dtype, options)
         elif (path / PARTIAL).is_file():
@@ -215,7 +225,7 @@ class Models:
 
     def _base_of(self, path: Path) -> ModelRef | None:
         if (path / PARTIAL).is_file():
-            base = _read_object(path / PARTIAL).get("base")
+            base = read_object(path / PARTIAL).get("base")
             base = base if isinstance(base, dict) else {}
             location = base.get("location")
             if not isinstance(location, str):
@@ -224,7 +234,7 @@ class Models:
                 location = str((path / location).resolve())
             return ModelRef(location, base.get("revision"))
         if (path / ADAPTER).is_file():
-            adapter = _read_object(path / ADAPTER)
+            adapter = read_object(path / ADAPTER)
             location = adapter.get("base_model_name_or_path")
             if not isinstance(location, str) or not location:
                 raise ModelError(
@@ -235,7 +245,7 @@ class Models:
         return None
 
     def _check_base(self, base: ModelRef, path: Path) -> None:
-        recorded = _read_object(path / PARTIAL)["base"].get("config")
+        recorded = read_object(path / PARTIAL)["base"].get("config")
         if recorded is not None and recorded != _config_digest(self.find(base)):
             raise ModelError(
                 f"{path} was trained on another base than the one now at {base}",
@@ -267,19 +277,6 @@ def save_partial(
         "config": _config_digest(path),
     }
     write_json(out / PARTIAL, {"base": base_entry, "weights": PARTIAL_WEIGHTS})
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    """Read a JSON file that describes a model."""
-    try:
-        value = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ModelError(
-            f"{path} is not valid JSON: {error}", hint="copy the file again from where it came from"
-        ) from None
-    if not isinstance(value, dict):
-        raise ModelError(f"{path} holds no JSON object but {type(value).__name__}")
-    return value
 
 
 def _looks_like_path(location: str) -> bool:

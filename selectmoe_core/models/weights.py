@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from selectmoe_core.errors import ModelError
+from selectmoe_core.models.configuration import CONFIG, read_config, read_index
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 SAID = 300
@@ -76,7 +77,7 @@ def load_folder(
     import torch
     from transformers import AutoModelForCausalLM
 
-    _check_weights_format(path)
+    _check_files(path)
     with _whole(f"the model {name}"), no_bars():
         model, info = AutoModelForCausalLM.from_pretrained(
             path,
@@ -90,9 +91,12 @@ def load_folder(
     return model
 
 
-def _check_weights_format(path: Path) -> None:
-    if not (path / "config.json").is_file():
-        raise ModelError(f"{path} is not a model: it has no config.json")
+def _check_files(path: Path) -> None:
+    """Raise over files that would lead libraries out of the folder or keep them busy for ever."""
+    if not (path / CONFIG).exists():
+        raise ModelError(f"{path} is not a model: it has no {CONFIG}")
+    read_config(path)
+    read_index(path)
     if not any(path.glob("*.safetensors")):
         hint = "selectmoe reads weights from safetensors only"
         if any(path.glob("*.bin")) or any(path.glob("*.pt")):
