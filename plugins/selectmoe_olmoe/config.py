@@ -14,7 +14,7 @@ class TrashcanConfig(Config):
     The defaults are the published method's.
     """
 
-    num_trash_experts: PositiveInt | None = None
+    num_trash_experts: Annotated[int, Field(ge=1, le=65536)] | None = None
     """Trash cans a layer gets; by default as many as a token has slots (top-k)."""
     trash_can_init_mean: float = 0.0
     """Mean of the normal distribution that new gate rows are drawn from."""

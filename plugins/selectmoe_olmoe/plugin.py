@@ -1,6 +1,7 @@
 """What this plugin offers: the Select-MoE model type, its converter and its warm-up trainer."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from selectmoe_core import (
@@ -17,20 +18,22 @@ from selectmoe_core import (
 from selectmoe_core.cost import (
     BYTES,
     Shape,
+    ShapeNames,
     activation_bytes,
     optimizer_bytes,
     training_flops,
     weight_bytes,
 )
 from selectmoe_olmoe.config import TrashcanConfig, WarmupConfig
+from selectmoe_olmoe.family import FAMILIES, family_of_selector, family_of_source
 
 PAPER = "OLMoE: Muennighoff et al. 2024, arXiv:2409.02060; balance loss: Fedus et al. 2021"
 
 
 @hookimpl
 def selectmoe_model_types() -> Mapping[str, Callable[[], None]]:
-    """Offer the function that makes transformers know ``select_moe``."""
-    return {"select_moe": _register}
+    """Offer the functions that make transformers know ``select_moe``, by model type."""
+    return {family.selector_type: family.register for family in FAMILIES}
 
 
 @hookimpl
@@ -95,12 +98,6 @@ def selectmoe_commands() -> list[Command]:
     ]
 
 
-def _register() -> None:
-    from selectmoe_olmoe.model.modeling import register
-
-    register()
-
-
 def _converter(config: TrashcanConfig) -> Converter:
     from selectmoe_olmoe.convert.converter import TrashcanConverter
 
@@ -127,11 +124,18 @@ def _shown_damages(config: WarmupConfig) -> list[str] | None:
     return [name for name, rate in config.damages.items() if rate > 0]
 
 
+def _names(model: Mapping[str, Any]) -> ShapeNames | None:
+    """Return what a model's family calls its sizes."""
+    kind = model.get("model_type")
+    family = family_of_source(kind) or family_of_selector(kind)
+    return family.names if family else None
+
+
 def _conversion_cost(config: TrashcanConfig, work: Workload) -> Cost:
     if work.model is None:
         return Cost()
-    trash = config.num_trash_experts or work.model.get("num_experts_per_tok")
-    shape = Shape.of({**work.model, "num_trash_experts": trash})
+    source = Shape.of(work.model, _names(work.model))
+    shape = replace(source, trash=config.num_trash_experts or source.top_k)
     stored = work.model.get("dtype") or work.model.get("torch_dtype") or "float32"
     return Cost(disk=weight_bytes(shape, stored))
 
@@ -144,7 +148,7 @@ def _warmup_cost(config: WarmupConfig, work: Workload) -> Cost:
         tokens = min(tokens, rows * config.max_steps * batch * work.length)
     if work.model is None:
         return Cost(tokens=tokens)
-    shape = Shape.of(work.model)
+    shape = Shape.of(work.model, _names(work.model))
     micro = rows * config.batch_size * work.length
     step = micro * config.gradient_accumulation
     whole = config.peft_mode == "full_rank" and config.trainable == "all"

@@ -1,4 +1,4 @@
-"""The converter ``olmoe-trashcan``: a pretrained OLMoE becomes a Select-MoE selector."""
+"""The converter ``olmoe-trashcan``: a pretrained OLMoE becomes a Select-MoE model."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ VERSION = 2
 
 
 class TrashcanConverter:
-    """Adds trash-can rows to every gate of an OLMoE checkpoint, shard by shard."""
+    """Adds trash-can rows to every gate of a checkpoint, shard by shard."""
 
     def __init__(self, config: TrashcanConfig) -> None:
         self.config = config
@@ -32,15 +32,15 @@ class TrashcanConverter:
         goes on with the next shard.
 
         Raises:
-            ModelError: Not an OLMoE checkpoint, or a damaged one.
+            ModelError: Not a checkpoint of a known family, or a damaged one.
             StageError: The disk is full, or another conversion writes into ``out``.
         """
         source = _open(job.models.find(model))
-        olmoe = source.olmoe
+        shape = source.shape
         facts = {
-            "experts": olmoe.num_experts,
-            "trash_cans": trash_count(self.config, olmoe),
-            "top_k": olmoe.num_experts_per_tok,
+            "experts": shape.experts,
+            "trash_cans": trash_count(self.config, shape),
+            "top_k": shape.top_k,
         }
         selector = {**facts, "converter": NAME, "version": VERSION}
         total = sum((source.folder / shard).stat().st_size for shard in source.shards)
@@ -48,7 +48,7 @@ class TrashcanConverter:
             written = convert_checkpoint(source, out, self.config, job.seed, selector, advance)
         return {
             **facts,
-            "layers": olmoe.num_hidden_layers,
+            "layers": shape.layers,
             "tensors": len(source.where),
             "shards": len(source.shards),
             "bytes": written,
@@ -67,4 +67,4 @@ def _open(folder: Path) -> Checkpoint:
             f"{folder} is a file; the converter reads a folder of safetensors shards",
             hint="give the model's folder or hub id",
         )
-    return Checkpoint.open(folder, model_type="olmoe")
+    return Checkpoint.open(folder, converted=False)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selectmoe_core import StageError
-from selectmoe_core.models import SELECTOR
+from selectmoe_core import ModelError, StageError, inside
+from selectmoe_core.models import CONFIG, INDEX, SELECTOR, read_object
 from selectmoe_olmoe.config import TrashcanConfig
-from selectmoe_olmoe.convert.checkpoint import CONFIG, INDEX, Checkpoint, gate_layers, open_shard
+from selectmoe_olmoe.convert.checkpoint import Checkpoint, open_shard
 from selectmoe_olmoe.convert.file_copy import PIECE, copy_run, read_at, readers, write_at
 from selectmoe_olmoe.convert.layout import Layout
 from selectmoe_olmoe.convert.trash_rows import (
@@ -86,18 +86,19 @@ def convert_checkpoint(
         raise StageError(
             f"{out}: the converted model cannot replace its source", hint="name another folder"
         )
-    _check_target(out)
-    trash = trash_count(config, source.olmoe)
+    _check_target(out, source)
+    small = _small_files(source)
+    trash = trash_count(config, source.shape)
     shards = [_planned(source, name, out, trash) for name in source.shards]
     out.mkdir(parents=True, exist_ok=True)
     with _alone(out):
         _check_space(shards, out)
         _begin(source, out, config, seed)
         _write_shards([shard for shard in shards if not shard.done], config, seed, advance)
-        _copy_small_files(source, out)
+        _copy_small_files(small, out)
         if source.index is not None:
             write_json(out / INDEX, _index(source, source.index, shards, trash))
-        write_json(out / CONFIG, grown_config(source.config, trash, config))
+        write_json(out / CONFIG, grown_config(source.config, source.family, trash, config))
         write_json(out / SELECTOR, selector)
         (out / STATE).unlink()
     return sum(shard.after.size for shard in shards)
@@ -128,7 +129,7 @@ def _index(
     source: Checkpoint, index: Mapping[str, Any], shards: Sequence[_Shard], trash: int
 ) -> dict[str, Any]:
     gates = [shard.before.places[name] for shard in shards for name in shard.gates]
-    parameters = trash * source.olmoe.hidden_size * len(gates)
+    parameters = trash * source.shape.hidden * len(gates)
     size = trash * sum((gate.stop - gate.start) // gate.shape[0] for gate in gates)
     return grown_index(index, parameters, size)
 
@@ -137,15 +138,16 @@ def _planned(source: Checkpoint, name: str, out: Path, trash: int) -> _Shard:
     """Look at a shard's header and its gates."""
     path = source.folder / name
     before = Layout.read(path)
-    layers = gate_layers(source.olmoe.num_hidden_layers)
+    layers = source.gates
     gates = {gate: layers[gate] for gate in before.places if gate in layers}
     for gate in gates:
         place = before.places[gate]
-        check_gate(gate, place, source.olmoe)
+        check_gate(gate, place, source.shape)
         content = read_at(path, before.begin + place.start, place.stop - place.start)
         check_finite(path, gate, place.dtype, content)
     after = before.grown(dict.fromkeys(gates, trash))
-    return _Shard(path, out / name, before, after, gates)
+    target = inside(out, name, where=f"{source.folder}: the shard")
+    return _Shard(path, target, before, after, gates)
 
 
 def _write_shards(
@@ -218,11 +220,17 @@ def _clean(*partials: Path) -> Iterator[None]:
         raise
 
 
-def _check_target(out: Path) -> None:
-    """Refuse a folder that holds a model of another kind: its shards would be overwritten."""
-    if (out / CONFIG).is_file():
-        found = json.loads((out / CONFIG).read_text(encoding="utf-8")).get("model_type")
-        if found != "select_moe":
+def _check_target(out: Path, source: Checkpoint) -> None:
+    """Refuse a folder with another kind of model, or with links: they may point anywhere."""
+    for path in out.iterdir() if out.is_dir() else ():
+        if path.is_symlink():
+            raise StageError(
+                f"{path} is a link: a conversion writes into its own folder alone",
+                hint="remove the link, or name another folder",
+            )
+    if (out / CONFIG).exists():
+        found = read_object(out / CONFIG).get("model_type")
+        if found != source.family.selector_type:
             raise StageError(
                 f"{out}: there is another model already, of type {found!r}",
                 hint="name another folder, or remove this one",
@@ -258,15 +266,29 @@ def _stamp(path: Path) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
-def _copy_small_files(source: Checkpoint, out: Path) -> None:
-    """Copy tokenizer, generation settings, licence and the like; never weights."""
-    skipped = {CONFIG, INDEX, *source.shards}
-    for path in sorted(source.folder.iterdir()):
-        hidden = path.name.startswith(".")
+def _small_files(source: Checkpoint) -> list[Path]:
+    """Return tokenizer, generation settings, licence and the like; never weights.
+
+    Raises:
+        ModelError: one of them is a link to a file elsewhere, whose content must not be copied. In
+            the hub's cache every file is a link, to the model's own blobs.
+    """
+    folder = source.folder.resolve()
+    home = folder.parent.parent if folder.parent.name == "snapshots" else folder
+    skipped = {CONFIG, INDEX, SELECTOR, *source.shards}
+    found = []
+    for path in sorted(folder.iterdir()):
+        hidden = path.name.startswith(".") or path.name.endswith(".index.json")
         if hidden or not path.is_file() or path.name in skipped or path.suffix in WEIGHTS:
             continue
-        if path.name.endswith(".index.json"):
-            continue
+        hint = "put the file itself there, or remove the link"
+        inside(home, path.resolve(), where=f"{path}: the link", error=ModelError, hint=hint)
+        found.append(path)
+    return found
+
+
+def _copy_small_files(paths: Sequence[Path], out: Path) -> None:
+    for path in paths:
         partial = out / f".{path.name}.partial"
         with _clean(partial):
             shutil.copyfile(path, partial)

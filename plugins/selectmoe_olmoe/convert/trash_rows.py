@@ -9,8 +9,9 @@ import numpy as np
 
 from selectmoe_core import ModelError
 from selectmoe_olmoe.config import TrashcanConfig
-from selectmoe_olmoe.convert.checkpoint import AGAIN, OlmoeShape
+from selectmoe_olmoe.convert.checkpoint import AGAIN
 from selectmoe_olmoe.convert.layout import Place
+from selectmoe_olmoe.family import MoeFamily, MoeShape
 
 BF16 = "BF16"
 FLOATS: Mapping[str, np.dtype[Any]] = {
@@ -22,9 +23,9 @@ HALF = 8
 """The numbers of a block whose angles come from the next as many."""
 
 
-def trash_count(config: TrashcanConfig, source: OlmoeShape) -> int:
+def trash_count(config: TrashcanConfig, source: MoeShape) -> int:
     """Return how many trash cans a layer gets: by default one for each slot of a token."""
-    return config.num_trash_experts or source.num_experts_per_tok
+    return config.num_trash_experts or source.top_k
 
 
 def layer_seed(seed: int, layer: int) -> int:
@@ -72,13 +73,13 @@ def encoded(values: np.ndarray, dtype: str) -> bytes:
     return (rounded >> np.uint32(16)).astype("<u2").tobytes()
 
 
-def check_gate(name: str, gate: Place, source: OlmoeShape) -> None:
+def check_gate(name: str, gate: Place, source: MoeShape) -> None:
     """Raise ``ModelError`` unless the gate has the model's shape and holds floats."""
-    expected = (source.num_experts, source.hidden_size)
+    expected = (source.experts, source.hidden)
     if gate.shape != expected:
         raise ModelError(
             f"{name}: its shape is {gate.shape}, but config.json asks for {expected}",
-            hint="num_experts and hidden_size of config.json must fit the weights",
+            hint="the sizes in config.json must fit the weights",
         )
     if gate.dtype not in {BF16, *FLOATS}:
         raise ModelError(
@@ -98,11 +99,13 @@ def check_finite(path: Path, name: str, dtype: str, content: bytes) -> None:
         raise ModelError(f"{path}: {name} holds NaN or infinite values", hint=AGAIN)
 
 
-def grown_config(original: Mapping[str, Any], trash: int, config: TrashcanConfig) -> dict[str, Any]:
+def grown_config(
+    original: Mapping[str, Any], family: MoeFamily, trash: int, config: TrashcanConfig
+) -> dict[str, Any]:
     """Return ``config.json`` of the Select-MoE model: the source's, and the method's parameters."""
     grown = dict(original)
-    grown["model_type"] = "select_moe"
-    grown["architectures"] = ["SelectMoeForCausalLM"]
+    grown["model_type"] = family.selector_type
+    grown["architectures"] = [family.architecture]
     grown["num_trash_experts"] = trash
     for name in (
         "trash_can_init_mean",

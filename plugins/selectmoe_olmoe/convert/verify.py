@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from selectmoe_core import Job, ModelError, ModelRef, StageError, VerifyOptions
-from selectmoe_olmoe.convert.checkpoint import Checkpoint, gate_layers, open_shard
+from selectmoe_olmoe.convert.checkpoint import Checkpoint, open_shard
 from selectmoe_olmoe.convert.file_copy import readers, same_bytes
 from selectmoe_olmoe.convert.layout import Layout, Run
 
@@ -75,8 +75,8 @@ def verify_converted(
         StageError: It names the tensors that differ, or the largest difference of the logits.
         ModelError: One of the two is not what it should be.
     """
-    mine = Checkpoint.open(converted, model_type="select_moe")
-    theirs = Checkpoint.open(job.models.find(original), model_type="olmoe")
+    mine = Checkpoint.open(converted, converted=True)
+    theirs = Checkpoint.open(job.models.find(original), converted=False)
     found = compare_tensors(mine, theirs, how.tolerance, job)
     if found.differ:
         more = f" and {len(found.differ) - SHOWN} more" if len(found.differ) > SHOWN else ""
@@ -92,6 +92,7 @@ def verify_converted(
         "trash_rows_std": found.trash.std,
     }
     _check_trash(found.trash, mine)
+    mine.family.register()
     return facts | (_check_logits(converted, original, how, job) if how.logits else {})
 
 
@@ -101,7 +102,7 @@ def compare_tensors(mine: Checkpoint, theirs: Checkpoint, tolerance: float, job:
     found.differ = [f"{name} (only in one)" for name in sorted(_lone(mine, theirs))]
     ours, other = mine.where, theirs.where
     names = [name for name in ours if name in other]
-    gates = gate_layers(theirs.olmoe.num_hidden_layers)
+    gates = theirs.gates
     layouts = {
         path: Layout.read(path)
         for model in (mine, theirs)
@@ -115,7 +116,7 @@ def compare_tensors(mine: Checkpoint, theirs: Checkpoint, tolerance: float, job:
     with readers() as pool, job.progress.task("verify", len(names), "tensors") as advance:
         for name, equal in zip(names, pool.map(same, names), strict=True):
             found.tensors += 1
-            rows = theirs.olmoe.num_experts if name in gates else None
+            rows = theirs.shape.experts if name in gates else None
             if rows is not None:
                 found.trash.add(_tensor(mine, ours[name], name)[rows:])
             if not equal:
@@ -229,9 +230,7 @@ def _logits(
 ) -> tuple[Tensor, float | None]:
     """Return the real tokens' logits on the CPU, and a selector's share of slots in the trash."""
     from selectmoe_olmoe.model.losses import trash_share
-    from selectmoe_olmoe.model.modeling import register
 
-    register()
     model = job.models.load(ref, dtype=how.dtype, device=how.device)
     inputs = {"input_ids": ids.to(how.device), "attention_mask": mask.to(how.device)}
     trash = None

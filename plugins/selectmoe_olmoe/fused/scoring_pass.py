@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers.models.olmoe.modeling_olmoe import OlmoeExperts
 
+from selectmoe_olmoe.family import family_of_selector
 from selectmoe_olmoe.fused.attention import Attention, attention_for
 from selectmoe_olmoe.fused.launches import TritonSteps
 from selectmoe_olmoe.fused.ops import Gate, Routed, Steps
 from selectmoe_olmoe.model.experts import SelectMoeSparseMoeBlock
-from selectmoe_olmoe.model.router import SelectMoeTopKRouter
+from selectmoe_olmoe.model.router import TrashcanRouter
 
 AMPERE = (8, 0)
 Take = Callable[[int, Tensor], None]
@@ -226,15 +226,18 @@ def _of_layers(decoder: Any) -> str | None:  # noqa: ANN401
         attention, block = layer.self_attn, layer.mlp
         plain = all(type(getattr(attention, f"{name}_proj")) is nn.Linear for name in "qkvo")
         plain = plain and type(block) is SelectMoeSparseMoeBlock
-        if not (plain and type(block.gate) is SelectMoeTopKRouter and _plain_experts(block)):
+        plain = plain and plain_experts(block, decoder.config.model_type)
+        if not (plain and isinstance(block.gate, TrashcanRouter)):
             return "reads plain weights only, and the model carries an adapter"
         if not block.gate.trash_enabled:
             return "the trash cans are switched off"
     return None
 
 
-def _plain_experts(block: SelectMoeSparseMoeBlock) -> bool:
-    return type(block.experts) is OlmoeExperts
+def plain_experts(block: Any, model_type: str) -> bool:  # noqa: ANN401
+    """Return whether a block's experts are the class that its family has in transformers."""
+    family = family_of_selector(model_type)
+    return family is not None and type(block.experts) is family.experts()
 
 
 def _taken_apart(layer: Any) -> _Layer:  # noqa: ANN401

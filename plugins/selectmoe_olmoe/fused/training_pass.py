@@ -11,16 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
-from transformers.models.olmoe.modeling_olmoe import OlmoeExperts
 from transformers.utils import ModelOutput
 
 from selectmoe_olmoe.fused import autograd
 from selectmoe_olmoe.fused.attention import Attention, PaddedAttention, VarlenAttention
 from selectmoe_olmoe.fused.ops import Gate, Routed
-from selectmoe_olmoe.fused.scoring_pass import angles, of_machine, of_shape
+from selectmoe_olmoe.fused.scoring_pass import angles, of_machine, of_shape, plain_experts
 from selectmoe_olmoe.fused.training_launches import TritonTrainingSteps
 from selectmoe_olmoe.fused.training_ops import TrainingSteps
-from selectmoe_olmoe.model.router import SelectMoeTopKRouter
+from selectmoe_olmoe.model.router import TrashcanRouter
 from selectmoe_olmoe.warmup.packed_rows import Packed
 
 
@@ -199,8 +198,8 @@ def of_model(model: Any) -> str | None:  # noqa: ANN401
         return "knows no attention dropout"
     blocks = [layer.mlp for layer in model.model.layers]
     gates = [_gate(block) for block in blocks]
-    plain = all(type(block.experts) is OlmoeExperts for block in blocks)
-    if not (plain and all(type(gate) is SelectMoeTopKRouter for gate in gates)):
+    plain = all(plain_experts(block, model.config.model_type) for block in blocks)
+    if not (plain and all(isinstance(gate, TrashcanRouter) for gate in gates)):
         return "reads plain experts and whole gates only, and the model's carry an adapter"
     return None if all(gate.trash_enabled for gate in gates) else "the trash cans are switched off"
 

@@ -1,20 +1,21 @@
 """The sparse block: regular experts compute, slots that fell to a trash can cost nothing."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers.models.olmoe.modeling_olmoe import OlmoeExperts
 
-from selectmoe_olmoe.model.router import SelectMoeTopKRouter
+from selectmoe_olmoe.model.router import TrashcanRouter
 
 
 class SelectMoeSparseMoeBlock(nn.Module):
-    """OLMoE's block with a wider gate; it adopts the experts instead of allocating them again."""
+    """A block with a wider gate; it adopts the experts instead of allocating them again."""
 
-    def __init__(self, gate: SelectMoeTopKRouter, experts: OlmoeExperts) -> None:
+    def __init__(self, gate: TrashcanRouter, experts: Any) -> None:  # noqa: ANN401
         super().__init__()
         self.gate = gate
-        self.experts = experts
+        self.experts: Any = experts
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """Map ``[batch, length, hidden]`` to the same shape: the weighted sum of the experts."""
@@ -28,14 +29,12 @@ class SelectMoeSparseMoeBlock(nn.Module):
         return mixed.view(hidden_states.shape)
 
 
-def flattened_experts(
-    experts: OlmoeExperts, hidden: Tensor, index: Tensor, weights: Tensor
-) -> Tensor:
+def flattened_experts(experts: Any, hidden: Tensor, index: Tensor, weights: Tensor) -> Tensor:  # noqa: ANN401
     """Run transformers' grouped kernels over the regular (token, slot) pairs alone.
 
     Every pair becomes a token with one slot, so only the public call of the experts is relied on.
-    The pairs return to their slots before the sum, which is therefore the sum OLMoE takes: equal
-    bit for bit when no slot is trash, and free of atomic additions in both directions.
+    The pairs return to their slots before the sum, which is therefore the sum that the source model
+    takes: equal bit for bit when no slot is trash, and free of atomic additions in both directions.
 
     Args:
         experts: The layer's experts, called as ``experts(hidden, index, weights)``.
@@ -55,8 +54,8 @@ def flattened_experts(
     return slots.view(tokens, top_k, -1).sum(dim=1)
 
 
-def eager_experts(experts: OlmoeExperts, hidden: Tensor, index: Tensor, weights: Tensor) -> Tensor:
-    """Loop over the experts in use, in OLMoE's order of operations (equal bit for bit).
+def eager_experts(experts: Any, hidden: Tensor, index: Tensor, weights: Tensor) -> Tensor:  # noqa: ANN401
+    """Loop over the experts in use, in the source model's order of operations (equal bit for bit).
 
     The stacked weights are taken apart once: indexing them expert by expert would write a
     zero gradient of the whole stack for each expert in the backward pass.

@@ -17,16 +17,17 @@ from transformers.modeling_outputs import MoeCausalLMOutputWithPast
 from transformers.models.olmoe.modeling_olmoe import OlmoeForCausalLM, OlmoeModel
 from transformers.utils.generic import can_return_tuple
 
+from selectmoe_olmoe.family import OLMOE
 from selectmoe_olmoe.model.experts import SelectMoeSparseMoeBlock
 from selectmoe_olmoe.model.losses import balance_loss, constraint_per_token
-from selectmoe_olmoe.model.router import SelectMoeTopKRouter
+from selectmoe_olmoe.model.router import SelectMoeTopKRouter, TrashcanRouter
 
 
 @strict
 class SelectMoeConfig(OlmoeConfig):
     """OLMoE's configuration plus the parameters of the method."""
 
-    model_type = "select_moe"
+    model_type = OLMOE.selector_type
 
     num_trash_experts: int | None = None
     trash_can_init_mean: float = 0.0
@@ -72,7 +73,7 @@ class _SelectMoeMixin:
     @torch.no_grad()
     def _init_weights(self: Any, module: nn.Module) -> None:
         super()._init_weights(module)  # type: ignore[misc]
-        if isinstance(module, SelectMoeTopKRouter) and not _loaded(module.weight):
+        if isinstance(module, TrashcanRouter) and not _loaded(module.weight):
             config: SelectMoeConfig = self.config
             rows = module.weight[config.num_experts :]
             rows.normal_(config.trash_can_init_mean, config.trash_can_init_std)
@@ -80,7 +81,7 @@ class _SelectMoeMixin:
     @contextmanager
     def trash_disabled(self: Any) -> Iterator[None]:
         """Within the block no probability goes to the trash: the source model's own routing."""
-        routers = [m for m in self.modules() if isinstance(m, SelectMoeTopKRouter)]
+        routers = [m for m in self.modules() if isinstance(m, TrashcanRouter)]
         before = [router.trash_enabled for router in routers]
         try:
             for router in routers:
@@ -215,11 +216,17 @@ class SelectMoeForCausalLM(_SelectMoeMixin, OlmoeForCausalLM):
 def register() -> None:
     """Teach transformers the model type ``select_moe``; calling it again changes nothing.
 
-    Without the conversion mapping the per-expert tensors of a checkpoint would not be found and
-    the experts would stay random, with nothing but a printed report.
+    Importing this module has called it. Without the conversion mapping the per-expert tensors of a
+    checkpoint would not be found and the experts would stay random, with nothing but a printed
+    report.
     """
-    AutoConfig.register("select_moe", SelectMoeConfig, exist_ok=True)
+    kind = OLMOE.selector_type
+    AutoConfig.register(kind, SelectMoeConfig, exist_ok=True)
     AutoModel.register(SelectMoeConfig, SelectMoeModel, exist_ok=True)
     AutoModelForCausalLM.register(SelectMoeConfig, SelectMoeForCausalLM, exist_ok=True)
-    mapping = get_checkpoint_conversion_mapping("olmoe")
-    register_checkpoint_conversion_mapping("select_moe", mapping, overwrite=True)
+    mapping = get_checkpoint_conversion_mapping(OLMOE.model_type)
+    register_checkpoint_conversion_mapping(kind, mapping, overwrite=True)
+
+
+# On import, against the habit of this code: whoever has the class can call ``from_pretrained``.
+register()

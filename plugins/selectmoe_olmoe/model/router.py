@@ -1,21 +1,26 @@
-"""The Select-MoE router: OLMoE's top-k over regular experts and trash cans together.
+"""The Select-MoE router: top-k over regular experts and trash cans together.
 
 Trash cans are extra rows of the gate. They have no weights and output zero, so whatever
 probability a token spends on them is withheld from the experts.
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers.models.olmoe.modeling_olmoe import OlmoeTopKRouter
 
+from selectmoe_olmoe.family import OLMOE, MoeFamily
+
 
 def select(probs: Tensor, num_experts: int, top_k: int) -> tuple[Tensor, Tensor]:
     """Take the ``top_k`` most probable outputs; equal probabilities go to the regular expert.
 
     ``torch.topk`` breaks ties differently at different widths, and bf16 logits tie often. So the
-    regular experts are ranked by themselves, exactly as OLMoE ranks them, and the trash cans are
-    merged in by a stable sort. Without any mass on the trash the result is OLMoE's own.
+    regular experts are ranked by themselves, exactly as the source model ranks them, and the trash
+    cans are merged in by a stable sort. Without any mass on the trash the result is the source
+    model's own.
 
     Args:
         probs: ``[tokens, num_experts + trash]``, regular experts first.
@@ -37,7 +42,8 @@ def softmax(logits: Tensor, num_experts: int, *, trash: bool = True) -> Tensor:
     """Router probabilities in fp32, ``[tokens, num_experts + trash]``.
 
     With ``trash=False`` the regular experts share all of the mass and the trash columns are zero:
-    taken over the first ``num_experts`` columns alone, so that it is OLMoE's softmax bit for bit.
+    taken over the first ``num_experts`` columns alone, so that it is the source model's softmax bit
+    for bit.
     """
     if trash:
         return functional.softmax(logits, dim=-1, dtype=torch.float32)
@@ -45,16 +51,24 @@ def softmax(logits: Tensor, num_experts: int, *, trash: bool = True) -> Tensor:
     return functional.pad(regular, (0, logits.shape[-1] - num_experts))
 
 
-class SelectMoeTopKRouter(OlmoeTopKRouter):
-    """Gate of one layer: weight ``[num_experts + num_trash_experts, hidden]``.
+class TrashcanRouter(nn.Module):
+    """What every family's router adds to its own: weight ``[experts + trash, hidden]``.
 
-    The weight may be kept in fp32 while the model computes in bf16 (training does so, because a
-    bf16 weight loses small updates); the product is taken in the dtype of the hidden states.
+    A family's router inherits from this first and from transformers' router second, and names its
+    ``family``. The weight may be kept in fp32 while the model computes in bf16 (training does so,
+    because a bf16 weight loses small updates); the product is taken in the dtype of the hidden
+    states.
     """
 
-    def __init__(self, config: object) -> None:
+    family: MoeFamily
+    num_experts: int
+    top_k: int
+    hidden_dim: int
+
+    def __init__(self, config: Any) -> None:  # noqa: ANN401
         super().__init__(config)
-        self.num_trash_experts: int = config.num_trash_experts  # type: ignore[attr-defined]
+        self.num_trash_experts: int = config.num_trash_experts
+        self.norm_topk_prob = self.family.normalizes(config)
         self.weight = nn.Parameter(
             torch.zeros(self.num_experts + self.num_trash_experts, self.hidden_dim)
         )
@@ -81,3 +95,9 @@ class SelectMoeTopKRouter(OlmoeTopKRouter):
         if self.norm_topk_prob:
             scores = scores / scores.sum(dim=-1, keepdim=True)
         return logits, scores.to(logits.dtype), outputs
+
+
+class SelectMoeTopKRouter(TrashcanRouter, OlmoeTopKRouter):
+    """OLMoE's router with trash cans."""
+
+    family = OLMOE

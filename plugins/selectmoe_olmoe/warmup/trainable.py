@@ -12,7 +12,8 @@ from selectmoe_core import Job, ModelError, ModelRef, StageError, write_json
 from selectmoe_core.models import SELECTOR, save_partial
 from selectmoe_core.training import gathers_weights, shards_weights
 from selectmoe_olmoe.config import WarmupConfig
-from selectmoe_olmoe.model.router import SelectMoeTopKRouter
+from selectmoe_olmoe.family import FAMILIES, family_of_selector
+from selectmoe_olmoe.model.router import TrashcanRouter
 
 OVERRIDES = (
     "constraint_loss_weight",
@@ -35,9 +36,10 @@ def load_trainable(model: ModelRef, config: WarmupConfig, job: Job) -> Any:  # n
         StageError: fp16, whose gradients underflow.
     """
     found = job.models.config(model)
-    if found is not None and found.get("model_type") != "select_moe":
+    if found is not None and family_of_selector(found.get("model_type")) is None:
+        known = ", ".join(repr(family.selector_type) for family in FAMILIES)
         raise ModelError(
-            f"{model} is of type {found.get('model_type')!r}, and warm-up trains 'select_moe'",
+            f"{model} is of type {found.get('model_type')!r}, and warm-up trains {known}",
             hint="convert it first: [convert] use = 'olmoe-trashcan'",
         )
     check_dtype(config, job)
@@ -119,9 +121,9 @@ def everything(config: WarmupConfig) -> bool:
     return config.peft_mode == "full_rank" and config.trainable == "all"
 
 
-def gates(model: nn.Module) -> Iterator[SelectMoeTopKRouter]:
+def gates(model: nn.Module) -> Iterator[TrashcanRouter]:
     """Yield the routers, layer by layer."""
-    return (module for module in model.modules() if isinstance(module, SelectMoeTopKRouter))
+    return (module for module in model.modules() if isinstance(module, TrashcanRouter))
 
 
 def save_trained(
@@ -160,14 +162,15 @@ def save_trained(
 def _with_lora(model: Any, config: WarmupConfig) -> Any:  # noqa: ANN401
     from peft import LoraConfig, get_peft_model
 
+    family = next(gates(model)).family
     router = config.trainable == "router"
     lora = LoraConfig(
         task_type="CAUSAL_LM",
         r=config.lora_rank,
         lora_alpha=config.lora_alpha,
-        target_modules=[] if router else ["q_proj", "k_proj", "v_proj", "o_proj"],
-        target_parameters=["mlp.gate.weight"] if router else None,
+        target_modules=[] if router else family.tensors.attention_modules,
+        target_parameters=[family.tensors.gate_parameter] if router else None,
         # The trash rows are new: no low rank could lift them, so the gates stay whole.
-        modules_to_save=None if router else ["gate"],
+        modules_to_save=None if router else [family.tensors.gate_module],
     )
     return get_peft_model(model, lora)

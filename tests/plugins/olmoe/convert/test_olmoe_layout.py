@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import OlmoeConfig
 
-from selectmoe_olmoe.convert.checkpoint import OlmoeShape
 from selectmoe_olmoe.convert.file_copy import copy_run, same_bytes
 from selectmoe_olmoe.convert.layout import Layout, Place, Run
 from selectmoe_olmoe.convert.trash_rows import encoded, standard_normal
@@ -164,13 +162,3 @@ def test_values_are_rounded_as_torch_rounds_them(name, dtype):
     values = np.concatenate([values, ties, np.float32([0, -0.0, 1e-30, -1e-41])])
     plain = torch.from_numpy(values).to(dtype).view(torch.uint8).numpy().tobytes()
     assert encoded(values, name) == plain
-
-
-def test_the_shapes_defaults_are_those_of_transformers():
-    plain = OlmoeConfig()
-    shape = OlmoeShape()
-    assert len(type(shape).model_fields) == 6
-    for name in type(shape).model_fields:
-        assert getattr(shape, name) == getattr(plain, name), name
-    assert OlmoeShape.model_validate({"num_local_experts": 5}).num_experts == 5
-    assert OlmoeConfig(num_local_experts=5).num_experts == 5
