@@ -282,7 +282,7 @@ def _small_files(source: Checkpoint) -> list[Path]:
         if hidden or not path.is_file() or path.name in skipped or path.suffix in WEIGHTS:
             continue
         hint = "put the file itself there, or remove the link"
-        inside(home, path.resolve(), where=f"{path}: the link", error=ModelError, hint=hint)
+        inside(home, path.resolve(), where=str(path), error=ModelError, hint=hint)
         found.append(path)
     return found
 

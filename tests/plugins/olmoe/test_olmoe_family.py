@@ -123,6 +123,10 @@ def other(tmp_path, monkeypatch):
     return folder
 
 
+def convert(source, out):
+    return TrashcanConverter(TrashcanConfig()).convert(ModelRef(str(source)), out, Job(42))
+
+
 def test_a_second_family_is_converted_by_its_entry(other, tmp_path):
     facts = TrashcanConverter(TrashcanConfig()).convert(
         ModelRef(str(other)), tmp_path / "out", Job(42)
@@ -135,7 +139,7 @@ def test_a_second_family_is_converted_by_its_entry(other, tmp_path):
     assert config["model_type"] == "select_other_moe"
     assert config["architectures"] == ["SelectOtherMoeForCausalLM"]
     plain = shutil.copytree(save(olmoe(), tmp_path / "plain"), tmp_path / "copy")
-    TrashcanConverter(TrashcanConfig()).convert(ModelRef(str(plain)), tmp_path / "olmoe", Job(42))
+    convert(plain, tmp_path / "olmoe")
     same = {renamed(name): weight for name, weight in tensors(tmp_path / "olmoe").items()}
     assert all(same[name].equal(after[name]) for name in same)
 
@@ -145,7 +149,7 @@ def test_without_its_entry_the_family_is_refused_and_the_known_ones_named(
 ):
     monkeypatch.setattr(checkpoint, "FAMILIES", (OLMOE,))
     with pytest.raises(ModelError, match=r"'other_moe', which is not .* \(olmoe\)") as caught:
-        TrashcanConverter(TrashcanConfig()).convert(ModelRef(str(other)), tmp_path / "out", Job(42))
+        convert(other, tmp_path / "out")
     assert OLMOE.example in caught.value.hint
 
 

@@ -445,16 +445,38 @@ def test_a_model_without_a_router_is_an_error(tmp_path, examples):
         _score(job, examples, statistic="topk_ratio")
 
 
-def test_selector_json_beside_the_model_is_believed_first(select_moe, examples, tmp_path):
+@pytest.mark.parametrize(("key", "value"), [("top_k", 2), ("trash_cans", 2), ("experts", 8)])
+def test_selector_json_that_contradicts_the_model_is_an_error(
+    select_moe, examples, tmp_path, key, value
+):
     import shutil
 
     folder = tmp_path / "model"
     shutil.copytree(select_moe.location, folder)
-    (folder / "selector.json").write_text('{"experts": 16, "trash_cans": 4, "top_k": 2}')
+    sizes = {"experts": EXPERTS, "trash_cans": TRASH, "top_k": TOP_K}
+    (folder / "selector.json").write_text(json.dumps(sizes))
     job = _job(ModelRef(str(folder)), examples[:5], tmp_path / "encoded")
-    found = _score(job, examples[:5])[0].details["topk_ratio"]
-    plain = _score(_job(select_moe, examples[:5], tmp_path / "plain"), examples[:5])[0]
-    assert (found < plain.details["topk_ratio"]).all()
+    RouterScorer(RouterConfig()).check(job)
+    (folder / "selector.json").write_text(json.dumps(sizes | {key: value}))
+    both = rf"selector\.json says {key} is {value}, but .*config\.json says {sizes[key]}"
+    with pytest.raises(ModelError, match=both):
+        RouterScorer(RouterConfig()).check(job)
+    with pytest.raises(ModelError, match=both):
+        _score(job, examples[:5])
+
+
+@pytest.mark.parametrize("tokens", ["some", 3, None, ["end"]])
+def test_selector_json_that_names_no_tokens_is_an_error(select_moe, examples, tmp_path, tokens):
+    import shutil
+
+    folder = tmp_path / "model"
+    shutil.copytree(select_moe.location, folder)
+    (folder / "selector.json").write_text(json.dumps({"tokens": tokens}))
+    job = _job(ModelRef(str(folder)), examples[:5], tmp_path / "encoded")
+    with pytest.raises(ModelError, match=r"selector\.json beside .* says tokens is") as caught:
+        _score(job, examples[:5])
+    assert "response, end, all" in caught.value.hint
+    assert len(_score(job, examples[:5], tokens="all")[0].score) == 5
 
 
 def test_by_default_the_router_is_asked_where_warm_up_taught_it(select_moe, examples, tmp_path):
