@@ -8,13 +8,12 @@ read whole with ``read_regular``.
 import stat
 from pathlib import Path
 
-from selectmoe_core.errors import RecipeError, SelectMoEError, StageError
+from selectmoe_core.errors import RecipeError, SelectMoEError, StageError, shown
 
 LONGEST_NAME = 255
 """Bytes of a file name that common file systems take."""
 LARGEST_FILE = 256 << 20
 """Bytes of a file that is read whole: configurations and indexes have far fewer."""
-SHOWN = 80
 
 
 def plain_name(
@@ -39,7 +38,7 @@ def plain_name(
     else:
         fault = "it is not a text"
     hint = hint or "give a plain name, without folders"
-    raise error(f"{where}: {_shown(name)} cannot be a name: {fault}", hint=hint)
+    raise error(f"{where}: {shown(name)} cannot be a name: {fault}", hint=hint)
 
 
 def inside(
@@ -73,7 +72,7 @@ def inside(
     if resolved != root and resolved.is_relative_to(root):
         return joined
     hint = hint or "name a path inside the folder"
-    raise error(f"{where}: {_shown(str(path))} leads out of the folder {folder}", hint=hint)
+    raise error(f"{where}: {shown(str(path))} leads out of the folder {folder}", hint=hint)
 
 
 def read_regular(
@@ -115,8 +114,3 @@ def _fault(name: str) -> str | None:
     if len(name.encode()) > LONGEST_NAME:
         return f"it is longer than {LONGEST_NAME} bytes"
     return None
-
-
-def _shown(value: object) -> str:
-    shown = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
-    return shown if len(shown) <= SHOWN else f"{shown[: SHOWN - 3]}..."

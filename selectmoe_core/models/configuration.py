@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from selectmoe_core.cost import ShapeNames
-from selectmoe_core.errors import ModelError
+from selectmoe_core.errors import ModelError, shown
 from selectmoe_core.paths import plain_name, read_regular
 
 CONFIG = "config.json"
@@ -66,7 +66,7 @@ def read_config(folder: Path) -> dict[str, Any]:
             continue
         if type(value) is not int or not 0 <= value <= largest:
             raise ModelError(
-                f"{path}: {name} is {_shown(value)}, not a whole number from 0 to {largest:,}",
+                f"{path}: {name} is {shown(value)}, not a whole number from 0 to {largest:,}",
                 hint=COPY_AGAIN,
             )
     return config
@@ -94,7 +94,7 @@ def read_selector(folder: Path, config: Mapping[str, Any], file: str) -> dict[st
         said, true = selector.get(key), names.find(config, size)
         if said is not None and true is not None and (type(said) is not int or said != true):
             raise ModelError(
-                f"{path} says {key} is {_shown(said)}, but {file} says {true}",
+                f"{path} says {key} is {shown(said)}, but {file} says {true}",
                 hint=f"{CONFIG} decides how the model computes; convert again, or correct "
                 f"{SELECTOR}",
             )
@@ -115,10 +115,10 @@ def read_index(folder: Path) -> dict[str, Any] | None:
     if not isinstance(places, dict) or not places:
         raise ModelError(f"{path}: it has no 'weight_map'", hint=COPY_AGAIN)
     for tensor, shard in places.items():
-        where = f"{path}: the entry of {_shown(tensor)}"
+        where = f"{path}: the entry of {shown(tensor)}"
         hint = "an index names shards of its own folder; get the model from a place you trust"
         if not plain_name(shard, where=where, error=ModelError, hint=hint).endswith(WEIGHTS):
-            raise ModelError(f"{where}: {_shown(shard)} is no *{WEIGHTS}", hint=hint)
+            raise ModelError(f"{where}: {shown(shard)} is no *{WEIGHTS}", hint=hint)
     _check_totals(index.get("metadata"), path)
     return index
 
@@ -127,13 +127,8 @@ def _check_totals(metadata: object, path: Path) -> None:
     if metadata is None:
         return
     if not isinstance(metadata, dict):
-        raise ModelError(f"{path}: its metadata is {_shown(metadata)}", hint=COPY_AGAIN)
+        raise ModelError(f"{path}: its metadata is {shown(metadata)}", hint=COPY_AGAIN)
     for name in ("total_size", "total_parameters"):
         value = metadata.get(name, 0)
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ModelError(f"{path}: {name} is {_shown(value)}, not a number", hint=COPY_AGAIN)
-
-
-def _shown(value: object) -> str:
-    text = ascii(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+            raise ModelError(f"{path}: {name} is {shown(value)}, not a number", hint=COPY_AGAIN)
