@@ -143,4 +143,4 @@ def test_options_within_an_option_have_lines_of_their_own():
     entry = next(entry for entry in ENTRIES if entry.component.name == "jsonl")
     text = describe(entry)
     assert '\n      columns.prompt = "prompt"\n          text\n' in text
-    assert '\n      columns.source = "dataset"\n' in text
+    assert '\n      columns.source = ["dataset", "source", "category"]\n' in text

@@ -505,6 +505,7 @@ def _context(component, config, bench: Bench, job: Job, folder: Path, **own: obj
         input_digests={"pool": "0" * 64},
         store=folder / "store",
         stage="score",
+        progress="none",
     )
     return Context(component.build(config), component, config, work, job)
 
