@@ -25,9 +25,9 @@ def run(context: Context) -> Facts:
 
 def describe(pool: Pool) -> Facts:
     """Return what the report says of a pool."""
-    sources = {name: vars(of) for name, of in pool.sources.items()}
-    rejected = sum(of.rejected for of in pool.sources.values())
-    duplicates = sum(of.duplicates for of in pool.sources.values())
+    sources = {name: vars(counts) for name, counts in pool.sources.items()}
+    rejected = sum(counts.rejected for counts in pool.sources.values())
+    duplicates = sum(counts.duplicates for counts in pool.sources.values())
     return {
         "examples": len(pool),
         "rejected": rejected,
