@@ -90,7 +90,7 @@ def examine(
         parsed = config.model_validate(dict(table))
     except ValidationError as error:
         known = {**(beside or {}), **config.model_fields}
-        found = tuple(_problem(dict(one), known, where) for one in error.errors())
+        found = tuple(_problem(dict(mistake), known, where) for mistake in error.errors())
         return None, (*empty, *found)
     return (None, empty) if empty else (parsed, ())
 

@@ -38,18 +38,18 @@ CLOSINGS = (
 
 def swapped(example: Example, other: Example, random: Random) -> Messages | None:  # noqa: ARG001
     """Take the answers of another example, in turn."""
-    foreign = [one.content for one in other.messages if one.role == "assistant"]
-    own = [one.content for one in example.messages if one.role == "assistant"]
+    foreign = [message.content for message in other.messages if message.role == "assistant"]
+    own = [message.content for message in example.messages if message.role == "assistant"]
     if {text.strip() for text in foreign} & {text.strip() for text in own}:
         return None
     turns: list[Message] = []
     number = 0
-    for one in example.messages:
-        if one.role == "assistant":
-            turns.append(Message(one.role, foreign[number % len(foreign)]))
+    for message in example.messages:
+        if message.role == "assistant":
+            turns.append(Message(message.role, foreign[number % len(foreign)]))
             number += 1
         else:
-            turns.append(one)
+            turns.append(message)
     return tuple(turns)
 
 

@@ -44,7 +44,10 @@ def misread(example: Example, other: Example, random: Random) -> Messages | None
     def garbage(text: str) -> str | None:
         share = random.uniform(0.1, 0.33)
         dressed = "".join(
-            [TYPOGRAPHIC.get(one, one) if random.random() < share else one for one in text]
+            [
+                TYPOGRAPHIC.get(character, character) if random.random() < share else character
+                for character in text
+            ]
         )
         if dressed.isascii():
             return None

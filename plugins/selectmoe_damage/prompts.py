@@ -37,11 +37,11 @@ def echoed(example: Example, other: Example, random: Random) -> Messages | None:
     """Answer with the question itself."""
     turns: list[Message] = []
     asked = ""
-    for one in example.messages:
-        if one.role == "user":
-            asked = one.content
-        echo = one.role == "assistant" and asked.strip()
-        turns.append(Message(one.role, asked) if echo else one)
+    for message in example.messages:
+        if message.role == "user":
+            asked = message.content
+        echo = message.role == "assistant" and asked.strip()
+        turns.append(Message(message.role, asked) if echo else message)
     return tuple(turns)
 
 
@@ -49,8 +49,8 @@ def exchanged(example: Example, other: Example, random: Random) -> Messages | No
     """Exchange the texts of each question and the answer right behind it."""
     turns = list(example.messages)
     pairs = zip(range(len(turns) - 1), example.messages, example.messages[1:], strict=False)
-    for place, one, following in pairs:
-        if (one.role, following.role) == ("user", "assistant") and one.content.strip():
+    for place, message, following in pairs:
+        if (message.role, following.role) == ("user", "assistant") and message.content.strip():
             turns[place] = Message("user", following.content)
-            turns[place + 1] = Message("assistant", one.content)
+            turns[place + 1] = Message("assistant", message.content)
     return tuple(turns)

@@ -11,10 +11,12 @@ Change = Callable[[str], str | None]
 
 def changed(example: Example, role: str, change: Change) -> Messages | None:
     """Return the messages with every text of ``role`` changed that can be; ``None`` if none can."""
-    found = [change(one.content) if one.role == role else None for one in example.messages]
+    found = [
+        change(message.content) if message.role == role else None for message in example.messages
+    ]
     if not any(text is not None for text in found):
         return None
     return tuple(
-        one if text is None else Message(one.role, text)
-        for one, text in zip(example.messages, found, strict=True)
+        message if text is None else Message(message.role, text)
+        for message, text in zip(example.messages, found, strict=True)
     )

@@ -118,7 +118,9 @@ def make_readable(folder: Path) -> None:
 
 def _check_targets(base: Any, ref: ModelRef, config: LoraTrainingConfig) -> None:  # noqa: ANN401
     found = {
-        name.rpartition(".")[2] for name, of in base.named_modules() if isinstance(of, nn.Linear)
+        name.rpartition(".")[2]
+        for name, module in base.named_modules()
+        if isinstance(module, nn.Linear)
     }
     missing = [name for name in config.target_modules if name not in found]
     if missing:

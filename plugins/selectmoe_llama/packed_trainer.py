@@ -63,11 +63,11 @@ class PackedTrainer(Trainer):
         model.train()
         passes = self._prepare_inputs(inputs)["passes"]
         losses = []
-        for number, one in enumerate(passes, start=1):
+        for number, batch in enumerate(passes, start=1):
             # Processes exchange gradients once a step, in the backward pass of the last.
             alone = number < len(passes)
             with self.accelerator.no_sync(model) if alone else nullcontext():
-                loss = self.compute_loss(model, one)
+                loss = self.compute_loss(model, batch)
                 self.accelerator.backward(loss)
             losses.append(loss.detach())
         return torch.stack(losses).sum()

@@ -101,7 +101,7 @@ class IfdShardScorer:
         answered instruction are skipped, and those from 1 on if so configured.
         """
         found = self._answers([self._encoded[int(row)] for row in shard.rows])
-        ifd = np.array([one.ifd(self._config.ratio) for one in found])
+        ifd = np.array([answers.ifd(self._config.ratio) for answers in found])
         skipped = [self._reason(*pair) for pair in zip(ifd, found, strict=True)]
         score = ifd if self._config.prefer == "high" else -ifd
         return ShardScores(
@@ -109,11 +109,16 @@ class IfdShardScorer:
             skipped=skipped,
             details={
                 "ifd": ifd,
-                "loss": np.array([_mean([_mean(of) for of in one.given]) for one in found]),
-                "loss_alone": np.array(
-                    [_mean([_mean(of) for of in one.alone if len(of)]) for one in found]
+                "loss": np.array(
+                    [_mean([_mean(losses) for losses in answers.given]) for answers in found]
                 ),
-                "turns": np.array([len(one.given) for one in found], dtype=np.int32),
+                "loss_alone": np.array(
+                    [
+                        _mean([_mean(losses) for losses in answers.alone if len(losses)])
+                        for answers in found
+                    ]
+                ),
+                "turns": np.array([len(answers.given) for answers in found], dtype=np.int32),
             },
         )
 
@@ -124,12 +129,14 @@ class IfdShardScorer:
             TokenDetail(
                 [
                     text
-                    for turn, of in zip(answered_turns(one), answers.given, strict=True)
-                    for text in texts(self._tokenizer, one.ids[turn.stop - len(of) : turn.stop])
+                    for turn, losses in zip(answered_turns(example), answers.given, strict=True)
+                    for text in texts(
+                        self._tokenizer, example.ids[turn.stop - len(losses) : turn.stop]
+                    )
                 ],
-                [float(loss) for of in answers.given for loss in of],
+                [float(loss) for losses in answers.given for loss in losses],
             )
-            for one, answers in zip(encoded, self._answers(encoded), strict=True)
+            for example, answers in zip(encoded, self._answers(encoded), strict=True)
         ]
 
     def _reason(self, ifd: float, answers: Answers) -> str | None:
@@ -148,22 +155,27 @@ class IfdShardScorer:
     def _answers(self, encoded: Sequence[EncodedExample]) -> list[Answers]:
         """Return the losses of each example, all sequences of all of them batched together."""
         bos = self._tokenizer.bos_token_id
-        turns = [answered_turns(one) for one in encoded]
+        turns = [answered_turns(example) for example in encoded]
         apart = [
-            [alone(one, turn, bos) for turn in of] for one, of in zip(encoded, turns, strict=True)
+            [alone(example, turn, bos) for turn in answers]
+            for example, answers in zip(encoded, turns, strict=True)
         ]
         counts = [
-            [self._counted(*pair) for pair in zip(of, sides, strict=True)]
-            for of, sides in zip(turns, apart, strict=True)
+            [self._counted(*pair) for pair in zip(answers, sides, strict=True)]
+            for answers, sides in zip(turns, apart, strict=True)
         ]
-        ids = [one.ids for one in encoded] + [ids for of in apart for ids, _ in of]
+        ids = [example.ids for example in encoded] + [
+            ids for sequences in apart for ids, _ in sequences
+        ]
         masks = [within(*row) for row in zip(encoded, turns, counts, strict=True)]
-        masks += [mask for of in apart for _, mask in of]
+        masks += [mask for sequences in apart for _, mask in sequences]
         losses = self._losses.of(ids, masks)
         given, by = losses[: len(encoded)], iter(losses[len(encoded) :])
         return [
-            Answers(np.split(of, np.cumsum(count)[:-1]) if count else [], [next(by) for _ in count])
-            for of, count in zip(given, counts, strict=True)
+            Answers(
+                np.split(whole, np.cumsum(count)[:-1]) if count else [], [next(by) for _ in count]
+            )
+            for whole, count in zip(given, counts, strict=True)
         ]
 
 

@@ -51,7 +51,7 @@ class TokenLosses:
         """
         found = [np.empty(0, dtype=np.float32)] * len(ids)
         rows = np.array([row for row, mask in enumerate(masks) if mask.any()], dtype=np.int64)
-        lengths = np.array([len(of) for of in ids], dtype=np.int64)[rows]
+        lengths = np.array([len(sequence) for sequence in ids], dtype=np.int64)[rows]
         for places in within_budget(lengths, self._batch_tokens):
             batch = padded(rows[places], ids, masks, self._device)
             counts = batch.mask.sum(dim=1).cpu().numpy()

@@ -66,11 +66,11 @@ class PerplexityShardScorer:
         Details: ``loss``, in nats a token, and ``tokens``, how many it is the mean of. An example
         without a response token is skipped. With ``prefer = "mid"`` the score is provisional.
         """
-        of_rows = [self._encoded[int(row)] for row in shard.rows]
-        masks = [_after_the_first(one.parts == Part.RESPONSE) for one in of_rows]
-        losses = self._losses.of([one.ids for one in of_rows], masks)
-        counts = np.array([len(of) for of in losses], dtype=np.int32)
-        sums = np.array([of.sum(dtype=np.float64) for of in losses])
+        encoded = [self._encoded[int(row)] for row in shard.rows]
+        masks = [_after_the_first(example.parts == Part.RESPONSE) for example in encoded]
+        losses = self._losses.of([example.ids for example in encoded], masks)
+        counts = np.array([len(token_losses) for token_losses in losses], dtype=np.int32)
+        sums = np.array([token_losses.sum(dtype=np.float64) for token_losses in losses])
         loss = np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0)
         return ShardScores(
             score=loss if self._config.prefer == "high" else -loss,
@@ -81,11 +81,11 @@ class PerplexityShardScorer:
     def tokens(self, examples: Sequence[Example]) -> list[TokenDetail]:
         """Return the loss on each token, in nats; the first has none and is left out."""
         encoded = self._job.chat.encode(examples, self._tokenizer)
-        masks = [_after_the_first(np.ones(len(one.ids), dtype=bool)) for one in encoded]
-        losses = self._losses.of([one.ids for one in encoded], masks)
+        masks = [_after_the_first(np.ones(len(example.ids), dtype=bool)) for example in encoded]
+        losses = self._losses.of([example.ids for example in encoded], masks)
         return [
-            TokenDetail(texts(self._tokenizer, one.ids[mask]), of.tolist())
-            for one, mask, of in zip(encoded, masks, losses, strict=True)
+            TokenDetail(texts(self._tokenizer, example.ids[mask]), token_losses.tolist())
+            for example, mask, token_losses in zip(encoded, masks, losses, strict=True)
         ]
 
 

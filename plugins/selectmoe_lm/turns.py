@@ -24,33 +24,33 @@ class Turn:
     stop: int
 
 
-def answered_turns(one: EncodedExample) -> list[Turn]:
+def answered_turns(example: EncodedExample) -> list[Turn]:
     """Return the answers that follow something a user or the system said.
 
     An answer right after another answer, or after an empty request, has no instruction of its own.
     """
     return [
-        Turn(_header(one.parts, end, start), start, stop)
-        for end, start, stop in _answers(one.parts)
-        if (one.parts[end:start] == Part.PROMPT).any()
+        Turn(_header(example.parts, end, start), start, stop)
+        for end, start, stop in _answers(example.parts)
+        if (example.parts[end:start] == Part.PROMPT).any()
     ]
 
 
-def alone(one: EncodedExample, turn: Turn, bos: int | None) -> tuple[np.ndarray, np.ndarray]:
+def alone(example: EncodedExample, turn: Turn, bos: int | None) -> tuple[np.ndarray, np.ndarray]:
     """Return the answer without its conversation: token ids and which of them count.
 
     Before it stand only the format's tokens that open it, and the beginning-of-sequence token where
     the whole conversation begins with it. Where that is nothing, its first token does not count.
     """
-    opened = bos is not None and turn.header > 0 and int(one.ids[0]) == bos
-    ids = np.concatenate([one.ids[: int(opened)], one.ids[turn.header : turn.stop]])
+    opened = bos is not None and turn.header > 0 and int(example.ids[0]) == bos
+    ids = np.concatenate([example.ids[: int(opened)], example.ids[turn.header : turn.stop]])
     mask = np.arange(len(ids)) >= max(1, len(ids) - (turn.stop - turn.start))
     return ids, mask
 
 
-def within(one: EncodedExample, turns: list[Turn], counts: list[int]) -> np.ndarray:
+def within(example: EncodedExample, turns: list[Turn], counts: list[int]) -> np.ndarray:
     """Return which tokens of a conversation count: the last ``counts[i]`` of each answer."""
-    mask = np.zeros(len(one.ids), dtype=bool)
+    mask = np.zeros(len(example.ids), dtype=bool)
     for turn, count in zip(turns, counts, strict=True):
         mask[turn.stop - count : turn.stop] = True
     return mask

@@ -112,8 +112,8 @@ def in_words(n: int) -> str:
     if n < len(ONES):
         return ONES[n]
     if n < 100:
-        tens, one = divmod(n, 10)
-        return TENS[tens] + (f"-{ONES[one]}" if one else "")
+        tens, units = divmod(n, 10)
+        return TENS[tens] + (f"-{ONES[units]}" if units else "")
     hundreds, rest = divmod(n, 100)
     return f"{ONES[hundreds]} hundred" + (f" and {in_words(rest)}" if rest else "")
 

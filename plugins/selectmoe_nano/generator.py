@@ -146,7 +146,7 @@ def prefix_free(question: Question) -> tuple[str, ...]:
     """
     kept = [question.answer]
     for text in question.wrong:
-        if not any(text.startswith(one) or one.startswith(text) for one in kept):
+        if not any(text.startswith(other) or other.startswith(text) for other in kept):
             kept.append(text)
     return tuple(kept[:CHOICES])
 

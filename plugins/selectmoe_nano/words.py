@@ -72,7 +72,7 @@ def opposite(rng: Random) -> Question:
     """The word of opposite meaning."""
     pair = rng.choice(OPPOSITES)
     word, right = pair if rng.randrange(2) else pair[::-1]
-    pool = [one for other in OPPOSITES for one in other]
+    pool = [word for other in OPPOSITES for word in other]
     return Question(rng.choice(_OPPOSITE).format(word=word), right, others(rng, pool, right, word))
 
 

@@ -162,10 +162,10 @@ def ranking(rng: Random) -> Question:
 
 def totals(rng: Random) -> Question:
     """Two people count what they have; the answer compares them."""
-    (one, two), thing = rng.sample(NAMES, 2), rng.choice(THINGS)
+    (first, second), thing = rng.sample(NAMES, 2), rng.choice(THINGS)
     m, n = rng.sample(range(2, 60), 2)
-    right, rest = (one, two) if m > n else (two, one)
-    text = f"{one} has {m} {thing} and {two} has {n}. " + rng.choice(
+    right, rest = (first, second) if m > n else (second, first)
+    text = f"{first} has {m} {thing} and {second} has {n}. " + rng.choice(
         (f"Who has more {thing}?", "Who has more?", f"Which of the two has more {thing}?")
     )
     wrong = (f"{rest} has more.", "Both have the same.", "Neither has any.")

@@ -181,15 +181,15 @@ class RouterShardScorer:
         those that do not count for the score.
         """
         encoded = self._job.chat.encode(examples, self._tokenizer)
-        everything = [np.ones(len(one.ids), dtype=bool) for one in encoded]
+        everything = [np.ones(len(example.ids), dtype=bool) for example in encoded]
         found: dict[int, np.ndarray] = {}
-        rows = np.flatnonzero([len(one.ids) for one in encoded])
-        for batch in self._batches([one.ids for one in encoded], everything, rows):
+        rows = np.flatnonzero([len(example.ids) for example in encoded])
+        for batch in self._batches([example.ids for example in encoded], everything, rows):
             sums = LayerSums(batch.mask, self._routing)
             self._signals.read(batch.ids, self._layers, sums.take)
             values = (sums.total / len(self._layers)).cpu().numpy()
             found.update(zip(batch.rows.tolist(), values, strict=True))
-        return [self._detail(one, found.get(row)) for row, one in enumerate(encoded)]
+        return [self._detail(example, found.get(row)) for row, example in enumerate(encoded)]
 
     def _batches(
         self, ids: Sequence[np.ndarray], masks: Sequence[np.ndarray], rows: np.ndarray
@@ -198,11 +198,11 @@ class RouterShardScorer:
         for places in within_budget(lengths, self._batch_tokens):
             yield padded(rows[places], ids, masks, self._job.device)
 
-    def _detail(self, one: EncodedExample, values: np.ndarray | None) -> TokenDetail:
+    def _detail(self, example: EncodedExample, values: np.ndarray | None) -> TokenDetail:
         if values is None:
             return TokenDetail((), ())
-        texts = self._tokenizer.batch_decode([[int(token)] for token in one.ids])
-        return TokenDetail(texts, values[: len(one.ids)].tolist())
+        texts = self._tokenizer.batch_decode([[int(token)] for token in example.ids])
+        return TokenDetail(texts, values[: len(example.ids)].tolist())
 
 
 def counted(parts: np.ndarray, starts: np.ndarray, tokens: str, chat: ChatFormat) -> np.ndarray:

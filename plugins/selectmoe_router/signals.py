@@ -49,8 +49,8 @@ class RouterSignals:
         """
         widths: list[int] = []
         layers = range(len(self))
-        one = torch.zeros((1, 1), dtype=torch.long, device=device)
-        self.read(one, layers, lambda _, logits: widths.append(logits.shape[-1]))
+        token = torch.zeros((1, 1), dtype=torch.long, device=device)
+        self.read(token, layers, lambda _, logits: widths.append(logits.shape[-1]))
         if len(widths) != len(self) or len(set(widths)) != 1:
             raise ModelError(f"the routers of this model gave logits of widths {widths}")
         return widths[0]

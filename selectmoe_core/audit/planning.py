@@ -201,10 +201,10 @@ def _plant_node(
 
 def _moved(node: Node, nodes: Mapping[str, Node], digester: Digester) -> Node:
     """Return a score's node over the planted pool; what it skips is counted, not an error."""
-    inputs = {role: STAGE if of == "pool" else of for role, of in node.inputs.items()}
+    inputs = {role: STAGE if key == "pool" else key for role, key in node.inputs.items()}
     own = node.own.model_copy(update={"max_skipped": 1.0})
     moved = replace(node, inputs=inputs, own=own)
-    digests = {role: nodes[of].digest for role, of in inputs.items()}
+    digests = {role: nodes[key].digest for role, key in inputs.items()}
     return replace(moved, digest=digester.of(moved, digests))
 
 

@@ -127,7 +127,7 @@ class Planter:
 
     def rows(self) -> Iterator[RawExample]:
         """Yield clean and damaged rows, mixed by their ids."""
-        rows = [(one, "", one.messages) for one in self.clean] + self.damaged
+        rows = [(example, "", example.messages) for example in self.clean] + self.damaged
         for example, label, messages in sorted(rows, key=lambda row: row[0].id):
             yield RawExample(example.source, messages, original_id=example.id, label=label)
 
@@ -137,7 +137,10 @@ class Planter:
         own = [clean.get(original) for original in _notes(planted, "original_id")]
         kinds = sorted(self.damages)
         return np.array(
-            [[one is not None and bool(self._changed(kind, one)) for kind in kinds] for one in own]
+            [
+                [example is not None and bool(self._changed(kind, example)) for kind in kinds]
+                for example in own
+            ]
         )
 
     def _changed(self, kind: str, example: Example) -> tuple[Message, ...] | None:
@@ -172,5 +175,5 @@ def _facts(pool: Pool, planter: Planter, excluded: int) -> Facts:
         "excluded": excluded,
         "left_out": planter.refused.total(),
         "short": short,
-        "sources": {name: vars(of) for name, of in pool.sources.items()},
+        "sources": {name: vars(counts) for name, counts in pool.sources.items()},
     }

@@ -66,8 +66,8 @@ def rows(findings: Sequence[ScoreFinding]) -> list[Row]:
     out: list[Row] = [("AUROC, clean over", "rows", *(finding.name for finding in findings))]
     out += list(_kinds(findings))
     damaged = f"{first.overall.damaged:,}"
-    out.append(("all damaged", damaged, *(_area(one.overall) for one in findings)))
-    shown = next((one.seen for one in findings if one.seen), None)
+    out.append(("all damaged", damaged, *(_area(finding.overall) for finding in findings)))
+    shown = next((finding.seen for finding in findings if finding.seen), None)
     if shown:
         out.append(("shown to warm-up", f"{shown.damaged:,}", *(_area(f.seen) for f in findings)))
         out.append(("never shown", "", *(_area(f.unseen if f.seen else None) for f in findings)))
@@ -82,28 +82,36 @@ def rows(findings: Sequence[ScoreFinding]) -> list[Row]:
             ),
         )
     )
-    out.append(("of all rows", "", *(f"{100 * one.precision.base:.0f} %" for one in findings)))
-    out.append(("Spearman, answer length", "", *(correlation(one.answer) for one in findings)))
-    out.append(("Spearman, conversation", "", *(correlation(one.conversation) for one in findings)))
-    out.append(("no score, clean", "", *(str(one.skipped_clean) for one in findings)))
-    out.append(("no score, damaged", "", *(str(one.skipped_damaged) for one in findings)))
+    out.append(
+        ("of all rows", "", *(f"{100 * finding.precision.base:.0f} %" for finding in findings))
+    )
+    out.append(
+        ("Spearman, answer length", "", *(correlation(finding.answer) for finding in findings))
+    )
+    out.append(
+        ("Spearman, conversation", "", *(correlation(finding.conversation) for finding in findings))
+    )
+    out.append(("no score, clean", "", *(str(finding.skipped_clean) for finding in findings)))
+    out.append(("no score, damaged", "", *(str(finding.skipped_damaged) for finding in findings)))
     return out
 
 
 def _kinds(findings: Sequence[ScoreFinding]) -> Iterator[Row]:
     """Yield a row for each kind; a star marks what a score's warm-up was shown."""
-    names = {one.kind: any(_of(f, one.kind).seen for f in findings) for one in findings[0].kinds}
+    names = {
+        result.kind: any(_of(f, result.kind).seen for f in findings) for result in findings[0].kinds
+    }
     for kind in sorted(names, key=lambda name: (not names[name], name)):
         cells = [_of(finding, kind) for finding in findings]
         yield (
             words(kind),
             f"{cells[0].auroc.damaged:,}",
-            *(f"{_area(one.auroc)}{'*' if one.seen else ''}" for one in cells),
+            *(f"{_area(result.auroc)}{'*' if result.seen else ''}" for result in cells),
         )
 
 
 def _of(finding: ScoreFinding, kind: str) -> Any:  # noqa: ANN401
-    return next(one for one in finding.kinds if one.kind == kind)
+    return next(result for result in finding.kinds if result.kind == kind)
 
 
 def _area(area: Auroc | None) -> str:
@@ -120,7 +128,7 @@ def text(audit: Audit, width: int = WIDTH) -> str:
     lines: list[str] = [*_planted(audit), ""]
     for start in range(0, len(findings), each):
         lines += [*_block(rows(findings[start : start + each])), ""]
-    if any(one.seen for finding in findings for one in finding.kinds):
+    if any(result.seen for finding in findings for result in finding.kinds):
         lines += ["* shown to warm-up", ""]
     for finding in audit.scores:
         lines += [*_wrapped(finding, max(width, 80)), ""]
@@ -161,7 +169,7 @@ def markdown(audit: Audit) -> str:
         first, *rest = judge(finding).sentences
         lines += [f"**{escape(finding.name)}**: {first} {escape(' '.join(rest))}".rstrip(), ""]
     lines += [*markdown_table(rows((*audit.scores, *audit.baselines)), 1), ""]
-    if any(one.seen for finding in audit.scores for one in finding.kinds):
+    if any(result.seen for finding in audit.scores for result in finding.kinds):
         lines += ["A star: warm-up was shown this kind.", ""]
     for finding in audit.scores:
         lines += [*_shifts(finding), ""]

@@ -145,8 +145,8 @@ def _sentences(finding: ScoreFinding) -> Iterator[str]:
 def _sights(finding: ScoreFinding) -> str:
     """Return one sentence on which kinds are seen, missed or even preferred."""
     found: dict[Sight, list[str]] = {}
-    for one in finding.kinds:
-        found.setdefault(sight(one.auroc), []).append(words(one.kind))
+    for result in finding.kinds:
+        found.setdefault(sight(result.auroc), []).append(words(result.kind))
     said: list[str] = []
     for kind, verb in (
         ("seen", "sees"),

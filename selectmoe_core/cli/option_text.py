@@ -33,7 +33,7 @@ def default_text(value: object) -> str:
     if isinstance(value, BaseModel):
         value = value.model_dump(exclude_none=True)
     if isinstance(value, Mapping):
-        pairs = ", ".join(f"{_key(str(key))} = {default_text(of)}" for key, of in value.items())
+        pairs = ", ".join(f"{_key(str(key))} = {default_text(item)}" for key, item in value.items())
         return f"{{ {pairs} }}" if pairs else "{}"
     if isinstance(value, AbstractSet):
         value = sorted(value)

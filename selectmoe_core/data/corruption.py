@@ -84,9 +84,11 @@ def drawn_order(
 ) -> Iterator[Damage]:
     """Yield the kinds of a rate above zero, drawn one after the other by their rates."""
     random = random_of(identity, "", seed)
-    left = sorted([one for one in damages if rates[one.name] > 0], key=lambda one: one.name)
+    left = sorted(
+        [damage for damage in damages if rates[damage.name] > 0], key=lambda damage: damage.name
+    )
     while left:
-        (drawn,) = random.choices(left, [rates[one.name] for one in left])
+        (drawn,) = random.choices(left, [rates[damage.name] for damage in left])
         left.remove(drawn)
         yield drawn
 

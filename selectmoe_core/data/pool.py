@@ -88,8 +88,8 @@ class Pool:
             counts = json.loads(path.read_bytes())
             if counts["format"] != FORMAT:
                 raise ValueError(f"its format is {counts['format']}, not {FORMAT}")
-            sources = {name: SourceCounts(**of) for name, of in counts["sources"].items()}
-            pool = cls(folder, sources, tuple(Reason(**one) for one in counts["reasons"]))
+            sources = {name: SourceCounts(**numbers) for name, numbers in counts["sources"].items()}
+            pool = cls(folder, sources, tuple(Reason(**reason) for reason in counts["reasons"]))
         if pool._reader.num_record_batches != len(pool._starts) - 1:
             raise StageError(f"{folder / POOL} is cut short", hint=AGAIN)
         return pool

@@ -82,7 +82,7 @@ def build_pool(
     table = {
         "format": FORMAT,
         "reasons": [{"text": r.text, "rows": r.rows, "first": r.first} for r in reasons],
-        "sources": {name: vars(of) for name, of in sorted(counts.items())},
+        "sources": {name: vars(numbers) for name, numbers in sorted(counts.items())},
     }
     (folder / COUNTS).write_text(json.dumps(table, indent=1), encoding="utf-8")
     return Pool.open(folder)
@@ -296,14 +296,14 @@ def _count(batch: pa.RecordBatch, counts: dict[str, SourceCounts], sign: Literal
     answer = np.asarray(pc.equal(messages.field("role"), "assistant"))
     of_turn = np.repeat(codes, turns)
     for code, name in enumerate(source.dictionary.to_pylist()):
-        of = counts.setdefault(name, SourceCounts())
+        numbers = counts.setdefault(name, SourceCounts())
         mine = of_turn == code
         examples = int(np.count_nonzero(codes == code))
-        of.examples += sign * examples
-        of.duplicates += examples if sign < 0 else 0
-        of.turns += sign * int(np.count_nonzero(mine))
-        of.response_characters += sign * int(lengths[mine & answer].sum())
-        of.prompt_characters += sign * int(lengths[mine & ~answer].sum())
+        numbers.examples += sign * examples
+        numbers.duplicates += examples if sign < 0 else 0
+        numbers.turns += sign * int(np.count_nonzero(mine))
+        numbers.response_characters += sign * int(lengths[mine & answer].sum())
+        numbers.prompt_characters += sign * int(lengths[mine & ~answer].sum())
 
 
 def _advice(begun: bool, following: Iterable[RawExample | Reject]) -> str:

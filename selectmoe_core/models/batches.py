@@ -50,8 +50,8 @@ def padded(
     for place, row in enumerate(rows):
         all_ids[place, : len(ids[row])] = ids[row]
         all_masks[place, : len(ids[row])] = masks[row]
-    there = [torch.from_numpy(one) for one in (all_ids, all_masks)]
+    arrays = [torch.from_numpy(array) for array in (all_ids, all_masks)]
     if device.startswith("cuda"):
         # The allocator keeps page-locked memory until the copy is done.
-        there = [one.pin_memory().to(device, non_blocking=True) for one in there]
-    return Batch(rows, *there)
+        arrays = [array.pin_memory().to(device, non_blocking=True) for array in arrays]
+    return Batch(rows, *arrays)

@@ -41,7 +41,7 @@ def load_layers(path: Path, shipped: Path | None) -> list[tuple[dict[str, Any], 
     wanted: Path | None = find_recipe(path, Path.cwd(), shipped)
     while wanted is not None:
         if wanted in seen:
-            chain = " -> ".join(one.name for one in (*seen, wanted))
+            chain = " -> ".join(file.name for file in (*seen, wanted))
             raise RecipeError(
                 f"the recipe extends itself: {chain}", hint="remove one of these 'extends'"
             )
@@ -173,7 +173,11 @@ def _named(scores: dict[str, Any]) -> bool | None:
     """Return whether a score table holds several scores by name; ``None``: it can be either."""
     if "use" in scores:
         return False
-    return True if any(isinstance(one, dict) and "use" in one for one in scores.values()) else None
+    return (
+        True
+        if any(isinstance(table, dict) and "use" in table for table in scores.values())
+        else None
+    )
 
 
 def _clear(merged: dict[str, Any], path: tuple[str, ...], dropped: list[str]) -> None:

@@ -72,8 +72,8 @@ def _extension(components: list[dict[str, Any]]) -> dict[str, Any]:
             options.setdefault(name, []).append(option)
     del options["use"]
     properties = {
-        name: {"description": of[0].get("description", ""), "anyOf": of}
-        for name, of in options.items()
+        name: {"description": schemas[0].get("description", ""), "anyOf": schemas}
+        for name, schemas in options.items()
     }
     return {
         "title": "options for the component of the recipe that this one extends",

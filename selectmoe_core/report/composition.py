@@ -41,8 +41,8 @@ def summarise_pool(pool: Pool, score_facts: Facts) -> PoolSummary:
     return PoolSummary(
         examples=len(pool),
         sources=tuple(sorted(sources, key=lambda source: (-source.examples, source.name))),
-        rejected=sum(of.rejected for of in pool.sources.values()),
-        duplicates=sum(of.duplicates for of in pool.sources.values()),
+        rejected=sum(counts.rejected for counts in pool.sources.values()),
+        duplicates=sum(counts.duplicates for counts in pool.sources.values()),
         reasons=tuple(reasons.most_common(REASONS_SHOWN)),
         rejects=tuple(
             RejectedRow(row.source, row.where, row.reason)
@@ -74,9 +74,13 @@ def _added(counts: Iterable[SourceCounts]) -> SourceCounts:
     return SourceCounts(**total)
 
 
-def _source(name: str, of: SourceCounts, counted: object) -> PoolSource:
+def _source(name: str, counts: SourceCounts, counted: object) -> PoolSource:
     source = PoolSource(
-        name, of.examples, of.rejected, of.duplicates, of.turns / max(of.examples, 1)
+        name,
+        counts.examples,
+        counts.rejected,
+        counts.duplicates,
+        counts.turns / max(counts.examples, 1),
     )
     if not isinstance(counted, Mapping) or not counted.get("examples"):
         return source
@@ -101,9 +105,9 @@ def summarise_selection(
 ) -> SelectionSummary:
     """Return what was selected per source, and per label where the pool's rows carry labels."""
     facts = selected.facts
-    of, kept = _counts(facts, "of"), _counts(facts, "kept")
-    shown = largest_groups(of)
-    of, kept = add_up(of, shown), add_up(kept, shown)
+    offered, kept = _counts(facts, "of"), _counts(facts, "kept")
+    shown = largest_groups(offered)
+    offered, kept = add_up(offered, shown), add_up(kept, shown)
     other = add_up(_counts(baseline.facts, "kept"), shown) if baseline else None
     labels: tuple[Share, ...] = ()
     if pool is not None and (found := label_counts(pool, selected_rows(selected))):
@@ -115,7 +119,7 @@ def summarise_selection(
         selected.component,
         int(facts["kept"]),
         int(facts["of"]),
-        shares(of, kept, other),
+        shares(offered, kept, other),
         labels,
     )
 

@@ -87,7 +87,14 @@ def source_scores(
             figures = [*moments, *np.quantile(values, QUANTILES).tolist()]
         found.append(SourceScores(name, len(values), len(own) - len(values), *figures))
     return tuple(
-        sorted(found, key=lambda of: (not of.scored, -of.median if of.scored else 0, of.name))
+        sorted(
+            found,
+            key=lambda source: (
+                not source.scored,
+                -source.median if source.scored else 0,
+                source.name,
+            ),
+        )
     )
 
 
@@ -99,7 +106,7 @@ def histograms(
     There are more bins the more scores a source has. They span all scores, or all but the
     outermost 0.1 % on either side where a few far outliers would squeeze the rest together.
     """
-    order = [names.index(of.name) for of in source_scores(score, codes, names)]
+    order = [names.index(source.name) for source in source_scores(score, codes, names)]
     values = score[np.isfinite(score)]
     low, high = values.min(), values.max()
     inner = np.quantile(values, [TAIL, 1 - TAIL])
@@ -164,14 +171,14 @@ def skipped_rows(table: ScoreTable) -> tuple[tuple[str, str, int], ...]:
 def length_correlation(score: np.ndarray, pool: Pool) -> LengthCorrelation | None:
     """Return the correlation of score and length in characters, over a fixed sample of rows."""
     rows = np.flatnonzero(np.isfinite(score))
-    of = len(rows)
-    if of < 3:
+    scored = len(rows)
+    if scored < 3:
         return None
-    if of > LENGTH_SAMPLE:
+    if scored > LENGTH_SAMPLE:
         rows = np.sort(np.random.default_rng(0).choice(rows, LENGTH_SAMPLE, replace=False))
     text, answer = lengths(pool, rows)
     own = score[rows]
-    return LengthCorrelation(spearman(own, text), spearman(own, answer), len(rows), of)
+    return LengthCorrelation(spearman(own, text), spearman(own, answer), len(rows), scored)
 
 
 def lengths(pool: Pool, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

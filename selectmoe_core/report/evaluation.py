@@ -44,10 +44,12 @@ def summarise_evaluation(arms: Mapping[str, Artifact], own: str) -> EvaluationSu
 def _row(task: str, arms: Mapping[str, Artifact], order: Sequence[str], own: str) -> TaskRow:
     found = {arm: arms[arm].facts["tasks"][task] for arm in order if task in _tasks(arms[arm])}
     first = next(iter(found.values()))
-    facts = {arm: of for arm, of in found.items() if _number(of.get("value")) is not None}
+    facts = {
+        arm: result for arm, result in found.items() if _number(result.get("value")) is not None
+    }
     chance, metric = first.get("chance"), str(first.get("metric", ""))
     higher = bool(first.get("higher_is_better", True))
-    results = {arm: _result(arm, of, chance, higher=higher) for arm, of in facts.items()}
+    results = {arm: _result(arm, result, chance, higher=higher) for arm, result in facts.items()}
     differences = []
     for baseline in BASELINES:
         if baseline != own and {own, baseline} <= set(results):

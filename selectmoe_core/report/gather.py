@@ -119,7 +119,7 @@ class _Opened:
         """Return the curves of warm-up and of every arm's training."""
         nodes = [*self.nodes("warmup"), *self.nodes("train")]
         found = [summarise_training(n.key, self.artifacts[n.key], n.arms) for n in nodes]
-        return tuple(one for one in found if one is not None)
+        return tuple(training for training in found if training is not None)
 
     def evaluation_section(self) -> EvaluationSummary | None:
         """Return the evaluation of every arm."""

@@ -49,7 +49,7 @@ def _pictures(summary: Summary) -> dict[str, str]:
     for number, training in enumerate(summary.training):
         if training.stage == "warmup" or len(training.curves) > 1:
             found[f"training-{training.key}"] = pictures.training_picture(training, f"t{number}")
-    trained = [one for one in summary.training if one.stage == "train"]
+    trained = [training for training in summary.training if training.stage == "train"]
     found["losses"] = pictures.losses_picture(trained, "l")
     if summary.evaluation:
         found["evaluation"] = pictures.evaluation_picture(summary.evaluation, "e")

@@ -86,10 +86,12 @@ def evaluation_rows(evaluation: EvaluationSummary) -> list[Row]:
     ]
     for task in evaluation.tasks:
         results = [task.results.get(arm) for arm in evaluation.arms]
-        values = [measured(of.value, of.stderr) if of else NOTHING for of in results]
         values = [
-            f"{value} (at chance)" if of and of.at_chance else value
-            for value, of in zip(values, results, strict=True)
+            measured(result.value, result.stderr) if result else NOTHING for result in results
+        ]
+        values = [
+            f"{value} (at chance)" if result and result.at_chance else value
+            for value, result in zip(values, results, strict=True)
         ]
         by_name = {d.baseline: signed(d.value, d.stderr) for d in task.differences}
         differences = [by_name.get(name, NOTHING) for name in baselines]
@@ -126,16 +128,16 @@ def _pool(pool: PoolSummary) -> Iterator[str]:
             head,
             *(
                 (
-                    of.name,
-                    count(of.examples),
-                    count(of.rejected),
-                    count(of.duplicates),
-                    f"{of.turns:.2f}",
-                    number(of.tokens),
-                    count(of.cut),
-                    count(of.empty),
+                    source.name,
+                    count(source.examples),
+                    count(source.rejected),
+                    count(source.duplicates),
+                    f"{source.turns:.2f}",
+                    number(source.tokens),
+                    count(source.cut),
+                    count(source.empty),
                 )
-                for of in pool.sources
+                for source in pool.sources
             ),
         ]
     )
@@ -158,7 +160,9 @@ def _scores(found: Sequence[ScoreSummary]) -> Iterator[str]:
         for warning in scores.warnings:
             yield from ("", f"**The scorer warns:** {escape(warning)}.", "")
         if scores.length:
-            text, answer = (correlation(of) for of in (scores.length.text, scores.length.answer))
+            text, answer = (
+                correlation(value) for value in (scores.length.text, scores.length.answer)
+            )
             yield (
                 f"Rank correlation with length: {text} (whole conversation), {answer} (answers), "
                 f"on {plural(scores.length.rows, 'row')}."
@@ -171,16 +175,16 @@ def _scores(found: Sequence[ScoreSummary]) -> Iterator[str]:
                 ("source", "scored", "skipped", "5 %", "25 %", "median", "75 %", "95 %"),
                 *(
                     (
-                        of.name,
-                        count(of.scored),
-                        count(of.skipped),
-                        number(of.low),
-                        number(of.first),
-                        number(of.median),
-                        number(of.third),
-                        number(of.high),
+                        source.name,
+                        count(source.scored),
+                        count(source.skipped),
+                        number(source.low),
+                        number(source.first),
+                        number(source.median),
+                        number(source.third),
+                        number(source.high),
                     )
-                    for of in scores.sources
+                    for source in scores.sources
                 ),
             ]
         )
@@ -224,14 +228,14 @@ def _shares(head: str, groups: Sequence[Share]) -> list[str]:
     columns = (head, "pool", "selected", "share of pool", "share of selection", "factor")
     rows = [
         (
-            of.name,
-            count(of.pool),
-            count(of.kept),
-            percent(of.pool_share),
-            percent(of.kept_share),
-            times(of.factor),
+            group.name,
+            count(group.pool),
+            count(group.kept),
+            percent(group.pool_share),
+            percent(group.kept_share),
+            times(group.factor),
         )
-        for of in groups
+        for group in groups
     ]
     return table([columns, *rows])
 
@@ -239,8 +243,14 @@ def _shares(head: str, groups: Sequence[Share]) -> list[str]:
 def _training(found: Sequence[TrainingSummary]) -> Iterator[str]:
     yield from ("## Training", "")
     rows = [
-        (of.key, ", ".join(of.arms), count(of.steps), number(of.first_loss), number(of.last_loss))
-        for of in found
+        (
+            training.key,
+            ", ".join(training.arms),
+            count(training.steps),
+            number(training.first_loss),
+            number(training.last_loss),
+        )
+        for training in found
     ]
     yield from table([("stage", "arms", "steps", "first loss", "last loss"), *rows], 2)
 

@@ -39,7 +39,7 @@ ARM_COLOURS = {"selected": OWN, "random": RANDOM, "base": PLAIN}
 
 def score_picture(scores: ScoreSummary, prefix: str) -> str | None:
     """Draw the scores per source, the highest median on top."""
-    drawn = [of for of in scores.sources if of.scored]
+    drawn = [source for source in scores.sources if source.scored]
     if not drawn or scores.histograms is None:
         return None
     label = f"Distribution of the score {scores.key} in {len(drawn)} sources"
@@ -51,7 +51,7 @@ def score_picture(scores: ScoreSummary, prefix: str) -> str | None:
 def _ridges(sources: Sequence[SourceScores], counts: Histograms) -> Any:  # noqa: ANN401
     figure = new_figure(0.75 + 0.5 * len(sources))
     axes = figure.subplots()
-    for place, of in enumerate(sources):
+    for place, source in enumerate(sources):
         base = len(sources) - 1 - place
         scale = 0.82 / counts.pool[place].max() if counts.pool[place].any() else 0.0
         for heights, colour, opacity in (
@@ -67,8 +67,8 @@ def _ridges(sources: Sequence[SourceScores], counts: Histograms) -> Any:  # noqa
                 alpha=opacity,
                 linewidth=0,
             )
-        axes.plot([of.median] * 2, [base, base + 0.3], color=INK, linewidth=1.6)
-    _name_rows(axes, [of.name for of in sources])
+        axes.plot([source.median] * 2, [base, base + 0.3], color=INK, linewidth=1.6)
+    _name_rows(axes, [source.name for source in sources])
     axes.set_ylim(-0.1, len(sources) + 0.1)
     _legend(figure, [("pool", PLAIN), ("selected", OWN)] if counts.kept.any() else [])
     axes.set_xlabel("score (higher is better); the tick marks the median")
@@ -78,12 +78,12 @@ def _ridges(sources: Sequence[SourceScores], counts: Histograms) -> Any:  # noqa
 def _boxes(sources: Sequence[SourceScores]) -> Any:  # noqa: ANN401
     figure = new_figure(0.8 + ROW * len(sources))
     axes = figure.subplots()
-    for place, of in enumerate(sources):
+    for place, source in enumerate(sources):
         y = len(sources) - 1 - place
-        axes.plot([of.low, of.high], [y, y], color=MUTED, linewidth=0.9)
-        axes.barh(y, of.third - of.first, 0.55, left=of.first, color=OWN, alpha=0.4)
-        axes.plot([of.median] * 2, [y - 0.28, y + 0.28], color=INK, linewidth=1.6)
-    _name_rows(axes, [of.name for of in sources])
+        axes.plot([source.low, source.high], [y, y], color=MUTED, linewidth=0.9)
+        axes.barh(y, source.third - source.first, 0.55, left=source.first, color=OWN, alpha=0.4)
+        axes.plot([source.median] * 2, [y - 0.28, y + 0.28], color=INK, linewidth=1.6)
+    _name_rows(axes, [source.name for source in sources])
     axes.set_ylim(-0.7, len(sources) - 0.3)
     axes.set_xlabel("score (higher is better): 5, 25, 50, 75 and 95 % quantiles")
     return figure
@@ -97,10 +97,10 @@ def composition_picture(selection: SelectionSummary, prefix: str) -> str:
         axes = figure.subplots()
         places = np.arange(len(groups) - 1, -1, -1)
         axes.barh(
-            places + 0.2, [100 * of.pool_share for of in groups], 0.36, color=PLAIN, alpha=0.6
+            places + 0.2, [100 * group.pool_share for group in groups], 0.36, color=PLAIN, alpha=0.6
         )
-        axes.barh(places - 0.2, [100 * of.kept_share for of in groups], 0.36, color=OWN)
-        _name_rows(axes, [of.name for of in groups])
+        axes.barh(places - 0.2, [100 * group.kept_share for group in groups], 0.36, color=OWN)
+        _name_rows(axes, [group.name for group in groups])
         axes.set_ylim(-0.7, len(groups) - 0.3)
         axes.set_xlabel("share in %")
         _legend(figure, [("of the pool", PLAIN), ("of the selection", OWN)])
@@ -152,18 +152,18 @@ def _panel(axes: Any, training: TrainingSummary, title: str, names: Sequence[str
 
 def losses_picture(trainings: Sequence[TrainingSummary], prefix: str) -> str | None:
     """Draw the loss of several trainings of the same kind in one panel, an arm a line."""
-    own = [one for one in trainings if "loss" in one.curves]
+    own = [training for training in trainings if "loss" in training.curves]
     if not own:
         return None
     with drawing():
         figure = new_figure(2.6)
         axes = figure.subplots()
         named = []
-        for number, one in enumerate(own):
-            label = ", ".join(one.arms) or one.key
-            colour = next((ARM_COLOURS[arm] for arm in one.arms if arm in ARM_COLOURS), None)
+        for number, training in enumerate(own):
+            label = ", ".join(training.arms) or training.key
+            colour = next((ARM_COLOURS[arm] for arm in training.arms if arm in ARM_COLOURS), None)
             colour = colour or SERIES[(number + 3) % len(SERIES)]
-            curve = one.curves["loss"]
+            curve = training.curves["loss"]
             marker = "o" if len(curve.steps) < 3 else ""
             axes.plot(curve.steps, curve.values, color=colour, marker=marker, markersize=3)
             named.append((label, colour))

@@ -25,9 +25,9 @@ def run(context: Context) -> Facts:
 
 def describe(pool: Pool) -> Facts:
     """Return what the report says of a pool."""
-    sources = {name: vars(of) for name, of in pool.sources.items()}
-    rejected = sum(of.rejected for of in pool.sources.values())
-    duplicates = sum(of.duplicates for of in pool.sources.values())
+    sources = {name: vars(counts) for name, counts in pool.sources.items()}
+    rejected = sum(counts.rejected for counts in pool.sources.values())
+    duplicates = sum(counts.duplicates for counts in pool.sources.values())
     return {
         "examples": len(pool),
         "rejected": rejected,
@@ -41,7 +41,7 @@ def summary(facts: Facts) -> str:
     """Return what a pool holds in a line, and below it why rows are missing."""
     sources = sorted(facts["sources"].items(), key=lambda item: -item[1]["examples"])
     counts = [f"{name} {facts[name]:,}" for name in ("examples", "rejected", "duplicates")]
-    named = listing([f"{name} {of['examples']:,}" for name, of in sources])
+    named = listing([f"{name} {numbers['examples']:,}" for name, numbers in sources])
     rejected = [f"\n  rejected: {reason}" for reason in facts["reasons"]]
     return f"{', '.join(counts)}; sources: {named}{''.join(rejected)}"
 

@@ -82,9 +82,9 @@ def choose(part: Selector, table: ScoreTable, folder: Path, job: Job) -> tuple[n
     _check(rows, scores)
     codes, names = table.sources()
     _write_table(folder, selection, rows, table.ids, scores, codes, names)
-    of = np.bincount(codes, minlength=len(names)).tolist()
+    offered = np.bincount(codes, minlength=len(names)).tolist()
     kept = np.bincount(codes[rows], minlength=len(names)).tolist()
-    sources = {name: {"kept": kept[code], "of": of[code]} for code, name in enumerate(names)}
+    sources = {name: {"kept": kept[code], "of": offered[code]} for code, name in enumerate(names)}
     return rows, {"kept": len(rows), "of": len(scores), "sources": sources}
 
 

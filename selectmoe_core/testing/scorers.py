@@ -115,9 +115,10 @@ class _Trial:
             self.write(bench, self.folder / f"of-{name}", 0, 0, len(pool), of_name)
         tables = {name: ScoreTable.open(self.folder / f"of-{name}") for name in names}
         job = self.job(bench, {name: self.folder / f"of-{name}" for name in names})
-        one, other = (self.component.build(self.config).combine(tables, job) for _ in range(2))
-        first = self.write(bench, self.folder / "one", 0, 0, len(pool), one)
-        second = self.write(bench, self.folder / "two", 0, 0, len(pool), other)
+        build = self.component.build
+        once, twice = (build(self.config).combine(tables, job) for _ in range(2))
+        first = self.write(bench, self.folder / "one", 0, 0, len(pool), once)
+        second = self.write(bench, self.folder / "two", 0, 0, len(pool), twice)
         self.require_variety(first["score"])
         self.compare(first, second, "run a second time", exact=True)
 
@@ -144,7 +145,8 @@ class _Trial:
             if tokens:
                 self.check_tokens(scorer.tokens(list(bench.examples[:3])))
         columns = {
-            name: np.concatenate([one.get(name, np.empty(0)) for one in parts]) for name in parts[0]
+            name: np.concatenate([part.get(name, np.empty(0)) for part in parts])
+            for name in parts[0]
         }
         for name, column in columns.items():
             require(len(column) == len(bench.pool), f"{self.name}: not every shard has '{name}'")
@@ -180,7 +182,7 @@ class _Trial:
             write_part(out, number, pa.chunked_array(ids).combine_chunks(), names, scores)
         self.check_reasons(scores)
         found = {"score": np.asarray(scores.score, dtype=np.float64)}
-        found |= {name: np.asarray(of) for name, of in scores.details.items()}
+        found |= {name: np.asarray(detail) for name, detail in scores.details.items()}
         if scores.features is not None:
             found["features"] = np.asarray(scores.features).astype(np.float16)
         return found
@@ -197,28 +199,31 @@ class _Trial:
         if details is None:
             return
         require(len(details) == 3, f"{self.name}: tokens() gave {len(details)} details for 3")
-        for one in details:
+        for detail in details:
             require(
-                len(one.tokens) == len(one.values),
-                f"{self.name}: tokens() gave {len(one.values)} values for {len(one.tokens)} tokens",
+                len(detail.tokens) == len(detail.values),
+                f"{self.name}: tokens() gave {len(detail.values)} values "
+                f"for {len(detail.tokens)} tokens",
             )
-            require(np.isfinite(one.values).all(), f"{self.name}: tokens() gave a value not finite")
+            require(
+                np.isfinite(detail.values).all(), f"{self.name}: tokens() gave a value not finite"
+            )
 
     def require_variety(self, score: np.ndarray) -> None:
         scored = score[~np.isnan(score)]
         require(len(scored), f"{self.name}: no example got a score")
         require(scored.min() < scored.max(), f"{self.name}: all scores are equal ({scored[0]})")
 
-    def compare(self, one: Columns, other: Columns, what: str, *, exact: bool = False) -> None:
-        require(one.keys() == other.keys(), f"{self.name}: {what}, it gives other details")
-        for name, column in one.items():
+    def compare(self, first: Columns, second: Columns, what: str, *, exact: bool = False) -> None:
+        require(first.keys() == second.keys(), f"{self.name}: {what}, it gives other details")
+        for name, column in first.items():
             close = max(self.tolerance, 2e-3) if name == "features" else self.tolerance
             close = 0.0 if exact else close
-            same = _close(column, other[name], close)
+            same = _close(column, second[name], close)
             require(
                 same.all(),
                 f"{self.name}: {what}, '{name}' differs for {int((~same).sum())} of {len(same)} "
-                f"examples, the first from {column[~same][:1]} to {other[name][~same][:1]}",
+                f"examples, the first from {column[~same][:1]} to {second[name][~same][:1]}",
             )
 
     def check_seed(self, score: np.ndarray, other: np.ndarray) -> None:
@@ -229,13 +234,13 @@ class _Trial:
             require(same, f"{self.name}: the seed changes its scores; say seeded=True")
 
 
-def _close(one: np.ndarray, other: np.ndarray, tolerance: float) -> np.ndarray:
+def _close(first: np.ndarray, second: np.ndarray, tolerance: float) -> np.ndarray:
     """Return which rows agree, bool ``[rows]``; NaN agrees with NaN."""
-    if one.shape != other.shape:
-        return np.zeros(len(one), dtype=bool)
-    first, second = one.astype(np.float64), other.astype(np.float64)
+    if first.shape != second.shape:
+        return np.zeros(len(first), dtype=bool)
+    first, second = first.astype(np.float64), second.astype(np.float64)
     close = np.isclose(first, second, rtol=tolerance, atol=tolerance, equal_nan=True)
-    return np.asarray(close.reshape(len(one), -1).all(axis=1))
+    return np.asarray(close.reshape(len(first), -1).all(axis=1))
 
 
 def _execution_variants(config: Config) -> list[tuple[str, Config]]:

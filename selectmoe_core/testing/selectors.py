@@ -137,5 +137,5 @@ class _Trial:
         require(len(np.unique(rows)) == len(rows), f"{name}: it kept a row twice")
         require(np.isfinite(score[rows]).all(), f"{name}: it kept a row that was skipped")
 
-    def same(self, one: np.ndarray, other: np.ndarray, what: str) -> None:
-        require(np.array_equal(one, other), f"{self.name}: {what}, it selects other rows")
+    def same(self, first: np.ndarray, second: np.ndarray, what: str) -> None:
+        require(np.array_equal(first, second), f"{self.name}: {what}, it selects other rows")

@@ -121,7 +121,7 @@ class ChatFormat:
         # A template writes its own begin-of-sequence; tulu leaves it to the tokenizer.
         special = self.config.template == "tulu"
         batch = tokenizer(
-            [one.text for one in rendered],
+            [text.text for text in rendered],
             add_special_tokens=special,
             return_attention_mask=False,
             return_token_type_ids=False,
@@ -130,12 +130,12 @@ class ChatFormat:
         added = tokenizer.backend_tokenizer.num_special_tokens_to_add(False) if special else 0
         ordered, limit = keeps_order(tokenizer.backend_tokenizer), self.config.max_length
         found = []
-        for ids, encoding, one in zip(batch["input_ids"], batch.encodings, rendered, strict=True):
+        for ids, encoding, text in zip(batch["input_ids"], batch.encodings, rendered, strict=True):
             cut = len(ids) > limit
             if ordered:
-                parts = parts_at_borders(encoding, added, one)
+                parts = parts_at_borders(encoding, added, text)
             else:
-                parts = parts_of_all(encoding, one)
+                parts = parts_of_all(encoding, text)
             kept = np.array(ids[:limit] if cut else ids, dtype=np.int32)
             found.append(EncodedExample(kept, parts[:limit], cut))
         return found

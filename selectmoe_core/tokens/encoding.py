@@ -177,7 +177,7 @@ class Encoded:
         counts = {
             name: TokenCounts(*map(int, row)) for name, *row in zip(names, *table, strict=True)
         }
-        return {name: of for name, of in sorted(counts.items()) if of.examples}
+        return {name: count for name, count in sorted(counts.items()) if count.examples}
 
     @cached_property
     def _table(self) -> np.ndarray:
@@ -216,13 +216,13 @@ def piece_of(examples: Iterable[Example], chat: ChatFormat, tokenizer: Tokenizer
     """Tokenise examples into memory: at least one."""
     pieces = [_piece(batch, chat, tokenizer) for batch in _batches(examples)]
     codes: dict[str, int] = {}
-    ends = np.cumsum([0, *(len(one.ids) for one in pieces)])
+    ends = np.cumsum([0, *(len(piece.ids) for piece in pieces)])
     return Piece(
         np.concatenate(
-            [one.moved(codes, end) for one, end in zip(pieces, ends.tolist(), strict=False)]
+            [piece.moved(codes, end) for piece, end in zip(pieces, ends.tolist(), strict=False)]
         ),
-        np.concatenate([one.ids for one in pieces]),
-        np.concatenate([one.parts for one in pieces]),
+        np.concatenate([piece.ids for piece in pieces]),
+        np.concatenate([piece.parts for piece in pieces]),
         tuple(codes),
     )
 
@@ -245,14 +245,14 @@ def write_pieces(
 def _piece(batch: Sequence[Example], chat: ChatFormat, tokenizer: Tokenizer) -> Piece:
     encoded = chat.encode(batch, tokenizer)
     codes: dict[str, int] = {}
-    ids = np.concatenate([one.ids for one in encoded])
-    parts = np.concatenate([one.parts for one in encoded])
-    starts = np.cumsum([0, *(len(one.ids) for one in encoded)], dtype=np.int64)
+    ids = np.concatenate([example.ids for example in encoded])
+    parts = np.concatenate([example.parts for example in encoded])
+    starts = np.cumsum([0, *(len(example.ids) for example in encoded)], dtype=np.int64)
     rows = np.empty(len(batch), dtype=ROW)
     rows["stop"] = starts[1:]
     rows["counted"] = Joined(ids, parts, starts).sums(chat.counts(parts))
     rows["source"] = [codes.setdefault(example.source, len(codes)) for example in batch]
-    rows["cut"] = [one.cut for one in encoded]
+    rows["cut"] = [example.cut for example in encoded]
     return Piece(rows, ids, parts, tuple(codes))
 
 

@@ -53,7 +53,9 @@ def keeps_order(backend: Any) -> bool:  # noqa: ANN401
     )
     steps = json.loads(after or b"{}")
     steps = steps.get("processors", [steps])
-    repeats = any(sum("Sequence" in one for one in step.get("single", [])) > 1 for step in steps)
+    repeats = any(
+        sum("Sequence" in piece for piece in step.get("single", [])) > 1 for step in steps
+    )
     trims = any(step.get("trim_offsets") for step in steps)
     puts_in = (
         normalizer not in (b"", b'{"type":"NFC"}')

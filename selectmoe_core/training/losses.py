@@ -94,8 +94,8 @@ def summed_head_loss(
 
     size = max(1, LOGITS // vocabulary)
     parts = [
-        checkpoint(part, *of, use_reentrant=False)
-        for of in zip(*(x.split(size) for x in (hidden, targets, weights)), strict=True)
+        checkpoint(part, *piece, use_reentrant=False)
+        for piece in zip(*(x.split(size) for x in (hidden, targets, weights)), strict=True)
     ]
     # No target at all: a zero that still hangs on the model.
     return torch.stack(parts).sum() if len(targets) else hidden.float().sum()

@@ -77,7 +77,9 @@ def _score_shards(context: Context, pool: Pool) -> None:
     begin = time.monotonic()
     with coming_tokens(context) as coming:
         todo = [
-            one for one in shards(pool, size) if not part_path(context.folder, one[0]).is_file()
+            shard
+            for shard in shards(pool, size)
+            if not part_path(context.folder, shard[0]).is_file()
         ]
         mine = spread(todo, context.folder, context.job.world)
         if todo:
@@ -201,7 +203,7 @@ def _shard_size(context: Context, pool: Pool) -> int:
 
 def _note_tokens(context: Context, encoded: Encoded) -> None:
     """Keep the token counts per source for the report."""
-    counts = {name: vars(of) for name, of in encoded.sources.items()}
+    counts = {name: vars(source) for name, source in encoded.sources.items()}
     model = str(context.job.inputs.model)
     write_json(context.folder / TOKENS, {"tokenizer": model, "sources": counts})
 
