@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -123,12 +123,17 @@ NAME_RULE = (
 
 
 def suggest(word: str, known: Iterable[str], *, otherwise: str = "known") -> str:
-    """Return a hint: the closest known word, or the list of them."""
+    """Return a hint: the closest known word, or those that are equally close, or all of them."""
     names = sorted(set(known))
-    close = get_close_matches(word, names, n=1)
-    if close:
-        return f"did you mean '{close[0]}'?"
+    close = get_close_matches(word, names)
+    nearest = [name for name in close if _likeness(name, word) > _likeness(close[0], word) - 0.02]
+    if nearest:
+        return f"did you mean {' or '.join(map(repr, nearest))}?"
     return f"{otherwise}: {', '.join(names) or 'none'}"
+
+
+def _likeness(name: str, word: str) -> float:
+    return SequenceMatcher(None, name, word).ratio()
 
 
 def plain_text(field: FieldInfo | None) -> str:

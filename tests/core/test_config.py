@@ -126,9 +126,15 @@ def test_marks_are_found():
     ("word", "known", "hint"),
     [
         ("fracton", ["fraction", "k"], "did you mean 'fraction'?"),
+        ("top-old", ["top-abc", "top-old2", "k"], "did you mean 'top-old2'?"),
+        (
+            "moe-router-old",
+            ["moe-router-abc", "moe-router-xyz"],
+            "did you mean 'moe-router-abc' or 'moe-router-xyz'?",
+        ),
         ("zebra", ["b", "a", "a"], "known: a, b"),
         ("zebra", [], "known: none"),
     ],
 )
-def test_a_suggestion_is_the_closest_name_or_all(word, known, hint):
+def test_a_suggestion_is_the_closest_names_or_all(word, known, hint):
     assert suggest(word, known) == hint
