@@ -128,7 +128,7 @@ def suggest(word: str, known: Iterable[str], *, otherwise: str = "known") -> str
     close = get_close_matches(word, names)
     nearest = [name for name in close if _likeness(name, word) > _likeness(close[0], word) - 0.02]
     if nearest:
-        return f"did you mean {' or '.join(map(repr, nearest))}?"
+        return f"did you mean {' or '.join(map(repr, sorted(nearest)))}?"
     return f"{otherwise}: {', '.join(names) or 'none'}"
 
 

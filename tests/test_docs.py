@@ -54,7 +54,7 @@ path = "pool.jsonl"
 use = "olmoe-trashcan"
 model = "allenai/OLMoE-1B-7B-0125"
 [warmup]
-use = "select-moe-warmup"
+use = "select-moe-constraint"
 [score]
 use = "router"
 [select]

@@ -33,8 +33,8 @@ from selectmoe_core.data.examples import Part, content_id
 from selectmoe_core.plugin.manager import load_plugins
 from selectmoe_core.plugin.registry import Registry
 from selectmoe_core.tokens.chat import ChatConfig, ChatFormat, answer_ends
-from selectmoe_olmoe.warmup.pairs import TwinMaker
-from selectmoe_olmoe.warmup.warmup import SelectMoeWarmup
+from selectmoe_olmoe.warmup.pairs import CopyMaker
+from selectmoe_olmoe.warmup.parts import SelectMoeWarmup
 
 ARMS = ("contrastive/1", "unwarmed/1")
 
@@ -63,16 +63,16 @@ class Seen:
     """What the parts of a run were given to learn from."""
 
     warmup: list = field(default_factory=list)
-    twins: list = field(default_factory=list)
+    copies: list = field(default_factory=list)
     healing: list = field(default_factory=list)
     regression: list = field(default_factory=list)
 
 
 def spied(patch):
     seen = Seen()
-    train, twins, make_base, held = (
+    train, copies, make_base, held = (
         SelectMoeWarmup.train,
-        TwinMaker.twins,
+        CopyMaker.copies,
         evidence_bench.make_base,
         evidence_rivals.held_out,
     )
@@ -81,10 +81,10 @@ def spied(patch):
         seen.warmup.append(list(examples))
         return train(self, model, examples, out, job)
 
-    def spy_twins(self, examples, epoch):
+    def spy_copies(self, examples, epoch):
         examples = list(examples)
-        found = list(twins(self, examples, epoch))
-        seen.twins += examples + [twin for twin, _ in found]
+        found = list(copies(self, examples, epoch))
+        seen.copies += examples + [copy for copy, _ in found]
         return iter(found)
 
     def spy_base(llama, pool, *rest, **options):
@@ -97,7 +97,7 @@ def spied(patch):
         return found
 
     patch.setattr(SelectMoeWarmup, "train", spy_train)
-    patch.setattr(TwinMaker, "twins", spy_twins)
+    patch.setattr(CopyMaker, "copies", spy_copies)
     patch.setattr(evidence_bench, "make_base", spy_base)
     patch.setattr(evidence_rivals, "held_out", spy_held)
     return seen
@@ -144,9 +144,9 @@ def test_nothing_is_fitted_on_the_rows_to_judge_by(ran, data):
     assert len(planted.examples) > 1000
     judged = {row.id for row in planted.examples} | set(bench.rows.ids)
     (taught,) = seen.warmup
-    for given in (taught, seen.twins, seen.regression):
+    for given in (taught, seen.copies, seen.regression):
         assert len(given) >= 100
-        # Ids derive from content: so no twin repeats a planted row either.
+        # Ids derive from content: so no copy repeats a planted row either.
         assert not judged & {row.id for row in given}
     assert {row.id for row in taught} == set(bench.pool.ids)
     tokenizer = AutoTokenizer.from_pretrained(bench.chosen.llama)

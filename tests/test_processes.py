@@ -24,8 +24,7 @@ use = "olmoe-trashcan"
 model = "bundled:nano-olmoe"
 constraint_loss_weight = 0.05
 [warmup]
-use = "select-moe-warmup"
-objective = "contrastive"
+use = "select-moe-contrastive"
 lm_weight = 1.0
 subset_ratio = 0.5
 batch_size = {batch}

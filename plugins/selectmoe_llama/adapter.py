@@ -1,4 +1,4 @@
-"""The model with its additions: loading, saving, merging."""
+"""The model with its LoRA weights: loading, saving, merging."""
 
 import logging
 from collections.abc import Iterator
@@ -34,8 +34,8 @@ def check_architecture(ref: ModelRef, job: Job) -> None:
         )
 
 
-def load_with_additions(ref: ModelRef, config: LoraTrainingConfig, job: Job) -> Any:  # noqa: ANN401
-    """Load the base, frozen and in the job's dtype, with fresh additions in fp32.
+def load_with_lora(ref: ModelRef, config: LoraTrainingConfig, job: Job) -> Any:  # noqa: ANN401
+    """Load the base, frozen and in the job's dtype, with fresh LoRA weights in fp32.
 
     Raises:
         ModelError: the model lacks a target module.
@@ -48,10 +48,10 @@ def load_with_additions(ref: ModelRef, config: LoraTrainingConfig, job: Job) -> 
     else:
         base = load_quantized(ref, job)
     _check_targets(base, ref, config)
-    return with_additions(base, ref, config)
+    return with_lora(base, ref, config)
 
 
-def with_additions(base: Any, ref: ModelRef, config: LoraTrainingConfig) -> Any:  # noqa: ANN401
+def with_lora(base: Any, ref: ModelRef, config: LoraTrainingConfig) -> Any:  # noqa: ANN401
     """Return PEFT's model around a loaded base; ``ref`` is what the adapter will name as its."""
     from peft import LoraConfig, get_peft_model
 
@@ -82,10 +82,10 @@ def save_adapter(model: Any, out: Path) -> None:  # noqa: ANN401
 
 
 def load_adapter(model: Any, folder: Path) -> None:  # noqa: ANN401
-    """Copy a checkpoint's additions into the model.
+    """Copy a checkpoint's LoRA weights into the model.
 
     Raises:
-        StageError: the checkpoint's additions are of other modules or another shape.
+        StageError: the checkpoint's LoRA weights are of other modules or another shape.
     """
     from peft import set_peft_model_state_dict
     from peft.utils import get_peft_model_state_dict
@@ -102,7 +102,7 @@ def load_adapter(model: Any, folder: Path) -> None:  # noqa: ANN401
 
 
 def save_merged(model: Any, tokenizer: Any, out: Path) -> None:  # noqa: ANN401
-    """Write the full model with the additions merged into its weights; ``model`` is used up."""
+    """Write the full model with the LoRA weights merged in; ``model`` is used up."""
     merged = model.merge_and_unload()
     merged.save_pretrained(out)
     tokenizer.save_pretrained(out)

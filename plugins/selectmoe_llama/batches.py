@@ -203,7 +203,7 @@ class Collator:
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
         """Return ``passes``, arguments of ``PackedModel.forward`` each, and ``totals``.
 
-        ``totals`` holds the sum of all loss weights and the number of tokens of examples.
+        ``totals`` holds the number of tokens of examples and the sum of all loss weights.
         """
         passes = []
         for number in range(rows[0].passes):
@@ -211,7 +211,7 @@ class Collator:
             members = members or [Row(np.zeros(1, np.int32), np.zeros(1, np.float32))]
             passes.append(self._packed(members) if self.attention.packed else _padded(members))
         weight = sum(float(row.weights.sum(dtype=np.float64)) for row in rows)
-        totals = torch.tensor([weight, sum(len(row.ids) for row in rows)], dtype=torch.float32)
+        totals = torch.tensor([sum(len(row.ids) for row in rows), weight], dtype=torch.float32)
         return {"passes": passes, "totals": totals}
 
     def _packed(self, rows: Sequence[Row]) -> dict[str, Any]:

@@ -36,18 +36,18 @@ class LoraTrainingConfig(Config):
     max_steps: PositiveInt | None = None
     """Stop after so many optimizer steps; by default ``epochs`` decides."""
     r: PositiveInt = 128
-    """Rank of the additions to each weight."""
+    """Rank of the LoRA weights."""
     alpha: PositiveFloat = 512.0
-    """The additions are scaled by ``alpha / r``."""
+    """The LoRA weights' product is scaled by ``alpha / r``."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Dropout of the additions' inputs."""
+    """Dropout of the LoRA weights' inputs."""
     target_modules: Annotated[tuple[Projection, ...], Field(min_length=1)] = (
         "q_proj",
         "k_proj",
         "v_proj",
         "o_proj",
     )
-    """The linear layers that get additions."""
+    """The linear layers that get LoRA weights."""
     scheduler: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
     """How the learning rate goes on after its rise."""
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.03
@@ -71,8 +71,8 @@ class LoraTrainingConfig(Config):
     checkpoint_minutes: PositiveFloat = execution_only(5.0)
     """Minutes between two checkpoints, the most that a killed run loses."""
     merge: bool = False
-    """Also write the full model, additions merged in, into ``merged`` beside the adapter. They are
-    merged into the weights as they were read, never into 4 bits."""
+    """Also write the full model, LoRA weights merged in, into ``merged`` beside the adapter. They
+    are merged into the weights as they were read, never into 4 bits."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -13,7 +13,7 @@ from selectmoe_llama.attention import Attention, use
 
 
 class PackedModel(nn.Module):
-    """A causal language model with additions, whose output is a loss.
+    """A causal language model with LoRA weights, whose output is a loss.
 
     What runs is the decoder and, where a token is predicted, the head. A wrapper of the model (for
     several processes, for mixed precision) sees all of it, the loss included.

@@ -1,19 +1,17 @@
-"""The LoRA trainer: additions to a target model, learned from what was selected."""
+"""The part that fine-tunes: LoRA weights of a target model, learned from what was selected."""
 
 import logging
-import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from peft.helpers import disable_input_dtype_casting
 from transformers import set_seed
 
 from selectmoe_core import ExampleSource, Facts, Job, ModelRef, StageError
-from selectmoe_core.training import attach, repeatable, shards_weights, train, training_arguments
+from selectmoe_core.training import repeatable, shards_weights, training_arguments
 from selectmoe_llama.adapter import (
     check_architecture,
-    load_with_additions,
+    load_with_lora,
     save_adapter,
     save_merged,
 )
@@ -59,20 +57,19 @@ class LlamaLora:
         check_architecture(model, job)
         if shards_weights():
             raise StageError(
-                "[train] FSDP shares out weights of one dtype alone, and additions are fp32",
+                "[train] FSDP shares out weights of one dtype alone, and LoRA weights are fp32",
                 hint="name the stage that FSDP is for: --accelerate-config warmup=FILE",
             )
         with repeatable(job, "train") as checkpoint:
             set_seed(job.seed)
             tokenizer = job.models.tokenizer(model)
             rows = TrainingRows(examples.encoded(tokenizer))
-            network = load_with_additions(model, self.config, job)
+            network = load_with_lora(model, self.config, job)
             trainer = build_trainer(self.config, network, rows, job)
-            start = time.monotonic()
-            # Autocast casts to what it computes in; casting to the additions' fp32 first is waste.
+            # Autocast casts to what it computes in; casting to the fp32 of LoRA first is waste.
             with disable_input_dtype_casting(network, active=job.dtype != "float32"):
-                train(trainer, checkpoint)
-            facts = self._facts(trainer, rows, len(examples), time.monotonic() - start)
+                trainer.train_from(checkpoint)
+            facts = _facts(trainer, rows, len(examples))
             if job.world.main:
                 self._save(network, model, tokenizer, out, job)
             return facts
@@ -96,29 +93,6 @@ class LlamaLora:
             network = job.models.adapt(base, out)
         save_merged(network, tokenizer, out.parent / MERGED)
 
-    def _facts(
-        self, trainer: PackedTrainer, rows: TrainingRows, examples: int, seconds: float
-    ) -> Facts:
-        losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-        facts: dict[str, Any] = {
-            "steps": trainer.state.global_step,
-            "epochs": round(float(trainer.state.epoch or 0.0), 4),
-            "examples": len(rows),
-            "examples_without_a_counted_token": examples - len(rows),
-            "tokens": int(rows.lengths.sum()),
-            "first_loss": losses[0] if losses else None,
-            "final_loss": losses[-1] if losses else None,
-            "trainable_parameters": trainer.get_num_trainable_parameters(),
-            "seconds": round(seconds, 3),
-            "tokens_per_second": round(trainer.trained_tokens / max(seconds, 1e-9), 1),
-            "threads": torch.get_num_threads(),
-            "attention": trainer.packed.attention.name,
-            "compiled": trainer.packed.compiled,
-        }
-        if trainer.args.device.type == "cuda":
-            facts["peak_memory"] = torch.cuda.max_memory_allocated(trainer.args.device)
-        return facts
-
 
 def build_trainer(
     config: LoraTrainingConfig,
@@ -132,10 +106,10 @@ def build_trainer(
     arguments = training_arguments(
         job,
         config,
-        recomputes=True,
-        per_device_train_batch_size=share,
+        learning_rate=config.learning_rate,
+        share=share,
         bf16=job.dtype == "bfloat16",
-        save_strategy="no",  # the clock decides
+        recomputes=True,
     )
     sampler = StepSampler(
         rows.lengths,
@@ -153,16 +127,16 @@ def build_trainer(
         recomputed=config.activation_checkpointing,
     )
     log.info("attention: %s; layers %scompiled", attention.name, "" if model.compiled else "not ")
-    trainer = PackedTrainer(
+    return PackedTrainer(
         model=model,
         args=arguments,
         train_dataset=rows,
         data_collator=Collator(attention),
         sampler=sampler,
         job=job,
+        label="fine-tuning",
+        checkpoint_minutes=config.checkpoint_minutes,
     )
-    attach(trainer, job, "fine-tuning", checkpoint_minutes=config.checkpoint_minutes)
-    return trainer
 
 
 def compiles(
@@ -184,3 +158,14 @@ def compiles(
     needed = COMPILING_PAYS / network.get_base_model().num_parameters()
     log.info("%.2g tokens a process; compiling pays from %.2g on (option compile)", own, needed)
     return own >= needed
+
+
+def _facts(trainer: PackedTrainer, rows: TrainingRows, examples: int) -> Facts:
+    losses = [entry["loss"] for entry in trainer.logged_steps]
+    return {
+        **trainer.facts(rows, examples),
+        "first_loss": losses[0] if losses else None,
+        "final_loss": losses[-1] if losses else None,
+        "attention": trainer.packed.attention.name,
+        "compiled": trainer.packed.compiled,
+    }

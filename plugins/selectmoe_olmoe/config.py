@@ -1,9 +1,9 @@
-"""Options of the converter and of the warm-up."""
+"""Options of the converter and of the two warm-ups."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from selectmoe_core import Config, execution_only
 
@@ -32,44 +32,14 @@ class TrashcanConfig(Config):
     """Weight of the balance loss; by default what the source model has."""
 
 
-CONTRASTIVE: Mapping[str, Mapping[str, Any]] = {
-    "router": {"learning_rate": 8e-3, "lm_weight": 0.0, "balance_over": "regular"},
-    "all": {"learning_rate": 2e-4, "lm_weight": 0.2, "balance_over": "regular"},
-}
-"""Defaults of the contrastive objective, by what is trained: those of docs/evidence.md."""
-
-
 class WarmupConfig(Config):
-    """Train a selector's router on a sample of the pool: language-model loss, balance, objective.
+    """What both warm-ups have: what is trained, in which steps, and how they are logged and kept.
 
-    The defaults are the published method's, and with ``objective = "contrastive"`` what the
-    evidence was measured with. A resumed run repeats an uninterrupted one.
+    A resumed run repeats an uninterrupted one.
     """
 
-    objective: Literal["constraint", "contrastive"] = "constraint"
-    """What moves the router: the published tax on experts, or telling examples from damaged twins;
-    the options of ``contrastive`` are ``damages``, ``contrast_tokens``, ``contrast_layers``,
-    ``bce_weight``, ``margin_weight`` and ``layer_weights``."""
-    damages: Mapping[str, NonNegativeFloat] | None = None
-    """Kinds of damage that twins get and how often each is drawn, relative to the others, as in
-    ``{ answer_swap = 2, mojibake = 1 }``; by default every kind that plugins offer, at their own
-    rates: the ones that only prompt and answer together show, more often."""
-    contrast_tokens: Literal["end", "response"] = "end"
-    """Where twins are told apart: at the last token of each answer, which alone has seen all of it,
-    or by the mean over answers. The ``router`` scorer looks there too, unless told otherwise."""
-    contrast_layers: Literal["together", "each"] = "together"
-    """The layers make one logit together, or each has to tell twins apart by itself."""
-    bce_weight: NonNegativeFloat = 1.0
-    """Weight of the cross-entropy on answers' trash mass: 1 for damaged ones, 0 for others."""
-    margin_weight: NonNegativeFloat = 1.0
-    """Weight of the loss that is small where a twin has more trash mass than its original."""
-    layer_weights: tuple[NonNegativeFloat, ...] | None = None
-    """How much each layer counts in both, relative to the others; by default all count alike."""
-    lm_weight: NonNegativeFloat = 1.0
-    """Weight of the language-model loss; twins take no part in it. By default 0 where
-    ``contrastive`` trains the gates alone, and 0.2 where it trains everything."""
     peft_mode: Literal["full_rank", "lora"] = "full_rank"
-    """Train the weights themselves, or low-rank additions to them."""
+    """Train the weights themselves, or LoRA weights beside them."""
     trainable: Literal["router", "all"] = "router"
     """Only the gates, or everything; with ``lora``, ``all`` is attention beside full-rank gates."""
     optimizer: Literal["adamw", "adafactor", "adamw_8bit"] = "adamw"
@@ -79,20 +49,21 @@ class WarmupConfig(Config):
     """What the weights are kept in where all are trained; in bfloat16 they are rounded at random
     after a step. Gates stay in float32. 7B parameters fit 80 GB with ``bfloat16`` and any optimizer
     but ``adamw``."""
-    learning_rate: PositiveFloat = 1e-4
-    """Peak learning rate. By default 8e-3 where ``contrastive`` trains the gates alone, and 2e-4
-    where it trains everything."""
+    learning_rate: PositiveFloat | None = None
+    """Peak learning rate."""
+    lm_weight: NonNegativeFloat | None = None
+    """Weight of the language-model loss."""
     epochs: PositiveFloat = 4.0
     """Passes over the sample."""
     max_steps: PositiveInt | None = None
     """Stop after so many optimizer steps; by default ``epochs`` decides."""
     batch_size: PositiveInt = 4
-    """Examples of a forward pass, over which the load is balanced; processes share it where they
-    cannot have one each. ``contrastive`` adds a twin to each example."""
+    """Examples of a micro-batch, over which the load is balanced; processes share it where they
+    cannot have one each."""
     pass_tokens: PositiveInt = execution_only(16384)
-    """On a GPU, forward passes of a step join while they have so many tokens together."""
+    """On a GPU, micro-batches of a step join into forward passes of up to so many tokens."""
     gradient_accumulation: PositiveInt = 1
-    """Forward passes of an optimizer step, over all processes; the loss is the mean over all of
+    """Micro-batches of an optimizer step, over all processes; the loss is the mean over all of
     their tokens."""
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.03
     """Share of the steps in which the learning rate rises from zero."""
@@ -103,18 +74,17 @@ class WarmupConfig(Config):
     max_grad_norm: PositiveFloat = 1.0
     """Clip the gradient to this norm."""
     lora_rank: PositiveInt = 16
-    """Rank of the additions; ``peft_mode = "lora"`` only."""
+    """Rank of the LoRA weights; ``peft_mode = "lora"`` only."""
     lora_alpha: PositiveFloat = 32.0
-    """Scale of the additions times their rank; ``peft_mode = "lora"`` only."""
+    """Scale of the LoRA weights times their rank; ``peft_mode = "lora"`` only."""
     constraint_loss_weight: NonNegativeFloat | None = None
-    """Weight of the constraint; by default the converted model's, and 0 with ``contrastive``."""
+    """Weight of the constraint; by default the converted model's."""
     constraint_alpha: PositiveFloat | None = None
     """First parameter of the constraint's Beta distribution; by default the model's."""
     constraint_beta: PositiveFloat | None = None
     """Second parameter of the constraint's Beta distribution; by default the model's."""
     balance_over: Literal["all", "regular"] | None = None
-    """Which outputs of the router the balance loss covers; by default the model's, and with
-    ``contrastive`` the regular experts', so that sound examples may leave the trash empty."""
+    """Which outputs of the router the balance loss covers; by default the model's."""
     router_aux_loss_coef: NonNegativeFloat | None = None
     """Weight of the balance loss; by default the model's."""
     statistics: bool = True
@@ -126,9 +96,93 @@ class WarmupConfig(Config):
     activation_checkpointing: bool = execution_only(default=False)
     """Recompute activations in the backward pass: less memory, about a third more time."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _defaults_of_the_objective(cls, table: Any) -> Any:  # noqa: ANN401
-        if not isinstance(table, Mapping) or table.get("objective") != "contrastive":
-            return table
-        return {**CONTRASTIVE.get(str(table.get("trainable", "router")), {}), **table}
+    @property
+    def peak_learning_rate(self) -> float:
+        """The learning rate that is trained with."""
+        raise NotImplementedError
+
+    @property
+    def answer_weight(self) -> float:
+        """The weight of the language-model loss that is trained with."""
+        raise NotImplementedError
+
+    @property
+    def all_weights(self) -> bool:
+        """Whether all weights are trained at full rank."""
+        return self.peft_mode == "full_rank" and self.trainable == "all"
+
+
+class ConstraintConfig(WarmupConfig):
+    """Train the router of a Select-MoE model as published: a tax on experts beside the answer loss.
+
+    The defaults are the published method's. A resumed run repeats an uninterrupted one.
+    """
+
+    learning_rate: PositiveFloat = 1e-4
+    """Peak learning rate."""
+    lm_weight: NonNegativeFloat = 1.0
+    """Weight of the language-model loss."""
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """The learning rate that is trained with."""
+        return self.learning_rate
+
+    @property
+    def answer_weight(self) -> float:
+        """The weight of the language-model loss that is trained with."""
+        return self.lm_weight
+
+
+class ContrastiveConfig(WarmupConfig):
+    """Train the router of a Select-MoE model to tell clean examples from corrupted copies of them.
+
+    The defaults are those of the evidence (docs/evidence.md). No labels are needed: the copies are
+    made of the sample itself. A resumed run repeats an uninterrupted one.
+    """
+
+    damages: Mapping[str, NonNegativeFloat] | None = None
+    """Kinds of damage that the copies get and how often each is drawn, relative to the others, as
+    in ``{ answer_swap = 2, mojibake = 1 }``; by default every kind that plugins offer, at its own
+    rate: kinds that only prompt and answer together show come more often."""
+    contrast_tokens: Literal["end", "response"] = "end"
+    """Where an example and its copy are told apart: at the last token of each answer, which alone
+    has seen all of it, or by the mean over answers. The ``router`` scorer looks there too, unless
+    told otherwise."""
+    contrast_layers: Literal["together", "each"] = "together"
+    """The layers make one logit together, or each layer has to tell them apart by itself."""
+    bce_weight: NonNegativeFloat = 1.0
+    """Weight of the cross-entropy on answers' trash mass: 1 for corrupted ones, 0 for clean."""
+    margin_weight: NonNegativeFloat = 1.0
+    """Weight of the loss that is small where a copy has more trash mass than its original."""
+    layer_weights: tuple[NonNegativeFloat, ...] | None = None
+    """How much each layer counts in both losses, relative to the others; by default all count
+    alike."""
+    learning_rate: PositiveFloat | None = None
+    """Peak learning rate. By default 8e-3 with ``trainable = "router"`` (gates alone need a large
+    one) and 2e-4 with ``trainable = "all"``."""
+    lm_weight: NonNegativeFloat | None = None
+    """Weight of the language-model loss; corrupted copies take no part in it. By default 0 with
+    ``trainable = "router"`` and 0.2 with ``trainable = "all"``."""
+    batch_size: PositiveInt = 4
+    """Examples of a micro-batch, over which the load is balanced; processes share it where they
+    cannot have one each. Each example brings its copy along."""
+    constraint_loss_weight: NonNegativeFloat = 0.0
+    """Weight of the constraint: off, since its tax falls on clean and corrupted alike."""
+    balance_over: Literal["all", "regular"] = "regular"
+    """Which outputs of the router the balance loss covers: the regular experts alone, so that clean
+    examples may leave the trash empty."""
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """The learning rate that is trained with."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return 8e-3 if self.trainable == "router" else 2e-4
+
+    @property
+    def answer_weight(self) -> float:
+        """The weight of the language-model loss that is trained with."""
+        if self.lm_weight is not None:
+            return self.lm_weight
+        return 0.0 if self.trainable == "router" else 0.2

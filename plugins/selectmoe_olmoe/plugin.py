@@ -1,4 +1,4 @@
-"""What this plugin offers: the Select-MoE model type, its converter and its warm-up trainer."""
+"""What this plugin offers: the Select-MoE model type, its converter and its two warm-ups."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -24,9 +24,15 @@ from selectmoe_core.cost import (
     training_flops,
     weight_bytes,
 )
-from selectmoe_olmoe.config import TrashcanConfig, WarmupConfig
+from selectmoe_olmoe.config import (
+    ConstraintConfig,
+    ContrastiveConfig,
+    TrashcanConfig,
+    WarmupConfig,
+)
 from selectmoe_olmoe.family import FAMILIES, family_of_selector, family_of_source
 
+WARMUP_NEEDS = frozenset({Need.MODEL, Need.POOL, Need.TOKENS})
 PAPER = "OLMoE: Muennighoff et al. 2024, arXiv:2409.02060; balance loss: Fedus et al. 2021"
 
 
@@ -61,26 +67,40 @@ def selectmoe_converters() -> list[Component[Any, Converter]]:
 
 @hookimpl
 def selectmoe_trainers() -> list[Component[Any, Trainer]]:
-    """Offer ``select-moe-warmup``."""
-    about = About(
-        meaning="a router that sends to the trash what the language-model loss can spare, or what "
-        "looks damaged",
-        range="",
-        cost="forward and backward passes over the sample; by default only the gates are trained",
-        paper=PAPER,
-    )
+    """Offer ``select-moe-constraint`` and ``select-moe-contrastive``."""
+    work = "forward and backward passes over the sample"
+    gates = "by default only the gates are trained"
     return [
         Component(
-            "select-moe-warmup",
-            WarmupConfig,
-            _warmup,
-            about=about,
-            needs=_warmup_needs,
+            "select-moe-constraint",
+            ConstraintConfig,
+            _constraint,
+            about=About(
+                meaning="a router that sends to the trash what the language-model loss can spare",
+                cost=f"{work}; {gates}",
+                paper=PAPER,
+            ),
+            needs=lambda _: WARMUP_NEEDS,
+            cost=_warmup_cost,
+            seeded=True,
+            torch=True,
+            damages=lambda _: (),
+        ),
+        Component(
+            "select-moe-contrastive",
+            ContrastiveConfig,
+            _contrastive,
+            about=About(
+                meaning="a router that sends to the trash what looks damaged",
+                cost=f"{work} and over a corrupted copy of each example; {gates}",
+                paper=f"{PAPER}; ranking loss: Burges et al. 2005",
+            ),
+            needs=lambda _: WARMUP_NEEDS | {Need.DAMAGES},
             cost=_warmup_cost,
             seeded=True,
             torch=True,
             damages=_shown_damages,
-        )
+        ),
     ]
 
 
@@ -104,21 +124,20 @@ def _converter(config: TrashcanConfig) -> Converter:
     return TrashcanConverter(config)
 
 
-def _warmup(config: WarmupConfig) -> Trainer:
-    from selectmoe_olmoe.warmup.warmup import SelectMoeWarmup
+def _constraint(config: ConstraintConfig) -> Trainer:
+    from selectmoe_olmoe.warmup.parts import SelectMoeConstraint
 
-    return SelectMoeWarmup(config)
-
-
-def _warmup_needs(config: WarmupConfig) -> frozenset[Need]:
-    twins = {Need.DAMAGES} if config.objective == "contrastive" else set()
-    return frozenset({Need.MODEL, Need.POOL, Need.TOKENS, *twins})
+    return SelectMoeConstraint(config)
 
 
-def _shown_damages(config: WarmupConfig) -> list[str] | None:
-    """Return the kinds that twins are damaged in; ``None`` is all that plugins offer."""
-    if config.objective == "constraint":
-        return []
+def _contrastive(config: ContrastiveConfig) -> Trainer:
+    from selectmoe_olmoe.warmup.parts import SelectMoeContrastive
+
+    return SelectMoeContrastive(config)
+
+
+def _shown_damages(config: ContrastiveConfig) -> list[str] | None:
+    """Return the kinds of damage that copies get; ``None`` is all that plugins offer."""
     if config.damages is None:
         return None
     return [name for name, rate in config.damages.items() if rate > 0]
@@ -142,7 +161,7 @@ def _conversion_cost(config: TrashcanConfig, work: Workload) -> Cost:
 
 def _warmup_cost(config: WarmupConfig, work: Workload) -> Cost:
     batch = config.batch_size * config.gradient_accumulation
-    rows = 2 if config.objective == "contrastive" else 1  # a twin is about as long
+    rows = 2 if isinstance(config, ContrastiveConfig) else 1  # a copy is about as long
     tokens = rows * work.tokens * config.epochs
     if config.max_steps is not None:
         tokens = min(tokens, rows * config.max_steps * batch * work.length)
@@ -151,7 +170,7 @@ def _warmup_cost(config: WarmupConfig, work: Workload) -> Cost:
     shape = Shape.of(work.model, _names(work.model))
     micro = rows * config.batch_size * work.length
     step = micro * config.gradient_accumulation
-    whole = config.peft_mode == "full_rank" and config.trainable == "all"
+    whole = config.all_weights
     recompute = config.activation_checkpointing
     dtype = config.weights if whole else work.dtype
     trained = shape.parameters if whole else _trained(config, shape)

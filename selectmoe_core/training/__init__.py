@@ -1,4 +1,4 @@
-"""What the trainers share: loops, checkpoints, losses."""
+"""What the trainers share: the trainer itself, its arguments, checkpoints and losses."""
 
 from typing import TYPE_CHECKING
 
@@ -9,42 +9,33 @@ if TYPE_CHECKING:
         gathers_weights,
         shards_weights,
     )
+    from selectmoe_core.training.arguments import training_arguments
+    from selectmoe_core.training.checkpoints import repeatable
     from selectmoe_core.training.losses import (
         CountedRows,
         summed_cross_entropy,
         summed_head_loss,
     )
-    from selectmoe_core.training.trainer import (
-        COMPLETE,
-        attach,
-        finish_checkpoint,
-        record_step,
-        repeatable,
-        train,
-        training_arguments,
-    )
+    from selectmoe_core.training.trainer import StepTrainer
 
 __getattr__ = lazy_names(
     __name__,
     {
         "selectmoe_core.runtime.distributed": "gathers_weights shards_weights",
+        "selectmoe_core.training.arguments": "training_arguments",
+        "selectmoe_core.training.checkpoints": "repeatable",
         "selectmoe_core.training.losses": "CountedRows summed_cross_entropy summed_head_loss",
-        "selectmoe_core.training.trainer": "COMPLETE attach finish_checkpoint record_step "
-        "repeatable train training_arguments",
+        "selectmoe_core.training.trainer": "StepTrainer",
     },
 )
 
 __all__ = [
-    "COMPLETE",
     "CountedRows",
-    "attach",
-    "finish_checkpoint",
+    "StepTrainer",
     "gathers_weights",
-    "record_step",
     "repeatable",
     "shards_weights",
     "summed_cross_entropy",
     "summed_head_loss",
-    "train",
     "training_arguments",
 ]

@@ -78,7 +78,7 @@ def summed_head_loss(
 
     Logits are computed again for the gradient, which costs a third of the head's time; of a 7B
     model that is half a percent. A kernel that joins head and loss would save that, but knows
-    neither heads with additions nor what some models do to their logits.
+    neither heads with LoRA weights nor what some models do to their logits.
 
     Args:
         head: makes logits ``[rows, vocabulary]`` of ``[rows, hidden]``.

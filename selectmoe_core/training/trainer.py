@@ -1,223 +1,243 @@
-"""What trainers on transformers' Trainer share: repeatability, checkpoints, progress, the loss.
+"""The trainer that warm-up and LoRA share: optimizer steps of several passes, and their resume.
 
 Imports torch and transformers: only a part that trains imports this module.
 """
 
-import dataclasses
-import json
 import math
-import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from transformers import (
-    PrinterCallback,
-    Trainer,
-    TrainerCallback,
-    TrainerState,
-    TrainingArguments,
-)
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Sampler
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState
 
 from selectmoe_core.errors import StageError
 from selectmoe_core.plugin.protocols import Job
 from selectmoe_core.runtime.progress import Advance
-from selectmoe_core.store import write_json
-
-COMPLETE = "complete.json"
-"""Written last into a checkpoint: without it the checkpoint is half written."""
-CIRCUMSTANCES = "circumstances.json"
-"""Beside the checkpoints: the kind of device, the dtype and the threads they were made with."""
+from selectmoe_core.training.checkpoints import Checkpoints
+from selectmoe_core.training.losses import CountedRows
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """Return the newest complete checkpoint, or ``None``."""
-    found = [path.parent for path in folder.glob(f"checkpoint-*/{COMPLETE}")]
-    return max(found, key=_step, default=None)
+class StepTrainer(Trainer):
+    """transformers' Trainer, whose batch is a process's share of a whole optimizer step.
 
+    The collator makes a batch of that share: a mapping of ``passes``, the inputs of each forward
+    pass, and ``totals``, fp32 ``[2 or more]``: the tokens of its examples, the sum of their loss
+    weights, and what else a loss is divided by. A pass's loss is divided by the totals over all
+    passes and all processes, so neither the number of passes nor that of processes scales a
+    gradient. Nothing of that is left to Trainer: its ``gradient_accumulation_steps`` stay 1.
 
-def finish_checkpoint(folder: Path, *, keep: int = 1) -> None:
-    """Mark a checkpoint as complete, then remove all but the newest ``keep``."""
-    write_json(folder / COMPLETE, {"step": _step(folder)})
-    complete = sorted((path.parent for path in folder.parent.glob(f"*/{COMPLETE}")), key=_step)
-    for old in complete[:-keep]:
-        (old / COMPLETE).unlink()  # first: half a checkpoint must not count as whole
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def remove_broken_checkpoints(folder: Path) -> None:
-    """Remove what a killed run left half written or half removed."""
-    for path in folder.glob("checkpoint-*"):
-        if not (path / COMPLETE).is_file():
-            shutil.rmtree(path, ignore_errors=True)
-
-
-@contextmanager
-def repeatable(job: Job, stage: str) -> Iterator[Path | None]:
-    """Make training repeat, and yield the checkpoint to go on from, if there is one.
-
-    On the CPU a repeat is equal to the last bit, also when it is resumed: algorithms are
-    deterministic, and a resumed run takes the recorded number of threads, on which sums depend.
-
-    Raises:
-        StageError: the checkpoints were made on another kind of device or in another dtype.
-    """
-    if job.world.main:
-        job.checkpoints.mkdir(parents=True, exist_ok=True)
-        remove_broken_checkpoints(job.checkpoints)
-    checkpoint = last_checkpoint(job.checkpoints)
-    cpu = job.device == "cpu"
-    threads = torch.get_num_threads()
-    recorded = _circumstances(job, stage, threads, resumed=checkpoint is not None)
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    try:
-        if cpu:
-            torch.set_num_threads(recorded)
-            torch.use_deterministic_algorithms(True)
-        yield checkpoint
-    finally:
-        torch.use_deterministic_algorithms(deterministic)
-        torch.set_num_threads(threads)
-
-
-class TrainingOptions(Protocol):
-    """The options that every trainer's configuration has, and calls the same."""
-
-    @property
-    def learning_rate(self) -> float:
-        """Peak learning rate of AdamW."""
-        ...
-
-    @property
-    def epochs(self) -> float:
-        """Passes over the examples."""
-        ...
-
-    @property
-    def max_steps(self) -> int | None:
-        """Optimizer steps after which to stop."""
-        ...
-
-    @property
-    def scheduler(self) -> str:
-        """How the learning rate goes on after its rise."""
-        ...
-
-    @property
-    def warmup_ratio(self) -> float:
-        """Share of the steps in which the learning rate rises."""
-        ...
-
-    @property
-    def weight_decay(self) -> float:
-        """Weight decay of AdamW."""
-        ...
-
-    @property
-    def max_grad_norm(self) -> float:
-        """The norm that gradients are clipped to."""
-        ...
-
-    @property
-    def activation_checkpointing(self) -> bool:
-        """Whether activations are recomputed in the backward pass."""
-        ...
-
-
-def checkpointing(*, on: bool) -> dict[str, Any]:
-    """Return the fields of ``TrainingArguments`` that say whether activations are recomputed."""
-    names = {field.name for field in dataclasses.fields(TrainingArguments)}
-    # transformers 5.23 renamed the option; both names are in use among the supported releases.
-    option = "activation" if "activation_checkpointing" in names else "gradient"
-    return {
-        f"{option}_checkpointing": on,
-        f"{option}_checkpointing_kwargs": {"use_reentrant": False},
-    }
-
-
-def training_arguments(
-    job: Job,
-    config: TrainingOptions,
-    *,
-    recomputes: bool = False,
-    **options: Any,  # noqa: ANN401
-) -> Any:  # noqa: ANN401
-    """Return ``TrainingArguments`` that are quiet, seeded, on the job's device, and never guess.
+    A subclass says what a pass loses (``pass_loss``), and how it saves and loads what it trains.
 
     Args:
+        sampler: the order of examples; its batches are the shares of the processes in turn.
         job: what the trainer knows of its run.
-        config: its options.
-        recomputes: whether the model itself sees to ``activation_checkpointing``.
-        options: further fields of ``TrainingArguments``.
+        label: the name on the progress bar.
+        checkpoint_minutes: the most that a killed run loses.
+        keep_every: steps between checkpoints that are kept.
+        options: arguments of ``Trainer``.
+
+    Attributes:
+        totals: the totals of the current step over all processes.
     """
-    cpu = job.device == "cpu"
-    arguments = TrainingArguments(
-        output_dir=str(job.checkpoints),
-        learning_rate=config.learning_rate,
-        num_train_epochs=config.epochs,
-        max_steps=config.max_steps or -1,
-        warmup_steps=config.warmup_ratio,
-        lr_scheduler_type=config.scheduler,
-        weight_decay=config.weight_decay,
-        max_grad_norm=config.max_grad_norm,
-        optim="adamw_torch" if cpu else "adamw_torch_fused",
-        use_cpu=cpu,
-        seed=job.seed,
-        logging_steps=1,
-        logging_nan_inf_filter=False,  # it would replace a NaN by the mean of the steps before
-        report_to=[],
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        dataloader_pin_memory=not cpu,
-        ddp_find_unused_parameters=False,
-        **checkpointing(on=config.activation_checkpointing and not recomputes),
-        **options,
-    )
-    if arguments.n_gpu > 1:
-        arguments._n_gpu = 1  # noqa: SLF001  (else one process would replicate the model on all GPUs)
-    return arguments
 
+    def __init__(
+        self,
+        *,
+        sampler: Sampler[Any],
+        job: Job,
+        label: str,
+        checkpoint_minutes: float,
+        keep_every: int | None = None,
+        **options: Any,  # noqa: ANN401
+    ) -> None:
+        super().__init__(**options)
+        self.sampler = sampler
+        self.job = job
+        self.totals = torch.ones(())
+        self._tokens = torch.zeros((), dtype=torch.float64)
+        self._seconds = 0.0
+        self.remove_callback(PrinterCallback)  # stdout is for results
+        if job.world.main:
+            self.add_callback(StepBar(job, label))
+        self.add_callback(Checkpoints(checkpoint_minutes * 60, keep_every))
 
-def record_step(trainer: Trainer, job: Job, logs: Mapping[str, float]) -> None:
-    """Pass the figures of a step on to the job.
+    # ------------------------------------------------------------------ what a subclass says
 
-    Raises:
-        StageError: one of them is not finite.
-    """
-    step = trainer.state.global_step
-    if not all(map(math.isfinite, logs.values())):
-        raise StageError(
-            f"the loss or its gradient is not finite at step {step}",
-            hint="lower the learning rate, or train in float32",
+    def pass_loss(self, model: nn.Module, inputs: Any) -> Tensor:  # noqa: ANN401
+        """Return a pass's share of the step's loss, a scalar."""
+        raise NotImplementedError
+
+    def save_weights(self, folder: Path, whole: Mapping[str, Tensor] | None) -> None:
+        """Write what is trained; one process calls this.
+
+        Args:
+            folder: where.
+            whole: all weights by name, where processes share each out (FSDP).
+        """
+        raise NotImplementedError
+
+    def load_weights(self, model: nn.Module, folder: Path) -> None:
+        """Copy what ``save_weights`` wrote into the model."""
+        raise NotImplementedError
+
+    def figures(self) -> dict[str, float]:
+        """Return what is logged of a step beside the loss; every process calls this."""
+        return {}
+
+    # ------------------------------------------------------------------------------- a step
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Return the loader of the shares, in the sampler's order, on the device."""
+        loader = DataLoader(
+            self.train_dataset,
+            batch_size=self.args.train_batch_size,
+            sampler=self.sampler,
+            collate_fn=self.data_collator,
+            pin_memory=self.args.dataloader_pin_memory,
         )
-    if job.world.main:
-        job.metrics(step, dict(logs))
+        prepared: DataLoader[Any] = self.accelerator.prepare(loader)
+        return prepared
 
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Tensor | None]:
+        """Fetch a step's share and add up the totals of all processes."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        for batch in batches:
+            totals = batch["totals"].to(device, non_blocking=True)
+            self.totals = self.accelerator.reduce(totals, reduction="sum")
+            self._tokens = self._tokens.to(device) + self.totals[0]
+        return batches, None
 
-def attach(trainer: Trainer, job: Job, label: str, *, checkpoint_minutes: float) -> None:
-    """Give a trainer the job's bar and a clock for checkpoints; take what prints to stdout."""
-    trainer.remove_callback(PrinterCallback)
-    if job.world.main:
-        trainer.add_callback(StepBar(job, label))
-    trainer.add_callback(CheckpointClock(checkpoint_minutes * 60, job.world.size))
+    def training_step(
+        self,
+        model: nn.Module,
+        inputs: Any,  # noqa: ANN401
+        num_items_in_batch: Tensor | int | None = None,  # noqa: ARG002
+    ) -> Tensor:
+        """Run the passes of a step forward and backward; return their loss."""
+        model.train()
+        passes = inputs["passes"]
+        losses = []
+        for number, batch in enumerate(passes, start=1):
+            # Processes exchange gradients once a step, in the backward pass of the last.
+            alone = number < len(passes)
+            with self.accelerator.no_sync(model) if alone else nullcontext():
+                loss = self.compute_loss(model, batch)
+                self.accelerator.backward(loss)
+            losses.append(loss.detach())
+        return torch.stack(losses).sum()
 
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Any,  # noqa: ANN401
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,  # noqa: ARG002
+    ) -> Any:  # noqa: ANN401
+        """Return a pass's share of the step's loss, as data-parallel training wants it."""
+        # It averages the gradients of the processes; their shares are to be summed.
+        loss = self.pass_loss(model, inputs) * self.accelerator.num_processes
+        return (loss, None) if return_outputs else loss
 
-def train(trainer: Trainer, checkpoint: Path | None) -> None:
-    """Train from the checkpoint on, or from the start.
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Pass the figures of a step on to the job."""
+        if "loss" in logs:
+            logs.update(self.figures())
+            self._record(logs)
+        super().log(logs, start_time)
 
-    A checkpoint of the last step is only loaded: given one, ``Trainer.train`` would take another
-    step where the last step does not end an epoch.
-    """
-    if checkpoint is not None:
-        state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-        if state.global_step >= state.max_steps:
-            trainer._load_from_checkpoint(str(checkpoint))  # noqa: SLF001
-            trainer.state = state
-            return
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    def _record(self, logs: Mapping[str, float]) -> None:
+        step = self.state.global_step
+        if not all(map(math.isfinite, logs.values())):
+            raise StageError(
+                f"the loss or its gradient is not finite at step {step}",
+                hint="lower the learning rate, or train in float32",
+            )
+        if self.job.world.main:
+            self.job.metrics(step, dict(logs))
+
+    # -------------------------------------------------------------------------- checkpoints
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write what is trained; every process must call this."""
+        whole = self.whole_weights()
+        if self.args.should_save:
+            folder = Path(output_dir or self.args.output_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            self.save_weights(folder, whole)
+
+    def whole_weights(self) -> dict[str, Tensor] | None:
+        """Return all weights, where processes share each out (FSDP); every process must call this.
+
+        The first process gets them; the others may get none.
+        """
+        if not self.is_fsdp_enabled:
+            return None
+        found: dict[str, Tensor] = self.accelerator.get_state_dict(self.model)
+        return found
+
+    def _load_from_checkpoint(
+        self, resume_from_checkpoint: str, model: nn.Module | None = None
+    ) -> None:
+        # Private, for want of a public hook: ``Trainer.train`` loads weights through this method
+        # alone, and the original refuses a checkpoint that holds neither a whole model nor PEFT's.
+        self.load_weights(self.model if model is None else model, Path(resume_from_checkpoint))
+
+    def train_from(self, checkpoint: Path | None) -> None:
+        """Train from the checkpoint on, or from the start.
+
+        A checkpoint of the last step is only loaded: given one, ``train`` would take another step
+        where the last step does not end an epoch.
+        """
+        start = time.monotonic()
+        if checkpoint is None:
+            self.train()
+        elif (state := _state(checkpoint)).global_step < state.max_steps:
+            self.train(resume_from_checkpoint=str(checkpoint))
+        else:
+            self.load_weights(self.model, checkpoint)
+            self.state = state
+        self._seconds = time.monotonic() - start
+
+    # -------------------------------------------------------------------------------- facts
+
+    @property
+    def trained_tokens(self) -> int:
+        """Tokens of examples trained on since the start or the resume, over all processes."""
+        return int(self._tokens)
+
+    def facts(self, rows: CountedRows, examples: int) -> dict[str, Any]:
+        """Return what is reported of any training: steps, examples, tokens, time, memory.
+
+        Args:
+            rows: what was trained on.
+            examples: how many there were with those in which no token counts.
+        """
+        facts: dict[str, Any] = {
+            "steps": self.state.global_step,
+            "epochs": round(float(self.state.epoch or 0.0), 4),
+            "examples": len(rows),
+            "examples_without_a_counted_token": examples - len(rows),
+            "tokens": int(rows.lengths.sum()),
+            "trainable_parameters": self.get_num_trainable_parameters(),
+            "seconds": round(self._seconds, 3),
+            "tokens_per_second": round(self.trained_tokens / max(self._seconds, 1e-9), 1),
+            "threads": torch.get_num_threads(),
+        }
+        if self.args.device.type == "cuda":
+            facts["peak_memory"] = torch.cuda.max_memory_allocated(self.args.device)
+        return facts
+
+    @property
+    def logged_steps(self) -> list[Mapping[str, float]]:
+        """What was logged of each step, also of those before a resume."""
+        return [entry for entry in self.state.log_history if "loss" in entry]
 
 
 class StepBar(TrainerCallback):
@@ -243,46 +263,6 @@ class StepBar(TrainerCallback):
         self.bar.__exit__(None, None, None)
 
 
-class CheckpointClock(TrainerCallback):
-    """Asks for a checkpoint when so many seconds passed since the last, and after the last step."""
-
-    def __init__(self, seconds: float, processes: int) -> None:
-        self.seconds = seconds
-        self.processes = processes
-        self.last = time.monotonic()
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ANN401, ARG002
-        """Start the clock."""
-        self.last = time.monotonic()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ANN401, ARG002
-        """Look at the clock; the first process's decides for all."""
-        due = time.monotonic() - self.last >= self.seconds
-        if self.processes > 1:
-            from accelerate.utils import broadcast_object_list
-
-            due = bool(broadcast_object_list([due])[0])
-        if due or state.global_step >= state.max_steps:
-            control.should_save = True
-            self.last = time.monotonic()
-
-
-def _circumstances(job: Job, stage: str, threads: int, *, resumed: bool) -> int:
-    path = job.checkpoints / CIRCUMSTANCES
-    now = {"device": job.device.partition(":")[0], "dtype": job.dtype}
-    if not resumed:
-        if job.world.main:
-            write_json(path, now | {"threads": threads})
-        return threads
-    then = json.loads(path.read_text(encoding="utf-8"))
-    recorded = int(then.pop("threads"))
-    if then != now:
-        raise StageError(
-            f"{job.checkpoints}: these checkpoints were made with {then}, this run has {now}",
-            hint=f"run it as before, or start the stage afresh (--fresh {stage})",
-        )
-    return recorded
-
-
-def _step(checkpoint: Path) -> int:
-    return int(checkpoint.name.rpartition("-")[2])
+def _state(checkpoint: Path) -> TrainerState:
+    state: TrainerState = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    return state

@@ -1,4 +1,4 @@
-"""The contrast of twins the slow way: pair by pair, layer by layer, token by token, in doubles."""
+"""The contrast the slow way: pair by pair, layer by layer, token by token, in doubles."""
 
 import math
 
@@ -70,7 +70,7 @@ def slow_contrast(network, pairs, items, options):
         if not pairs.kinds[item]:
             continue
         halves = []
-        for encoded in (pairs.rows.encoded[int(pairs.rows.rows[item])], pairs.twins[item]):
+        for encoded in (pairs.rows.encoded[int(pairs.rows.rows[item])], pairs.copies[item]):
             ids = torch.tensor([encoded.ids.tolist()])
             with torch.no_grad():
                 routed = network(ids, output_router_logits=True, use_cache=False).router_logits
@@ -81,8 +81,8 @@ def slow_contrast(network, pairs, items, options):
                 logits = [slow_joint(logits, weights, alike)]
             halves.append(logits)
         of = [1.0] if options["contrast_layers"] == "together" else weights
-        for sound, damaged, weight in zip(*halves, of, strict=True):
-            bce += weight * (softplus(sound) + softplus(-damaged)) / 2
-            margin += weight * softplus(sound - damaged)
+        for clean, corrupted, weight in zip(*halves, of, strict=True):
+            bce += weight * (softplus(clean) + softplus(-corrupted)) / 2
+            margin += weight * softplus(clean - corrupted)
         count += 1
     return bce / count, margin / count

@@ -14,11 +14,11 @@ from selectmoe_core.tokens.chat import ChatConfig, ChatFormat
 from selectmoe_core.tokens.encoding import encode
 from selectmoe_damage.plugin import selectmoe_damages
 from selectmoe_olmoe import plugin
-from selectmoe_olmoe.config import TrashcanConfig, WarmupConfig
+from selectmoe_olmoe.config import ConstraintConfig, ContrastiveConfig, TrashcanConfig
 from selectmoe_olmoe.convert.converter import TrashcanConverter
-from selectmoe_olmoe.warmup.batches import TrainingRows
+from selectmoe_olmoe.warmup.parts import SelectMoeConstraint, SelectMoeContrastive
 from selectmoe_olmoe.warmup.trainable import gates, load_trainable
-from selectmoe_olmoe.warmup.warmup import SelectMoeWarmup, WarmupTrainer
+from selectmoe_olmoe.warmup.trainer import WarmupTrainer
 
 DAMAGES = {damage.name: damage for damage in selectmoe_damages()}
 ALONE = World()
@@ -32,6 +32,13 @@ def example(prompt: str, answer: str) -> Example:
 
 class KilledError(Exception):
     """Stands for kill -9."""
+
+
+def part_of(*, contrastive=False, **options):
+    """Return one of the two warm-ups with options."""
+    if contrastive:
+        return SelectMoeContrastive(ContrastiveConfig(**options))
+    return SelectMoeConstraint(ConstraintConfig(**options))
 
 
 class Source:
@@ -95,10 +102,10 @@ class Stage:
 
     def run(self, name="run", examples=None, dtype="float32", world=ALONE, **options):
         self.curve.clear()
-        config = WarmupConfig(**{"learning_rate": 1e-2, "max_steps": 6, "batch_size": 4} | options)
+        part = part_of(**{"learning_rate": 1e-2, "max_steps": 6, "batch_size": 4} | options)
         out = self.folder / name / "model"
         job = self.job(name, dtype=dtype, world=world)
-        facts = SelectMoeWarmup(config).train(self.base, self.source(examples), out, job)
+        facts = part.train(self.base, self.source(examples), out, job)
         return facts, out
 
     def resumed(self, at, last_act=lambda: None, **options):
@@ -129,23 +136,20 @@ class Stage:
         return MODELS.load(ModelRef(str(out)), dtype=dtype, device="cpu")
 
     def trainer(self, rows=None, name="probe", **options):
-        """A trainer whose loss can be probed, and its model."""
-        config = WarmupConfig(**options)
+        """A trainer whose loss can be probed, its model and its rows."""
+        part = part_of(**options)
         job = self.job(name)
-        network = load_trainable(self.base, config, job)
-        tokenizer = MODELS.tokenizer(self.base)
-        trained = TrainingRows(self.source(rows).encoded(tokenizer), config.contrast_tokens)
-        part = SelectMoeWarmup(config)
-        trained = part._pairs(trained, self.source(rows), tokenizer, job) or trained
-        return part._trainer(self.base, network, trained, job), network, trained
+        network = load_trainable(self.base, part.config, job)
+        trained = part.rows(self.source(rows), MODELS.tokenizer(self.base), job)
+        return part.trainer(self.base, network, trained, job), network, trained
 
 
 def gradient(trainer, network, rows, split):
     """The gates' gradient of one optimizer step over ``rows`` in micro-batches of ``split``."""
-    batches = [trainer.data_collator(rows[i : i + split]) for i in range(0, len(rows), split)]
-    trainer.current_gradient_accumulation_steps = len(batches)
+    trainer.data_collator.batch = split
+    batch = trainer.data_collator(rows)
     trainer.model_wrapped = network
-    fetched, count = trainer.get_batch_samples(iter(batches), len(batches), torch.device("cpu"))
+    (fetched,), _ = trainer.get_batch_samples(iter([batch]), 1, torch.device("cpu"))
     network.zero_grad()
-    losses = [trainer.training_step(network, batch, count) for batch in fetched]
-    return sum(losses).item(), torch.cat([gate.weight.grad.flatten() for gate in gates(network)])
+    loss = trainer.training_step(network, fetched)
+    return loss.item(), torch.cat([gate.weight.grad.flatten() for gate in gates(network)])

@@ -13,7 +13,7 @@ from olmoe_stage import Stage
 from selectmoe_core.models.models import ModelRef
 from selectmoe_core.runtime.distributed import current_world, join, leave
 
-OPTIONS = {"trainable": "all", "objective": "contrastive", "checkpoint_every": 3}
+OPTIONS = {"trainable": "all", "contrastive": True, "checkpoint_every": 3}
 
 
 def on_the_cpu() -> None:

@@ -1,4 +1,4 @@
-"""The steps of the packed decoder as launches of Triton kernels; shapes as in ``steps``."""
+"""The steps of the packed decoder as launches of Triton kernels; shapes as in ``ops``."""
 
 from typing import Any
 

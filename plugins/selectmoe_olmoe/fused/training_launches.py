@@ -1,4 +1,4 @@
-"""The steps of packed training as launches of Triton kernels; ``training_steps`` says what they do.
+"""The steps of packed training as launches of Triton kernels; ``training_ops`` says what they do.
 
 The forward pass shares the kernels of scoring where they fit: ``kernels`` and ``launches``.
 """

@@ -1,7 +1,7 @@
 """The memory-bound steps of packed training, forward and backward, and what each computes.
 
 ``TorchTrainingSteps`` says in plain torch what the kernels that ``training_launches`` starts
-compute; ``training_functions`` joins either into autograd. Shapes as in ``steps``: ``N`` tokens,
+compute; ``autograd`` gives either its gradient. Shapes as in ``ops``: ``N`` tokens,
 ``H`` hidden, ``I`` width of an expert, ``K`` slots, ``E`` regular experts, ``T`` trash cans,
 ``P = N * K`` pairs. The residual stream has the dtype of the embedding; what enters a matrix
 product has ``dtype``, the one that is computed in. Inside a step arithmetic is in fp32.

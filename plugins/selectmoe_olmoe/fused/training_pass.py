@@ -1,7 +1,7 @@
 """A forward pass for training: rows packed without padding, gradients for what is trained alone.
 
 It computes what the model of transformers computes, over the model's own parameters, so training,
-saving and adapters stay as they are. ``training_functions`` holds the parts.
+saving and adapters stay as they are. ``autograd`` holds the parts.
 """
 
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
-"""Encoded examples as batches: grouped by length, padded on the right to the batch's longest."""
+"""Encoded examples as batches: shared out, grouped by length, padded to the batch's longest."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,9 +14,13 @@ from selectmoe_core.data import Part
 from selectmoe_core.tokens import Encoded, EncodedExample, answer_ends
 from selectmoe_core.training import CountedRows
 
+Batch = dict[str, Any]
+"""A micro-batch or a pass: tensors by name."""
+Join = Callable[[Sequence[Batch]], list[Batch]]
+"""Makes passes of micro-batches."""
 ContrastTokens = Literal["end", "response"]
 NOTHING = -1
-"""Stands in an order for no example: it fills up the last batch that processes share out."""
+"""Stands in an order for no example: it fills up the last step that processes share out."""
 MEGABATCH = 50
 """Batches that are sorted by length together: little padding, and still a random order."""
 
@@ -58,9 +62,9 @@ class Split:
     parts: int = 1
 
     @property
-    def together(self) -> int:
-        """Examples that all processes take at once."""
-        return self.batch * self.processes
+    def share(self) -> int:
+        """Examples of a step in one process."""
+        return self.batch * self.accumulation
 
 
 def split_step(batch_size: int, accumulation: int, processes: int) -> Split:
@@ -98,9 +102,9 @@ class TrainingRows(CountedRows, Dataset[Row]):
         tokens = contrasted(encoded, self.contrast)
         return Row(np.asarray(encoded.ids), self.loss_weights(row), tokens)
 
-    def sampler(self, batch_size: int, seed: int, together: int = 1) -> "LengthGroupedSampler":
+    def sampler(self, split: Split, seed: int) -> "LengthGroupedSampler":
         """Return the order of training."""
-        return LengthGroupedSampler(self.lengths, batch_size, seed, together)
+        return LengthGroupedSampler(self.lengths, split, seed)
 
 
 def contrasted(encoded: EncodedExample, tokens: ContrastTokens) -> np.ndarray:
@@ -111,22 +115,21 @@ def contrasted(encoded: EncodedExample, tokens: ContrastTokens) -> np.ndarray:
 
 
 class LengthGroupedSampler(Sampler[int]):
-    """A random order per epoch in which the examples of a batch are of similar length.
+    """A random order per epoch in which the examples of a micro-batch are of similar length.
 
-    It depends on seed and epoch alone, so a resumed run sees what an uninterrupted one does.
+    The micro-batches of a step depend on seed and epoch alone, so a resumed run sees what an
+    uninterrupted one does. Several processes take ``split.share`` examples each in turn.
 
     Args:
         lengths: tokens of each example.
-        batch_size: examples of a batch.
+        split: how the examples of a step are shared out.
         seed: of the order.
-        together: examples that processes take at once; ``NOTHING`` fills up the last.
     """
 
-    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int, together: int = 1) -> None:
+    def __init__(self, lengths: np.ndarray, split: Split, seed: int) -> None:
         self.lengths = lengths
-        self.batch_size = batch_size
+        self.split = split
         self.seed = seed
-        self.together = together
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -134,21 +137,65 @@ class LengthGroupedSampler(Sampler[int]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-len(self.lengths) // self.together) * self.together
+        if self.split.processes == 1:
+            return len(self.lengths)
+        step = self.split.share * self.split.processes
+        return -(-len(self.lengths) // step) * step
 
     def __iter__(self) -> Iterator[int]:
+        order = self._grouped()
+        split = self.split
+        if split.processes == 1:
+            yield from order.tolist()
+            return
+        filled = np.full(len(self), NOTHING)
+        filled[: len(order)] = order
+        # Micro-batches, or parts of them, are dealt to the processes in turn.
+        steps = filled.reshape(-1, split.accumulation, split.processes, split.batch)
+        yield from steps.transpose(0, 2, 1, 3).reshape(-1).tolist()
+
+    def _grouped(self) -> np.ndarray:
         random = np.random.default_rng((self.seed, self.epoch))
         order = random.permutation(len(self.lengths))
-        size = self.batch_size * MEGABATCH
+        micro = self.split.batch * self.split.parts
+        size = micro * MEGABATCH
         for start in range(0, len(order), size):
             part = order[start : start + size]
             order[start : start + size] = part[np.argsort(-self.lengths[part], kind="stable")]
-        full = len(order) // self.batch_size * self.batch_size
-        batches = order[:full].reshape(-1, self.batch_size)
+        full = len(order) // micro * micro
+        batches = order[:full].reshape(-1, micro)
         # An incomplete batch stays last, or it would shift the borders of those after it.
-        yield from batches[random.permutation(len(batches))].reshape(-1).tolist()
-        yield from order[full:].tolist()
-        yield from [NOTHING] * (len(self) - len(order))
+        shuffled = batches[random.permutation(len(batches))].reshape(-1)
+        return np.concatenate([shuffled, order[full:]])
+
+
+class StepCollator:
+    """Makes a batch of a process's share of a step: its passes, and what their losses count.
+
+    Args:
+        batch: examples of a micro-batch in this process.
+        collate: makes a micro-batch of examples.
+        counts: returns a micro-batch's totals, fp32.
+        join: makes passes of the micro-batches; by default each is one.
+    """
+
+    def __init__(
+        self,
+        batch: int,
+        collate: Callable[[Sequence[Any]], Batch],
+        counts: Callable[[Batch], Tensor],
+        join: Join = list,
+    ) -> None:
+        self.batch = batch
+        self.collate = collate
+        self.counts = counts
+        self.join = join
+
+    def __call__(self, rows: Sequence[Any]) -> dict[str, Any]:
+        """Return ``passes`` and ``totals``, as ``StepTrainer`` takes them."""
+        starts = range(0, len(rows), self.batch)
+        passes = self.join([self.collate(rows[at : at + self.batch]) for at in starts])
+        return {"passes": passes, "totals": torch.stack([*map(self.counts, passes)]).sum(dim=0)}
 
 
 def collate(rows: Sequence[Row]) -> dict[str, Tensor]:
@@ -167,3 +214,8 @@ def collate(rows: Sequence[Row]) -> dict[str, Tensor]:
         mask[number, :length] = 0 if row.is_nothing else 1
         weights[number, :length] = torch.from_numpy(row.weights)
     return {"input_ids": ids, "attention_mask": mask, "loss_weights": weights}
+
+
+def counts(batch: Batch) -> Tensor:
+    """Return the tokens and the loss weights of a padded batch, fp32 ``[2]``."""
+    return torch.stack([batch["attention_mask"].sum().float(), batch["loss_weights"].sum()])

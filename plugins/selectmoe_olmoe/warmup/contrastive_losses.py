@@ -1,4 +1,4 @@
-"""The contrastive objective: answers of damaged examples to the trash, of sound ones away from it.
+"""The contrast: answers of corrupted copies go to the trash, those of clean examples away from it.
 
 What is pulled is the logit of the router scorer's ``trash_mass``: the mean probability of the trash
 cans over the tokens that count, of each layer or summed over layers. Pure functions of tensors.
@@ -50,35 +50,35 @@ def joint(logits: Tensor, layers: Tensor, alike: float) -> Tensor:
     return (len(layers) * (layers @ (logits - alike)))[None]
 
 
-def cross_entropy(sound: Tensor, damaged: Tensor, layers: Tensor) -> Tensor:
+def cross_entropy(clean: Tensor, corrupted: Tensor, layers: Tensor) -> Tensor:
     """Return the sum over pairs of the mean binary cross-entropy of both; a scalar.
 
-    A damaged example's mass should be 1, a sound one's 0.
+    A corrupted copy's mass should be 1, a clean example's 0.
 
     Args:
-        sound: ``[layers, pairs]``, from ``trash_logits``.
-        damaged: the same of their damaged twins.
+        clean: ``[layers, pairs]``, from ``trash_logits``.
+        corrupted: the same of their corrupted copies.
         layers: weights of the layers ``[layers]``, which sum to 1.
     """
-    both = (functional.softplus(sound) + functional.softplus(-damaged)) / 2
+    both = (functional.softplus(clean) + functional.softplus(-corrupted)) / 2
     return (layers @ both).sum()
 
 
-def margin(sound: Tensor, damaged: Tensor, layers: Tensor) -> Tensor:
-    """Return the sum over pairs of ``softplus(sound - damaged)``: a twin's mass is to be larger.
+def margin(clean: Tensor, corrupted: Tensor, layers: Tensor) -> Tensor:
+    """Return the sum over pairs of ``softplus(clean - corrupted)``: small where the copy has more.
 
     The logistic ranking loss of RankNet (Burges et al. 2005). Arguments as for ``cross_entropy``.
     """
-    return (layers @ functional.softplus(sound - damaged)).sum()
+    return (layers @ functional.softplus(clean - corrupted)).sum()
 
 
 @torch.no_grad()
-def ordered(sound: Tensor, damaged: Tensor) -> Tensor:
-    """Return which twins have more trash mass over all layers than their originals, ``[pairs]``.
+def ordered(clean: Tensor, corrupted: Tensor) -> Tensor:
+    """Return which copies have more trash mass over all layers than their originals, ``[pairs]``.
 
     This is how the router scorer ranks them, all layers alike; a tie is one half.
     """
-    ahead = damaged.sigmoid().mean(dim=0) - sound.sigmoid().mean(dim=0)
+    ahead = corrupted.sigmoid().mean(dim=0) - clean.sigmoid().mean(dim=0)
     return (ahead.sign() + 1) / 2
 
 

@@ -11,7 +11,6 @@ from torch.optim import Optimizer
 
 from selectmoe_core import StageError
 from selectmoe_olmoe.config import WarmupConfig
-from selectmoe_olmoe.warmup.trainable import everything
 
 Made = tuple[type[Optimizer], dict[str, Any]]
 """A class and its arguments, as ``Trainer`` takes them."""
@@ -108,8 +107,8 @@ def optimizer_of(config: WarmupConfig) -> Made | None:
     Raises:
         StageError: it belongs to a library that is not installed.
     """
-    narrow = everything(config) and config.weights == "bfloat16"
-    options: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    narrow = config.all_weights and config.weights == "bfloat16"
+    options: dict[str, Any] = {"lr": config.peak_learning_rate, "weight_decay": config.weight_decay}
     if config.optimizer == "adafactor":
         from transformers.optimization import Adafactor
 

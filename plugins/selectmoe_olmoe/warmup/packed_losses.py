@@ -1,4 +1,4 @@
-"""The losses of ``losses`` and ``contrastive`` for packed passes: all layers at once.
+"""The losses of ``model.losses`` and ``contrastive_losses`` for packed passes: all layers at once.
 
 ``logits`` is fp32 ``[layers, N, experts + trash]``, ``index`` ``[layers, N, top_k]`` the output of
 each slot, ``micro`` fp32 ``[B, N]`` as in ``packed_rows``. Joining micro-batches into a pass
@@ -58,7 +58,7 @@ def trash_sum(index: Tensor, micro: Tensor, num_experts: int) -> Tensor:
 def trash_logits(
     logits: Tensor, tokens: Tensor, rows: Tensor, count: int, num_experts: int
 ) -> Tensor:
-    """Return ``contrastive.trash_logits`` of packed rows, fp32 ``[layers, count]``.
+    """Return ``contrastive_losses.trash_logits`` of packed rows, fp32 ``[layers, count]``.
 
     Args:
         logits: the router logits.

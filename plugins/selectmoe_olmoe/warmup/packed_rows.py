@@ -6,39 +6,48 @@ A packed batch is a mapping, so that loaders can move it to a device; ``N`` toke
   ``[R + 1]``, ``longest``: tokens of the longest row;
 - ``predicts`` int64 ``[M]``: tokens whose next one counts for the loss, ``labels`` int64 ``[M]``:
   those next ones, ``label_weights`` fp32 ``[M]``;
-- ``micro`` fp32 ``[B, N]``: 1 where a token is of a micro-batch and of no damaged twin;
-- ``sound_tokens`` and ``sound_pairs``, int64: the tokens that the contrast counts of examples that
-  have a twin, and the number of their pair; ``twin_tokens`` and ``twin_pairs``: the same of the
-  twins; ``pairs``: how many there are.
+- ``micro`` fp32 ``[B, N]``: 1 where a token is of a micro-batch and of no corrupted copy;
+- ``clean_tokens`` and ``clean_pairs``, int64: the tokens that the contrast counts of examples that
+  have a corrupted copy, and the number of their pair; ``corrupted_tokens`` and ``corrupted_pairs``:
+  the same of the copies; ``pairs``: how many there are.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from selectmoe_olmoe.warmup.batches import Row
+from selectmoe_olmoe.warmup.batches import Batch, Row
 from selectmoe_olmoe.warmup.pairs import Pair
 
-Packed = dict[str, Any]
+Packed = Batch
 
-OF_TOKENS = ("predicts", "sound_tokens", "twin_tokens")
-OF_PAIRS = ("sound_pairs", "twin_pairs")
+OF_TOKENS = ("predicts", "clean_tokens", "corrupted_tokens")
+OF_PAIRS = ("clean_pairs", "corrupted_pairs")
 JOINED = ("input_ids", "positions", "labels", "label_weights")
 
 
 def collate_packed(rows: Sequence[Row]) -> Packed:
-    """Return a packed micro-batch of rows without twins."""
+    """Return a packed micro-batch of rows without copies."""
     return _packed(rows, [], [])
 
 
 def collate_packed_pairs(pairs: Sequence[Pair]) -> Packed:
-    """Return a packed micro-batch: the sound examples, behind them the twins of some."""
-    twins = [(place, pair.twin) for place, pair in enumerate(pairs) if pair.twin is not None]
-    places = [place for place, _ in twins]
-    return _packed([pair.sound for pair in pairs], places, [twin for _, twin in twins])
+    """Return a packed micro-batch: the clean examples, behind them the copies of some."""
+    copies = [(place, pair.copy) for place, pair in enumerate(pairs) if pair.copy is not None]
+    places = [place for place, _ in copies]
+    return _packed([pair.clean for pair in pairs], places, [copy for _, copy in copies])
+
+
+def packed_counts(batch: Packed) -> Tensor:
+    """Return the tokens of clean examples and the loss weights of a pass, fp32 ``[2]``."""
+    return torch.stack([batch["micro"].sum(), batch["label_weights"].sum()])
+
+
+def packed_pair_counts(batch: Packed) -> Tensor:
+    """Return beside the same the number of pairs, fp32 ``[3]``."""
+    return torch.cat([packed_counts(batch), torch.tensor([float(batch["pairs"])])])
 
 
 def merged(batches: Sequence[Packed], budget: int) -> list[Packed]:
@@ -56,8 +65,8 @@ def merged(batches: Sequence[Packed], budget: int) -> list[Packed]:
     return [_joined(group) for group in groups]
 
 
-def _packed(rows: Sequence[Row], sound_of: Sequence[int], twins: Sequence[Row]) -> Packed:
-    every = [*rows, *twins]
+def _packed(rows: Sequence[Row], originals: Sequence[int], copies: Sequence[Row]) -> Packed:
+    every = [*rows, *copies]
     lengths = np.array([len(row.ids) for row in every])
     starts = np.concatenate([[0], lengths.cumsum()])
     ids = np.concatenate([row.ids for row in every]).astype(np.int64)
@@ -67,8 +76,8 @@ def _packed(rows: Sequence[Row], sound_of: Sequence[int], twins: Sequence[Row]) 
     micro = torch.zeros(1, len(ids))
     micro[0, : starts[len(rows)]] = 1.0
     micro[0, starts[: len(rows)][[row.is_nothing for row in rows]]] = 0.0
-    sound = [(starts[place], rows[place]) for place in sound_of]
-    damaged = [(starts[len(rows) + number], twin) for number, twin in enumerate(twins)]
+    clean = [(starts[place], rows[place]) for place in originals]
+    corrupted = [(starts[len(rows) + number], copy) for number, copy in enumerate(copies)]
     positions = np.arange(len(ids)) - np.repeat(starts[:-1], lengths)
     found: Packed = {
         "input_ids": torch.from_numpy(ids),
@@ -79,9 +88,9 @@ def _packed(rows: Sequence[Row], sound_of: Sequence[int], twins: Sequence[Row]) 
         "labels": torch.from_numpy(ids[labels]),
         "label_weights": torch.from_numpy(weights[labels]),
         "micro": micro,
-        "pairs": len(twins),
+        "pairs": len(copies),
     }
-    for name, half in (("sound", sound), ("twin", damaged)):
+    for name, half in (("clean", clean), ("corrupted", corrupted)):
         found[f"{name}_tokens"], found[f"{name}_pairs"] = _answers(half)
     return found
 

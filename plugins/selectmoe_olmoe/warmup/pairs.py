@@ -1,4 +1,4 @@
-"""Pairs of an example and its damaged twin, made anew for every epoch, both in one batch."""
+"""Pairs of a clean example and a corrupted copy, which every epoch makes again, in one batch."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +14,14 @@ from selectmoe_core.data import plant_some, random_of
 from selectmoe_core.tokens import Tokenizer, encode
 from selectmoe_olmoe.warmup.batches import (
     NOTHING,
+    Batch,
     LengthGroupedSampler,
     Row,
+    Split,
     TrainingRows,
     collate,
     contrasted,
+    counts,
 )
 
 NEIGHBOURS = 4096
@@ -27,22 +30,22 @@ NEIGHBOURS = 4096
 
 @dataclass(frozen=True)
 class Pair:
-    """An example and its damaged twin; one without takes part in the language-model loss alone."""
+    """An example and its corrupted copy; one without takes no part in the contrast."""
 
-    sound: Row
-    twin: Row | None
+    clean: Row
+    copy: Row | None
 
 
 @dataclass(frozen=True)
-class TwinMaker:
-    """How twins are made: of which kinds, how often each, by which seed."""
+class CopyMaker:
+    """How corrupted copies are made: of which kinds, how often each, by which seed."""
 
     damages: Sequence[Damage]
     rates: Mapping[str, float]
     seed: int
 
-    def twins(self, examples: Iterable[Example], epoch: int) -> Iterator[tuple[Example, str]]:
-        """Yield each example's twin and its kind; where none can be made, the example and ``""``.
+    def copies(self, examples: Iterable[Example], epoch: int) -> Iterator[tuple[Example, str]]:
+        """Yield each example's copy and its kind; where none can be made, the example and ``""``.
 
         It depends on the examples and their order, on seed and epoch, and on nothing else.
         """
@@ -54,14 +57,14 @@ class TwinMaker:
                 yield (planted.example, planted.kind) if planted else (example, "")
 
 
-class TwinRows(Dataset[Pair]):
-    """The training rows, each beside its damaged twin of the current epoch.
+class PairRows(Dataset[Pair]):
+    """The training rows, each beside its corrupted copy of the current epoch.
 
-    A twin that is no different once it is cut to the format's length, or that has no token left for
-    the contrast to look at, is none.
+    A copy that equals its original once both are truncated, or that has no token left for the
+    contrast to look at, is left out.
 
     Attributes:
-        kinds: the kind of each row's twin in the current epoch, or ``""``.
+        kinds: the kind of damage in each row's copy of the current epoch, or ``""``.
         lengths: tokens of the longer of the two.
     """
 
@@ -69,7 +72,7 @@ class TwinRows(Dataset[Pair]):
         self,
         rows: TrainingRows,
         examples: ExampleSource,
-        maker: TwinMaker,
+        maker: CopyMaker,
         tokenizer: Tokenizer,
         job: Job,
     ) -> None:
@@ -81,22 +84,22 @@ class TwinRows(Dataset[Pair]):
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Make the twins of an epoch."""
+        """Make the copies of an epoch."""
         kinds: list[str] = []
 
-        def twins() -> Iterator[Example]:
-            for twin, kind in self.maker.twins(self.examples, epoch):
+        def copies() -> Iterator[Example]:
+            for copy, kind in self.maker.copies(self.examples, epoch):
                 kinds.append(kind)
-                yield twin
+                yield copy
 
-        # Each process writes its own: it may be at another epoch than its fellows.
-        folder = self.job.scratch / f"twins-{epoch}-{self.job.world.rank}"
-        encoded = encode(twins(), folder, self.job.chat, self.tokenizer)
-        self.twins = encoded.take(self.rows.rows)
+        # Each process writes its own: it may be at another epoch than the others.
+        folder = self.job.scratch / f"copies-{epoch}-{self.job.world.rank}"
+        encoded = encode(copies(), folder, self.job.chat, self.tokenizer)
+        self.copies = encoded.take(self.rows.rows)
         self.kinds = [
             kinds[row] if self._is_pair(item) else "" for item, row in enumerate(self.rows.rows)
         ]
-        longer = np.maximum(self.rows.lengths, self.twins.lengths)
+        longer = np.maximum(self.rows.lengths, self.copies.lengths)
         self.lengths = np.where(np.array(self.kinds) == "", self.rows.lengths, longer)
 
     def __len__(self) -> int:
@@ -107,46 +110,60 @@ class TwinRows(Dataset[Pair]):
             return Pair(Row.nothing(), None)
         if not self.kinds[item]:
             return Pair(self.rows[item], None)
-        encoded = self.twins[item]
-        no_loss = np.zeros(len(encoded.ids), dtype=np.float32)  # nobody is to speak like a twin
+        encoded = self.copies[item]
+        # The model must not learn to imitate damaged answers.
+        no_loss = np.zeros(len(encoded.ids), dtype=np.float32)
         tokens = contrasted(encoded, self.rows.contrast)
         return Pair(self.rows[item], Row(np.asarray(encoded.ids), no_loss, tokens))
 
-    def sampler(self, batch_size: int, seed: int, together: int = 1) -> "TwinSampler":
-        """Return the order of training; a new epoch makes new twins."""
-        return TwinSampler(self, batch_size, seed, together)
+    def sampler(self, split: Split, seed: int) -> "PairSampler":
+        """Return the order of training; a new epoch makes new copies."""
+        return PairSampler(self, split, seed)
 
     def _is_pair(self, item: int) -> bool:
-        sound, twin = self.rows.encoded[int(self.rows.rows[item])], self.twins[item]
-        differ = not np.array_equal(sound.ids, twin.ids)
-        return differ and all(contrasted(one, self.rows.contrast).any() for one in (sound, twin))
+        clean, copy = self.rows.encoded[int(self.rows.rows[item])], self.copies[item]
+        differ = not np.array_equal(clean.ids, copy.ids)
+        return differ and all(contrasted(one, self.rows.contrast).any() for one in (clean, copy))
 
 
-class TwinSampler(LengthGroupedSampler):
-    """Batches of pairs of similar length; a new epoch first makes its twins."""
+class PairSampler(LengthGroupedSampler):
+    """Micro-batches of pairs of similar length; a new epoch first makes its copies."""
 
-    def __init__(self, pairs: TwinRows, batch_size: int, seed: int, together: int = 1) -> None:
-        super().__init__(pairs.lengths, batch_size, seed, together)
+    def __init__(self, pairs: PairRows, split: Split, seed: int) -> None:
+        super().__init__(pairs.lengths, split, seed)
         self.pairs = pairs
 
     def set_epoch(self, epoch: int) -> None:
-        """Make the twins of the epoch and choose its order."""
+        """Make the copies of the epoch and choose its order."""
         if epoch != self.epoch:
             self.pairs.set_epoch(epoch)
             self.lengths = self.pairs.lengths
         super().set_epoch(epoch)
 
 
-def collate_pairs(pairs: Sequence[Pair]) -> dict[str, Tensor]:
-    """Return a batch: the sound examples, behind them the twins of those that have one.
+def collate_pairs(pairs: Sequence[Pair]) -> Batch:
+    """Return a batch: the clean examples, behind them the copies of those that have one.
 
     Beside what ``collate`` gives: ``answers``, bool ``[rows, longest]``, true for the tokens that
-    the contrast counts; ``sound_of``, ``[twins]``, the row that each twin was made from.
+    the contrast counts; ``originals``, ``[copies]``, the row that each copy was made from.
     """
-    rows = [pair.sound for pair in pairs] + [pair.twin for pair in pairs if pair.twin is not None]
+    rows = [pair.clean for pair in pairs] + [pair.copy for pair in pairs if pair.copy is not None]
     batch = collate(rows)
     answers = torch.zeros_like(batch["input_ids"], dtype=torch.bool)
     for number, row in enumerate(rows):
         answers[number, : len(row.answer)] = torch.from_numpy(row.answer)
-    places = [place for place, pair in enumerate(pairs) if pair.twin is not None]
-    return {**batch, "answers": answers, "sound_of": torch.tensor(places, dtype=torch.long)}
+    places = [place for place, pair in enumerate(pairs) if pair.copy is not None]
+    return {**batch, "answers": answers, "originals": torch.tensor(places, dtype=torch.long)}
+
+
+def clean_part(batch: Batch) -> Batch:
+    """Return the part of a batch without the copies, which stand last."""
+    rows = len(batch["input_ids"]) - len(batch["originals"])
+    names = ("input_ids", "attention_mask", "loss_weights")
+    return {name: batch[name][:rows] for name in names}
+
+
+def pair_counts(batch: Batch) -> Tensor:
+    """Return the clean examples' tokens and loss weights, and the number of pairs, fp32 ``[3]``."""
+    pairs = torch.tensor([float(len(batch["originals"]))])
+    return torch.cat([counts(clean_part(batch)), pairs])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from selectmoe_core import Job, ModelError, ModelRef, StageError, write_json
 from selectmoe_core.models import SELECTOR, save_partial
 from selectmoe_core.training import gathers_weights, shards_weights
-from selectmoe_olmoe.config import WarmupConfig
+from selectmoe_olmoe.config import ContrastiveConfig, WarmupConfig
 from selectmoe_olmoe.family import FAMILIES, family_of_selector
 from selectmoe_olmoe.model.router import TrashcanRouter
 
@@ -25,7 +25,7 @@ OVERRIDES = (
 
 
 def load_trainable(model: ModelRef, config: WarmupConfig, job: Job) -> Any:  # noqa: ANN401
-    """Load the selector and mark what is trained.
+    """Load the Select-MoE model and mark what is trained.
 
     Trained weights are fp32, unless ``weights`` says otherwise: a bf16 weight of 0.02 cannot take a
     step below 6e-5 unless it is rounded at random. Gates are fp32 in any case, and multiply in the
@@ -43,15 +43,15 @@ def load_trainable(model: ModelRef, config: WarmupConfig, job: Job) -> Any:  # n
             hint="convert it first: [convert] use = 'olmoe-trashcan'",
         )
     check_dtype(config, job)
-    dtype = config.weights if everything(config) else job.dtype
+    dtype = config.weights if config.all_weights else job.dtype
     return trainable(job.models.load(model, dtype=dtype, device=job.device), config)
 
 
 def trainable(loaded: Any, config: WarmupConfig) -> Any:  # noqa: ANN401
-    """Mark what of a loaded model is trained, and return it with its additions, if any."""
+    """Mark what of a loaded model is trained, and return it with its LoRA weights, if any."""
     for name, value in _overrides(config).items():
         setattr(loaded.config, name, value)
-    loaded.requires_grad_(everything(config))
+    loaded.requires_grad_(config.all_weights)
     for gate in gates(loaded):
         gate.weight.data = gate.weight.data.float()
         gate.weight.requires_grad_(config.peft_mode == "full_rank")
@@ -85,7 +85,7 @@ def check_sharding(config: WarmupConfig) -> None:
     """
     if not shards_weights():
         return
-    if not (everything(config) and config.weights == "float32"):
+    if not (config.all_weights and config.weights == "float32"):
         raise StageError(
             "[warmup] FSDP shares out weights of one dtype alone, and here gates are fp32",
             hint="set trainable = 'all' and weights = 'float32', or run without FSDP",
@@ -100,25 +100,18 @@ def check_sharding(config: WarmupConfig) -> None:
 def _overrides(config: WarmupConfig) -> dict[str, Any]:
     """Return the fields of the model's configuration that the options set."""
     given = {name: getattr(config, name) for name in OVERRIDES}
-    if config.objective == "contrastive" and config.constraint_loss_weight is None:
-        given["constraint_loss_weight"] = 0.0  # its tax falls on sound and damaged alike
     return {name: value for name, value in given.items() if value is not None}
 
 
 def check_dtype(config: WarmupConfig, job: Job) -> None:
     """Raise where a job computes in fp16, whose gradients underflow, or wider than weights."""
-    if everything(config) and config.weights == "bfloat16" != job.dtype:
+    if config.all_weights and config.weights == "bfloat16" != job.dtype:
         raise StageError(
             f"[warmup] weights: 'bfloat16' are of no use where the stage computes in {job.dtype}",
             hint="weights = 'float32', or dtype = 'bfloat16'",
         )
     if job.dtype == "float16":
         raise StageError("warm-up cannot train in float16", hint="use bfloat16 or float32")
-
-
-def everything(config: WarmupConfig) -> bool:
-    """Whether all weights are trained at full rank."""
-    return config.peft_mode == "full_rank" and config.trainable == "all"
 
 
 def gates(model: nn.Module) -> Iterator[TrashcanRouter]:
@@ -152,7 +145,7 @@ def save_trained(
     selector = job.models.find(base) / SELECTOR
     if selector.is_file():
         said = json.loads(selector.read_text(encoding="utf-8"))
-        if config.objective == "contrastive":
+        if isinstance(config, ContrastiveConfig):
             said["tokens"] = config.contrast_tokens  # what the router is worth asking about
         write_json(out / SELECTOR, said)
     for path in out.glob("*"):

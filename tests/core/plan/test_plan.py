@@ -388,7 +388,7 @@ def test_estimates_follow_the_pool_and_its_samples(project):
 def test_a_model_that_the_formulas_do_not_know_is_unknown_not_a_crash(project):
     (project.folder / "base" / "config.json").write_text('{"model_type": "gpt2", "n_head": 2}')
     said = project.call(
-        "plan", "recipe.toml", "convert.use=olmoe-trashcan", "warmup.use=select-moe-warmup",
+        "plan", "recipe.toml", "convert.use=olmoe-trashcan", "warmup.use=select-moe-constraint",
         "train.use=llama-lora", "score.use=router",
     )  # fmt: skip
     assert said.code == 0, said.err

@@ -212,10 +212,11 @@ def test_a_rate_is_a_number_of_zero_or_more(rate):
         _ = Registry(manager).damages
 
 
-@pytest.mark.parametrize("objective", ["constraint", "contrastive"])
-def test_a_new_kind_makes_a_new_warm_up_where_twins_are_made(tmp_path, objective):
+@pytest.mark.parametrize("teaching", ["constraint", "contrastive"])
+def test_a_new_kind_makes_a_new_warm_up_where_copies_are_corrupted(tmp_path, teaching):
     recipe = read_recipe(
-        Path(__file__).parents[3] / "recipes" / "default.toml", [f"warmup.objective={objective}"]
+        Path(__file__).parents[3] / "recipes" / "default.toml",
+        [f"warmup.use=select-moe-{teaching}"],
     )
 
     def digest(*plugins):
@@ -225,4 +226,4 @@ def test_a_new_kind_makes_a_new_warm_up_where_twins_are_made(tmp_path, objective
         return make_plan(recipe, Registry(manager), tmp_path).nodes["warmup"].digest
 
     further = Fake(Damage("burnt", "Burnt.", lambda *_: None))
-    assert (digest() == digest(further)) is (objective == "constraint")
+    assert (digest() == digest(further)) is (teaching == "constraint")

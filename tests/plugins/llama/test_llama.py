@@ -27,7 +27,7 @@ from transformers import AutoModelForCausalLM
 
 from selectmoe_core.errors import ModelError, StageError
 from selectmoe_core.models.models import ModelRef
-from selectmoe_llama.adapter import load_with_additions
+from selectmoe_llama.adapter import load_with_lora
 from selectmoe_llama.attention import GROUPED, PADDED, Attention, attention_for
 from selectmoe_llama.batches import Collator, Place, TrainingRows
 from selectmoe_llama.packed_model import PackedModel
@@ -66,7 +66,7 @@ def test_packed_loss_and_gradient_equal_those_of_separate_examples(
     made = job(tmp_path, base, chat={"average": average, "loss_on": "everything"})
     source = Examples(conversations(count, seed=count), tmp_path / "encoded", made.chat)
     config = options(dropout=0.0, packing=packing, pass_tokens=tokens, total_batch=count)
-    model = load_with_additions(base, config, made)
+    model = load_with_lora(base, config, made)
     speaking(model)
     rows = TrainingRows(source.encoded(tokenizer()))
     expected = plain_loss(model, rows, average == "example")
@@ -88,7 +88,7 @@ def test_packed_loss_and_gradient_equal_those_of_separate_examples(
 
 
 def speaking(model):
-    """Additions begin at zero: give them something to say."""
+    """LoRA weights change nothing at first: give them something to say."""
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "lora_B" in name:
@@ -108,7 +108,7 @@ def test_packing_really_separates(base, tmp_path):
     assert attention.name == GROUPED
     apart = one_pass_of(rows, 4, attention)
     together = {n: apart[n] for n in ("input_ids", "predicting", "targets", "weights")}
-    network = load_with_additions(base, options(dropout=0.0), made)
+    network = load_with_lora(base, options(dropout=0.0), made)
     with torch.no_grad():
         kept = PackedModel(network, attention)(**apart)
         mixed = PackedModel(network, Attention(PADDED, packed=False))(**together)
@@ -152,7 +152,7 @@ def test_only_answers_are_targets(base, tmp_path):
     row = rows[Place(0)]
     collated = Collator(Attention(GROUPED, grouped=True))([row, row])
     (one,) = collated["passes"]
-    assert collated["totals"].tolist() == [2 * row.weights.sum(), 2 * len(row.ids)]
+    assert collated["totals"].tolist() == [2 * len(row.ids), 2 * row.weights.sum()]
     assert one["targets"].tolist() == 2 * row.ids[row.weights > 0].tolist()
     assert one["input_ids"][0, one["predicting"] + 1].tolist() == one["targets"].tolist()
 
@@ -241,7 +241,7 @@ def test_facts_and_curve(base, tmp_path):
     )
 
 
-def test_bf16_keeps_the_additions_in_fp32(base, tmp_path):
+def test_bf16_keeps_the_lora_weights_in_fp32(base, tmp_path):
     _, out = train(base, conversations(4), tmp_path, options(max_steps=2), dtype="bfloat16")
     assert {weight.dtype for weight in load_file(out / ADAPTER).values()} == {torch.float32}
 

@@ -92,7 +92,7 @@ def test_balanced_passes_cost_alike():
     assert max(sums) - min(sums) < 30
 
 
-def test_cost_counts_the_additions():
+def test_cost_counts_the_lora_weights():
     component = selectmoe_trainers()[0]
     llama2 = {
         "num_attention_heads": 32,

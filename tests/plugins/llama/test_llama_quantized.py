@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM
 from selectmoe_core.errors import ModelError, StageError
 from selectmoe_core.models.models import ModelRef
 from selectmoe_llama import quantized
-from selectmoe_llama.adapter import load_with_additions
+from selectmoe_llama.adapter import load_with_lora
 from selectmoe_llama.batches import TrainingRows
 from selectmoe_llama.config import LoraTrainingConfig
 from selectmoe_llama.trainer import LlamaLora, build_trainer
@@ -70,7 +70,7 @@ def test_a_device_that_it_cannot_work_on_is_said(base, tmp_path, monkeypatch):
     monkeypatch.setattr(quantized, "find_spec", lambda _: True)
     monkeypatch.setattr(quantized, "import_module", lambda _: Broken)
     with pytest.raises(StageError, match="cannot work on cpu: no kernel image for sm_12") as caught:
-        load_with_additions(base, narrow(), job(tmp_path, base))
+        load_with_lora(base, narrow(), job(tmp_path, base))
     assert "release of bitsandbytes" in caught.value.hint
 
 
@@ -80,7 +80,7 @@ def test_a_gguf_file_is_not_quantised_again(base, tmp_path, monkeypatch):
     file = tmp_path / "small.gguf"
     file.write_bytes(b"GGUF")
     with pytest.raises(ModelError, match="models of safetensors alone"):
-        load_with_additions(ModelRef(str(file)), narrow(), job(tmp_path, base))
+        load_with_lora(ModelRef(str(file)), narrow(), job(tmp_path, base))
 
 
 # --------------------------------------------------------------------------------- what needs it
@@ -89,7 +89,7 @@ def test_a_gguf_file_is_not_quantised_again(base, tmp_path, monkeypatch):
 @needs_bitsandbytes
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_layers_are_in_4_bits_and_the_rest_is_as_ever(base, tmp_path, dtype):
-    model = load_with_additions(base, narrow(), job(tmp_path, base, dtype=dtype))
+    model = load_with_lora(base, narrow(), job(tmp_path, base, dtype=dtype))
     packed = []
     for name, weight in model.named_parameters():
         if "lora_" in name:
@@ -124,7 +124,7 @@ def test_a_step_is_that_of_the_dequantised_model(base, tmp_path, recomputed):
             pass_tokens=300,
             activation_checkpointing=recomputed,
         )
-        model = load_with_additions(base, config, made)
+        model = load_with_lora(base, config, made)
         weights = dict(model.named_parameters())
         with torch.no_grad():
             if quantization == "nf4":
@@ -165,7 +165,7 @@ def plain_weights(base):
 
 @needs_bitsandbytes
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_additions_are_merged_into_the_weights_as_they_were_read(base, tmp_path, dtype):
+def test_lora_weights_are_merged_into_the_weights_as_they_were_read(base, tmp_path, dtype):
     config = narrow(merge=True, max_steps=6)
     facts, out = train(base, conversations(19), tmp_path, config, dtype=dtype)
     assert facts["final_loss"] < facts["first_loss"]

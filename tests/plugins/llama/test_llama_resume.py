@@ -5,7 +5,7 @@ from llama_models import ADAPTER, conversations, llama, options, train
 
 from selectmoe_core.errors import StageError
 from selectmoe_core.models.models import ModelRef
-from selectmoe_core.training.trainer import COMPLETE, last_checkpoint
+from selectmoe_core.training.checkpoints import COMPLETE, last_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,12 @@ import pytest
 
 from selectmoe_core.config import parse
 from selectmoe_core.errors import RecipeError
-from selectmoe_core.plugin.component import Component
+from selectmoe_core.plugin.component import Component, Kind
+from selectmoe_core.plugin.manager import load_plugins
+from selectmoe_core.plugin.registry import Registry
 from selectmoe_core.testing import check_plugin
 from selectmoe_olmoe import plugin
-from selectmoe_olmoe.config import TrashcanConfig, WarmupConfig
+from selectmoe_olmoe.config import ConstraintConfig, ContrastiveConfig, TrashcanConfig, WarmupConfig
 
 
 def test_offering_imports_nothing_heavy():
@@ -29,9 +31,10 @@ def test_the_plugin_conforms():
 
 
 def test_components_have_names_and_build():
-    converter, trainer = *plugin.selectmoe_converters(), *plugin.selectmoe_trainers()
-    assert (converter.name, trainer.name) == ("olmoe-trashcan", "select-moe-warmup")
-    for component in (converter, trainer):
+    components = (*plugin.selectmoe_converters(), *plugin.selectmoe_trainers())
+    names = [component.name for component in components]
+    assert names == ["olmoe-trashcan", "select-moe-constraint", "select-moe-contrastive"]
+    for component in components:
         assert isinstance(component, Component)
         assert component.about.meaning
         assert component.about.cost
@@ -39,16 +42,24 @@ def test_components_have_names_and_build():
         assert component.torch
         part = component.build(component.config())
         assert part.config == component.config()
-    assert callable(converter.build(TrashcanConfig()).verify)
+    assert callable(components[0].build(TrashcanConfig()).verify)
+
+
+def test_the_name_that_both_once_had_is_refused_and_both_are_named():
+    with pytest.raises(RecipeError, match="no trainer named 'select-moe-warmup'") as caught:
+        Registry(load_plugins()).get(Kind.TRAINER, "select-moe-warmup", where="warmup")
+    assert "'select-moe-constraint'" in caught.value.hint
+    assert "'select-moe-contrastive'" in caught.value.hint
 
 
 def test_the_defaults_are_the_methods():
-    converter, warmup = TrashcanConfig(), WarmupConfig()
+    converter, warmup = TrashcanConfig(), ConstraintConfig()
     assert (converter.trash_can_init_mean, converter.trash_can_init_std) == (0.0, 0.02)
     assert (converter.constraint_loss_weight, converter.balance_over) == (0.01, "all")
     assert (converter.constraint_alpha, converter.constraint_beta) == (1.0, 2.0)
     assert (warmup.batch_size, warmup.learning_rate, warmup.epochs) == (4, 1e-4, 4.0)
     assert (warmup.lm_weight, warmup.balance_over) == (1.0, None)
+    assert (warmup.peak_learning_rate, warmup.answer_weight) == (1e-4, 1.0)
     assert (warmup.peft_mode, warmup.trainable) == ("full_rank", "router")
 
 
@@ -62,12 +73,16 @@ def test_the_defaults_are_the_methods():
     ],
 )
 def test_the_contrast_has_defaults_of_its_own(options, rate, weight, over):
-    found = parse(WarmupConfig, {"objective": "contrastive"} | options, where="warmup")
-    assert (found.learning_rate, found.lm_weight, found.balance_over) == (rate, weight, over)
-    assert parse(WarmupConfig, found.model_dump(), where="again") == found
+    found = parse(ContrastiveConfig, options, where="warmup")
+    assert (found.peak_learning_rate, found.answer_weight) == (rate, weight)
+    assert (found.balance_over, found.constraint_loss_weight) == (over, 0.0)
+    assert parse(ContrastiveConfig, found.model_dump(), where="again") == found
 
 
-@pytest.mark.parametrize("value", ["nope", ["router"]])
-def test_a_wrong_value_beside_the_contrast_is_told(value):
-    with pytest.raises(RecipeError, match="option 'trainable'"):
-        parse(WarmupConfig, {"objective": "contrastive", "trainable": value}, where="warmup")
+def test_each_warm_up_has_its_own_options_alone():
+    common = set(WarmupConfig.model_fields)
+    assert set(ConstraintConfig.model_fields) == common
+    own = {"damages", "contrast_tokens", "contrast_layers", "bce_weight", "margin_weight"}
+    assert set(ContrastiveConfig.model_fields) == common | own | {"layer_weights"}
+    with pytest.raises(RecipeError, match="unknown option 'objective'"):
+        parse(ConstraintConfig, {"objective": "contrastive"}, where="warmup")

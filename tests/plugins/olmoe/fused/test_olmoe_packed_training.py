@@ -15,7 +15,7 @@ from selectmoe_olmoe.fused.ops import Gate
 from selectmoe_olmoe.fused.training_ops import TorchTrainingSteps
 from selectmoe_olmoe.fused.training_pass import PackedTraining, obstacle, of_model
 from selectmoe_olmoe.model.losses import balance_loss, constraint_per_token, trash_share
-from selectmoe_olmoe.warmup import packed_losses, warmup
+from selectmoe_olmoe.warmup import packed_losses, parts
 from selectmoe_olmoe.warmup.batches import Row, collate
 from selectmoe_olmoe.warmup.contrastive_losses import trash_logits
 from selectmoe_olmoe.warmup.packed_rows import collate_packed, collate_packed_pairs, merged
@@ -183,7 +183,7 @@ def test_trash_logits_of_packed_rows_are_those_of_padded_ones():
             packed_losses.trash_logits(
                 logits, packed[f"{half}_tokens"], packed[f"{half}_pairs"], packed["pairs"], 7
             )
-            for half in ("sound", "twin")
+            for half in ("clean", "corrupted")
         ],
         dim=1,
     )
@@ -203,7 +203,7 @@ def test_rows_that_end_and_begin_with_a_counted_token_stay_apart():
     order = [rows[number] for number in (0, 1, 4, 5, 2, 3, 6, 7)]
     starts = np.cumsum([0, *(len(row.ids) for row in order)])
     logits = torch.randn(3, int(starts[-1]), 10)
-    for half, places in (("sound", (0, 1, 4, 5)), ("twin", (2, 3, 6, 7))):
+    for half, places in (("clean", (0, 1, 4, 5)), ("corrupted", (2, 3, 6, 7))):
         found = packed_losses.trash_logits(
             logits, whole[f"{half}_tokens"], whole[f"{half}_pairs"], whole["pairs"], 7
         )
@@ -215,18 +215,18 @@ def test_rows_that_end_and_begin_with_a_counted_token_stay_apart():
 
 def test_micro_batches_join_up_to_the_budget_and_keep_their_meaning():
     rows = draw_rows((4, 6, 3, 9, 2, 5), 50)
-    twin = draw_rows((7, 8), 50, seed=1)
+    copy = draw_rows((7, 8), 50, seed=1)
     batches = [
-        collate_packed_pairs([Pair(rows[0], twin[0]), Pair(rows[1], None)]),
+        collate_packed_pairs([Pair(rows[0], copy[0]), Pair(rows[1], None)]),
         collate_packed_pairs([Pair(rows[2], None)]),
-        collate_packed_pairs([Pair(rows[3], None), Pair(rows[4], twin[1])]),
+        collate_packed_pairs([Pair(rows[3], None), Pair(rows[4], copy[1])]),
         collate_packed_pairs([Pair(rows[5], None)]),
     ]
     sizes = [len(batch["input_ids"]) for batch in batches]
     assert [len(one["input_ids"]) for one in merged(batches, 20)] == [20, 19, 5]
     assert [len(one["input_ids"]) for one in merged(batches, 1)] == sizes
     (whole,) = merged(batches, 1000)
-    every = [rows[0], rows[1], twin[0], rows[2], rows[3], rows[4], twin[1], rows[5]]
+    every = [rows[0], rows[1], copy[0], rows[2], rows[3], rows[4], copy[1], rows[5]]
     starts = np.cumsum([0, *(len(row.ids) for row in every)])
     assert whole["starts"].tolist() == starts.tolist()
     assert whole["input_ids"].tolist() == np.concatenate([row.ids for row in every]).tolist()
@@ -239,7 +239,7 @@ def test_micro_batches_join_up_to_the_budget_and_keep_their_meaning():
         place = at.item() + 1 - starts[owner]
         assert every[owner].ids[place] == label
         assert every[owner].weights[place] == pytest.approx(weight.item())
-    for half, wanted in (("sound", [0, 5]), ("twin", [2, 6])):
+    for half, wanted in (("clean", [0, 5]), ("corrupted", [2, 6])):
         for pair, owner in enumerate(wanted):
             tokens = whole[f"{half}_tokens"][whole[f"{half}_pairs"] == pair].numpy()
             assert (tokens - starts[owner]).tolist() == every[owner].answer.nonzero()[0].tolist()
@@ -253,7 +253,7 @@ def test_micro_batches_join_up_to_the_budget_and_keep_their_meaning():
 @pytest.fixture
 def packed(monkeypatch):
     """Let the packed path run on the CPU, on plain steps."""
-    monkeypatch.setattr(warmup, "obstacle", lambda *_: None)
+    monkeypatch.setattr(parts, "obstacle", lambda *_: None)
     monkeypatch.setattr(
         "selectmoe_olmoe.fused.training_pass.TritonTrainingSteps", TorchTrainingSteps
     )
@@ -263,14 +263,14 @@ MODES = [
     {},
     {"trainable": "all", "activation_checkpointing": True},
     {"trainable": "all", "peft_mode": "lora", "lora_rank": 4},
-    {"objective": "contrastive", "trainable": "all", "layer_weights": (1, 3)},
+    {"contrastive": True, "trainable": "all", "layer_weights": (1, 3)},
     {
-        "objective": "contrastive",
+        "contrastive": True,
         "contrast_tokens": "response",
         "contrast_layers": "each",
         "lm_weight": 1.0,
     },
-    {"objective": "contrastive", "lm_weight": 0.0, "router_aux_loss_coef": 0.0},
+    {"contrastive": True, "lm_weight": 0.0, "router_aux_loss_coef": 0.0},
     {"balance_over": "regular", "constraint_loss_weight": 1.0, "constraint_alpha": 2.0},
 ]
 IDS = [
@@ -303,7 +303,7 @@ def test_both_paths_log_the_same_losses_over_twenty_steps(stage, request, option
 
 def test_a_resumed_packed_run_ends_with_the_same_bytes(stage, packed):
     options = {
-        "objective": "contrastive",
+        "contrastive": True,
         "trainable": "all",
         "gradient_accumulation": 2,
         "checkpoint_every": 2,
@@ -334,7 +334,7 @@ def test_the_packed_contrast_is_that_of_the_slow_way(stage, packed, tokens, laye
     examples = conversations(np.random.default_rng(), 12)
     for budget in (1, 10**6):
         trainer, network, pairs = stage.trainer(
-            examples, objective="contrastive", pass_tokens=budget, **options, **off
+            examples, contrastive=True, pass_tokens=budget, **options, **off
         )
         with torch.no_grad():  # else every mass is near T / E
             for gate in gates(network):
@@ -352,12 +352,12 @@ def test_joining_passes_changes_no_gradient(stage, packed, tokens):
     for budget in (1, 10**6):
         trainer, network, pairs = stage.trainer(
             name=f"probe{budget}",
-            objective="contrastive",
+            contrastive=True,
             pass_tokens=budget,
             contrast_tokens=tokens,
         )
         found.append(gradient(trainer, network, [pairs[i] for i in range(9)], 2))
-        assert trainer.trained_tokens == sum(len(pairs[i].sound.ids) for i in range(9))
+        assert trainer.trained_tokens == sum(len(pairs[i].clean.ids) for i in range(9))
     (one_loss, one), (other_loss, other) = found
     assert one_loss == pytest.approx(other_loss, rel=1e-6)
     torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5 * one.abs().max().item())

@@ -1,4 +1,4 @@
-"""The contrastive objective: its mathematics, its twins, what it trains and that it repeats."""
+"""The contrastive warm-up: its mathematics, its copies, what it trains and that it repeats."""
 
 import json
 import math
@@ -10,15 +10,15 @@ import pytest
 import torch
 from olmoe_contrasts import contrasted_places, conversations, slow_contrast, slow_joint
 from olmoe_models import tensors
-from olmoe_stage import DAMAGES, MODELS, example, gradient
+from olmoe_stage import DAMAGES, MODELS, example, gradient, part_of
 from safetensors.torch import load_file
 
 from selectmoe_core.errors import DataError, StageError
 from selectmoe_core.plugin.protocols import Need
 from selectmoe_core.tokens.chat import ChatConfig, ChatFormat
 from selectmoe_olmoe import plugin
-from selectmoe_olmoe.config import WarmupConfig
-from selectmoe_olmoe.warmup.batches import TrainingRows
+from selectmoe_olmoe.config import ConstraintConfig, ContrastiveConfig
+from selectmoe_olmoe.warmup.batches import Split, TrainingRows
 from selectmoe_olmoe.warmup.contrastive_losses import (
     cross_entropy,
     joint,
@@ -27,13 +27,13 @@ from selectmoe_olmoe.warmup.contrastive_losses import (
     ordered,
     trash_logits,
 )
-from selectmoe_olmoe.warmup.pairs import TwinMaker, TwinRows, collate_pairs
+from selectmoe_olmoe.warmup.pairs import CopyMaker, PairRows, collate_pairs
+from selectmoe_olmoe.warmup.parts import copy_maker
 from selectmoe_olmoe.warmup.trainable import gates, load_trainable
-from selectmoe_olmoe.warmup.warmup import SelectMoeWarmup, twin_maker
 
 pytest_plugins = ["olmoe_fixtures"]
 
-CONTRASTIVE = {"objective": "contrastive"}
+CONTRASTIVE = {"contrastive": True}
 ANSWERS = {"contrast_tokens": "response"}
 TOKENS, COMBINED = ("end", "response"), ("together", "each")
 EXPERTS, TRASH = 16, 4
@@ -91,18 +91,18 @@ def test_masked_tokens_get_no_gradient():
 
 def test_losses_against_plain_formulas():
     torch.manual_seed(2)
-    sound, damaged = torch.randn(3, 7) * 2, torch.randn(3, 7) * 2
+    clean, corrupted = torch.randn(3, 7) * 2, torch.randn(3, 7) * 2
     weights = layer_weights((1, 0, 3), 3)
     assert weights.tolist() == [0.25, 0.0, 0.75]
     bce = ranking = 0.0
     for layer, weight in enumerate(weights.tolist()):
         for pair in range(7):
-            s, d = sound[layer, pair].item(), damaged[layer, pair].item()
+            s, d = clean[layer, pair].item(), corrupted[layer, pair].item()
             p, q = 1 / (1 + math.exp(-s)), 1 / (1 + math.exp(-d))
             bce += weight * (-math.log(1 - p) - math.log(q)) / 2
             ranking += weight * math.log(1 + math.exp(s - d))
-    assert cross_entropy(sound, damaged, weights).item() == pytest.approx(bce, rel=1e-5)
-    assert margin(sound, damaged, weights).item() == pytest.approx(ranking, rel=1e-5)
+    assert cross_entropy(clean, corrupted, weights).item() == pytest.approx(bce, rel=1e-5)
+    assert margin(clean, corrupted, weights).item() == pytest.approx(ranking, rel=1e-5)
 
 
 def test_the_joint_logit_is_the_weighted_sum_above_a_router_without_preferences():
@@ -125,7 +125,7 @@ def test_the_joint_logit_is_the_weighted_sum_above_a_router_without_preferences(
 def test_the_joint_objective_moves_only_the_sum(weights):
     torch.manual_seed(np.random.SeedSequence().entropy % 2**63)
     shares = layer_weights(weights, 3)
-    sound, damaged = (torch.randn(3, 6) for _ in range(2))
+    clean, corrupted = (torch.randn(3, 6) for _ in range(2))
     one = torch.ones(1)
 
     def loss_of(first, second, loss):
@@ -133,11 +133,11 @@ def test_the_joint_objective_moves_only_the_sum(weights):
 
     shift = torch.tensor([2.0, -2.0, 0.0])[:, None] / shares[:, None]
     for loss in (cross_entropy, margin):
-        wanted = loss_of(sound, damaged, loss)
-        torch.testing.assert_close(loss_of(sound + shift, damaged, loss), wanted)
-        torch.testing.assert_close(loss_of(sound, damaged + shift, loss), wanted)
-        assert abs(loss(sound + shift, damaged, shares) - loss(sound, damaged, shares)) > 0.1
-        halves = [half.clone().requires_grad_() for half in (sound, damaged)]
+        wanted = loss_of(clean, corrupted, loss)
+        torch.testing.assert_close(loss_of(clean + shift, corrupted, loss), wanted)
+        torch.testing.assert_close(loss_of(clean, corrupted + shift, loss), wanted)
+        assert abs(loss(clean + shift, corrupted, shares) - loss(clean, corrupted, shares)) > 0.1
+        halves = [half.clone().requires_grad_() for half in (clean, corrupted)]
         loss_of(*halves, loss).backward()
         for half in halves:
             assert half.grad.abs().min() > 0
@@ -146,10 +146,10 @@ def test_the_joint_objective_moves_only_the_sum(weights):
 
 
 def test_the_order_is_that_of_the_mean_mass():
-    sound = torch.tensor([[0.0, 5.0, 1.0], [0.0, -5.0, 1.0]])
-    damaged = torch.tensor([[1.0, 4.0, 1.0], [-0.5, -1.0, 1.0]])
+    clean = torch.tensor([[0.0, 5.0, 1.0], [0.0, -5.0, 1.0]])
+    corrupted = torch.tensor([[1.0, 4.0, 1.0], [-0.5, -1.0, 1.0]])
     # The second gains more at -5 than it loses at 5; the third is a tie.
-    assert ordered(sound, damaged).tolist() == [1.0, 1.0, 0.5]
+    assert ordered(clean, corrupted).tolist() == [1.0, 1.0, 0.5]
 
 
 def test_layer_weights_must_fit():
@@ -159,68 +159,66 @@ def test_layer_weights_must_fit():
             layer_weights(wrong, 2)
 
 
-# -------------------------------------------------------------------------------------- twins
+# -------------------------------------------------------------------------------------- copies
 
 
 def pairs_of(stage, examples=None, name="pairs", **options):
-    config = WarmupConfig(**CONTRASTIVE, **options)
-    job = stage.job(name)
+    config, job, source = ContrastiveConfig(**options), stage.job(name), stage.source(examples)
     tokenizer = MODELS.tokenizer(stage.base)
-    source = stage.source(examples)
     rows = TrainingRows(source.encoded(tokenizer), config.contrast_tokens)
-    return TwinRows(rows, source, twin_maker(config, job), tokenizer, job)
+    return PairRows(rows, source, copy_maker(config, job), tokenizer, job)
 
 
 def test_kinds_come_at_their_own_rates_unless_the_recipe_says_otherwise(stage):
     job = stage.job("rates")
-    maker = twin_maker(WarmupConfig(**CONTRASTIVE), job)
+    maker = copy_maker(ContrastiveConfig(), job)
     assert maker.rates == {name: damage.rate for name, damage in job.damages.items()}
     assert maker.rates["answer_swap"] > maker.rates["mojibake"] > 0
-    said = twin_maker(WarmupConfig(**CONTRASTIVE, damages={"mojibake": 3, "answer_swap": 0}), job)
+    said = copy_maker(ContrastiveConfig(damages={"mojibake": 3, "answer_swap": 0}), job)
     assert [one.name for one in said.damages] == ["mojibake"]
 
 
-def test_twins_depend_on_seed_and_epoch_alone(stage):
-    maker = TwinMaker(tuple(DAMAGES.values()), dict.fromkeys(DAMAGES, 1.0), 7)
-    first = list(maker.twins(stage.examples, 0))
-    assert first == list(maker.twins(iter(stage.examples), 0))
-    assert first != list(maker.twins(stage.examples, 1))
-    assert first != list(replace(maker, seed=8).twins(stage.examples, 0))
+def test_copies_depend_on_seed_and_epoch_alone(stage):
+    maker = CopyMaker(tuple(DAMAGES.values()), dict.fromkeys(DAMAGES, 1.0), 7)
+    first = list(maker.copies(stage.examples, 0))
+    assert first == list(maker.copies(iter(stage.examples), 0))
+    assert first != list(maker.copies(stage.examples, 1))
+    assert first != list(replace(maker, seed=8).copies(stage.examples, 0))
     assert len({kind for _, kind in first}) > 5
-    for (twin, _), original in zip(first, stage.examples, strict=True):
-        assert twin.id != original.id
+    for (copy, _), original in zip(first, stage.examples, strict=True):
+        assert copy.id != original.id
 
 
-def test_a_pair_holds_an_example_and_its_own_twin(stage):
+def test_a_pair_holds_an_example_and_its_own_copy(stage):
     pairs = pairs_of(stage, damages={"role_swap": 1}, **ANSWERS)
     tokenizer = MODELS.tokenizer(stage.base)
     assert pairs.kinds == ["role_swap"] * len(stage.examples)
     for pair, one in zip((pairs[i] for i in range(len(pairs))), stage.examples, strict=True):
-        shown = tokenizer.decode(pair.twin.ids[pair.twin.answer])
+        shown = tokenizer.decode(pair.copy.ids[pair.copy.answer])
         assert shown == one.prompt.strip() + "<eos>"
-        assert tokenizer.decode(pair.sound.ids[pair.sound.answer]) == one.response.strip() + "<eos>"
-        assert not pair.twin.weights.any()
+        assert tokenizer.decode(pair.clean.ids[pair.clean.answer]) == one.response.strip() + "<eos>"
+        assert not pair.copy.weights.any()
 
 
-def test_a_batch_holds_the_sound_first_then_their_twins(stage):
+def test_a_batch_holds_the_clean_first_then_their_copies(stage):
     answers = ("abc def ghi", "one two three four", "to be or", "7", "not", "abcdefg")
     examples = [example(f"Question {n}?", answer) for n, answer in enumerate(answers)]
     pairs = pairs_of(stage, examples, damages={"answer_shuffle": 1}, **ANSWERS)
     assert pairs.kinds[3:5] == ["", ""]
     batch = collate_pairs([pairs[i] for i in range(6)])
     assert batch["input_ids"].shape[0] == 10
-    assert batch["sound_of"].tolist() == [0, 1, 2, 5]
-    for place, sound in enumerate(batch["sound_of"].tolist()):
-        twin = 6 + place
-        one, other = (sorted(batch["input_ids"][i].tolist()) for i in (sound, twin))
+    assert batch["originals"].tolist() == [0, 1, 2, 5]
+    for place, clean in enumerate(batch["originals"].tolist()):
+        copy = 6 + place
+        one, other = (sorted(batch["input_ids"][i].tolist()) for i in (clean, copy))
         assert one == other  # the same characters in another order
-        assert not torch.equal(batch["input_ids"][sound], batch["input_ids"][twin])
+        assert not torch.equal(batch["input_ids"][clean], batch["input_ids"][copy])
     assert not batch["loss_weights"][6:].any()
     assert (batch["answers"].sum(1) > 1).all()
     assert not (batch["answers"] & ~batch["attention_mask"].bool()).any()
 
 
-def test_what_the_length_limit_hides_is_no_twin(stage):
+def test_what_the_length_limit_hides_is_no_copy(stage):
     stage.chat = ChatFormat.load(ChatConfig(max_length=32))
     hidden, shown = example("Why?", "abc 1234567"), example("Why?", "1 abc 23456")
     pairs = pairs_of(stage, [hidden, shown], damages={"wrong_numbers": 1})
@@ -229,7 +227,7 @@ def test_what_the_length_limit_hides_is_no_twin(stage):
 
 
 @pytest.mark.parametrize("tokens", TOKENS)
-def test_a_twin_whose_answer_is_cut_away_is_none(stage, tokens):
+def test_a_copy_whose_answer_is_cut_away_is_left_out(stage, tokens):
     stage.chat = ChatFormat.load(ChatConfig(max_length=40))
     one = example("Why?", "Because it is so, and so on for long enough.")
     pairs = pairs_of(stage, [one], damages={"role_swap": 1}, contrast_tokens=tokens)
@@ -243,9 +241,9 @@ def test_pairs_are_told_apart_at_the_end_of_every_answer_or_all_over_them(stage,
     pairs = pairs_of(stage, examples, contrast_tokens=tokens)
     found = []
     for item in range(len(pairs)):
-        halves = [(pairs[item].sound, pairs.rows.encoded[int(pairs.rows.rows[item])])]
+        halves = [(pairs[item].clean, pairs.rows.encoded[int(pairs.rows.rows[item])])]
         if pairs.kinds[item]:
-            halves.append((pairs[item].twin, pairs.twins[item]))
+            halves.append((pairs[item].copy, pairs.copies[item]))
         for row, encoded in halves:
             assert row.answer.dtype == bool
             assert row.answer.nonzero()[0].tolist() == contrasted_places(encoded, tokens)
@@ -263,21 +261,21 @@ def test_a_batch_counts_the_last_tokens_of_answers_alone(stage):
     assert batch["answers"][:9].sum(1).tolist() == [1, 2, 3] * 3
 
 
-def test_a_new_epoch_brings_new_twins_and_sorts_by_the_longer_of_two(stage):
+def test_a_new_epoch_brings_new_copies_and_sorts_by_the_longer_of_two(stage):
     pairs = pairs_of(stage)
-    sampler = pairs.sampler(4, 1)
-    first = [pairs[i].twin.ids.tolist() for i in range(len(pairs)) if pairs.kinds[i]]
+    sampler = pairs.sampler(Split(4, 1), 1)
+    first = [pairs[i].copy.ids.tolist() for i in range(len(pairs)) if pairs.kinds[i]]
     assert sorted(sampler) == list(range(len(pairs)))
     sampler.set_epoch(1)
-    second = [pairs[i].twin.ids.tolist() for i in range(len(pairs)) if pairs.kinds[i]]
+    second = [pairs[i].copy.ids.tolist() for i in range(len(pairs)) if pairs.kinds[i]]
     assert first != second
     for item in range(len(pairs)):
-        rows = [row for row in (pairs[item].sound, pairs[item].twin) if row is not None]
+        rows = [row for row in (pairs[item].clean, pairs[item].copy) if row is not None]
         assert pairs.lengths[item] == max(len(row.ids) for row in rows)
     assert np.array_equal(sampler.lengths, pairs.lengths)
     assert pairs_of(stage, name="again").kinds != pairs.kinds
     sampler.set_epoch(0)
-    assert first == [pairs[i].twin.ids.tolist() for i in range(len(pairs)) if pairs.kinds[i]]
+    assert first == [pairs[i].copy.ids.tolist() for i in range(len(pairs)) if pairs.kinds[i]]
 
 
 # ----------------------------------------------------------------------------------- training
@@ -291,11 +289,11 @@ def test_the_loss_is_the_documented_sum(stage):
     picked = [pairs[i] for i in range(5)]
     loss, _ = gradient(trainer, network, picked, 5)
     batch = collate_pairs(picked)
-    clean = [collate_pairs([replace(pair, twin=None)]) for pair in picked]
-    logits, masses = [], {"sound": [], "damaged": []}
+    alone = [collate_pairs([replace(pair, copy=None)]) for pair in picked]
+    logits, masses = [], {"clean": [], "corrupted": []}
     weighted = total = 0.0
     with torch.no_grad():
-        for one in clean:  # each by itself, without padding
+        for one in alone:  # each by itself, without padding
             out = network(one["input_ids"], output_router_logits=True)
             logits.append(out.router_logits)
             losses = torch.nn.functional.cross_entropy(
@@ -304,17 +302,17 @@ def test_the_loss_is_the_documented_sum(stage):
             weighted += (losses * one["loss_weights"][0, 1:]).sum().item()
             total += one["loss_weights"].sum().item()
         for pair in picked:
-            if pair.twin is None:
+            if pair.copy is None:
                 continue
-            for name, row in (("sound", pair.sound), ("damaged", pair.twin)):
+            for name, row in (("clean", pair.clean), ("corrupted", pair.copy)):
                 ids = torch.from_numpy(row.ids.astype(np.int64))[None]
                 routed = network(ids, output_router_logits=True).router_logits
                 answer = torch.from_numpy(row.answer)[None]
                 masses[name].append(slow_logits(routed, answer, EXPERTS)[:, 0])
-    sound, damaged = torch.stack(masses["sound"], 1), torch.stack(masses["damaged"], 1)
+    clean, corrupted = torch.stack(masses["clean"], 1), torch.stack(masses["corrupted"], 1)
     layers = torch.tensor([1 / 3, 2 / 3], dtype=torch.float64)
-    bce = -((1 - sound.sigmoid()).log() + damaged.sigmoid().log()) / 2
-    ranking = (1 + (sound - damaged).exp()).log()
+    bce = -((1 - clean.sigmoid()).log() + corrupted.sigmoid().log()) / 2
+    ranking = (1 + (clean - corrupted).exp()).log()
     from selectmoe_olmoe.model.losses import balance_loss
 
     joined = [torch.cat([one[layer] for one in logits]) for layer in range(2)]
@@ -322,7 +320,7 @@ def test_the_loss_is_the_documented_sum(stage):
     wanted = 0.4 * weighted / total + 0.01 * balance
     wanted += 0.7 * (layers @ bce).mean().item() + 1.3 * (layers @ ranking).mean().item()
     assert loss == pytest.approx(wanted, rel=1e-4)
-    assert len(batch["sound_of"]) == sound.shape[1]
+    assert len(batch["originals"]) == clean.shape[1]
 
 
 @pytest.mark.parametrize("tokens", TOKENS)
@@ -337,7 +335,7 @@ def test_the_contrast_is_that_of_the_slow_way(stage, tokens, layers, weights):
     with torch.no_grad():  # else every mass is near T / E
         for gate in gates(network):
             gate.weight.mul_(20)
-    assert any(pairs.twins.cut[row] for row, kind in enumerate(pairs.kinds) if kind)
+    assert any(pairs.copies.cut[row] for row, kind in enumerate(pairs.kinds) if kind)
     bce, ranking = slow_contrast(network, pairs, range(12), options)
     for split in (12, 5):
         loss, _ = gradient(trainer, network, [pairs[i] for i in range(12)], split)
@@ -364,9 +362,9 @@ def test_accumulation_scales_nothing(stage):
         assert loss == pytest.approx(whole_loss, rel=1e-5)
 
 
-def test_a_batch_without_twins_is_language_modelling_alone(stage):
+def test_a_batch_without_copies_is_language_modelling_alone(stage):
     trainer, network, pairs = stage.trainer(**CONTRASTIVE, lm_weight=1.0, router_aux_loss_coef=0.0)
-    alone = [replace(pairs[i], twin=None) for i in range(4)]
+    alone = [replace(pairs[i], copy=None) for i in range(4)]
     loss, grads = gradient(trainer, network, alone, 2)
     plain, other, rows = stage.trainer(
         name="plain", constraint_loss_weight=0.0, router_aux_loss_coef=0.0
@@ -434,8 +432,8 @@ def test_training_orders_the_pairs(stage):
     assert last["bce"] < first["bce"] - 0.1
     assert last["margin"] < first["margin"]
     # One batch of eleven pairs: the gap moves by a tenth with the number of threads.
-    assert last["damaged_trash_mass"] > last["sound_trash_mass"] + 0.1
-    assert sum(facts["twins"].values()) == len(stage.examples)
+    assert last["corrupted_trash_mass"] > last["clean_trash_mass"] + 0.1
+    assert sum(facts["corrupted_copies"].values()) == len(stage.examples)
     wanted = {"loss", "cross_entropy", "balance", "constraint", "bce", "margin", "trash_share"}
     for point in stage.curve:
         assert wanted <= point.keys()
@@ -450,7 +448,7 @@ def test_training_orders_the_pairs(stage):
     ids=["router", "all", "lora"],
 )
 def test_a_resumed_run_ends_with_the_same_bytes(stage, options):
-    """Killed in the second epoch, whose twins are others than those of the first."""
+    """Killed in the second epoch, whose copies are others than those of the first."""
     options = {**CONTRASTIVE, "max_steps": 12, "batch_size": 3, "checkpoint_every": 2, **options}
     whole, resumed, curve = stage.resumed(11, **options)
     assert [point["step"] for point in stage.curve] == [11, 12]
@@ -471,10 +469,9 @@ def test_bf16_trains(stage):
 
 def test_damage_that_nobody_offers_is_said_before_the_run(stage):
     def check(job=None, **options):
-        SelectMoeWarmup(WarmupConfig(**options)).check(job or stage.job())
+        part_of(**options).check(job or stage.job())
 
     check(**CONTRASTIVE)
-    check(damages={"anser_swap": 1})  # the other objective makes no twins
     with pytest.raises(StageError, match="no plugin offers the kind 'anser_swap'") as caught:
         check(**CONTRASTIVE, damages={"anser_swap": 1})
     assert caught.value.hint == "did you mean 'answer_swap'?"
@@ -497,22 +494,22 @@ def test_what_does_not_fit_is_said(stage):
         )
 
 
-def test_twins_double_the_cost_and_need_the_kinds(stage):
+def test_copies_double_the_cost_and_need_the_kinds(stage):
     from selectmoe_core.cost import Workload
 
-    (component,) = plugin.selectmoe_trainers()
+    constraint, contrastive = plugin.selectmoe_trainers()
     shape = MODELS.config(stage.base)
     work = Workload(examples=100, tokens=5000, estimated=False, model=shape, dtype="float32")
-    plain, twins = WarmupConfig(), WarmupConfig(**CONTRASTIVE)
-    assert component.cost(twins, work).tokens == 2 * component.cost(plain, work).tokens
-    assert component.cost(twins, work).memory > component.cost(plain, work).memory
-    assert Need.DAMAGES in component.needs(twins)
-    assert Need.DAMAGES not in component.needs(plain)
-    assert component.damages(plain) == []
-    assert component.damages(twins) is None
-    some = WarmupConfig(**CONTRASTIVE, damages={"mojibake": 2, "role_swap": 0})
-    assert component.damages(some) == ["mojibake"]
-    assert load_trainable(stage.base, twins, stage.job()).config.constraint_loss_weight == 0.0
+    plain, pairs = ConstraintConfig(), ContrastiveConfig()
+    assert contrastive.cost(pairs, work).tokens == 2 * constraint.cost(plain, work).tokens
+    assert contrastive.cost(pairs, work).memory > constraint.cost(plain, work).memory
+    assert contrastive.needs(pairs) == constraint.needs(plain) | {Need.DAMAGES}
+    assert Need.DAMAGES not in constraint.needs(plain)
+    assert list(constraint.damages(plain)) == []
+    assert contrastive.damages(pairs) is None
+    some = ContrastiveConfig(damages={"mojibake": 2, "role_swap": 0})
+    assert contrastive.damages(some) == ["mojibake"]
+    assert load_trainable(stage.base, pairs, stage.job()).config.constraint_loss_weight == 0.0
 
 
 @pytest.mark.parametrize(
@@ -520,7 +517,7 @@ def test_twins_double_the_cost_and_need_the_kinds(stage):
     [
         ({}, "end"),
         ({"contrast_tokens": "response"}, "response"),
-        ({"objective": "constraint"}, None),
+        ({"contrastive": False}, None),
     ],
 )
 def test_the_selector_says_where_its_router_was_taught(stage, options, expected):

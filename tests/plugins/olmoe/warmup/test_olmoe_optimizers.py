@@ -11,7 +11,7 @@ from torch import nn
 from transformers.optimization import Adafactor
 
 from selectmoe_core.errors import StageError
-from selectmoe_olmoe.config import WarmupConfig
+from selectmoe_olmoe.config import ConstraintConfig
 from selectmoe_olmoe.warmup.optimizers import (
     StochasticRounding,
     optimizer_of,
@@ -123,13 +123,13 @@ def test_adafactor_trains_fp32_weights(stage):
 
 
 def test_what_is_not_there_or_of_no_use_is_said(stage, monkeypatch):
-    assert optimizer_of(WarmupConfig()) is None
-    assert optimizer_of(WarmupConfig(weights="bfloat16")) is None  # gates alone are fp32 anyway
+    assert optimizer_of(ConstraintConfig()) is None
+    assert optimizer_of(ConstraintConfig(weights="bfloat16")) is None  # gates alone are fp32 anyway
     monkeypatch.setattr("selectmoe_olmoe.warmup.optimizers.find_spec", lambda _: None)
     with pytest.raises(StageError, match="bitsandbytes"):
-        optimizer_of(WarmupConfig(optimizer="adamw_8bit"))
+        optimizer_of(ConstraintConfig(optimizer="adamw_8bit"))
     job = stage.job()
     with pytest.raises(StageError, match="of no use where the stage computes in float32"):
-        check_dtype(WarmupConfig(**WHOLE), job)
-    check_dtype(WarmupConfig(**WHOLE), replace(job, dtype="bfloat16"))
-    check_dtype(WarmupConfig(weights="bfloat16"), job)
+        check_dtype(ConstraintConfig(**WHOLE), job)
+    check_dtype(ConstraintConfig(**WHOLE), replace(job, dtype="bfloat16"))
+    check_dtype(ConstraintConfig(weights="bfloat16"), job)

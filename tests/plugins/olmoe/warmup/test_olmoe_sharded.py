@@ -14,7 +14,7 @@ from olmoe_stage import Stage, converted
 from sharded_warmup import OPTIONS
 
 from selectmoe_core.errors import StageError
-from selectmoe_olmoe.config import WarmupConfig
+from selectmoe_olmoe.config import ConstraintConfig
 from selectmoe_olmoe.warmup.trainable import check_sharding
 
 FSDP = {
@@ -84,4 +84,4 @@ def test_what_cannot_be_shared_out_is_told(monkeypatch, options, kind, said):
     if kind:
         monkeypatch.setenv("FSDP_STATE_DICT_TYPE", kind)
     with pytest.raises(StageError, match=said):
-        check_sharding(WarmupConfig(**options))
+        check_sharding(ConstraintConfig(**options))

@@ -27,21 +27,24 @@ LENGTHS = np.random.default_rng(0).integers(3, 90, EXAMPLES)
 
 
 def steps(split: Split) -> list[list[set[int]]]:
-    """The micro-batches of each step, as the Trainer's loaders of all processes find them."""
-    together = split.together if split.processes > 1 else 1
-    sampler = LengthGroupedSampler(LENGTHS, split.batch * split.parts, seed=3, together=together)
-    batches = BatchSampler(sampler, split.batch, drop_last=False)
+    """The micro-batches of each step, as the loaders and collators of all processes find them."""
+    sampler = LengthGroupedSampler(LENGTHS, split, seed=3)
+    shares = BatchSampler(sampler, split.share, drop_last=False)
     count = split.processes
-    shards = [BatchSamplerShard(batches, count, rank) for rank in range(count)]
-    ranks = [list(batches)] if count == 1 else list(map(list, shards))
+    shards = [BatchSamplerShard(shares, count, rank) for rank in range(count)]
+    ranks = [list(shares)] if count == 1 else list(map(list, shards))
     assert len({len(of_rank) for of_rank in ranks}) == 1
     found = []
-    for start in range(0, len(ranks[0]), split.accumulation):
-        passes = [of_rank[start : start + split.accumulation] for of_rank in ranks]
+    for step in zip(*ranks, strict=True):
+        cut = [
+            [share[at : at + split.batch] for at in range(0, len(share), split.batch)]
+            for share in step
+        ]
+        assert len({len(micro) for micro in cut}) == 1
         if split.parts > 1:
-            micro = [list(chain(*parts)) for parts in zip(*passes, strict=True)]
+            micro = [list(chain(*parts)) for parts in zip(*cut, strict=True)]
         else:
-            micro = [batch for one in passes for batch in one]
+            micro = [batch for one in zip(*cut, strict=True) for batch in one]
         found.append([set(batch) - {NOTHING} for batch in micro if set(batch) != {NOTHING}])
     return found
 
@@ -54,8 +57,7 @@ def test_a_step_has_the_micro_batches_of_one_process(processes, split):
     assert split_step(BATCH, ACCUMULATION, processes) == split
     alone, shared = steps(Split(BATCH, ACCUMULATION)), steps(split)
     assert len(shared) == len(alone) == 6
-    for one, other in zip(alone, shared, strict=True):
-        assert sorted(map(sorted, one)) == sorted(map(sorted, other))
+    assert shared == alone  # and in the same order, dealt in turn
     assert sorted(row for step in shared for batch in step for row in batch) == list(range(45))
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from olmoe_models import tensors
-from olmoe_stage import MODELS, example, gradient
+from olmoe_stage import MODELS, example, gradient, part_of
 from safetensors.torch import load_file
 
 from selectmoe_core.errors import DataError, ModelError, StageError
@@ -14,10 +14,9 @@ from selectmoe_core.models.models import ModelRef
 from selectmoe_core.tokens.chat import ChatConfig, ChatFormat
 from selectmoe_core.tokens.encoding import encode
 from selectmoe_olmoe import plugin
-from selectmoe_olmoe.config import WarmupConfig
-from selectmoe_olmoe.warmup.batches import LengthGroupedSampler, TrainingRows, collate
+from selectmoe_olmoe.config import ConstraintConfig
+from selectmoe_olmoe.warmup.batches import LengthGroupedSampler, Split, TrainingRows, collate
 from selectmoe_olmoe.warmup.trainable import gates, load_trainable
-from selectmoe_olmoe.warmup.warmup import SelectMoeWarmup
 
 pytest_plugins = ["olmoe_fixtures"]
 
@@ -87,7 +86,7 @@ def test_rows_weigh_by_token_or_by_example(stage, tmp_path):
 
 def test_batches_are_random_complete_and_of_similar_length():
     lengths = torch.randint(5, 500, (1003,)).numpy()
-    sampler = LengthGroupedSampler(lengths, 4, seed=1)
+    sampler = LengthGroupedSampler(lengths, Split(4, 1), seed=1)
     first, again = list(sampler), list(sampler)
     assert first == again
     assert sorted(first) == list(range(1003))
@@ -266,10 +265,10 @@ def test_examples_without_a_counted_token_are_counted_not_trained(stage):
 def test_what_cannot_be_trained_is_said(stage, base):
     source = ModelRef(str(stage.folder.__class__(base.location).parent / "olmoe"))
     with pytest.raises(ModelError, match="'olmoe'") as caught:
-        load_trainable(source, WarmupConfig(), stage.job())
+        load_trainable(source, ConstraintConfig(), stage.job())
     assert "convert" in caught.value.hint
     with pytest.raises(StageError, match="float16"):
-        SelectMoeWarmup(WarmupConfig()).check(stage.job(dtype="float16"))
+        part_of().check(stage.job(dtype="float16"))
     with pytest.raises(StageError, match="not finite"):
         stage.run(constraint_loss_weight=1e38, learning_rate=1e38)
 
@@ -292,9 +291,9 @@ def test_costs_and_needs_are_import_light_numbers(stage, base):
         assert cost.disk > 0
         component.cost(component.config(), replace(work, model=None))
     trainer = plugin.selectmoe_trainers()[0]
-    router = trainer.cost(WarmupConfig(), work)
-    whole = trainer.cost(WarmupConfig(trainable="all"), work)
+    router = trainer.cost(ConstraintConfig(), work)
+    whole = trainer.cost(ConstraintConfig(trainable="all"), work)
     assert router.tokens == 20_000
     assert whole.flops == pytest.approx(1.5 * router.flops)
     assert whole.memory > router.memory
-    assert trainer.cost(WarmupConfig(max_steps=1), work).tokens == 200
+    assert trainer.cost(ConstraintConfig(max_steps=1), work).tokens == 200

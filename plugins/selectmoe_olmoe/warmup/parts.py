@@ -1,0 +1,304 @@
+"""The parts that warm up: both teach the router of a converted model what is worth an expert."""
+
+import logging
+import math
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import set_seed
+
+from selectmoe_core import DataError, ExampleSource, Facts, Job, ModelRef, StageError, suggest
+from selectmoe_core.tokens import Tokenizer
+from selectmoe_core.training import repeatable, shards_weights, training_arguments
+from selectmoe_olmoe.config import ConstraintConfig, ContrastiveConfig, WarmupConfig
+from selectmoe_olmoe.fused.training_pass import PackedTraining, obstacle
+from selectmoe_olmoe.warmup.batches import (
+    Join,
+    Split,
+    StepCollator,
+    TrainingRows,
+    collate,
+    counts,
+    split_step,
+)
+from selectmoe_olmoe.warmup.contrastive_losses import layer_weights
+from selectmoe_olmoe.warmup.contrastive_trainer import Contrast, ContrastiveTrainer
+from selectmoe_olmoe.warmup.optimizers import optimizer_of
+from selectmoe_olmoe.warmup.packed_rows import (
+    collate_packed,
+    collate_packed_pairs,
+    merged,
+    packed_counts,
+    packed_pair_counts,
+)
+from selectmoe_olmoe.warmup.pairs import CopyMaker, PairRows, collate_pairs, pair_counts
+from selectmoe_olmoe.warmup.trainable import (
+    check_dtype,
+    check_sharding,
+    gathered,
+    load_trainable,
+    save_trained,
+)
+from selectmoe_olmoe.warmup.trainer import PLAIN, Terms, WarmupTrainer
+
+log = logging.getLogger("selectmoe.olmoe")
+SHOWN = (
+    "loss",
+    "cross_entropy",
+    "balance",
+    "constraint",
+    "bce",
+    "margin",
+    "pair_accuracy",
+    "clean_trash_mass",
+    "corrupted_trash_mass",
+    "trash_share",
+)
+"""What the facts hold of the first and of the last step."""
+
+
+class SelectMoeWarmup:
+    """Trains a Select-MoE model on the examples it is given; a subclass says on what in them."""
+
+    def __init__(self, config: WarmupConfig) -> None:
+        self.config = config
+
+    def check(self, job: Job) -> None:
+        """Raise for a dtype that cannot be trained in, or a batch that cannot be shared out."""
+        check_dtype(self.config, job)
+        optimizer_of(self.config)
+        self._split(job)
+
+    def train(self, model: ModelRef, examples: ExampleSource, out: Path, job: Job) -> Facts:
+        """Train and write the result; a run that finds checkpoints goes on from the newest.
+
+        Raises:
+            ModelError: Not a Select-MoE model, or one that does not load whole.
+            DataError: No token of the examples counts; none of them can be damaged.
+            StageError: A loss that is not finite, checkpoints of other circumstances, options that
+                do not fit the model.
+        """
+        with repeatable(job, "warmup") as checkpoint:
+            set_seed(job.seed)
+            check_sharding(self.config)
+            tokenizer = job.models.tokenizer(model)
+            rows = self.rows(examples, tokenizer, job)
+            about = self.about(rows)
+            network = load_trainable(model, self.config, job)
+            use_cache = network.config.use_cache
+            trainer = self.trainer(model, network, rows, job)
+            trainer.train_from(checkpoint)
+            counted = rows.rows if isinstance(rows, PairRows) else rows
+            facts = {**trainer.facts(counted, len(examples)), **_facts(trainer), **about}
+            network.config.use_cache = use_cache  # the Trainer switches it off for good
+            whole = trainer.whole_weights()
+            if job.world.main:
+                out.mkdir(parents=True, exist_ok=True)
+                if whole is not None:
+                    network = gathered(whole, model, self.config, job)
+                save_trained(network, model, out, self.config, job, tokenizer)
+            return facts
+
+    def rows(
+        self, examples: ExampleSource, tokenizer: Tokenizer, job: Job
+    ) -> TrainingRows | PairRows:
+        """Return what is trained on."""
+        raise NotImplementedError
+
+    def about(self, rows: Any) -> Facts:  # noqa: ANN401, ARG002
+        """Return what is reported of the rows before training."""
+        return {}
+
+    def trainer(
+        self,
+        base: ModelRef,
+        network: Any,  # noqa: ANN401
+        rows: TrainingRows | PairRows,
+        job: Job,
+    ) -> WarmupTrainer:
+        """Return the trainer of a loaded model."""
+        config, split = self.config, self._split(job)
+        kernel = pack(network, config, job)
+        packed = kernel != PLAIN
+        # Processes that share micro-batches go through them in step: none of them are joined.
+        budget = config.pass_tokens if split.parts == 1 else 1
+        arguments = training_arguments(
+            job,
+            config,
+            learning_rate=config.peak_learning_rate,
+            share=split.share,
+            bf16=job.dtype == "bfloat16" and not packed and _wide(config),
+            recomputes=packed,
+            # Else each copy of a batch would wait for the device to finish what it has.
+            accelerator_config={"non_blocking": job.device != "cpu"},
+        )
+        return self.built(
+            network.config,
+            model=network,
+            args=arguments,
+            train_dataset=rows,
+            data_collator=self.collator(split, partial(merged, budget=budget), packed=packed),
+            sampler=rows.sampler(split, job.seed),
+            optimizer_cls_and_kwargs=optimizer_of(config),
+            job=job,
+            label="warm-up",
+            checkpoint_minutes=config.checkpoint_minutes,
+            keep_every=config.checkpoint_every,
+            terms=_terms(network.config, config),
+            base=base,
+            statistics=config.statistics,
+            kernel=kernel,
+            shared=split.parts > 1,
+        )
+
+    def collator(self, split: Split, join: Join, *, packed: bool) -> StepCollator:
+        """Return what makes batches of rows; ``join`` makes passes of packed micro-batches."""
+        raise NotImplementedError
+
+    def built(self, shape: Any, **options: Any) -> WarmupTrainer:  # noqa: ANN401, ARG002
+        """Return the trainer of a model whose configuration is ``shape``."""
+        return WarmupTrainer(**options)
+
+    def _split(self, job: Job) -> Split:
+        config = self.config
+        return split_step(config.batch_size, config.gradient_accumulation, job.world.size)
+
+
+class SelectMoeConstraint(SelectMoeWarmup):
+    """Teaches the router by a tax on experts, as published."""
+
+    def __init__(self, config: ConstraintConfig) -> None:
+        super().__init__(config)
+
+    def rows(self, examples: ExampleSource, tokenizer: Tokenizer, job: Job) -> TrainingRows:  # noqa: ARG002
+        """Return the examples in which a token counts."""
+        return TrainingRows(examples.encoded(tokenizer))
+
+    def collator(self, split: Split, join: Join, *, packed: bool) -> StepCollator:
+        """Return what makes batches of rows; ``join`` makes passes of packed micro-batches."""
+        if packed:
+            return StepCollator(split.batch, collate_packed, packed_counts, join)
+        return StepCollator(split.batch, collate, counts)
+
+
+class SelectMoeContrastive(SelectMoeWarmup):
+    """Teaches the router to tell clean examples from corrupted copies of them."""
+
+    config: ContrastiveConfig
+
+    def __init__(self, config: ContrastiveConfig) -> None:
+        super().__init__(config)
+
+    def check(self, job: Job) -> None:
+        """Raise as well for damage that nobody offers."""
+        super().check(job)
+        copy_maker(self.config, job)
+
+    def rows(self, examples: ExampleSource, tokenizer: Tokenizer, job: Job) -> PairRows:
+        """Return the examples in which a token counts, each with its corrupted copy."""
+        rows = TrainingRows(examples.encoded(tokenizer), self.config.contrast_tokens)
+        pairs = PairRows(rows, examples, copy_maker(self.config, job), tokenizer, job)
+        if not any(pairs.kinds):
+            raise DataError(
+                f"none of the {len(rows)} examples can be damaged in any of the kinds given",
+                hint="allow more kinds: [warmup] damages",
+            )
+        return pairs
+
+    def about(self, rows: PairRows) -> Facts:
+        """Return how many copies of the first epoch are of each kind of damage."""
+        return {"corrupted_copies": dict(Counter(rows.kinds))}
+
+    def collator(self, split: Split, join: Join, *, packed: bool) -> StepCollator:
+        """Return what makes batches of pairs; ``join`` makes passes of packed micro-batches."""
+        if packed:
+            return StepCollator(split.batch, collate_packed_pairs, packed_pair_counts, join)
+        return StepCollator(split.batch, collate_pairs, pair_counts)
+
+    def built(self, shape: Any, **options: Any) -> WarmupTrainer:  # noqa: ANN401
+        """Return the trainer of a model whose configuration is ``shape``."""
+        return ContrastiveTrainer(contrast=_contrast(self.config, shape), **options)
+
+
+def _facts(trainer: WarmupTrainer) -> Facts:
+    steps = trainer.logged_steps
+    return {
+        "first": {key: steps[0][key] for key in SHOWN if key in steps[0]} if steps else {},
+        "final": {key: steps[-1][key] for key in SHOWN if key in steps[-1]} if steps else {},
+        "kernel": trainer.kernel,
+    }
+
+
+def _wide(config: WarmupConfig) -> bool:
+    """Whether weights are kept wider than a stage in bf16 computes."""
+    return config.all_weights and config.weights == "float32"
+
+
+def pack(network: Any, config: WarmupConfig, job: Job) -> str:  # noqa: ANN401
+    """Give the model its packed forward pass where that can run; return which kernels train."""
+    model = network.get_base_model() if hasattr(network, "get_base_model") else network
+    dtype = getattr(torch, job.dtype)
+    sharded = "reads whole weights, and FSDP shares them out" if shards_weights() else None
+    if (reason := sharded or obstacle(model, dtype)) is not None:
+        log.info("kernel: %s (the packed one %s)", PLAIN, reason)
+        return PLAIN
+    model.packed_training = PackedTraining(
+        model,
+        dtype=dtype,
+        recompute=config.activation_checkpointing,
+        # Without weight its gradient is zero, unless the head itself is trained.
+        head_gradient=config.answer_weight > 0 or config.all_weights,
+    )
+    kernel: str = model.packed_training.kernel
+    log.info("kernel: %s", kernel)
+    return kernel
+
+
+def copy_maker(config: ContrastiveConfig, job: Job) -> CopyMaker:
+    """Return what makes corrupted copies of the kinds that the options name.
+
+    Raises:
+        StageError: a kind that no plugin offers, or no kind at all.
+    """
+    rates = config.damages
+    if rates is None:
+        rates = {name: damage.rate for name, damage in job.damages.items()}
+    for name in rates:
+        if name not in job.damages:
+            raise StageError(
+                f"[warmup] damages: no plugin offers the kind '{name}'",
+                hint=suggest(name, job.damages, otherwise="kinds"),
+            )
+    damages = tuple(job.damages[name] for name, rate in rates.items() if rate > 0)
+    if not damages:
+        raise StageError(
+            "[warmup] damages: there is no kind of damage to corrupt copies with",
+            hint=f"kinds: {', '.join(job.damages) or 'none, since no plugin offers any'}",
+        )
+    return CopyMaker(damages, rates, job.seed)
+
+
+def _contrast(config: ContrastiveConfig, model: Any) -> Contrast:  # noqa: ANN401
+    try:
+        weights = layer_weights(config.layer_weights, model.num_hidden_layers)
+    except ValueError as error:
+        raise StageError(f"[warmup] {error}", hint="one for each layer, not all zero") from None
+    together = config.contrast_layers == "together"
+    alike = math.log(model.num_trash_experts / model.num_experts)
+    return Contrast(config.bce_weight, config.margin_weight, weights, together, alike)
+
+
+def _terms(config: Any, options: WarmupConfig) -> Terms:  # noqa: ANN401
+    return Terms(
+        num_experts=config.num_experts,
+        top_k=config.num_experts_per_tok,
+        balance_weight=config.router_aux_loss_coef,
+        balance_over=config.balance_over,
+        constraint_weight=config.constraint_loss_weight,
+        alpha=config.constraint_alpha,
+        beta=config.constraint_beta,
+        lm_weight=options.answer_weight,
+    )

@@ -1,0 +1,137 @@
+"""Checkpoints of a training run: when they are made, which are kept, and going on from one."""
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils.constants import FSDP_MODEL_NAME
+from transformers import TrainerCallback
+
+from selectmoe_core.errors import StageError
+from selectmoe_core.plugin.protocols import Job
+from selectmoe_core.runtime.distributed import agreed, barrier
+from selectmoe_core.store import write_json
+
+COMPLETE = "complete.json"
+"""Written last into a checkpoint: without it the checkpoint is half written."""
+CIRCUMSTANCES = "circumstances.json"
+"""Beside the checkpoints: the kind of device, the dtype and the threads they were made with."""
+
+
+class Checkpoints(TrainerCallback):
+    """Asks for checkpoints, marks each one as complete, and removes those that nobody needs.
+
+    One is made after so many seconds, after every ``keep_every`` steps, and after the last step.
+
+    Args:
+        seconds: the most that a killed run loses.
+        keep_every: steps between checkpoints that are kept; of all others only the newest is.
+    """
+
+    def __init__(self, seconds: float, keep_every: int | None = None) -> None:
+        self.seconds = seconds
+        self.keep_every = keep_every
+        self.last = time.monotonic()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ANN401, ARG002
+        """Start the clock."""
+        self.last = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ANN401, ARG002
+        """Look at the clock; the first process's decides for all."""
+        step = state.global_step
+        due = agreed(time.monotonic() - self.last >= self.seconds)
+        if due or step >= state.max_steps:
+            control.should_save = True
+            self.last = time.monotonic()
+        if self._keeps(step):
+            control.should_save = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ANN401, ARG002
+        """Mark the checkpoint that was just written, once every process has written its part."""
+        barrier()  # each process saves its random state
+        if not state.is_world_process_zero:
+            return
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        # Trainer's own pickle of the weights, under FSDP: they lie beside it as safetensors.
+        (folder / f"{FSDP_MODEL_NAME}.bin").unlink(missing_ok=True)
+        write_json(folder / COMPLETE, {"step": state.global_step})
+        for old in complete_checkpoints(folder.parent):
+            if old != folder and not self._keeps(step_of(old)):
+                (old / COMPLETE).unlink()  # first: half a checkpoint must not count as whole
+                shutil.rmtree(old, ignore_errors=True)
+
+    def _keeps(self, step: int) -> bool:
+        return self.keep_every is not None and step % self.keep_every == 0
+
+
+def complete_checkpoints(folder: Path) -> list[Path]:
+    """Return the complete checkpoints in a folder, oldest first."""
+    return sorted((path.parent for path in folder.glob(f"checkpoint-*/{COMPLETE}")), key=step_of)
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """Return the newest complete checkpoint, or ``None``."""
+    return next(reversed(complete_checkpoints(folder)), None)
+
+
+def step_of(checkpoint: Path) -> int:
+    """Return the optimizer step after which a checkpoint was made."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def remove_broken_checkpoints(folder: Path) -> None:
+    """Remove what a killed run left half written or half removed."""
+    for path in folder.glob("checkpoint-*"):
+        if not (path / COMPLETE).is_file():
+            shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def repeatable(job: Job, stage: str) -> Iterator[Path | None]:
+    """Make training repeat, and yield the checkpoint to go on from, if there is one.
+
+    On the CPU a repeat is equal to the last bit, also when it is resumed: algorithms are
+    deterministic, and a resumed run takes the recorded number of threads, on which sums depend.
+
+    Raises:
+        StageError: the checkpoints were made on another kind of device or in another dtype.
+    """
+    if job.world.main:
+        job.checkpoints.mkdir(parents=True, exist_ok=True)
+        remove_broken_checkpoints(job.checkpoints)
+    checkpoint = last_checkpoint(job.checkpoints)
+    cpu = job.device == "cpu"
+    threads = torch.get_num_threads()
+    recorded = _circumstances(job, stage, threads, resumed=checkpoint is not None)
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    try:
+        if cpu:
+            torch.set_num_threads(recorded)
+            torch.use_deterministic_algorithms(True)
+        yield checkpoint
+    finally:
+        torch.use_deterministic_algorithms(deterministic)
+        torch.set_num_threads(threads)
+
+
+def _circumstances(job: Job, stage: str, threads: int, *, resumed: bool) -> int:
+    path = job.checkpoints / CIRCUMSTANCES
+    now = {"device": job.device.partition(":")[0], "dtype": job.dtype}
+    if not resumed:
+        if job.world.main:
+            write_json(path, now | {"threads": threads})
+        return threads
+    then = json.loads(path.read_text(encoding="utf-8"))
+    recorded = int(then.pop("threads"))
+    if then != now:
+        raise StageError(
+            f"{job.checkpoints}: these checkpoints were made with {then}, this run has {now}",
+            hint=f"run it as before, or start the stage afresh (--fresh {stage})",
+        )
+    return recorded
