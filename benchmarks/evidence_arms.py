@@ -27,7 +27,6 @@ SHARED = {
     "checkpoint_minutes": 60.0,
 }
 CONTRAST = SHARED | {
-    "objective": "contrastive",
     "trainable": "all",
     "learning_rate": 2e-4,
     "lm_weight": 0.2,
@@ -35,7 +34,7 @@ CONTRAST = SHARED | {
 GATES = CONTRAST | {"trainable": "router", "lm_weight": 0.0}
 GATE_RATES = ((8e-3, 1.8), (2e-3, 0.9), (3e-2, 1.8))
 """Learning rates of the gates alone, and epochs of each."""
-CONSTRAINT = SHARED | {"objective": "constraint", "trainable": "router"}
+CONSTRAINT = SHARED | {"trainable": "router"}
 CONSTRAINT_RATES = ((1e-3, 0.225), (1e-2, 0.9), (1e-4, 4.0))
 """Learning rates of the constraint, and epochs of each; the last is the published one."""
 CONSTRAINT_WEIGHTS = (0.0, 0.01, 0.1, 1.0)
@@ -52,12 +51,13 @@ class Arm:
 
     Attributes:
         name: in the tables.
-        warmup: options of ``select-moe-warmup``; ``None`` leaves the router as converted.
+        warmup: options of the warm-up; ``None`` leaves the router as converted.
         epochs: passes over the pool.
-        seed: of twins, order and initial trash rows.
+        seed: of copies, order and initial trash rows.
         left_out: kinds that the warm-up does not see.
         tokens: what the ``router`` scorer averages over for the main figure.
         statistic: the main figure's statistic.
+        use: the component that warms up.
     """
 
     name: str
@@ -67,6 +67,7 @@ class Arm:
     left_out: tuple[str, ...] = ()
     tokens: str = "end"
     statistic: str = "trash_mass"
+    use: str = "select-moe-contrastive"
 
     @property
     def label(self) -> str:
@@ -78,7 +79,7 @@ class Arm:
         """Seconds, for a pool of 17,700 rows."""
         if self.warmup is None:
             return FIXED
-        constraint = self.warmup["objective"] == "constraint"
+        constraint = self.use == "select-moe-constraint"
         return FIXED + self.epochs * EPOCH["constraint" if constraint else self.warmup["trainable"]]
 
 
@@ -110,6 +111,7 @@ def arms(seeds: int, scale: float = 1.0, other_seeds: int = 1) -> list[Arm]:
             CONSTRAINT | {"constraint_loss_weight": weight, "learning_rate": rate},
             epochs * scale,
             tokens="all",
+            use="select-moe-constraint",
         )
         for rate, epochs in CONSTRAINT_RATES
         for weight in CONSTRAINT_WEIGHTS

@@ -139,10 +139,10 @@ class Bench:
             return work / "converted", facts
         start = time.monotonic()
         options = dict(arm.warmup) | {"epochs": arm.epochs}
-        trainer = self.part(Kind.TRAINER, "select-moe-warmup", options)
+        trainer = self.part(Kind.TRAINER, arm.use, options)
         said = trainer.train(ModelRef(str(work / "converted")), rows, work / "warmed", job)
         free()
-        # Beside the "seconds" of training: loading, the first twins, saving.
+        # Beside the "seconds" of training: loading, the first copies, saving.
         facts["warmup_seconds"] = round(time.monotonic() - start, 1)
         return work / "warmed", facts | dict(said)
 

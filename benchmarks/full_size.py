@@ -28,7 +28,7 @@ RECIPE = (
     RECIPE_HEAD
     + """
 [warmup]
-use = "select-moe-warmup"
+use = "select-moe-constraint"
 model = "{converted}"
 max_steps = {warmup_steps}
 batch_size = 4

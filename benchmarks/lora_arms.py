@@ -18,8 +18,8 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 from selectmoe_core.models.models import ModelRef
 from selectmoe_core.plugin.protocols import Job
 from selectmoe_core.tokens.chat import ChatConfig, ChatFormat
-from selectmoe_core.training.trainer import checkpointing
-from selectmoe_llama.adapter import with_additions
+from selectmoe_core.training.arguments import checkpointing
+from selectmoe_llama.adapter import with_lora
 from selectmoe_llama.batches import Place
 from selectmoe_llama.config import LoraTrainingConfig
 from selectmoe_llama.quantized import load_quantized
@@ -60,10 +60,10 @@ class Bench(OnDevice):
         return LoraTrainingConfig(**defaults | changes | small)
 
     def network(self, config: LoraTrainingConfig) -> Any:  # noqa: ANN401
-        """Return the base with fresh additions, the same every time."""
+        """Return the base with fresh LoRA weights, the same every time."""
         base = self.base if config.quantization == "none" else self.quantized()
         torch.manual_seed(SEED)
-        return with_additions(base, ModelRef("random"), config)
+        return with_lora(base, ModelRef("random"), config)
 
     def quantized(self) -> Any:  # noqa: ANN401
         """Return the base in 4 bits, by way of the disk; the base itself leaves the device."""
@@ -252,7 +252,7 @@ def real_share(bench: Bench, order: list[int]) -> float:
 
 
 def restore(base: Any) -> None:  # noqa: ANN401
-    """Take out what a part put into the model: additions, prepared layers, checkpointing."""
+    """Take out what a part put into the model: LoRA weights, prepared layers, checkpointing."""
     for module in list(base.modules()):
         module.__dict__.pop("forward", None)
         if getattr(module, "gradient_checkpointing", False):

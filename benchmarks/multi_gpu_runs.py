@@ -19,7 +19,7 @@ shard_examples = {shard}
 """
 WARMUP = """
 [warmup]
-use = "select-moe-warmup"
+use = "select-moe-constraint"
 model = "{work}/converted"
 max_steps = {steps}
 batch_size = {batch}

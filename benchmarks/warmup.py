@@ -48,10 +48,10 @@ from warmup_steps import (
     reset,
 )
 
-from selectmoe_olmoe.config import WarmupConfig
+from selectmoe_olmoe.config import ConstraintConfig, ContrastiveConfig, WarmupConfig
 from selectmoe_olmoe.fused import training_pass
 from selectmoe_olmoe.fused.training_ops import TorchTrainingSteps
-from selectmoe_olmoe.warmup import warmup
+from selectmoe_olmoe.warmup import parts
 from selectmoe_olmoe.warmup.optimizers import optimizer_of
 
 
@@ -60,7 +60,7 @@ def main() -> None:
     bench = Bench(parse())
     bench.parts.write("machine", {"machine": describe(bench.device)})
     if not bench.cuda:  # the packed path on plain steps, so that all of this script is tried
-        warmup.obstacle = lambda *_: None
+        parts.obstacle = lambda *_: None
         training_pass.TritonTrainingSteps = TorchTrainingSteps  # type: ignore[misc,assignment]
     torch.manual_seed(SEED)
     wanted, vocabulary = bench.arguments.tokens, bench.shape["vocab_size"]
@@ -103,9 +103,13 @@ def parse() -> argparse.Namespace:
     return arguments
 
 
-def options(bench: Bench, **changes: Any) -> WarmupConfig:  # noqa: ANN401
+def options(
+    bench: Bench,
+    kind: type[WarmupConfig] = ConstraintConfig,
+    **changes: Any,  # noqa: ANN401
+) -> WarmupConfig:
     """Return the stage's options for steps of 64 examples."""
-    return WarmupConfig(
+    return kind(
         **{
             "batch_size": 16,
             "gradient_accumulation": STEP // 16,
@@ -132,7 +136,7 @@ def router(bench: Bench) -> Iterator[tuple[str, Figures]]:
     yield "ratio", {"times_as_fast": ratio(found, base)}
     yield (
         "ours, contrastive",
-        measured(bench, model, Pairs(rows), options(bench, objective="contrastive"), flops),
+        measured(bench, model, Pairs(rows), options(bench, ContrastiveConfig), flops),
     )
     profiled(bench, "router", model, rows, options(bench))
     default = {"batch_size": 4, "gradient_accumulation": 1}
@@ -153,7 +157,7 @@ def memory(bench: Bench) -> Iterator[tuple[str, Figures]]:
 
 
 def lora(bench: Bench) -> Iterator[tuple[str, Figures]]:
-    """Low-rank additions to attention beside whole gates."""
+    """LoRA weights of attention beside whole gates."""
     model = built(bench, bench.shape, bench.dtype)
     rows = Examples(bench.ids, bench.shape["vocab_size"])
     flops = bench.flops(bench.shape, passes=2, predicted=0.5)
@@ -186,14 +190,14 @@ def everything(bench: Bench) -> Iterator[tuple[str, Figures]]:
 
 
 def small(bench: Bench) -> Iterator[tuple[str, Figures]]:
-    """All weights of a small model with the contrastive objective, fp32 weights and AdamW."""
+    """All weights of a small model with the contrast, fp32 weights and AdamW."""
     shape = bench.small
     model = built(bench, shape, torch.float32)
     rows = Pairs(Examples(bench.ids, shape["vocab_size"]))
-    # Half of the tokens are twins', of which none is predicted.
-    flops = bench.flops(shape, passes=3, predicted=0.25) * 2  # a rate counts sound tokens
+    # Half of the tokens are those of copies, of which none is predicted.
+    flops = bench.flops(shape, passes=3, predicted=0.25) * 2  # a rate counts clean tokens
     wide = 2 * bench.arguments.pass_tokens
-    config = options(bench, trainable="all", objective="contrastive", pass_tokens=wide)
+    config = options(bench, ContrastiveConfig, trainable="all", pass_tokens=wide)
     yield "ours, contrastive", measured(bench, model, rows, config, flops)
     profiled(bench, "small", model, rows, config)
 
@@ -221,12 +225,12 @@ def agreement(bench: Bench) -> Iterator[tuple[str, Figures]]:
 
 def plainly(bench: Bench, model: Any, rows: Examples, config: WarmupConfig) -> Clock:  # noqa: ANN401
     """Train on the plain path, as where the packed one cannot run."""
-    before = warmup.obstacle
-    warmup.obstacle = lambda *_: "is switched off"
+    before = parts.obstacle
+    parts.obstacle = lambda *_: "is switched off"
     try:
         return ours(bench, model, rows, config)[1]
     finally:
-        warmup.obstacle = before
+        parts.obstacle = before
 
 
 def ratio(found: dict[str, Any], base: dict[str, Any]) -> float:

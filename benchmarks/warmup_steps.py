@@ -19,12 +19,12 @@ from transformers import TrainerCallback
 
 from selectmoe_core.models.models import ModelRef
 from selectmoe_core.plugin.protocols import Job
-from selectmoe_core.training.trainer import CheckpointClock
-from selectmoe_olmoe.config import WarmupConfig
+from selectmoe_core.training.checkpoints import Checkpoints
+from selectmoe_olmoe.config import ConstraintConfig, ContrastiveConfig, WarmupConfig
 from selectmoe_olmoe.model.modeling import SelectMoeConfig, SelectMoeForCausalLM
-from selectmoe_olmoe.warmup import warmup
-from selectmoe_olmoe.warmup.batches import LengthGroupedSampler, Row, collate
-from selectmoe_olmoe.warmup.pairs import Pair, TwinRows
+from selectmoe_olmoe.warmup.batches import LengthGroupedSampler, Row, Split, collate
+from selectmoe_olmoe.warmup.pairs import Pair, PairRows
+from selectmoe_olmoe.warmup.parts import SelectMoeConstraint, SelectMoeContrastive, SelectMoeWarmup
 from selectmoe_olmoe.warmup.trainable import trainable
 
 SMALL = OLMOE | {
@@ -85,13 +85,13 @@ class Examples(torch.utils.data.Dataset[Row]):
         answer = np.arange(len(ids)) >= max(1, len(ids) // 2)
         return Row(ids.astype(np.int64), answer.astype(np.float32), answer)
 
-    def sampler(self, batch_size: int, seed: int, together: int = 1) -> LengthGroupedSampler:
+    def sampler(self, split: Split, seed: int) -> LengthGroupedSampler:
         """Return the order of training."""
-        return LengthGroupedSampler(self.lengths, batch_size, seed, together)
+        return LengthGroupedSampler(self.lengths, split, seed)
 
 
-class Pairs(TwinRows):
-    """The rows, each beside a twin of its length with shuffled answer."""
+class Pairs(PairRows):
+    """The rows, each beside a copy of its length with shuffled answer."""
 
     def __init__(self, rows: Examples) -> None:
         self.rows = rows  # type: ignore[assignment]
@@ -99,13 +99,13 @@ class Pairs(TwinRows):
         self.kinds = ["shuffle"] * len(rows)
 
     def __getitem__(self, item: int) -> Pair:
-        sound = self.rows[item]
-        ids = sound.ids.copy()
+        clean = self.rows[item]
+        ids = clean.ids.copy()
         np.random.default_rng(item).shuffle(ids[len(ids) // 2 :])
-        return Pair(sound, Row(ids, np.zeros_like(sound.weights), sound.answer))
+        return Pair(clean, Row(ids, np.zeros_like(clean.weights), clean.answer))
 
     def set_epoch(self, epoch: int) -> None:
-        """Keep the twins."""
+        """Keep the copies."""
 
 
 class Clock(TrainerCallback):
@@ -152,10 +152,8 @@ def ours(
     """Train with the trainer of the stage, for a number of steps or for some seconds."""
     network = trainable(model, config)
     job = job_of(bench)
-    trainer = warmup.SelectMoeWarmup(config)._trainer(  # noqa: SLF001
-        ModelRef("none"), network, rows, job
-    )
-    trainer.remove_callback(CheckpointClock)
+    trainer = part_of(config).trainer(ModelRef("none"), network, rows, job)
+    trainer.remove_callback(Checkpoints)
     clock = Clock()
     clock.trainer = trainer
     trainer.add_callback(clock)
@@ -163,6 +161,14 @@ def ours(
         trainer.add_callback(Stop(clock, seconds))
     trainer.train()
     return trainer, clock
+
+
+def part_of(config: WarmupConfig) -> SelectMoeWarmup:
+    """Return the part that has these options."""
+    if isinstance(config, ContrastiveConfig):
+        return SelectMoeContrastive(config)
+    assert isinstance(config, ConstraintConfig)
+    return SelectMoeConstraint(config)
 
 
 class Stop(TrainerCallback):
@@ -259,7 +265,7 @@ def plain_steps(
 ) -> dict[str, object]:
     """Return tokens per second of transformers' own step."""
     reset(bench)
-    order = list(rows.sampler(batch, SEED))
+    order = list(rows.sampler(Split(batch, 1), SEED))
     rates: list[tuple[int, float]] = []
     first = 0
     while len(rates) < 3 or sum(seconds for _, seconds in rates[2:]) < bench.arguments.seconds / 2:
