@@ -51,7 +51,7 @@ from warmup_steps import (
 from selectmoe_olmoe.config import ConstraintConfig, ContrastiveConfig, WarmupConfig
 from selectmoe_olmoe.fused import training_pass
 from selectmoe_olmoe.fused.training_ops import TorchTrainingSteps
-from selectmoe_olmoe.warmup import parts
+from selectmoe_olmoe.warmup import parts as warmup_parts
 from selectmoe_olmoe.warmup.optimizers import optimizer_of
 
 
@@ -60,7 +60,7 @@ def main() -> None:
     bench = Bench(parse())
     bench.parts.write("machine", {"machine": describe(bench.device)})
     if not bench.cuda:  # the packed path on plain steps, so that all of this script is tried
-        parts.obstacle = lambda *_: None
+        warmup_parts.obstacle = lambda *_: None
         training_pass.TritonTrainingSteps = TorchTrainingSteps  # type: ignore[misc,assignment]
     torch.manual_seed(SEED)
     wanted, vocabulary = bench.arguments.tokens, bench.shape["vocab_size"]
@@ -225,12 +225,12 @@ def agreement(bench: Bench) -> Iterator[tuple[str, Figures]]:
 
 def plainly(bench: Bench, model: Any, rows: Examples, config: WarmupConfig) -> Clock:  # noqa: ANN401
     """Train on the plain path, as where the packed one cannot run."""
-    before = parts.obstacle
-    parts.obstacle = lambda *_: "is switched off"
+    before = warmup_parts.obstacle
+    warmup_parts.obstacle = lambda *_: "is switched off"
     try:
         return ours(bench, model, rows, config)[1]
     finally:
-        parts.obstacle = before
+        warmup_parts.obstacle = before
 
 
 def ratio(found: dict[str, Any], base: dict[str, Any]) -> float:
