@@ -72,7 +72,7 @@ def inside(
     if resolved != root and resolved.is_relative_to(root):
         return joined
     hint = hint or "name a path inside the folder"
-    raise error(f"{where}: {shown(str(path))} leads out of the folder {folder}", hint=hint)
+    raise error(f"{where}: {shown(str(path), 200)} leads out of the folder {folder}", hint=hint)
 
 
 def read_regular(

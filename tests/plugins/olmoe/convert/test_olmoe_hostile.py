@@ -93,7 +93,7 @@ def test_links_in_the_output_are_not_followed(world, link):
 def test_what_a_link_beside_the_model_points_to_is_not_copied(world):
     (world / "secret.txt").write_text("a password")
     (world / "deep" / "source" / "notes.txt").symlink_to(world / "secret.txt")
-    with pytest.raises(ModelError, match=r"notes\.txt: .*secret\.txt. leads out") as caught:
+    with pytest.raises(ModelError, match=r"notes\.txt: .* leads out") as caught:
         convert(world)
     assert "remove the link" in caught.value.hint
     assert not (world / "deep" / "results" / "out").exists()
