@@ -56,6 +56,7 @@ TRAIN = {
 EVALUATE = {
     "tasks": ("arc_easy_local", "sciq_local", "hellaswag_local"),
     "include_path": (TASKS,),
+    "allow_task_code": True,
     "limit": 500,
     "batch_size": 32,  # logits in float32 over 49,152 tokens: 128 took 15 GB at once
 }

@@ -179,7 +179,11 @@ class Setting:
     def _options(self, kind: Kind, name: str, table: Mapping[str, Any]) -> dict[str, Any]:
         """Return the options that can change a result."""
         config = self.registry.get(kind, name, where="downstream").component.config
-        left_out = marked(config, "execution_only") | {"include_path"}
+        left_out = marked(config, "execution_only") | {
+            "include_path",
+            "allow_task_code",
+            "task_data",
+        }
         return parse(config, table, where=name).model_dump(mode="json", exclude=set(left_out))
 
 

@@ -79,6 +79,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         file.parent.mkdir(parents=True)
         file.write_text(row, encoding="utf-8")
     (tmp_path / "converted").mkdir()
+    (tmp_path / "tasks").mkdir()
     (tmp_path / "recipes").symlink_to(REPOSITORY / "recipes")
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -166,6 +166,9 @@ def _check_fields(place: Place, config: Mapping[str, Any]) -> None:
     if kind not in ALL_OUTPUT_TYPES:
         hint = suggest(str(kind), ALL_OUTPUT_TYPES)
         raise mistake(place, "output_type", f"there is no output type '{kind}'", hint)
+    shots = config.get("num_fewshot")
+    if shots is not None and (type(shots) is not int or shots < 0):
+        raise mistake(place, "num_fewshot", f"{shots!r:.60} is not a number from 0", "fix it")
     if "class" in config:
         return
     if "dataset_path" not in config and "custom_dataset" not in config:

@@ -4,7 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
+from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask, Task
+from lm_eval.models.utils import normalize_gen_kwargs
 
 from selectmoe_core import SelectMoEError
 from selectmoe_lmeval.mistakes import Place, described, explained, mistake
@@ -167,29 +169,63 @@ def _answer_hint(
 
 
 def _dry_run(task: ConfigurableTask, place: Place, shots: int) -> None:
-    """Render the first question with its examples and score a made-up response to it."""
+    """Render the first question with its examples; filter and score a made-up response to it."""
     doc = task.eval_docs[0]
     try:
         prefix = task.resolve_field(doc, task.config.gen_prefix)
         context = task.fewshot_context(doc, num_fewshot=shots, gen_prefix=prefix)
-        requests = task.construct_requests(doc, context, metadata=(task.task_name, 0, 1))
-        found = task.process_results(doc, list(_responses(task, requests, doc)))
+        made = task.construct_requests(doc, context, metadata=(task.task_name, 0, 1))
     except Exception as error:
         raise explained(error, place) from error
-    for metric in task.aggregation():
-        _check_metric(task, place, metric, found)
+    requests = made if isinstance(made, list) else [made]
+    for request in requests:
+        _check_request(request, place)
+    for found in _scores(task, place, doc, requests):
+        for metric in task.aggregation():
+            _check_metric(task, place, metric, found)
 
 
-def _responses(task: ConfigurableTask, requests: Any, doc: Any) -> Iterator[Any]:  # noqa: ANN401
-    """Yield what a model might answer to the requests of a question."""
-    count = len(requests) if isinstance(requests, list) else 1
-    match task.get_config("output_type"):
-        case "multiple_choice" | "loglikelihood":
-            yield from ((-1.0 - number, False) for number in range(count))
-        case "loglikelihood_rolling":
-            yield -1.0
-        case _:
-            yield str(task.doc_to_target(doc))
+def _check_request(request: Instance, place: Place) -> None:
+    """Raise where a model could not take a request: texts, and options of generation."""
+    texts = request.args
+    if request.request_type == "generate_until":
+        texts = request.args[:1]
+        try:
+            normalize_gen_kwargs(dict(request.args[1] or {}))
+        except Exception as error:
+            hint = "for example {until: ['\\n'], max_gen_toks: 32}"
+            raise mistake(place, "generation_kwargs", described(error), hint) from error
+    for text, field in zip(texts, ("doc_to_text", "doc_to_target"), strict=False):
+        if not isinstance(text, str):
+            what = f"it gives {text!r:.60} for the first row, not a text"
+            raise mistake(place, field, what, 'write a template: "{{field}}"')
+
+
+def _scores(
+    task: ConfigurableTask,
+    place: Place,
+    doc: Mapping[str, Any],
+    requests: list[Instance],
+) -> Iterator[Mapping[str, Any]]:
+    """Yield what the metrics make of made-up responses, filter by filter."""
+    kind = task.get_config("output_type")
+    for number, request in enumerate(requests):
+        response: Any = (-1.0 - number, False)
+        if kind == "loglikelihood_rolling":
+            response = -1.0
+        elif kind == "generate_until":
+            response = str(task.doc_to_target(doc))
+        request.resps = [response] * task.get_config("repeats")
+    try:
+        for ensemble in task._filters:  # noqa: SLF001
+            ensemble.apply(requests)
+            responses = [request.filtered_resps[ensemble.name] for request in requests]
+            yield task.process_results(doc, responses)
+    except SelectMoEError:
+        raise
+    except Exception as error:
+        fields = "filter_list, process_results or metric_list"
+        raise explained(error, place, fields) from error
 
 
 def _check_metric(

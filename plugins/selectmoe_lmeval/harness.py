@@ -191,10 +191,14 @@ def _logging_to(path: Path | None, count: LogCount) -> Iterator[None]:
 @contextmanager
 def _no_data_bars() -> Iterator[None]:
     shown = datasets.is_progress_bar_enabled()
+    level = datasets.logging.get_verbosity()
     datasets.disable_progress_bars()
+    # What it cannot read it raises as well.
+    datasets.logging.set_verbosity(logging.CRITICAL)
     try:
         yield
     finally:
+        datasets.logging.set_verbosity(level)
         if shown:
             datasets.enable_progress_bars()
 

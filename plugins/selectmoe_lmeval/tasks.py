@@ -108,10 +108,16 @@ def local_index(folders: Sequence[Path]) -> dict[str, Entry]:
             )
         for path in sorted(folder.rglob("*.yaml")):
             try:
-                load_yaml(path, resolve_func=False)
-            except (yaml.YAMLError, ValueError, OSError) as error:
+                content = load_yaml(path, resolve_func=False)
+            except (yaml.YAMLError, ValueError, OSError, TypeError, RecursionError) as error:
                 first = " ".join(str(error).split())
                 raise RecipeError(f"{path}: not the YAML of a task: {first}") from None
+            kind = "group" if "group" in content else "task"
+            if kind in content and not isinstance(content[kind], str):
+                raise RecipeError(
+                    f"{path}: {kind}: {content[kind]!r:.80} is not a name",
+                    hint=f"write a name in quotes: {kind}: 'my_{kind}'",
+                )
     return TaskIndex.build(list(folders))
 
 

@@ -301,3 +301,19 @@ def test_questions_that_do_not_fit_and_chance_are_said(tmp_path, base, capsys):
     facts = evaluate(TargetModel(base), tmp_path / "out", config(tmp_path, "birds"))
     at_chance = facts["tasks"]["birds"]["at_chance"]
     assert at_chance == any("birds is at chance" in text for text in facts.get("warnings", ()))
+
+
+@pytest.mark.parametrize(
+    ("text", "change", "said"),
+    [
+        (GENERATE, ("max_gen_toks: 4", "max_gen_toks: few"), "generation_kwargs: ValueError"),
+        (GENERATE, ("metric_list", "filter_list: [{name: a}]\nmetric_list"), "birds.yaml"),
+        (CHOOSE, ("multiple_choice", "loglikelihood"), "doc_to_target: it gives "),
+        (CHOOSE, ("test_split", "num_fewshot: many\ntest_split"), "num_fewshot: 'many' is not"),
+        (CHOOSE, ("task: birds", "task: 7"), "task: 7 is not a name"),
+    ],
+)
+def test_what_only_the_evaluation_would_meet(tmp_path, text, change, said):
+    rows(tmp_path)
+    task(tmp_path, text, change)
+    assert said in found(tmp_path)[0]
