@@ -10,7 +10,8 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from selectmoe_core.config import Config, marked
-from selectmoe_core.models.models import BUNDLED, ModelRef
+from selectmoe_core.models.models import ModelRef
+from selectmoe_core.plugin.declared import bundled_names
 from selectmoe_core.plugin.protocols import Need
 from selectmoe_core.plugin.registry import Entry, Registry
 from selectmoe_core.recipe.recipe import Recipe, StageOptions
@@ -136,7 +137,9 @@ class Digester:
         else:
             options = sorted(marked(component.config, "content_path"))
             named = [(path, "") for name in options for path in _paths(getattr(node.config, name))]
-        named += [(self.registry.bundled_tasks[name], name) for name in self._bundled(node.config)]
+        tasks = self.registry.bundled_tasks
+        used = sorted(bundled_names(node.config) & tasks.keys())
+        named += [(tasks[name], name) for name in used]
         found: list[str] = []
         for path, name in named:
             digest = self.hashes.of_tree(path) if path.exists() else f"missing {path}"
@@ -144,12 +147,6 @@ class Digester:
                 return None
             found.append(f"{name} {digest}".strip())
         return found
-
-    def _bundled(self, config: Config) -> list[str]:
-        """Return the bundled tasks that options name: ``bundled:NAME`` or ``bundled:NAME/TASK``."""
-        texts = [text for value in config.model_dump().values() for text in _texts(value)]
-        names = {t.removeprefix(BUNDLED).partition("/")[0] for t in texts if t.startswith(BUNDLED)}
-        return sorted(names & set(self.registry.bundled_tasks))
 
     def _roots(
         self, node: Planned, needs: frozenset[Need], inputs: Mapping[str, str | None]
@@ -190,11 +187,6 @@ def installed_code(registry: Registry, hashes: Path | None) -> Code:
     names |= {module for entry in registry for module, _ in roots_of(entry.component.build)}
     tops = {name.partition(".")[0] for name in names} - {"", "builtins"}
     return Code.installed(tops, hashes.with_name(CODE) if hashes else None)
-
-
-def _texts(value: Any) -> list[str]:  # noqa: ANN401
-    items = value if isinstance(value, (list, tuple)) else [value]
-    return [item for item in items if isinstance(item, str)]
 
 
 def _options(config: Config) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from selectmoe_core.errors import RecipeError, SelectMoEError, StageError
+from selectmoe_core.errors import PartError, RecipeError, SelectMoEError, StageError
 from selectmoe_core.plan.plan import Node, Plan
 from selectmoe_core.plugin.manager import notify
 from selectmoe_core.plugin.registry import Registry
@@ -138,6 +138,7 @@ class _Run:
             self._observe("selectmoe_run_finished", run=self.folder)
         except (Exception, KeyboardInterrupt) as error:
             foreseen = isinstance(error, (SelectMoEError, KeyboardInterrupt))
+            foreseen = foreseen and not isinstance(error, PartError)
             log.error(  # noqa: TRY400
                 "%s: %s", type(error).__name__, error, exc_info=not foreseen
             )
