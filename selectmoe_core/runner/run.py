@@ -137,11 +137,9 @@ class _Run:
             outcome = self._report()
             self._observe("selectmoe_run_finished", run=self.folder)
         except (Exception, KeyboardInterrupt) as error:
-            foreseen = isinstance(error, (SelectMoEError, KeyboardInterrupt))
-            foreseen = foreseen and not isinstance(error, PartError)
-            log.error(  # noqa: TRY400
-                "%s: %s", type(error).__name__, error, exc_info=not foreseen
-            )
+            kinds = (SelectMoEError, KeyboardInterrupt)
+            shown = isinstance(error, PartError) or not isinstance(error, kinds)
+            log.error("%s: %s", type(error).__name__, error, exc_info=shown)  # noqa: TRY400
             # What went wrong first is what must be told, even where the disk is full.
             with suppress(SelectMoEError, OSError):
                 self._record().save(self.folder)
