@@ -24,6 +24,8 @@ class SelectMoEError(Exception):
     """Base of every error that selectmoe raises on purpose."""
 
     exit_code = 1
+    traceback = ""
+    """Where it arose, for the author of a plugin; printed before the message."""
 
     def __init__(self, what: str, *, hint: str = "") -> None:
         super().__init__(what)
@@ -64,6 +66,14 @@ class PluginError(SelectMoEError):
 
 class StageError(SelectMoEError):
     """A stage could not finish; what was done before it is kept."""
+
+
+class PartError(StageError):
+    """A plugin's part failed in a way that its author did not foresee."""
+
+    def __init__(self, what: str, *, hint: str, traceback: str) -> None:
+        super().__init__(what, hint=hint)
+        self.traceback = traceback
 
 
 DISK = frozenset(

@@ -18,6 +18,8 @@ from selectmoe_core.errors import StageError, utf8_text
 Facts = Mapping[str, Any]
 """Small JSON values that a stage reports: what the report shows."""
 
+FORMAT = 1
+"""Of an artifact's folder and manifest; another number makes every artifact again."""
 MANIFEST = "artifact.json"
 DIGEST_LENGTH = 12
 
@@ -178,7 +180,7 @@ class FileHashes:
 
     def __init__(self, memory: Path | None, limit: int | None = None) -> None:
         """Remember in the file ``memory``; hash no unknown file above ``limit`` bytes."""
-        self._memory = memory
+        self.memory = memory
         self._limit = limit
         self._known: dict[str, str] = {}
         if memory and memory.is_file():
@@ -220,7 +222,7 @@ class FileHashes:
 
     def save(self) -> None:
         """Write what was learned."""
-        if self._memory and self._changed:
-            self._memory.parent.mkdir(parents=True, exist_ok=True)
-            write_json(self._memory, self._known)
+        if self.memory and self._changed:
+            self.memory.parent.mkdir(parents=True, exist_ok=True)
+            write_json(self.memory, self._known)
             self._changed = False

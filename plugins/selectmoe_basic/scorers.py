@@ -1,6 +1,6 @@
 """Scorers that look only at the text."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -30,9 +30,6 @@ class LengthScorer:
         length = np.array([self._length(example) for example in shard.examples], dtype=np.float64)
         return ShardScores(length if self.config.direction == "long" else -length)
 
-    def tokens(self, examples: Sequence[Example]) -> None:
-        """Tokens have no length score."""
-
     def _length(self, example: Example) -> int:
         answers = (turn.content for turn in example.messages if turn.role == "assistant")
         if self.config.unit == "words":
@@ -60,6 +57,3 @@ class RandomScorer:
         words = np.frombuffer(text, dtype=">u8").astype(np.uint64).reshape(-1, 2)
         hashes = hash_ids(words, self._seed + _OWN_STREAM)
         return ShardScores((hashes >> np.uint64(11)) * 2.0**-53)
-
-    def tokens(self, examples: Sequence[Example]) -> None:
-        """Tokens have no random score."""

@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from selectmoe_core import Example, Finish, Job, ScoreTable, Shard, ShardScores, TokenDetail
+from selectmoe_core import Finish, Job, ScoreTable, Shard, ShardScores
 from selectmoe_core.tokens import Encoded, EncodedExample
 from selectmoe_lm.config import IfdConfig
 from selectmoe_lm.losses import TokenLosses
-from selectmoe_lm.opening import model_of, texts
+from selectmoe_lm.opening import model_of
 from selectmoe_lm.turns import Turn, alone, answered_turns, within
 
 Ratio = Literal["loss", "perplexity"]
@@ -121,23 +121,6 @@ class IfdShardScorer:
                 "turns": np.array([len(answers.given) for answers in found], dtype=np.int32),
             },
         )
-
-    def tokens(self, examples: Sequence[Example]) -> list[TokenDetail]:
-        """Return the loss on each answer token given the conversation, in nats."""
-        encoded = self._job.chat.encode(examples, self._tokenizer)
-        return [
-            TokenDetail(
-                [
-                    text
-                    for turn, losses in zip(answered_turns(example), answers.given, strict=True)
-                    for text in texts(
-                        self._tokenizer, example.ids[turn.stop - len(losses) : turn.stop]
-                    )
-                ],
-                [float(loss) for losses in answers.given for loss in losses],
-            )
-            for example, answers in zip(encoded, self._answers(encoded), strict=True)
-        ]
 
     def _reason(self, ifd: float, answers: Answers) -> str | None:
         if np.isnan(ifd):

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import numpy as np
-
 from selectmoe_core import Job, ModelError
 from selectmoe_lm.config import ON_CPU, ON_GPU
 from selectmoe_lm.losses import TokenLosses
@@ -23,8 +21,3 @@ def model_of(job: Job, scorer: str, batch_tokens: int | None) -> tuple[TokenLoss
     model = job.models.load(ref, dtype=job.dtype, device=job.device)
     at_once = batch_tokens or (ON_CPU if job.device == "cpu" else ON_GPU)
     return TokenLosses(model, job.device, at_once), job.models.tokenizer(ref)
-
-
-def texts(tokenizer: Any, ids: np.ndarray) -> list[str]:  # noqa: ANN401
-    """Return the text of each token."""
-    return list(tokenizer.batch_decode([[int(token)] for token in ids]))

@@ -1,18 +1,18 @@
 """The perplexity scorer: the loss on the answers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from selectmoe_core import Example, Finish, Job, ScoreTable, Shard, ShardScores, TokenDetail
+from selectmoe_core import Finish, Job, ScoreTable, Shard, ShardScores
 from selectmoe_core.data import Part
 from selectmoe_core.tokens import Encoded
 from selectmoe_lm.config import PerplexityConfig
 from selectmoe_lm.losses import TokenLosses
-from selectmoe_lm.opening import model_of, texts
+from selectmoe_lm.opening import model_of
 from selectmoe_lm.ranks import percentiles
 
 NOTHING_COUNTS = "no response token (answer empty or cut off)"
@@ -77,16 +77,6 @@ class PerplexityShardScorer:
             skipped=[None if count else NOTHING_COUNTS for count in counts],
             details={"loss": loss, "tokens": counts},
         )
-
-    def tokens(self, examples: Sequence[Example]) -> list[TokenDetail]:
-        """Return the loss on each token, in nats; the first has none and is left out."""
-        encoded = self._job.chat.encode(examples, self._tokenizer)
-        masks = [_after_the_first(np.ones(len(example.ids), dtype=bool)) for example in encoded]
-        losses = self._losses.of([example.ids for example in encoded], masks)
-        return [
-            TokenDetail(texts(self._tokenizer, example.ids[mask]), token_losses.tolist())
-            for example, mask, token_losses in zip(encoded, masks, losses, strict=True)
-        ]
 
 
 def _after_the_first(mask: np.ndarray) -> np.ndarray:

@@ -1,7 +1,8 @@
 """The evaluator: the harness' Python interface on a model that the core loaded."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from lm_eval.api.task import Task
 from lm_eval.loggers import EvaluationTracker
 from lm_eval.tasks import TaskManager
 
-from selectmoe_core import Facts, Job, Question, RecipeError, StageError, TargetModel
+from selectmoe_core import Facts, Job, RecipeError, StageError, TargetModel
 from selectmoe_lmeval.config import LmEvalConfig
 from selectmoe_lmeval.harness import LOG, load_model, quiet, summed
 from selectmoe_lmeval.remarks import remarks_after, remarks_before, show
@@ -38,7 +39,15 @@ class LmEval:
             StageError: the data of a task cannot be had.
         """
         with quiet(job, None), careful_templates(self.config):
-            tasks = list(leaves(_checked(self.config, _named_folders(job), _stamps(self.config))))
+            tasks = list(
+                leaves(
+                    _checked(
+                        self.config,
+                        _Shipped(tuple(job.bundled_tasks), job.bundled_tasks),
+                        _stamps(self.config),
+                    )
+                )
+            )
             self._check_unsafe(tasks)
             remarks = list(remarks_before(tasks, self.config, job))
         show(remarks)
@@ -67,20 +76,6 @@ class LmEval:
         show(remarks)
         facts = {"tasks": tasks_facts, "truncated_requests": truncated}
         return {**facts, "warnings": remarks} if remarks else facts
-
-    def questions(self, job: Job) -> Iterator[Question]:
-        """Yield every question of the multiple-choice tasks, whatever ``limit`` says.
-
-        Raises:
-            RecipeError: an unknown task.
-            StageError: the data of a task cannot be had.
-        """
-        with quiet(job, None), careful_templates(self.config):
-            loaded = load_tasks(self.config, job.bundled_tasks)
-        for task in leaves(loaded):
-            if task.get_config("output_type") == "multiple_choice":
-                for number, doc in enumerate(task.eval_docs):
-                    yield _question(task, number, doc)
 
     def _check_unsafe(self, tasks: Iterable[Task]) -> None:
         unsafe = [task.task_name for task in tasks if getattr(task, "UNSAFE_CODE", False)]
@@ -145,15 +140,19 @@ def careful_templates(config: LmEvalConfig) -> Iterator[None]:
 
 @cache
 def _checked(
-    config: LmEvalConfig, shipped: tuple[tuple[str, Path], ...], stamps: tuple[object, ...]
+    config: LmEvalConfig, shipped: "_Shipped", stamps: tuple[object, ...]
 ) -> list[Task | Group]:
     """Load the tasks once for all the models that they will measure, as the files are now."""
     del stamps
-    return load_tasks(config, dict(shipped))
+    return load_tasks(config, shipped.folders)
 
 
-def _named_folders(job: Job) -> tuple[tuple[str, Path], ...]:
-    return tuple(sorted(job.bundled_tasks.items()))
+@dataclass(frozen=True)
+class _Shipped:
+    """The tasks that plugins ship: their names, and the folders of those that options name."""
+
+    names: tuple[str, ...]
+    folders: Mapping[str, Path] = field(compare=False)
 
 
 def _stamps(config: LmEvalConfig) -> tuple[object, ...]:
@@ -171,15 +170,3 @@ def _named(model: TargetModel) -> dict[str, str]:
     if model.adapter:
         named["peft"] = str(model.adapter)
     return named
-
-
-def _question(task: Task, number: int, doc: dict[str, Any]) -> Question:
-    text, choices, target = task.doc_to_text(doc), task.doc_to_choice(doc), task.doc_to_target(doc)
-    if isinstance(text, int):  # the choices are beginnings, and one end fits one of them
-        text, target = str(target), text
-    if isinstance(target, list):
-        target = target[0]
-    if isinstance(target, str):
-        target = choices.index(target) if target in choices else int(target)
-    shown = tuple(map(str, choices))
-    return Question(task.task_name, str(doc.get("id", number)), str(text), shown, int(target))

@@ -23,7 +23,7 @@ def selectmoe_evaluators() -> list[Component[Any, Evaluator]]:
             LmEvalConfig,
             load("selectmoe_lmeval.evaluator:LmEval"),
             about=about,
-            needs=lambda _: frozenset({Need.MODEL}),
+            needs=lambda _: frozenset({Need.MODEL, Need.TASKS}),
             torch=True,
             files=_files,
         )

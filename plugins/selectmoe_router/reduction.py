@@ -69,20 +69,6 @@ class TokenMeans:
         return torch.stack(self._taken)
 
 
-class LayerSums:
-    """Takes a batch's logits and keeps one number for each token, summed over the layers."""
-
-    def __init__(self, mask: Tensor, routing: Routing) -> None:
-        self._routing = routing
-        self._name = routing.statistics[0]
-        self.total = torch.zeros(mask.shape, dtype=torch.float32, device=mask.device)
-
-    def take(self, _layer: int, logits: Tensor) -> None:
-        """Add the numbers of one layer."""
-        of_tokens = self._routing.of_tokens(logits, probabilities(logits))
-        self.total += of_tokens[self._name].reshape(self.total.shape)
-
-
 class OnItsWay:
     """A tensor that is copied to the host while the device goes on."""
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from selectmoe_core import Example, Job, ModelError, ModelRef, Shard, ShardScores, TokenDetail
+from selectmoe_core import Job, ModelError, ModelRef, Shard, ShardScores
 from selectmoe_core.cost import ShapeNames
 from selectmoe_core.data import Part
 from selectmoe_core.models import SELECTOR, Batch, padded, within_budget
-from selectmoe_core.tokens import ChatFormat, Encoded, EncodedExample, Joined, answer_ends
+from selectmoe_core.tokens import ChatFormat, Encoded, Joined, answer_ends
 from selectmoe_router.config import NEEDS_TRASH, WITHOUT_TRASH, RouterConfig, chosen_layers
 from selectmoe_router.packed import PackedMeans, even, moved, packed
-from selectmoe_router.reduction import LayerSums, OnItsWay, Routing, ShardTable, TokenMeans
+from selectmoe_router.reduction import OnItsWay, Routing, ShardTable, TokenMeans
 from selectmoe_router.signals import RouterSignals
 
 log = logging.getLogger("selectmoe.router")
@@ -174,35 +174,12 @@ class RouterShardScorer:
             self._signals.read(batch.ids, self._layers, means.take)
             yield batch.rows, OnItsWay(means.values)
 
-    def tokens(self, examples: Sequence[Example]) -> list[TokenDetail]:
-        """Return, for each token, 1 - the mass on trash cans, as a mean over the layers.
-
-        Without trash cans it is the mass of the top-k experts. Every token has its value, also
-        those that do not count for the score.
-        """
-        encoded = self._job.chat.encode(examples, self._tokenizer)
-        everything = [np.ones(len(example.ids), dtype=bool) for example in encoded]
-        found: dict[int, np.ndarray] = {}
-        rows = np.flatnonzero([len(example.ids) for example in encoded])
-        for batch in self._batches([example.ids for example in encoded], everything, rows):
-            sums = LayerSums(batch.mask, self._routing)
-            self._signals.read(batch.ids, self._layers, sums.take)
-            values = (sums.total / len(self._layers)).cpu().numpy()
-            found.update(zip(batch.rows.tolist(), values, strict=True))
-        return [self._detail(example, found.get(row)) for row, example in enumerate(encoded)]
-
     def _batches(
         self, ids: Sequence[np.ndarray], masks: Sequence[np.ndarray], rows: np.ndarray
     ) -> Iterator[Batch]:
         lengths = np.array([len(ids[row]) for row in rows], dtype=np.int64)
         for places in within_budget(lengths, self._batch_tokens):
             yield padded(rows[places], ids, masks, self._job.device)
-
-    def _detail(self, example: EncodedExample, values: np.ndarray | None) -> TokenDetail:
-        if values is None:
-            return TokenDetail((), ())
-        texts = self._tokenizer.batch_decode([[int(token)] for token in example.ids])
-        return TokenDetail(texts, values[: len(example.ids)].tolist())
 
 
 def counted(parts: np.ndarray, starts: np.ndarray, tokens: str, chat: ChatFormat) -> np.ndarray:

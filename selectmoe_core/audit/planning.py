@@ -11,17 +11,18 @@ from selectmoe_core.config import Config, suggest
 from selectmoe_core.data.corruption import Damage
 from selectmoe_core.errors import RecipeError
 from selectmoe_core.plan.binding import Binder
-from selectmoe_core.plan.digests import Digester, code_of, package_code
+from selectmoe_core.plan.digests import Digester, installed_code
 from selectmoe_core.plan.plan import SELECTED, Node, Plan, make_plan
 from selectmoe_core.plugin.component import Component, Kind
 from selectmoe_core.plugin.registry import Entry, Registry
 from selectmoe_core.recipe.recipe import Recipe, ScoreOptions, StageOptions, StageTable
+from selectmoe_core.stages.code import roots_of
 from selectmoe_core.store import FileHashes
 
 STAGE = "audit-pool"
 DEFAULT_FRACTION = 0.1
-CODE = ("planting.py",)
-"""The modules of this package that decide which rows are planted."""
+PLANTING = ("selectmoe_core.audit.planting", "")
+"""The code that decides which rows are planted."""
 
 
 class PlantConfig(Config):
@@ -150,12 +151,6 @@ def _shown(
     return {node.key: kinds if _reads_warmup(plan, node) else nothing for node in scores}
 
 
-def _code(registry: Registry, kind: str) -> str:
-    """Return what names the code of a kind of damage."""
-    module = registry.manager.get_plugin(registry.damage_plugins[kind])
-    return package_code(str(getattr(module, "__name__", "")).partition(".")[0])
-
-
 def _plant_node(
     plan: Plan,
     registry: Registry,
@@ -176,12 +171,13 @@ def _plant_node(
         excluded_seed=warmup.seed if warmup else 0,
     )
     pool, seed = plan.nodes["pool"], plan.recipe.head.seed
+    code = installed_code(registry, plan.store.root / "hashes.json")
     content = [
         pool.digest,
         config.model_dump(mode="json"),
         seed,
-        code_of([Path(__file__).with_name(name) for name in CODE]),
-        [_code(registry, kind) for kind in damages],
+        code.digest([PLANTING]),
+        [code.digest(roots_of(damage.apply)) for damage in damages.values()],
     ]
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     component: Component[PlantConfig, None] = Component(STAGE, PlantConfig, lambda _: None)

@@ -128,7 +128,9 @@ def _unforeseen(error: Exception) -> int:
 
 
 def show(error: SelectMoEError) -> None:
-    """Print what is wrong and what to do, mistake by mistake."""
+    """Print what is wrong and what to do, mistake by mistake; a plugin's traceback before it."""
+    if error.traceback:
+        click.echo(error.traceback, err=True)
     for problem in error.problems:
         click.echo(f"Error: {problem}", err=True)
         if problem.hint:

@@ -13,6 +13,8 @@ import pyarrow as pa
 from selectmoe_core.data.examples import ID_BYTES, Example, Message, Reject
 from selectmoe_core.errors import StageError
 
+FORMAT = 1
+"""Of a pool's files; another number makes every pool, and what reads one, again."""
 POOL = "pool.arrow"
 BATCHES = "batches.npy"
 REJECTS = "rejects.jsonl"

@@ -14,6 +14,8 @@ from selectmoe_core.errors import StageError
 from selectmoe_core.runtime.prefetch import ahead
 from selectmoe_core.store import replacing
 
+FORMAT = 1
+"""Of score tables; another number makes all again."""
 SCORES = "scores"
 FEATURES = "features"
 KERNEL = "kernel"
@@ -27,10 +29,8 @@ class ShardScores:
 
     Attributes:
         score: float ``[examples]``, higher is better; NaN exactly where ``skipped`` has a reason.
-        skipped: a reason for each example that gets no score, else ``None``; left out, none is
-            skipped.
-        details: further numbers for the report and for other parts, each ``[examples]`` or
-            ``[examples, width]``.
+        skipped: a reason for each example that gets no score, else ``None``; by default for none.
+        details: further numbers for others to read, ``[examples]`` or ``[examples, width]`` each.
         features: ``[examples, width]``, stored as float16.
         kernel: which implementation computed them, where it matters; one table, one kernel.
     """

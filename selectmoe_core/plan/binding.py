@@ -59,6 +59,7 @@ class Binder:
             )
         if config is None:
             return None
+        entry.check_answers(config, where=table.where)
         for missing in _missing_files(entry, config):
             self.problem(where, f"there is no {missing}", "check the path and the sources")
         return entry, config

@@ -3,27 +3,41 @@
 import hashlib
 import json
 import os
-import sys
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol
 
 from selectmoe_core.config import Config, marked
-from selectmoe_core.models.models import BUNDLED, ModelRef
+from selectmoe_core.models.models import ModelRef
+from selectmoe_core.plugin.declared import bundled_names
 from selectmoe_core.plugin.protocols import Need
 from selectmoe_core.plugin.registry import Entry, Registry
 from selectmoe_core.recipe.recipe import Recipe, StageOptions
-from selectmoe_core.store import FileHashes
+from selectmoe_core.stages import MODULES
+from selectmoe_core.stages.code import Code, roots_of
+from selectmoe_core.stages.code_parts import Target
+from selectmoe_core.store import FORMAT, FileHashes
 
-CORE_MODULES = ("data", "tokens", "models", "training", "stages", "runtime/prefetch.py")
-"""The parts of the core that can change an artifact; a new command line or report changes none."""
+GIVEN: Mapping[Need, tuple[Target, ...]] = {
+    Need.MODEL: (("selectmoe_core.models.models", "Models"),),
+    Need.TOKENS: (
+        ("selectmoe_core.stages.token_cache", "encoded_pool"),
+        ("selectmoe_core.tokens.chat", "ChatFormat"),
+    ),
+    Need.SCORES: (("selectmoe_core.data.scores", "ScoreTable"),),
+    Need.DAMAGES: (("selectmoe_core.data.corruption", "Damage"),),
+}
+"""The code behind what a part gets by its job, which its own imports do not show."""
 
 CHECKS_ONLY = frozenset(
     {"use", "model", "revision", "seed", "score", "max_skipped", "shard_examples"}
 )
 """Stage options that are covered elsewhere or only say when to stop."""
+
+CODE = "code-hashes.json"
+"""The file in the store that remembers what was read of sources."""
 
 LIBRARIES = {"evaluate": ("lm-eval",)}
 """Packages whose version is part of what a stage gives."""
@@ -70,6 +84,7 @@ class Digester:
         self, recipe: Recipe, registry: Registry, hashes: FileHashes, *, fetch: bool
     ) -> None:
         """Name nodes; ``fetch`` hub models where only that tells what they hold."""
+        self.code = installed_code(registry, hashes.memory)
         self.fetch = fetch
         self.recipe = recipe
         self.registry = registry
@@ -89,7 +104,8 @@ class Digester:
         content: dict[str, Any] = {
             "stage": node.stage,
             "component": component.name,
-            "code": [_core_code(), self._plugin_code(node.entry)],
+            "code": self.code.digest(self._roots(node, needs, inputs)),
+            "format": FORMAT,
             "options": _options(node.config),
             "own": node.own.model_dump(mode="json", exclude=set(CHECKS_ONLY)),
             "inputs": dict(inputs),
@@ -100,7 +116,10 @@ class Digester:
             "libraries": [_version(name) for name in LIBRARIES.get(node.stage, ())],
         }
         if Need.DAMAGES in needs:
-            content["damages"] = self._damage_code()
+            content["damages"] = {
+                kind: self.code.digest(roots_of(damage.apply))
+                for kind, damage in self.registry.damages.items()
+            }
         text = json.dumps(content, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -118,7 +137,9 @@ class Digester:
         else:
             options = sorted(marked(component.config, "content_path"))
             named = [(path, "") for name in options for path in _paths(getattr(node.config, name))]
-        named += [(self.registry.bundled_tasks[name], name) for name in self._bundled(node.config)]
+        tasks = self.registry.bundled_tasks
+        used = sorted(bundled_names(node.config) & tasks.keys())
+        named += [(tasks[name], name) for name in used]
         found: list[str] = []
         for path, name in named:
             digest = self.hashes.of_tree(path) if path.exists() else f"missing {path}"
@@ -127,29 +148,45 @@ class Digester:
             found.append(f"{name} {digest}".strip())
         return found
 
-    def _bundled(self, config: Config) -> list[str]:
-        """Return the bundled tasks that options name: ``bundled:NAME`` or ``bundled:NAME/TASK``."""
-        texts = [text for value in config.model_dump().values() for text in _texts(value)]
-        names = {t.removeprefix(BUNDLED).partition("/")[0] for t in texts if t.startswith(BUNDLED)}
-        return sorted(names & set(self.registry.bundled_tasks))
+    def _roots(
+        self, node: Planned, needs: frozenset[Need], inputs: Mapping[str, str | None]
+    ) -> Iterator[Target]:
+        """Yield where the code of a node begins: its stage, its part and what the part gets."""
+        yield MODULES[node.stage], "run"
+        yield from roots_of(node.entry.component.build)
+        yield from roots_of(type(node.config))
+        for need in sorted(needs):
+            yield from GIVEN.get(need, ())
+        if Need.MODEL in needs:
+            for register in self._model_types(node.model, made="model" in inputs):
+                yield from roots_of(register)
 
-    def _plugin_code(self, entry: Entry) -> str:
-        return self._code_of_plugin(entry.plugin)
+    def _model_types(self, model: ModelRef | None, *, made: bool) -> Iterable[Any]:
+        """Return what registers the model types that a node may load.
 
-    def _damage_code(self) -> dict[str, str]:
-        """Return the code of each kind of damage that is offered: which there are matters too."""
-        plugins = self.registry.damage_plugins
-        return {kind: self._code_of_plugin(plugin) for kind, plugin in plugins.items()}
+        A model that the recipe makes may be of any type that a plugin brings.
+        """
+        known = self.registry.models.model_types
+        if made:
+            return [known[name] for name in sorted(known)]
+        config = (self.registry.models.config(model) if model else None) or {}
+        name = str(config.get("model_type"))
+        return [known[name]] if name in known else []
 
-    def _code_of_plugin(self, plugin: str) -> str:
-        module = self.registry.manager.get_plugin(plugin)
-        name = getattr(module, "__name__", plugin)
-        return package_code(str(name).partition(".")[0])
 
+def installed_code(registry: Registry, hashes: Path | None) -> Code:
+    """Return what reads the code of the core and of the plugins.
 
-def _texts(value: Any) -> list[str]:  # noqa: ANN401
-    items = value if isinstance(value, (list, tuple)) else [value]
-    return [item for item in items if isinstance(item, str)]
+    Args:
+        registry: the components.
+        hashes: the file that remembers hashes of files; that of code goes beside it.
+    """
+    plugins = [module for _, module in registry.manager.list_name_plugin()]
+    names = {str(getattr(module, "__name__", "")) for module in plugins}
+    names |= {type(module).__module__ for module in plugins if not isinstance(module, ModuleType)}
+    names |= {module for entry in registry for module, _ in roots_of(entry.component.build)}
+    tops = {name.partition(".")[0] for name in names} - {"", "builtins"}
+    return Code.installed(tops, hashes.with_name(CODE) if hashes else None)
 
 
 def _options(config: Config) -> dict[str, Any]:
@@ -170,33 +207,6 @@ def _paths(value: Any) -> list[Path]:  # noqa: ANN401
     return [
         Path(item) for item in items if item is not None and not str(item).startswith("bundled:")
     ]
-
-
-@cache
-def _core_code() -> str:
-    folder = Path(__file__).parent.parent
-    return code_of([folder / name for name in CORE_MODULES])
-
-
-@cache
-def package_code(package: str) -> str:
-    """Hash the Python files of an installed package: the same code, the same digest."""
-    file = getattr(sys.modules.get(package), "__file__", None)
-    if file is None:
-        return package
-    path = Path(file)
-    return code_of([path.parent if path.name == "__init__.py" else path])
-
-
-def code_of(paths: list[Path]) -> str:
-    """Hash Python files, and those in folders, by their names and contents."""
-    digest = hashlib.sha256()
-    for path in paths:
-        files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
-        for file in files:
-            if file.is_file():
-                digest.update(file.name.encode() + file.read_bytes())
-    return digest.hexdigest()
 
 
 def _version(name: str) -> str:

@@ -132,6 +132,7 @@ def make_plan(
         inputs = {role: nodes[of].digest for role, of in node.inputs.items()}
         nodes[key] = replace(node, digest=digester.of(node, inputs))
     hashes.save()
+    digester.code.save()
     return Plan(replace(recipe, resolved=binder.resolved()), nodes, store, builder.not_needed)
 
 

@@ -8,8 +8,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
+from selectmoe_core.errors import PluginError
 from selectmoe_core.models.models import Models
 from selectmoe_core.runtime.distributed import World
 from selectmoe_core.runtime.progress import NoProgress, Progress
@@ -32,28 +33,47 @@ class Need(StrEnum):
     MODEL = "model"
     """The table's ``model``, or the selector model of warm-up or conversion."""
     POOL = "pool"
-    TARGETS = "targets"
-    CHECKPOINTS = "checkpoints"
-    """The checkpoints that warm-up left."""
-    FEATURES = "features"
+    """The pool's folder; shards and rows are given to whoever works on them."""
     TOKENS = "tokens"
-    """Token ids under the model's tokenizer: ``Job.encoded``; brings the chat format."""
-    QUESTIONS = "questions"
+    """Token ids under the model's tokenizer: ``Job.encoded`` and ``Job.chat``."""
     SCORES = "scores"
     """Finished tables of other scores, by name."""
     DAMAGES = "damages"
     """The kinds of damage that plugins offer: ``Job.damages``."""
+    TASKS = "tasks"
+    """Evaluation tasks that plugins ship, those that options name: ``Job.bundled_tasks``."""
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """Paths of the artifacts a part needs; what it did not ask for is ``None``."""
+class Withheld:
+    """Stands in a job for what its component does not declare: reading it raises."""
+
+    what: str
+    hint: str
+
+    def refuse(self) -> NoReturn:
+        """Raise the ``PluginError``."""
+        raise PluginError(self.what, hint=self.hint)
+
+
+class _Strict:
+    """Raises where a field is read that is withheld."""
+
+    if not TYPE_CHECKING:
+
+        def __getattribute__(self, name: str) -> object:
+            value = object.__getattribute__(self, name)
+            if isinstance(value, Withheld):
+                value.refuse()
+            return value
+
+
+@dataclass(frozen=True)
+class Inputs(_Strict):
+    """The artifacts a part needs; ``None`` where the recipe, or the plan so far, has none."""
 
     model: ModelRef | None = None
     pool: Path | None = None
-    targets: Path | None = None
-    checkpoints: Path | None = None
-    questions: Path | None = None
     scores: Mapping[str, Path] = field(default_factory=dict)
 
 
@@ -62,28 +82,31 @@ def _no_metrics(step: int, values: Mapping[str, float]) -> None:
 
 
 def _no_encoding(tokenizer: Tokenizer) -> Encoded:  # noqa: ARG001
-    raise TypeError("this part did not say that it needs TOKENS")
+    raise TypeError("this job was made without tokens")
 
 
 @dataclass(frozen=True)
-class Job:
+class Job(_Strict):
     """All that a part knows of its run.
 
+    A run fills it from what the component declares; reading more raises a ``PluginError``.
+
     Attributes:
-        seed: the stage's seed.
+        seed: the stage's seed, for a component that is ``seeded``.
         device: ``cpu``, ``cuda`` or ``cuda:N``: this process's device.
         dtype: ``float32``, ``bfloat16`` or ``float16``: what the stage should compute in.
         world: this process among its fellows.
-        chat: the chat format of the whole recipe.
-        inputs: paths of the artifacts the part said it needs.
+        chat: the chat format of the whole recipe (``Need.TOKENS``).
+        inputs: the artifacts the part said it needs.
         scratch: a folder for files that need not outlive the stage; a resumed stage finds it again.
         checkpoints: where a trainer keeps what it resumes from; kept when the stage is done.
-        models: loads any model reference.
-        bundled_tasks: folders of evaluation tasks that plugins ship, by name.
-        damages: kinds of damage that plugins offer, by name.
+        models: loads any model reference (``Need.MODEL``).
+        bundled_tasks: folders of evaluation tasks that plugins ship, by name (``Need.TASKS``).
+        damages: kinds of damage that plugins offer, by name (``Need.DAMAGES``).
         progress: bars for long work.
         metrics: ``metrics(step, values)`` records numbers of a training curve; observers see them.
-        encoded: the whole pool's tokens for a tokenizer (made once, kept as an artifact).
+        encoded: the whole pool's tokens for a tokenizer (``Need.TOKENS``); made once, kept as an
+            artifact.
     """
 
     seed: int
@@ -100,6 +123,10 @@ class Job:
     progress: Progress = field(default_factory=NoProgress)
     metrics: Callable[[int, Mapping[str, float]], None] = _no_metrics
     encoded: Callable[[Tokenizer], Encoded] = _no_encoding
+
+    def changed(self, **changes: Any) -> Job:  # noqa: ANN401
+        """Return the job with other values in some fields; what is withheld stays so."""
+        return Job(**{**vars(self), **changes})
 
 
 def _default_chat() -> ChatFormat:
@@ -135,14 +162,6 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class TokenDetail:
-    """A number for each token of an example, for shading in the report."""
-
-    tokens: Sequence[str]
-    values: Sequence[float]
-
-
-@dataclass(frozen=True)
 class VerifyOptions:
     """How a converted model is compared with its original.
 
@@ -157,17 +176,6 @@ class VerifyOptions:
     dtype: str = "float32"
     device: str = "cpu"
     logits: bool = True
-
-
-@dataclass(frozen=True)
-class Question:
-    """A multiple-choice question of an evaluation, for the leak guard."""
-
-    task: str
-    id: str
-    prompt: str
-    choices: tuple[str, ...]
-    answer: int
 
 
 class Reader(Protocol):
@@ -197,39 +205,12 @@ class ShardScorer(Protocol):
         """Return a score for each example, in order; higher is better, always."""
         ...
 
-    def tokens(self, examples: Sequence[Example]) -> Sequence[TokenDetail] | None:
-        """Return numbers per token for the report, or ``None`` if there are none."""
-        ...
-
-
-class EagerShardScorer(ShardScorer, Protocol):
-    """A scorer on a device that goes on by itself: it begins a shard, and scores it later."""
-
-    def begin(self, shard: Shard) -> Callable[[], ShardScores]:
-        """Give the device all that a shard asks of it; return what waits for the scores.
-
-        The core asks this instead of ``score``, begins the next shards while the device works, and
-        calls what it got from another thread, once. ``begin(shard)()`` equals ``score(shard)``.
-        """
-        ...
-
 
 class Scorer(Protocol):
     """Gives every example a number."""
 
     def open(self, job: Job) -> AbstractContextManager[ShardScorer]:
         """Load what is needed once."""
-        ...
-
-
-class FinishingScorer(Scorer, Protocol):
-    """A scorer that has to see the whole pool before it knows its scores: percentiles."""
-
-    def finish(self, table: ScoreTable) -> Finish:
-        """Return final scores and warnings, from the details of all shards; asked once, at the end.
-
-        Until then the shards hold provisional scores.
-        """
         ...
 
 
@@ -267,6 +248,50 @@ class Evaluator(Protocol):
         """
         ...
 
-    def questions(self, job: Job) -> Iterator[Question]:
-        """Yield every question of the tasks."""
+
+class CheckingPart(Protocol):
+    """Optional for every part."""
+
+    def check(self, job: Job) -> None:
+        """Raise before the first stage of a run what will not work; quick, and loads no model.
+
+        Inputs that earlier stages have yet to make are ``None``.
+        """
         ...
+
+
+class FinishingScorer(Protocol):
+    """Optional for a scorer that has to see the whole pool before it knows its scores."""
+
+    def finish(self, table: ScoreTable) -> Finish:
+        """Return final scores and warnings, from the details of all shards; asked once, at the end.
+
+        Until then the shards hold provisional scores.
+        """
+        ...
+
+
+class EagerShardScorer(Protocol):
+    """Optional for a shard scorer on a device that works on while the host does something else."""
+
+    def begin(self, shard: Shard) -> Callable[[], ShardScores]:
+        """Give the device all that a shard asks of it; return what waits for the scores.
+
+        The core asks this instead of ``score``, begins the next shards while the device works, and
+        calls what it got from another thread, once. ``begin(shard)()`` equals ``score(shard)``.
+        """
+        ...
+
+
+OPTIONAL: Mapping[type, tuple[type, ...]] = {
+    **dict.fromkeys(
+        (Reader, Converter, TableScorer, Selector, Trainer, Evaluator), (CheckingPart,)
+    ),
+    Scorer: (CheckingPart, FinishingScorer),
+    ShardScorer: (EagerShardScorer,),
+    TableScorer: (CheckingPart,),
+    Selector: (CheckingPart,),
+    Trainer: (CheckingPart,),
+    Evaluator: (CheckingPart,),
+}
+"""All methods that a part may have and need not: the conformance kit checks those it has."""

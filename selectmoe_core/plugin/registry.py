@@ -2,7 +2,7 @@
 
 import importlib.util
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,12 +10,14 @@ from typing import Any
 
 import pluggy
 
-from selectmoe_core.config import suggest
+from selectmoe_core.config import Config, suggest
 from selectmoe_core.data.corruption import Damage
 from selectmoe_core.errors import PluginError, RecipeError
 from selectmoe_core.models.models import Models
 from selectmoe_core.plugin.command import NAME, Command
 from selectmoe_core.plugin.component import Component, Kind
+from selectmoe_core.plugin.component_check import component_problems
+from selectmoe_core.plugin.guard import Guarded, build, check_answers
 from selectmoe_core.plugin.manager import named
 
 
@@ -26,6 +28,14 @@ class Entry:
     kind: Kind
     component: Component[Any, Any]
     plugin: str
+
+    def build(self, config: Config, *, where: str) -> Guarded:
+        """Build the part: what goes wrong in it names the component and the plugin."""
+        return build(self.component, config, self.plugin, self.kind, where=where)
+
+    def check_answers(self, config: Config, *, where: str) -> None:
+        """Ask the component what it says of itself, and raise where the core cannot use that."""
+        check_answers(self.component, config, self.plugin, where=where)
 
 
 @dataclass(frozen=True)
@@ -46,10 +56,10 @@ class Registry:
             for plugin, offered in _offers(manager, kind.hook):
                 for component in offered:
                     if not isinstance(component, Component):
-                        raise PluginError(
-                            f"plugin '{plugin}': {kind.hook} offers {component!r}, not a Component",
-                            hint=f"mend the plugin, or run with --disable-plugin {plugin}",
-                        )
+                        raise _wrong(plugin, f"{kind.hook} offers {component!r}, not a Component")
+                    if problems := list(component_problems(component)):
+                        name = component.name
+                        raise _wrong(plugin, f"the {kind} {name!r} is wrong: {'; '.join(problems)}")
                     self._add(Entry(kind, component, plugin))
 
     def __iter__(self) -> Iterator[Entry]:
@@ -139,7 +149,12 @@ class Registry:
         merged: dict[str, Any] = {}
         owners: dict[str, str] = {}
         for plugin, offered in _offers(self.manager, hook):
+            if not isinstance(offered, Mapping):
+                raise _wrong(plugin, f"{hook} must return names and values, got {offered!r}")
             for name, value in offered.items():
+                if not isinstance(name, str) or not (isinstance(value, Path) or callable(value)):
+                    wanted = "a name with a folder's Path, or with a function"
+                    raise _wrong(plugin, f"{hook} offers {name!r}: {value!r}; expected {wanted}")
                 if name in merged:
                     raise _clash(hook, name, owners[name], plugin)
                 merged[name], owners[name] = value, plugin
@@ -164,16 +179,26 @@ def _clash(what: str, name: str, one: str, other: str) -> PluginError:
     )
 
 
+def _wrong(plugin: str, what: str) -> PluginError:
+    return PluginError(
+        f"plugin {named(plugin)}: {what}",
+        hint=f"fix the plugin, or run with --disable-plugin {plugin}",
+    )
+
+
 def _offers(manager: pluggy.PluginManager, hook: str) -> Iterator[tuple[str, Any]]:
     for implementation in getattr(manager.hook, hook).get_hookimpls():
         function: Callable[[], Any] = implementation.function
         plugin = implementation.plugin_name
         try:
             offered = function()
-            offered = offered if isinstance(offered, Mapping) else list(offered)
+            if isinstance(offered, Iterable) and not isinstance(offered, Mapping):
+                offered = list(offered)
+        except PluginError:
+            raise
         except Exception as error:
-            raise PluginError(
-                f"plugin '{plugin}': {hook} failed: {type(error).__name__}: {error}",
-                hint=f"mend the plugin, or run with --disable-plugin {plugin}",
-            ) from error
+            what = f"{hook} failed: {type(error).__name__}: {error}"
+            raise _wrong(plugin, what) from error
+        if not isinstance(offered, Iterable):
+            raise _wrong(plugin, f"{hook} must return a list of what it offers, got {offered!r}")
         yield plugin, offered

@@ -144,7 +144,7 @@ def _context(spec: NodeSpec, registry: Registry, world: World) -> Context:
     progress = make_progress(spec.progress if world.main else "none")
     chat = ChatFormat.load(ChatConfig.model_validate(spec.chat))
     return Context(
-        part=entry.component.build(config),
+        part=entry.build(config, where=f"[{spec.stage}]"),
         component=entry.component,
         config=config,
         spec=spec,

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
-from selectmoe_core.errors import RecipeError, SelectMoEError, StageError
+from selectmoe_core.errors import PluginError, RecipeError, SelectMoEError, StageError
 from selectmoe_core.store import write_json
 
 BUG = 70
@@ -94,13 +94,15 @@ class Failure:
             )
         if self.code == BUG:
             told = f"{which}: {self.what}" if processes > 1 else self.what
+            if self.hint:  # a plugin's, and the hint says whose
+                return StageError(f"{key}: {told}", hint=self.hint)
             return StageError(
                 f"{key}: {told} (a bug of selectmoe, a plugin or a library: the traceback is above "
                 "and in run.log)",
                 hint=f"{again}; please report it",
             )
-        kind = RecipeError if self.code == RecipeError.exit_code else StageError
-        return kind(f"{key}: {self.what}", hint=self.hint)
+        kinds = {error.exit_code: error for error in (RecipeError, PluginError)}
+        return kinds.get(self.code, StageError)(f"{key}: {self.what}", hint=self.hint)
 
 
 def outcome_path(spec_file: Path, rank: int | None = None) -> Path:
@@ -125,4 +127,6 @@ def _order(code: int) -> int:
         return 4  # NCCL ends a process so when it lost another
     if code < 0:
         return 5 if -code in EXPECTED else 1
-    return {BUG: 4, SelectMoEError.exit_code: 2, RecipeError.exit_code: 2}.get(code, 3)
+    if code == BUG:
+        return 4
+    return 2 if code in {e.exit_code for e in (SelectMoEError, RecipeError, PluginError)} else 3

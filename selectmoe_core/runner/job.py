@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from selectmoe_core.models.models import ModelRef
+from selectmoe_core.config import parse
+from selectmoe_core.plugin.component import Kind
+from selectmoe_core.plugin.declared import declared
 from selectmoe_core.plugin.manager import notify
 from selectmoe_core.plugin.protocols import Inputs, Job
 from selectmoe_core.plugin.registry import Registry
@@ -17,33 +19,25 @@ from selectmoe_core.stages.token_cache import encoded_pool
 from selectmoe_core.tokens.chat import ChatFormat
 from selectmoe_core.tokens.encoding import Encoded
 
-MODEL = "model"
 LOG = "train_log.jsonl"
 
 
 def make_job(
     work: NodeSpec, registry: Registry, world: World, chat: ChatFormat, progress: Progress
 ) -> Job:
-    """Return all that a part may know of its run."""
+    """Return all that a part may know of its run: what its component declares."""
     scores = {
         role.partition(":")[2]: folder
         for role, folder in work.inputs.items()
         if role.startswith("score:")
     }
-    pool_folder = work.inputs.get("pool")
-    warmup = work.inputs.get("model")
-    inputs = Inputs(
-        model=_model(work),
-        pool=pool_folder,
-        checkpoints=warmup / "checkpoints" if warmup else None,
-        scores=scores,
-    )
+    inputs = Inputs(model=work.model_ref(), pool=work.inputs.get("pool"), scores=scores)
 
     def encoded(tokenizer: Any) -> Encoded:  # noqa: ANN401
         with main_first():  # the first makes them, the others find them made
             return encoded_pool(work, chat, tokenizer, progress)
 
-    return Job(
+    job = Job(
         seed=work.seed,
         device=work.device,
         dtype=work.dtype,
@@ -59,12 +53,10 @@ def make_job(
         bundled_tasks=registry.bundled_tasks,
         damages=registry.damages,
     )
-
-
-def _model(work: NodeSpec) -> ModelRef | None:
-    if "model" in work.inputs:
-        return ModelRef(str(work.inputs["model"] / MODEL))
-    return ModelRef(**work.model) if work.model else None
+    where = f"[{work.stage}]"
+    component = registry.get(Kind(work.kind), work.component, where=where).component
+    config = parse(component.config, work.options, where=where)
+    return declared(job, component, config, where=where)
 
 
 def _recorder(

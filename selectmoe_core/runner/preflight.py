@@ -1,4 +1,4 @@
-"""Before the first stage: every part says what it already knows will not spec."""
+"""Before the first stage: every part says what it already knows will not work."""
 
 from dataclasses import replace
 
@@ -20,7 +20,7 @@ def check_part(spec: NodeSpec, registry: Registry) -> None:
     """
     entry = registry.get(Kind(spec.kind), spec.component, where=f"[{spec.stage}]")
     config = parse(entry.component.config, spec.options, where=f"[{spec.stage}]")
-    check = getattr(entry.component.build(config), "check", None)
+    check = getattr(entry.build(config, where=f"[{spec.stage}]"), "check", None)
     if check is not None:
         chat = ChatFormat.load(ChatConfig.model_validate(spec.chat))
         # One process checks for all that will execute it.

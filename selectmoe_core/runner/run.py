@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from selectmoe_core.errors import RecipeError, SelectMoEError, StageError
+from selectmoe_core.errors import PartError, RecipeError, SelectMoEError, StageError
 from selectmoe_core.plan.plan import Node, Plan
 from selectmoe_core.plugin.manager import notify
 from selectmoe_core.plugin.registry import Registry
@@ -137,10 +137,9 @@ class _Run:
             outcome = self._report()
             self._observe("selectmoe_run_finished", run=self.folder)
         except (Exception, KeyboardInterrupt) as error:
-            foreseen = isinstance(error, (SelectMoEError, KeyboardInterrupt))
-            log.error(  # noqa: TRY400
-                "%s: %s", type(error).__name__, error, exc_info=not foreseen
-            )
+            kinds = (SelectMoEError, KeyboardInterrupt)
+            shown = isinstance(error, PartError) or not isinstance(error, kinds)
+            log.error("%s: %s", type(error).__name__, error, exc_info=shown)  # noqa: TRY400
             # What went wrong first is what must be told, even where the disk is full.
             with suppress(SelectMoEError, OSError):
                 self._record().save(self.folder)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from selectmoe_core.errors import SelectMoEError
+from selectmoe_core.errors import PartError, SelectMoEError
 from selectmoe_core.models.hub import PROGRESS
 from selectmoe_core.plugin.manager import load_plugins
 from selectmoe_core.plugin.registry import Registry
@@ -36,6 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 _execute(spec, registry)
     except KeyboardInterrupt:
         return INTERRUPTED
+    except PartError as error:
+        logging.getLogger("selectmoe").exception("a plugin's part failed")
+        _report(paths[0], Failure(BUG, 0, str(error), error.hint, error.traceback))
+        return BUG
     except SelectMoEError as error:
         _report(paths[0], Failure(error.exit_code, what=str(error), hint=_hint(error)))
         return error.exit_code

@@ -1,1 +1,12 @@
 """The stages: what each reads and writes, and what executing a node of a plan needs."""
+
+MODULES = {
+    "pool": "selectmoe_core.stages.pool",
+    "convert": "selectmoe_core.stages.convert",
+    "warmup": "selectmoe_core.stages.train",
+    "score": "selectmoe_core.stages.scoring.score",
+    "select": "selectmoe_core.stages.select",
+    "train": "selectmoe_core.stages.train",
+    "evaluate": "selectmoe_core.stages.evaluate",
+}
+"""The module of each stage; its function ``run`` executes the stage."""

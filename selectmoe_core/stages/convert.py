@@ -6,6 +6,6 @@ from selectmoe_core.store import Facts
 
 def run(context: Context) -> Facts:
     """Convert the model the table names."""
-    model = context.job.inputs.model
+    model = context.spec.model_ref()
     assert model is not None
     return dict(context.part.convert(model, context.folder / "model", context.job))

@@ -7,7 +7,7 @@ from selectmoe_core.store import Facts
 
 def run(context: Context) -> Facts:
     """Evaluate the target."""
-    model = context.job.inputs.model
+    model = context.spec.model_ref()
     assert model is not None
     train = context.spec.inputs.get("train")
     target = TargetModel(model, train / "model" if train else None)

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from selectmoe_core.models.models import ModelRef
 from selectmoe_core.store import write_json
 
 WORKER = "selectmoe_core.runner.worker"
@@ -63,6 +64,12 @@ class NodeSpec:
     progress: str = "none"
     log: Path | None = None
     verbose: bool = False
+
+    def model_ref(self) -> ModelRef | None:
+        """Return the model it starts from: what another node made, or the one that is named."""
+        if "model" in self.inputs:
+            return ModelRef(str(self.inputs["model"] / "model"))
+        return ModelRef(**self.model) if self.model else None
 
     def save(self, path: Path) -> None:
         """Write it for the process that executes the node."""

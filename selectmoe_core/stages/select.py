@@ -19,6 +19,8 @@ from selectmoe_core.runtime.progress import Advance
 from selectmoe_core.stages.context import Context
 from selectmoe_core.store import Facts, replacing
 
+FORMAT = 1
+"""Of what a selection leaves; another number makes every selection again."""
 SELECTION = "selection.parquet"
 SELECTED = "selected_data.jsonl"
 CARD = "README.md"

@@ -5,12 +5,14 @@ import json
 import logging
 import sys
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from selectmoe_core.data.pool import Pool
 from selectmoe_core.errors import StageError
 from selectmoe_core.runtime.progress import Advance, Progress
+from selectmoe_core.stages.code import Code
 from selectmoe_core.stages.node_spec import NodeSpec
 from selectmoe_core.store import Artifact, Facts, Store
 from selectmoe_core.tokens.chat import ChatFormat
@@ -37,9 +39,16 @@ def tokenizer_digest(tokenizer: Any) -> str:  # noqa: ANN401
 
 
 def tokens_digest(spec: NodeSpec, chat: ChatFormat, tokenizer: str) -> str:
-    """Return the digest of a pool's tokens: pool, chat format, a tokenizer's digest."""
-    content = [spec.input_digests["pool"], chat.digest, tokenizer]
+    """Return the digest of a pool's tokens: pool, chat format, a tokenizer's digest, our code."""
+    content = [spec.input_digests["pool"], chat.digest, tokenizer, _code()]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+@cache
+def _code() -> str:
+    """Return the digest of the code that tokenises."""
+    roots = ("tokenize", "encode_pool"), ("chat", "ChatFormat")
+    return Code.installed(()).digest((f"selectmoe_core.tokens.{name}", of) for name, of in roots)
 
 
 def tokens_folder(spec: NodeSpec, chat: ChatFormat, tokenizer: str) -> Path:

@@ -13,7 +13,7 @@ from selectmoe_core.runtime.distributed import main_first
 from selectmoe_core.stages.context import Context
 from selectmoe_core.stages.select import selected_rows
 from selectmoe_core.store import Facts
-from selectmoe_core.tokens.chat import ChatFormat, Tokenizer
+from selectmoe_core.tokens.chat import Tokenizer
 from selectmoe_core.tokens.encoding import Encoded, encode
 
 
@@ -24,8 +24,7 @@ class PoolRows:
     Attributes:
         pool: the pool.
         rows: positions in it, int64.
-        job: gives the tokens of the whole pool.
-        chat: the chat format.
+        job: gives the chat format and the tokens of the whole pool, where its trainer needs them.
         scratch: where tokens of these rows alone go.
         whole: take the tokens from those of the whole pool, which a later stage needs anyway.
     """
@@ -33,7 +32,6 @@ class PoolRows:
     pool: Pool
     rows: np.ndarray
     job: Job
-    chat: ChatFormat
     scratch: Path
     whole: bool
 
@@ -45,14 +43,15 @@ class PoolRows:
 
     def encoded(self, tokenizer: Tokenizer) -> Encoded:
         """Return the tokens of these rows, in their order."""
+        whole = self.job.encoded  # raises where the trainer does not declare that it reads tokens
         if self.whole:
-            return self.job.encoded(tokenizer).take(self.rows)
-        folder = self.scratch / "tokens"
+            return whole(tokenizer).take(self.rows)
+        folder, chat = self.scratch / "tokens", self.job.chat
         with main_first() as first:
             if first:
                 with self.job.progress.task("tokenise", len(self)) as advance:
-                    encode(iter(self), folder, self.chat, tokenizer, advance)
-        return Encoded.open(folder, self.chat)
+                    encode(iter(self), folder, chat, tokenizer, advance)
+        return Encoded.open(folder, chat)
 
 
 def run(context: Context) -> Facts:
@@ -67,10 +66,8 @@ def run(context: Context) -> Facts:
         if ratio:
             ids = np.concatenate([pool.ids(int(row), int(row) + 1) for row in rows])
             rows = rows[draw(ids, max(1, round(ratio * len(rows))), context.spec.seed)]
-    examples = PoolRows(
-        pool, rows, context.job, context.job.chat, context.job.scratch, whole=select is None
-    )
-    model = context.job.inputs.model
+    examples = PoolRows(pool, rows, context.job, context.job.scratch, whole=select is None)
+    model = context.spec.model_ref()
     assert model is not None
     facts = context.part.train(model, examples, context.folder / "model", context.job)
     return {"examples": len(rows), **facts}

@@ -2,15 +2,18 @@
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from selectmoe_core.config import Config
 from selectmoe_core.data.examples import Example, Message, RawExample, content_id
 from selectmoe_core.data.pool import Pool
 from selectmoe_core.data.pool_writer import build_pool
 from selectmoe_core.models.models import ModelRef, Models
-from selectmoe_core.plugin.protocols import Inputs, Job, Need
+from selectmoe_core.plugin.component import Component
+from selectmoe_core.plugin.declared import declared
+from selectmoe_core.plugin.protocols import Inputs, Job
 from selectmoe_core.tokens.encoding import Encoded, encode
 
 TEXT = """the router sends each token to few experts and an answer may be short or long, Größe
@@ -63,25 +66,20 @@ class Bench:
 
     def job(
         self,
-        needs: frozenset[Need],
+        component: Component[Any, Any],
+        config: Config,
         base: Job,
-        model: ModelRef | None,
-        scores: Mapping[str, Path],
+        model: ModelRef | None = None,
+        scores: Mapping[str, Path] | None = None,
     ) -> Job:
-        """Return ``base`` with the inputs that ``needs`` names."""
-        job = replace(
-            base,
+        """Return ``base`` with the pool's inputs, as far as the component declares them."""
+        job = base.changed(
             scratch=self.folder / "scratch",
             checkpoints=self.folder / "checkpoints",
-            inputs=Inputs(
-                model=model if Need.MODEL in needs else None,
-                pool=self.pool.folder if Need.POOL in needs else None,
-                scores=scores if Need.SCORES in needs else {},
-            ),
+            inputs=Inputs(model, self.pool.folder, scores or {}),
         )
-        if Need.TOKENS not in needs:
-            return job
-        return replace(job, encoded=lambda tokenizer: self._encode(job, tokenizer))
+        whole = job.changed(encoded=lambda tokenizer: self._encode(job, tokenizer))
+        return declared(whole, component, config)
 
     def _encode(self, job: Job, tokenizer: Any) -> Encoded:  # noqa: ANN401
         known = self._encoded.get(id(tokenizer))

@@ -8,9 +8,10 @@ from typing import Any
 from selectmoe_core.data.examples import RawExample, Reject
 from selectmoe_core.data.pool_writer import build_pool
 from selectmoe_core.plugin.component import Component, Kind
-from selectmoe_core.plugin.protocols import Job
+from selectmoe_core.plugin.declared import declared
+from selectmoe_core.plugin.protocols import Job, Reader
 from selectmoe_core.testing.components import check_component
-from selectmoe_core.testing.requirement import errors_of, require
+from selectmoe_core.testing.requirement import errors_of, require, require_methods
 
 
 def check_reader(
@@ -40,9 +41,11 @@ def check_reader(
     assert config is not None
     for path in component.files(config) if component.files is not None else ():
         require(path.exists(), f"{name}: files() names {path}, which is not there")
-    job = job or Job(seed=1)
+    job = declared(job or Job(seed=1), component, config)
+    part = component.build(config)
+    require_methods(name, part, Reader)
     with errors_of(name):
-        rows = component.build(config).read(job)
+        rows = part.read(job)
         require(isinstance(rows, Iterator), f"{name}: read() must yield row by row")
         read = tuple(rows)
         again = tuple(component.build(config).read(job))

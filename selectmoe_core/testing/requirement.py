@@ -4,12 +4,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from selectmoe_core.errors import SelectMoEError
+from selectmoe_core.plugin.signatures import method_problems
 
 
 def require(condition: object, message: str) -> None:
     """Raise an ``AssertionError`` with ``message`` unless the condition holds."""
     if not condition:
         raise AssertionError(message)
+
+
+def require_methods(name: str, part: object, protocol: type) -> None:
+    """Require the methods of a protocol, and of those that are optional the right arguments."""
+    problems = list(method_problems(part, protocol))
+    require(not problems, f"{name}: {'; '.join(problems)}")
 
 
 @contextmanager

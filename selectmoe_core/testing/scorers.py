@@ -15,11 +15,11 @@ from selectmoe_core.data.examples import Example
 from selectmoe_core.data.scores import ScoreTable, ShardScores, replace_scores, write_part
 from selectmoe_core.models.models import ModelRef, Models
 from selectmoe_core.plugin.component import Component, Kind
-from selectmoe_core.plugin.protocols import Job, Need, Shard
+from selectmoe_core.plugin.protocols import Job, Need, Scorer, Shard, ShardScorer, TableScorer
 from selectmoe_core.stages.scoring.score import shards
 from selectmoe_core.testing.components import check_component
 from selectmoe_core.testing.pools import Bench, generated_examples, installed_models
-from selectmoe_core.testing.requirement import errors_of, require
+from selectmoe_core.testing.requirement import errors_of, require, require_methods
 
 Columns = dict[str, np.ndarray]
 
@@ -91,7 +91,7 @@ class _Trial:
 
     def check(self, pool: list[Example]) -> None:
         bench = self.bench(pool)
-        whole = self.score(bench, len(pool), tokens=True)
+        whole = self.score(bench, len(pool), plainly=True)
         self.require_variety(whole["score"])
         self.compare(whole, self.score(bench, len(pool)), "run a second time", exact=True)
         self.compare(whole, self.score(bench, 7), "cut into shards of 7")
@@ -115,35 +115,39 @@ class _Trial:
             self.write(bench, self.folder / f"of-{name}", 0, 0, len(pool), of_name)
         tables = {name: ScoreTable.open(self.folder / f"of-{name}") for name in names}
         job = self.job(bench, {name: self.folder / f"of-{name}" for name in names})
-        build = self.component.build
-        once, twice = (build(self.config).combine(tables, job) for _ in range(2))
-        first = self.write(bench, self.folder / "one", 0, 0, len(pool), once)
-        second = self.write(bench, self.folder / "two", 0, 0, len(pool), twice)
+        one, other = (self.combined(tables, job) for _ in range(2))
+        first = self.write(bench, self.folder / "one", 0, 0, len(pool), one)
+        second = self.write(bench, self.folder / "two", 0, 0, len(pool), other)
         self.require_variety(first["score"])
         self.compare(first, second, "run a second time", exact=True)
+
+    def combined(self, tables: Mapping[str, ScoreTable], job: Job) -> Any:  # noqa: ANN401
+        part = self.component.build(self.config)
+        require_methods(self.name, part, TableScorer)
+        with errors_of(self.name):
+            return part.combine(tables, job)
 
     def bench(self, pool: list[Example]) -> Bench:
         return Bench(self.folder / f"bench-{next(self.numbers)}", pool)
 
     def job(self, bench: Bench, scores: Mapping[str, Path] | None = None) -> Job:
-        needs = self.component.needs(self.config)
-        return bench.job(needs, self.base, self.model, scores or {})
+        return bench.job(self.component, self.config, self.base, self.model, scores)
 
-    def score(self, bench: Bench, size: int, *, tokens: bool = False) -> Columns:
+    def score(self, bench: Bench, size: int, *, plainly: bool = False) -> Columns:
         """Score the pool in shards through files, as the core does."""
         out = bench.folder / f"run-{next(self.numbers)}"
         parts: list[Columns] = []
         part = self.component.build(self.config)
+        require_methods(self.name, part, Scorer)
         with errors_of(self.name), part.open(self.job(bench)) as scorer:
+            require_methods(self.name, scorer, ShardScorer)
             for number, start, stop in shards(bench.pool, size):
                 some = list(bench.pool.examples(start, stop))
                 shard = Shard(number, np.arange(start, stop), some)
-                # The pass with tokens asks score(), the others what the core asks: both must agree.
-                begin = None if tokens else getattr(scorer, "begin", None)
+                # One pass asks score(), the others what the core asks: both must agree.
+                begin = None if plainly else getattr(scorer, "begin", None)
                 scores = begin(shard)() if begin else scorer.score(shard)
                 parts.append(self.write(bench, out, number, start, stop, scores))
-            if tokens:
-                self.check_tokens(scorer.tokens(list(bench.examples[:3])))
         columns = {
             name: np.concatenate([part.get(name, np.empty(0)) for part in parts])
             for name in parts[0]
@@ -193,20 +197,6 @@ class _Trial:
                 reason is None or np.isnan(value),
                 f"{self.name}: an example is skipped ({reason}) and has the score {value}; a "
                 "skipped one's is NaN",
-            )
-
-    def check_tokens(self, details: Any) -> None:  # noqa: ANN401
-        if details is None:
-            return
-        require(len(details) == 3, f"{self.name}: tokens() gave {len(details)} details for 3")
-        for detail in details:
-            require(
-                len(detail.tokens) == len(detail.values),
-                f"{self.name}: tokens() gave {len(detail.values)} values "
-                f"for {len(detail.tokens)} tokens",
-            )
-            require(
-                np.isfinite(detail.values).all(), f"{self.name}: tokens() gave a value not finite"
             )
 
     def require_variety(self, score: np.ndarray) -> None:

@@ -12,10 +12,10 @@ import pyarrow as pa
 from selectmoe_core.config import Config
 from selectmoe_core.data.scores import ScoreTable, Selection, ShardScores, write_part
 from selectmoe_core.plugin.component import Component, Kind
-from selectmoe_core.plugin.protocols import Job
+from selectmoe_core.plugin.protocols import Job, Selector
 from selectmoe_core.testing.components import check_component
 from selectmoe_core.testing.pools import Bench, generated_examples
-from selectmoe_core.testing.requirement import errors_of, require
+from selectmoe_core.testing.requirement import errors_of, require, require_methods
 
 FEATURE_WIDTH = 8
 
@@ -108,9 +108,11 @@ class _Trial:
         return ScoreTable.open(out)
 
     def select(self, bench: Bench, table: ScoreTable, score: np.ndarray, base: Job) -> np.ndarray:
-        job = bench.job(self.component.needs(self.config), base, None, {})
+        job = bench.job(self.component, self.config, base)
+        part = self.component.build(self.config)
+        require_methods(self.name, part, Selector)
         with errors_of(self.name):
-            selection = self.component.build(self.config).select(table, job)
+            selection = part.select(table, job)
         require(
             isinstance(selection, Selection),
             f"{self.name}: select() gave a {type(selection).__name__}, not a Selection",

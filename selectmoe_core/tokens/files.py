@@ -14,6 +14,8 @@ import numpy as np
 
 from selectmoe_core.store import write_json
 
+FORMAT = 1
+"""Of the files of token ids; another number makes them, and what reads them, again."""
 IDS, PARTS, ROWS, NAMES = "ids.bin", "parts.bin", "rows.bin", "sources.json"
 KEPT = "kept.json"
 KEEP_SECONDS = 20.0

@@ -42,9 +42,6 @@ class Eyes:
             reasons.append("too ugly" if skip else None)
         return ShardScores(np.array(score), reasons)
 
-    def tokens(self, examples: Any) -> None:
-        return None
-
 
 class ShownConfig(Config):
     """Pretend to train on damaged copies."""

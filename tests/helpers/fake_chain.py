@@ -12,9 +12,10 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,6 +63,10 @@ class ScoreConfig(Config):
     """What to give: a length, always the same, no number, or a reason to skip."""
     reads_model: bool = False
     """Read the selector model."""
+    reads: str = ""
+    """A field of the job to read, as ``inputs.model``, whatever is declared."""
+    breaks: Literal["", "open", "score", "type", "none"] = ""
+    """Where to fail, or to give something else than scores."""
     reads_tokens: bool = False
     """Read tokens: brings the chat format into the digest."""
     batch: int = execution_only(4)
@@ -101,6 +106,9 @@ class FakeConverter:
         (out / "config.json").write_text(json.dumps({"seed": job.seed}))
         return {"tensors": 1}
 
+    def verify(self, converted: Path, original: Any, how: Any, job: Job) -> Mapping[str, Any]:
+        return {}
+
 
 class ChildConverter(FakeConverter):
     """Runs in a process of its own, alone: a second one would write into the same folder."""
@@ -132,6 +140,10 @@ class FakeScorer:
 
     @contextmanager
     def open(self, job: Job) -> Iterator["FakeScorer"]:
+        if self.config.reads:
+            attrgetter(self.config.reads)(job)
+        if self.config.breaks == "open":
+            raise ValueError("cannot open")
         yield self
 
     def score(self, shard: Shard) -> ShardScores:
@@ -139,6 +151,10 @@ class FakeScorer:
         fail_if_told(f"score-{shard.number}")
         if (control() / "slow").exists():
             time.sleep(float((control() / "slow").read_text()))
+        if self.config.breaks == "score" and shard.number == 2:
+            return self.config.nothing_like_this
+        if self.config.breaks in ("type", "none"):
+            return None if self.config.breaks == "none" else np.zeros(3)
         lengths = np.array([len(one.response) for one in shard.examples], dtype=float)
         values = lengths * self.config.factor
         reasons = None
@@ -155,9 +171,6 @@ class FakeScorer:
                 values[:] = np.nan
                 reasons = ["no tokens"] * len(values)
         return ShardScores(values, reasons)
-
-    def tokens(self, examples: Sequence[Any]) -> None:
-        return None
 
 
 class ChildScorer(FakeScorer):
@@ -218,9 +231,6 @@ class FakeEvaluator:
         value = 0.5 + 0.001 * (len((model.adapter / "rows").read_text()) if model.adapter else 0)
         task = {"metric": "acc", "value": min(value, 1.0), "stderr": 0.01, "questions": 10}
         return {"tasks": {name: {**task, "chance": 0.25} for name in self.config.tasks}}
-
-    def questions(self, job: Job) -> Iterator[Any]:
-        yield from ()
 
 
 def _score_needs(config: ScoreConfig) -> frozenset[Need]:

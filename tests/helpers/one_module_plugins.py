@@ -29,7 +29,7 @@ BROKEN: dict[str, tuple[str, str]] = {
     ),
     "offers nothing to go through": (
         GOOD.replace("return [Component", "return 3 or [Component"),
-        "selectmoe_scorers failed: TypeError",
+        "selectmoe_scorers must return a list of what it offers, got 3",
     ),
     "hook fails": (
         GOOD.replace("return [Component", "raise KeyError('x')\n    return [Component"),

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 from selectmoe_core.plugin.protocols import Job, Need
@@ -46,8 +46,8 @@ def coming_tokens(context: Context) -> Iterator[Coming]:
     made before anything else.
     """
     job = context.job
-    needed = Need.TOKENS in context.component.needs(context.config)
-    if not needed or job.inputs.model is None:
+    needs = context.component.needs(context.config)
+    if not {Need.TOKENS, Need.MODEL} <= needs or job.inputs.model is None:
         yield Coming(job)
         return
     tokenizer = job.models.tokenizer(job.inputs.model)
@@ -96,4 +96,4 @@ def _sharing(job: Job, own: str, tokens: Callable[[], Encoded]) -> Job:
     def encoded(asked: Tokenizer) -> Encoded:
         return tokens() if tokenizer_digest(asked) == own else job.encoded(asked)
 
-    return replace(job, encoded=encoded)
+    return job.changed(encoded=encoded)

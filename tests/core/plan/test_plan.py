@@ -137,18 +137,57 @@ def test_a_model_counts_by_its_content(project):
     assert changed(before, project.digests()) == ALL - {"pool", "score@random", "select@random"}
 
 
-def test_the_code_of_a_plugin_counts(project, monkeypatch):
-    from selectmoe_core.plan import digests
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("values = lengths * self", "values = 2 * lengths * self", {"score"} | DOWN),
+        ("Score by the length of the answer times", "Score by the length times", set()),
+        ('"tensors": 1', '"tensors": 2', {"convert", "warmup", "score"} | DOWN),
+        ('note(f"evaluate', 'note(f"measure', {"evaluate", "evaluate@base", "evaluate@random"}),
+        ('note(f"train', 'note(f"learn', ALL - {"pool", "convert", "score@random", "select@random"}
+         - {"evaluate@base"}),
+        # Of no component of this recipe.
+        ('note("blend")', 'note("blended")', set()),
+    ],
+)  # fmt: skip
+def test_the_code_of_a_component_counts(project, fake_site, old, new, expected):
+    path = fake_site / "fake_dist_module.py"
+    source, before = path.read_text(encoding="utf-8"), project.digests()
+    assert source.count(old) == 1
+    try:
+        path.write_text(source.replace(old, new), encoding="utf-8")
+        assert changed(before, project.digests()) == expected
+    finally:
+        path.write_text(source, encoding="utf-8")
 
-    before = project.digests()
-    monkeypatch.setattr(
-        digests, "package_code", lambda package: "new" if "fake" in package else package
-    )
-    fakes = project.digests()
-    monkeypatch.setattr(digests, "package_code", lambda package: package)
-    # Neither reader, random scorer nor selector is of that plugin or reads what it made.
-    assert changed(before, fakes) == ALL
-    assert changed(fakes, project.digests()) == ALL - {"pool", "score@random", "select@random"}
+
+def test_the_code_of_a_model_type_counts_for_those_who_may_load_it(project, monkeypatch):
+    from selectmoe_core.stages.code import Code
+
+    seen = {}
+    real = Code.digest
+
+    def digest(self, roots):
+        roots = list(roots)
+        # Warm-up and training have the same fake.
+        if ("selectmoe_core.stages.train", "run") not in roots:
+            seen[roots[1][1]] = ("selectmoe_olmoe.plugin", "_register") in roots
+        return real(self, roots)
+
+    monkeypatch.setattr(Code, "digest", digest)
+    project.digests()
+    # The score reads what warm-up made, which may be of any type; the target's type is known.
+    assert seen == {
+        "JsonlReader": False,
+        "FakeConverter": False,
+        "FakeScorer": True,
+        "RandomScorer": False,
+        "TopFraction": False,
+        "FakeEvaluator": False,
+    }
+    (project.folder / "base" / "config.json").write_text('{"model_type": "select_moe"}')
+    project.digests()
+    assert seen["FakeConverter"]
 
 
 def test_the_version_of_the_harness_counts_for_evaluations_alone(project, monkeypatch):

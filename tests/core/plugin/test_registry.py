@@ -154,3 +154,80 @@ def test_one_plugin_may_not_offer_a_command_twice(manager):
     manager.register(Commanding(*2 * [Command("greet", "Greet.", "a:b")]), name="one")
     with pytest.raises(PluginError, match="'greet' is offered twice"):
         Registry(manager).commands  # noqa: B018
+
+
+class TakesTwo:
+    def __init__(self, config, further):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"name": "Has Space"}, "its name must be lower-case words joined by dashes"),
+        ({"name": "../up"}, "its name must be"),
+        ({"name": 3}, "its name must be"),
+        (
+            {"config": dict},
+            "config must be a subclass of selectmoe_core.Config, got <cl",
+        ),
+        ({"config": Nothing()}, "config must be a subclass"),
+        ({"build": None}, r"build must be a function, called as build\(config\), got None"),
+        ({"build": "a.module"}, "build must be a function"),
+        ({"build": TakesTwo}, r"build cannot be called as build\(config\)"),
+        ({"needs": frozenset()}, r"needs must be a function, called as needs\(config\)"),
+        ({"needs": TakesTwo}, r"needs cannot be called as needs\(config\)"),
+        ({"cost": lambda config: None}, r"cost cannot be called as cost\(config, workload\)"),
+        ({"cost": 3.0}, r"cost must be a function"),
+        ({"files": ["a"]}, r"files must be a function"),
+        ({"scores": ("a",)}, r"scores must be a function"),
+        ({"max_skipped": 0.5}, r"max_skipped must be a function"),
+        ({"damages": []}, r"damages must be a function"),
+        ({"about": "text"}, "about must be an About, got 'text'"),
+        ({"requires": "torch"}, "requires must be a tuple of module names, got 'torch'"),
+        ({"requires": (3,)}, "requires must be a tuple"),
+        ({"seeded": 1}, "seeded must be True or False, got 1"),
+        ({"torch": None}, "torch must be True or False"),
+    ],
+)
+def test_a_component_that_is_wrong_is_named_with_its_plugin(manager, fields, message):
+    class Wrong:
+        @hookimpl
+        def selectmoe_scorers(self):
+            return [Component(**{"name": "mine", "config": Nothing, "build": list} | fields)]
+
+    manager.register(Wrong(), name="wrong")
+    with pytest.raises(PluginError, match=message) as caught:
+        Registry(manager)
+    assert str(caught.value).startswith("plugin 'wrong': the scorer ")
+    assert "--disable-plugin wrong" in caught.value.hint
+
+
+def test_all_that_is_wrong_with_a_component_is_reported_at_once(manager):
+    class Wrong:
+        @hookimpl
+        def selectmoe_scorers(self):
+            return [Component("mine", dict, None, seeded="yes")]
+
+    manager.register(Wrong(), name="wrong")
+    with pytest.raises(PluginError, match=r"config must .*; seeded must .*; build must "):
+        Registry(manager)
+
+
+@pytest.mark.parametrize("models", [["a"], {"a": "folder"}, {3: Path()}])
+def test_what_a_plugin_bundles_must_be_names_and_folders(manager, models):
+    manager.register(Fake(models=models), name="one")
+    with pytest.raises(PluginError, match="plugin 'one': selectmoe_bundled_models"):
+        _ = Registry(manager).models
+
+
+@pytest.mark.parametrize("offered", [None, 3])
+def test_a_hook_that_returns_no_list_is_reported_with_what_was_expected(manager, offered):
+    class Wrong:
+        @hookimpl
+        def selectmoe_readers(self):
+            return offered
+
+    manager.register(Wrong(), name="wrong")
+    with pytest.raises(PluginError, match=r"'wrong': selectmoe_readers must return .*, got"):
+        Registry(manager)

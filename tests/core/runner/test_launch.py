@@ -81,7 +81,7 @@ def test_a_bug_in_a_child_keeps_its_traceback_on_stderr_and_in_the_log(project):
     assert said.code == 1
     assert "RuntimeError: told to fail at score-1" in written
     assert written.count("Traceback") == 1
-    assert "a bug of selectmoe" in written
+    assert "an error of the plugin 'fake'" in written
     [folder] = project.runs()
     assert "told to fail at score-1" in (folder / "run.log").read_text()
     project.untell("fail-score-1")

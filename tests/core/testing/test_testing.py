@@ -16,6 +16,7 @@ from selectmoe_core import (
     Component,
     Config,
     Cost,
+    Finish,
     Kind,
     Message,
     Need,
@@ -23,7 +24,6 @@ from selectmoe_core import (
     Reject,
     Selection,
     ShardScores,
-    TokenDetail,
     execution_only,
 )
 from selectmoe_core.plugin.manager import find_plugins, load_plugins
@@ -62,9 +62,6 @@ class Score:
     def score(self, shard):
         return ShardScores(self.values(shard))
 
-    def tokens(self, examples):
-        return None
-
 
 class FirstOfChoice:
     """The best half; ties by id."""
@@ -98,9 +95,6 @@ class Skips(Score):
         details = {"wide": np.stack([values, -values], axis=1)}
         reasons = ["short" if one else None for one in short]
         return ShardScores(np.where(short, np.nan, values), reasons, details, values[:, None])
-
-    def tokens(self, examples):
-        return [TokenDetail(("a",), (0.5,)) for _ in examples]
 
 
 class SeededScore(Score):
@@ -214,14 +208,27 @@ class FeatureOfShard(Score):
         return ShardScores(values, features=(values / values.max())[:, None])
 
 
-class LameTokens(Score):
-    def tokens(self, examples):
-        return [TokenDetail(("a", "b"), (0.5,)) for _ in examples]
+class NoScore(Score):
+    score = None
 
 
-class MissesTokens(Score):
-    def tokens(self, examples):
-        return []
+class ScoresOneByOne(Score):
+    def score(self, shard, example):
+        return ShardScores(self.values(shard))
+
+
+class BeginsWithoutAShard(Score):
+    def begin(self):
+        return None
+
+
+class FinishesTwoTables(Score):
+    def finish(self, table, other):
+        return Finish()
+
+
+class ChecksNothing(Score):
+    check = "nothing"
 
 
 class ReadsThePool(Score):
@@ -249,9 +256,12 @@ class ReadsThePool(Score):
         (DetailOfShard, "'rank' differs"),
         (SometimesADetail, "not every shard has 'd'"),
         (FeatureOfShard, "'features' differs"),
-        (LameTokens, "1 values for 2 tokens"),
-        (MissesTokens, r"tokens\(\) gave 0 details for 3"),
-        (SeededScore, "say seeded=True"),
+        (SeededScore, "part uses job.seed but is not declared as seeded"),
+        (NoScore, r"part: it has no method score\(shard\)"),
+        (ScoresOneByOne, r"score\(shard, example\) cannot be called as score\(shard\)"),
+        (BeginsWithoutAShard, r"begin\(\) cannot be called as begin\(shard\)"),
+        (FinishesTwoTables, r"finish\(table, other\) cannot be called as finish\(table\)"),
+        (ChecksNothing, r"its check is not a method: the core calls check\(job\)"),
     ],
 )
 def test_broken_scorers_are_caught(part, message):
@@ -265,7 +275,7 @@ def test_a_seed_that_changes_nothing_is_caught():
 
 
 def test_an_input_that_is_not_needed_is_not_there():
-    with pytest.raises(AttributeError):
+    with pytest.raises(AssertionError, match=r"part uses job\.inputs\.pool but does not declare"):
         check_scorer(scorer(ReadsThePool))
     check_scorer(scorer(ReadsThePool, needs=lambda _: frozenset({Need.POOL})))
 
@@ -275,7 +285,7 @@ def test_tokens_are_there_for_those_who_need_them_only():
         def values(self, shard):
             return super().values(shard) + len(self.job.encoded(None))
 
-    with pytest.raises(TypeError, match="needs TOKENS"):
+    with pytest.raises(AssertionError, match=r"job\.encoded but does not declare Need\.TOKENS"):
         check_scorer(scorer(Tokens))
 
 
@@ -373,7 +383,7 @@ def test_sound_selectors_pass():
         (Mask, "rows are bool, not integers"),
         (ByValue, "say by_rank=False"),
         (ByPart, "with the table in 7 parts"),
-        (Draws, "with another seed"),
+        (Draws, "part uses job.seed but is not declared as seeded"),
         (LameGroup, "'group' has not one entry"),
         (GivesRows, "gave a ndarray, not a Selection"),
     ],

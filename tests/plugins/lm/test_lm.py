@@ -340,25 +340,6 @@ def test_turns_of_hand_made_parts():
 # ------------------------------------------------------------------------------ token losses
 
 
-def test_tokens_are_the_losses_that_the_score_is_the_mean_of(job, examples):
-    some = examples[9:14]
-    with IfdScorer(IfdConfig()).open(job) as scorer:
-        details = scorer.tokens(some)
-        found = scorer._answers(job.chat.encode(some, _tokenizer()))
-    for example, detail, answers in zip(some, details, found, strict=True):
-        texts = [m.content.strip() + "<eos>" for m in example.messages if m.role == "assistant"]
-        if example.response.isascii():
-            assert "".join(detail.tokens) == "".join(texts)
-        assert detail.values == pytest.approx(np.concatenate(answers.given))
-    with PerplexityScorer(PerplexityConfig()).open(job) as scorer:
-        (detail,) = scorer.tokens(some[:1])
-    (one,) = job.chat.encode(some[:1], _tokenizer())
-    assert len(detail.tokens) == len(detail.values) == len(one.ids) - 1
-    response = np.array(detail.values)[one.parts[1:] == 2]
-    scores = _score(PerplexityScorer(PerplexityConfig()), job, examples)
-    assert -scores.score[9] == pytest.approx(response.mean(), rel=1e-5)
-
-
 def test_the_head_runs_on_nothing_but_counted_tokens_and_in_pieces(llama, monkeypatch):
     model = LlamaForCausalLM.from_pretrained(llama.location)
     monkeypatch.setattr(losses_module, "HEAD_BYTES", 4 * 257 * 5)
@@ -514,7 +495,7 @@ def _trial(tmp_path, llama, examples, component, **options):
     bench = Bench(tmp_path, examples)
     config = component.config(**options)
     base = Job(seed=1, chat=ChatFormat(ChatConfig(max_length=400)))
-    return bench, config, bench.job(component.needs(config), base, llama, {})
+    return bench, config, bench.job(component, config, base, llama)
 
 
 def test_the_stage_finishes_in_the_middle_and_again_after_a_kill(tmp_path, llama, examples):

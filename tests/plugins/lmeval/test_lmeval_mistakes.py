@@ -11,6 +11,7 @@ from selectmoe_core.errors import RecipeError, StageError
 from selectmoe_core.models.models import TargetModel
 from selectmoe_lmeval.config import LmEvalConfig
 from selectmoe_lmeval.evaluator import LmEval
+from selectmoe_lmeval.tasks import leaves, load_tasks
 
 GENERATE = """
 task: birds
@@ -113,8 +114,9 @@ def test_the_hint_for_letters_is_right(tmp_path, base):
     fixed = hint.partition("doc_to_target: ")[2]
     task(tmp_path, CHOOSE, ("doc_to_target: answer", f"doc_to_target: {fixed}"))
     check(tmp_path)
-    questions = list(LmEval(config(tmp_path, "birds")).questions(job(tmp_path)))
-    assert [q.answer for q in questions] == ["ABC".index(row["answer"]) for row in made]
+    (loaded,) = leaves(load_tasks(config(tmp_path, "birds"), {}))
+    answers = [loaded.doc_to_target(doc) for doc in loaded.eval_docs]
+    assert answers == ["ABC".index(row["answer"]) for row in made]
 
 
 @pytest.mark.parametrize(
@@ -221,7 +223,7 @@ def test_code_of_a_task_runs_only_when_it_is_allowed(tmp_path):
     assert "doc_to_text: it runs Python code (own.text)" in text
     assert "allow_task_code = true" in hint
     with pytest.raises(RecipeError, match="allow_task_code is off"):
-        list(LmEval(config(tmp_path, "birds")).questions(job(tmp_path)))
+        load_tasks(config(tmp_path, "birds"), {})
     assert not ran.exists()
     check(tmp_path, allow_task_code=True)
     assert ran.exists()

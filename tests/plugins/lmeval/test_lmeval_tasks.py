@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from llama_models import job, llama
-from lmeval_tasks import config, evaluate, offline, questions_of, samples_of, write_tasks
+from lmeval_tasks import config, evaluate, offline, samples_of, write_tasks
 
 from selectmoe_core.errors import RecipeError, StageError
 from selectmoe_core.models.models import TargetModel
@@ -31,15 +31,6 @@ def no_hub(tmp_path_factory):
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     return llama(tmp_path_factory.mktemp("llama"))
-
-
-def test_every_question_is_told(base, folder, tmp_path):
-    found = list(LmEval(config(folder, "both", limit=2)).questions(job(tmp_path, base)))
-    assert len(found) == 42
-    first = questions_of(folder, "fours")[0]
-    assert found[0].prompt == f"Question: {first['question']}\nAnswer:"
-    assert found[0].choices == tuple(first["choices"])
-    assert (found[0].task, found[0].id, found[0].answer) == ("fours", "q0", first["answer"])
 
 
 def test_bundled_tasks(base, folder, tmp_path):

@@ -323,19 +323,20 @@ def test_evaluator_scores_what_the_model_prefers(tmp_path, models):
     made = job(tmp_path, ref, models=models, bundled_tasks=TASKS)
     evaluator = LmEval(LmEvalConfig(tasks=("bundled:nano",), limit=60))
     evaluator.check(made)
-    asked = list(islice(evaluator.questions(made), 60))
+    asked = [json.loads(line) for line in islice(lines(), 60)]
     found = evaluator.evaluate(TargetModel(ref), tmp_path / "out", made)["tasks"]["nano"]
     assert found["chance"] == 0.25
     model = models.load(ref, dtype="float32", device="cpu")
     encode = models.tokenizer(ref)
-    hits = [preferred(model, encode, one) == one.answer for one in asked]
+    hits = [preferred(model, encode, one) == one["answer"] for one in asked]
     assert found["value"] == pytest.approx(sum(hits) / 60)
 
 
 def preferred(model, encode, question):
     likelihoods = []
-    for choice in question.choices:
-        prompt, answer = encode(question.prompt)["input_ids"], encode(choice)["input_ids"]
+    for choice in question["choices"]:
+        asked = f"<|user|>\n{question['question']}\n<|assistant|>\n"
+        prompt, answer = encode(asked)["input_ids"], encode(choice)["input_ids"]
         with torch.no_grad():
             logits = model(torch.tensor([prompt + answer])).logits[0].log_softmax(-1)
         places = range(len(prompt) - 1, len(prompt) + len(answer) - 1)

@@ -360,25 +360,6 @@ def test_a_skipped_row_counts_where_the_pool_is_a_slice_of_rows(job, examples):
     np.testing.assert_allclose(found, _score(job, examples)[0].score[rows], atol=1e-5)
 
 
-def test_token_detail_follows_the_tokens(job, examples):
-    with RouterScorer(RouterConfig(batch_tokens=300)).open(job) as scorer:
-        details = scorer.tokens(examples[:8])
-    model = job.models.load(job.inputs.model, dtype="float32", device="cpu")
-    tokenizer = job.models.tokenizer(job.inputs.model)
-    for example, detail in zip(examples[:8], details, strict=True):
-        (one,) = job.chat.encode([example], tokenizer)
-        assert len(detail.tokens) == len(detail.values) == len(one.ids)
-        with torch.no_grad():
-            recorded = model.model(
-                torch.tensor([one.ids.tolist()]), output_router_logits=True
-            ).router_logits
-        probs = torch.stack([logits.softmax(dim=-1) for logits in recorded])
-        expected = 1 - probs[..., EXPERTS:].sum(dim=-1).mean(dim=0)
-        np.testing.assert_allclose(detail.values, expected, atol=1e-5)
-    ascii_only = next(d for e, d in zip(examples, details, strict=False) if e.prompt.isascii())
-    assert "".join(ascii_only.tokens).startswith("<|user|>\n")
-
-
 def test_the_same_twice(job, examples):
     one, other = (_score(job, examples)[0].score for _ in range(2))
     np.testing.assert_array_equal(one, other)
@@ -415,8 +396,6 @@ def test_a_model_without_trash_cans_has_the_two_other_statistics(olmoe, examples
         found = expected[statistic].mean(axis=1)
         np.testing.assert_allclose(part.score, found, rtol=1e-5, atol=1e-5)
         assert "trash_mass" not in part.details
-    with RouterScorer(RouterConfig(statistic="topk_ratio")).open(job) as scorer:
-        assert len(scorer.tokens(examples[:1])[0].values)
 
 
 @pytest.mark.parametrize("statistic", ["trash_mass", "trash_slots"])

@@ -1,0 +1,53 @@
+"""What is wrong with a component, before anybody relies on it; nothing of it is called."""
+
+import inspect
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from selectmoe_core.config import Config
+from selectmoe_core.plugin.component import About, Component
+from selectmoe_core.plugin.signatures import takes
+
+NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+CALLED = {
+    "build": ("config",),
+    "needs": ("config",),
+    "cost": ("config", "workload"),
+    "files": ("config",),
+    "scores": ("config",),
+    "max_skipped": ("config",),
+    "damages": ("config",),
+}
+"""The fields that the core calls, with the arguments it gives."""
+REQUIRED = ("build", "needs")
+SWITCHES = ("seeded", "by_rank", "torch", "one_process")
+
+
+def component_problems(component: Component[Any, Any]) -> Iterator[str]:
+    """Yield what is wrong with the fields of a component."""
+    if not isinstance(component.name, str) or not NAME.fullmatch(component.name):
+        yield "its name must be lower-case words joined by dashes"
+    if not (inspect.isclass(component.config) and issubclass(component.config, Config)):
+        yield f"config must be a subclass of selectmoe_core.Config, got {component.config!r}"
+    if not isinstance(component.about, About):
+        yield f"about must be an About, got {component.about!r}"
+    requires = component.requires
+    if not isinstance(requires, tuple) or not all(isinstance(name, str) for name in requires):
+        yield f"requires must be a tuple of module names, got {requires!r}"
+    for field in SWITCHES:
+        if not isinstance(getattr(component, field), bool):
+            yield f"{field} must be True or False, got {getattr(component, field)!r}"
+    yield from _call_problems(component)
+
+
+def _call_problems(component: Component[Any, Any]) -> Iterator[str]:
+    for field, arguments in CALLED.items():
+        function = getattr(component, field)
+        if function is None and field not in REQUIRED:
+            continue
+        wanted = f"{field}({', '.join(arguments)})"
+        if not callable(function):
+            yield f"{field} must be a function, called as {wanted}, got {function!r}"
+        elif not takes(function, len(arguments)):
+            yield f"{field} cannot be called as {wanted}"

@@ -1,0 +1,224 @@
+"""Parts as the core calls them: what goes wrong in a plugin is said to be that plugin's."""
+
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn
+
+from selectmoe_core.config import Config
+from selectmoe_core.errors import PartError, PluginError, SelectMoEError, of_disk
+from selectmoe_core.plugin.component import Component, Kind
+from selectmoe_core.plugin.manager import named
+from selectmoe_core.plugin.protocols import Need, Shard, ShardScorer
+from selectmoe_core.plugin.signatures import method_problems, protocol_of
+
+CORE = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Whose code is called.
+
+    Attributes:
+        name: the table and the component, for messages.
+        plugin: the plugin that offers it.
+    """
+
+    name: str
+    plugin: str
+
+    @contextmanager
+    def blamed(self, doing: str) -> Iterator[None]:
+        """Turn an error that the plugin did not mean for the user into one that names it."""
+        try:
+            yield
+        except SelectMoEError:
+            raise
+        except Exception as error:
+            if of_disk(error, self.name) is not None:
+                raise
+            self._fail(doing, error)
+
+    def breach(self, what: str) -> PluginError:
+        """Return the error for a part that is not as the core needs it."""
+        return PluginError(
+            f"{self.name}: {what}",
+            hint=f"the plugin {named(self.plugin)} must be fixed; "
+            f"--disable-plugin {self.plugin} leaves it out",
+        )
+
+    def _fail(self, doing: str, error: Exception) -> NoReturn:
+        first = str(error).strip().partition("\n")[0][:300]
+        inner = _core_module(error.__traceback__)
+        whose = f"this is an error of the plugin {named(self.plugin)}, not of selectmoe"
+        if inner:
+            whose = f"the plugin {named(self.plugin)} called {inner}: an error of one of the two"
+        raise PartError(
+            f"{self.name}: {doing} failed: {type(error).__name__}: {first}",
+            hint=f"{whose}; please report it with the traceback above. Finished work is kept",
+            traceback="".join(traceback.format_exception(error)),
+        ) from error
+
+
+def build(
+    component: Component[Any, Any], config: Config, plugin: str, kind: Kind, *, where: str
+) -> "Guarded":
+    """Build a component's part, and check that it has the methods of its kind.
+
+    Raises:
+        PartError: its build function failed.
+        PluginError: a method is missing or takes other arguments.
+    """
+    owner = Owner(f"{where} {component.name}", plugin)
+    with owner.blamed("building it"):
+        part = component.build(config)
+    require(owner, part, protocol_of(kind, component.needs(config)))
+    return Guarded(part, owner)
+
+
+def check_answers(
+    component: Component[Any, Any], config: Config, plugin: str, *, where: str
+) -> None:
+    """Ask a component once what it says of itself, given its options.
+
+    Raises:
+        PartError: one of its functions failed.
+        PluginError: one returned what the core cannot use.
+    """
+    owner = Owner(f"{where} {component.name}", plugin)
+    with owner.blamed("needs(config)"):
+        needs = component.needs(config)
+    if not isinstance(needs, frozenset) or not all(isinstance(need, Need) for need in needs):
+        raise owner.breach(f"needs(config) returned {_shown(needs)}; expected a frozenset of Need")
+    for field, kind in (("files", Path), ("scores", str)):
+        function = getattr(component, field)
+        if function is None:
+            continue
+        with owner.blamed(f"{field}(config)"):
+            found = function(config)
+            items = [] if isinstance(found, str) else list(found)
+        if isinstance(found, str) or not all(isinstance(item, kind) for item in items):
+            wanted = f"{kind.__name__}s, one by one"
+            raise owner.breach(f"{field}(config) returned {_shown(found)}; expected {wanted}")
+
+
+def require(owner: Owner, part: object, protocol: type) -> None:
+    """Raise a ``PluginError`` where a part cannot be called as its protocol says."""
+    problems = list(method_problems(part, protocol))
+    if problems:
+        raise owner.breach(f"{type(part).__name__} does not fit: {'; '.join(problems)}")
+
+
+class Guarded:
+    """Passes every call on to a part, and checks what comes back."""
+
+    def __init__(self, part: object, owner: Owner) -> None:
+        self._part = part
+        self._owner = owner
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        value = getattr(self._part, name)
+        return self._guarded(name, value) if callable(value) else value
+
+    def _guarded(
+        self, name: str, method: Callable[..., Any], place: str = ""
+    ) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401
+            where = place or _place(arguments)
+            with self._owner.blamed(f"{name}(){where}"):
+                result = method(*arguments, **options)
+            return self._checked(name, result, where)
+
+        return call
+
+    def _checked(self, name: str, result: Any, place: str) -> Any:  # noqa: ANN401
+        if name == "read":
+            return self._rows(result)
+        if name == "open":
+            return self._opened(result)
+        if name == "begin":
+            self._require(callable(result), name, result, "what returns ShardScores when called")
+            return self._guarded("score", result, place)
+        if expected := _expected(name):
+            kind, written = expected
+            self._require(isinstance(result, kind), name, result, written)
+        return result
+
+    def _require(self, fits: bool, name: str, result: object, wanted: str) -> None:
+        if not fits:
+            raise self._owner.breach(f"{name}() returned {_shown(result)}; expected {wanted}")
+
+    def _rows(self, rows: Any) -> Iterator[Any]:  # noqa: ANN401
+        from selectmoe_core.data.examples import RawExample, Reject
+
+        self._require(hasattr(rows, "__iter__"), "read", rows, "RawExample and Reject, one by one")
+        count, iterator = 0, iter(rows)
+        while True:
+            try:
+                row = next(iterator)
+            except StopIteration:
+                return
+            except Exception:
+                with self._owner.blamed(f"read() at row {count + 1}"):
+                    raise
+            count += 1
+            if not isinstance(row, RawExample | Reject):
+                what = f"read() yielded {_shown(row)} as row {count}"
+                raise self._owner.breach(f"{what}; expected RawExample or Reject")
+            yield row
+
+    @contextmanager
+    def _opened(self, manager: Any) -> Iterator["Guarded"]:  # noqa: ANN401
+        managed = all(hasattr(type(manager), name) for name in ("__enter__", "__exit__"))
+        self._require(managed, "open", manager, "a context manager (see contextlib)")
+        with self._owner.blamed("open()"):
+            inner = manager.__enter__()
+        try:
+            require(self._owner, inner, ShardScorer)
+            yield Guarded(inner, self._owner)
+        except BaseException as error:
+            # What the core or the scorer raised meanwhile is not an error of closing.
+            if not manager.__exit__(type(error), error, error.__traceback__):
+                raise
+        else:
+            with self._owner.blamed("closing it"):
+                manager.__exit__(None, None, None)
+
+
+def _expected(name: str) -> tuple[type, str] | None:
+    """Return what a method must return, and how that is written."""
+    from selectmoe_core.data.scores import Finish, Selection, ShardScores
+
+    if name in ("score", "combine"):
+        return ShardScores, "ShardScores"
+    if name in ("convert", "verify", "train", "evaluate"):
+        return Mapping, "a mapping of facts"
+    return {"select": (Selection, "a Selection"), "finish": (Finish, "a Finish")}.get(name)
+
+
+def _place(arguments: tuple[Any, ...]) -> str:
+    """Return which rows a call is about, where that shows."""
+    shard = arguments[0] if arguments else None
+    if not isinstance(shard, Shard) or not len(shard.rows):
+        return ""
+    return f" for the pool's rows {int(shard.rows[0])} to {int(shard.rows[-1])}"
+
+
+def _core_module(place: TracebackType | None) -> str:
+    """Return the module of the core in which an error arose, if a plugin called into it."""
+    found = ""
+    for frame, _ in traceback.walk_tb(place):
+        path = Path(frame.f_code.co_filename)
+        if path == Path(__file__):
+            found = ""
+        elif path.is_relative_to(CORE):
+            found = str(frame.f_globals.get("__name__", ""))
+    return found
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
