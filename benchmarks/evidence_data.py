@@ -10,7 +10,8 @@ import numpy as np
 from rows import drawn_order
 
 from selectmoe_core.data.corruption import Damage, plant_some
-from selectmoe_core.data.examples import Example, content_id, conversation_problem, messages_from
+from selectmoe_core.data.examples import Example, content_id, conversation_problem
+from selectmoe_core.data.turns import messages_from
 
 HELD = 1500
 """Rows of the pool that no training sees: half of them are damaged, to judge kinds by that the
