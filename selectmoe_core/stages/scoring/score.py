@@ -29,7 +29,7 @@ from selectmoe_core.runtime.distributed import barrier
 from selectmoe_core.stages.context import Context
 from selectmoe_core.stages.scoring.claims import Cut, forget_claims, of_all, spread
 from selectmoe_core.stages.scoring.pipeline import Stretch, shards, written_behind
-from selectmoe_core.stages.scoring.token_stream import coming_tokens
+from selectmoe_core.stages.token_cache import tokens_meanwhile
 from selectmoe_core.store import Facts, write_json
 from selectmoe_core.tokens.encoding import Encoded
 
@@ -75,7 +75,7 @@ def run(context: Context) -> Facts:
 def _score_shards(context: Context, pool: Pool) -> None:
     size = _shard_size(context, pool)
     begin = time.monotonic()
-    with coming_tokens(context) as coming:
+    with tokens_meanwhile(context) as (job, tokens):
         todo = [
             shard
             for shard in shards(pool, size)
@@ -85,9 +85,9 @@ def _score_shards(context: Context, pool: Pool) -> None:
         if todo:
             done = len(pool) - sum(stop - start for _, start, stop in todo)
             before = _kernels(ScoreTable.open(context.folder)) if done else []
-            _score_each(context, pool, coming.job, mine, Begun(todo, done, before, begin))
-        if coming.tokens is not None and context.job.world.main:
-            _note_tokens(context, coming.tokens.result())
+            _score_each(context, pool, job, mine, Begun(todo, done, before, begin))
+        if tokens is not None and job.world.main:
+            _note_tokens(context, tokens)
 
 
 @dataclass(frozen=True)
