@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from selectmoe_core.tokens.chat import EncodedExample
-from selectmoe_core.tokens.encoding import Encoded, Joined
+from selectmoe_core.tokens.encoding import Encoded, Joined, TokenCounts
 
 LOOK = 0.02
 """Seconds between two looks at what has been written."""
@@ -60,6 +60,19 @@ class PartialEncoded(Encoded):
 
     def __reduce__(self) -> tuple[type[Encoded], tuple[object, ...]]:
         return self.until(None).__reduce__()
+
+    # These wait before they compute anything: Python 3.11 computes a cached property under a lock
+    # that all instances share, and whoever makes the tokens asks for lengths too.
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each example, int64 ``[examples]``."""
+        return self.until(None).lengths
+
+    @property
+    def sources(self) -> dict[str, TokenCounts]:
+        """Token counts per source, by name."""
+        return self.until(None).sources
 
     @property
     def _table(self) -> np.ndarray:

@@ -182,3 +182,26 @@ def test_what_lies_behind_the_kept_rows_is_cut_off_before_anyone_reads(tmp_path)
     NOTHING.cut(tmp_path)
     NOTHING.cut(tmp_path / "nothing there")
     assert rows_written(tmp_path) == 0
+
+
+@pytest.mark.parametrize("asked", ["lengths", "sources", "tokens", "counted"])
+def test_who_waits_for_all_rows_does_not_keep_the_maker_from_making_them(tmp_path, asked):
+    """The maker asks the same of what it has made; in Python 3.11 that once took a common lock."""
+    examples, begun = random_examples(random.Random(), 6), threading.Event()
+
+    def make():
+        assert begun.wait(20)
+        whole = encode(examples, tmp_path, CHAT, TOKENIZER)
+        return whole, getattr(whole, asked)
+
+    with ThreadPoolExecutor(2) as threads:
+        made = threads.submit(make)
+        tokens = PartialEncoded(
+            tmp_path,
+            CHAT,
+            whole=lambda: made.result()[0] if made.done() else None,
+            rows_written=lambda: 0,
+        )
+        found = threads.submit(getattr, tokens, asked)
+        begun.set()
+        np.testing.assert_equal(found.result(20), made.result(20)[1])
