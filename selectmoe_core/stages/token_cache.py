@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
@@ -202,7 +201,8 @@ def tokens_meanwhile(context: Context) -> Iterator[tuple[Job, Encoded | None]]:
     made before anything else. Where the scorer reads no tokens, there are none.
     """
     job = context.job
-    if Need.TOKENS not in context.component.needs(context.config) or job.inputs.model is None:
+    needs = context.component.needs(context.config)
+    if not {Need.TOKENS, Need.MODEL} <= needs or job.inputs.model is None:
         yield job, None
         return
     tokenizer = job.models.tokenizer(job.inputs.model)
@@ -224,4 +224,4 @@ def _sharing(job: Job, cache: TokenCache, tokens: Callable[[], Encoded]) -> Job:
         own = tokenizer_digest(asked) == cache.tokenizer_digest
         return tokens() if own else job.encoded(asked)
 
-    return replace(job, encoded=encoded)
+    return job.changed(encoded=encoded)

@@ -2,7 +2,6 @@
 
 import random
 import threading
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,8 +11,7 @@ from selectmoe_core.data.examples import RawExample
 from selectmoe_core.data.pool_writer import build_pool
 from selectmoe_core.data.scores import ShardScores
 from selectmoe_core.plugin.protocols import Shard
-from selectmoe_core.stages.scoring.pipeline import AHEAD, Stretch, shards, written_behind
-from selectmoe_core.stages.scoring.score import _shard_size
+from selectmoe_core.stages.scoring.pipeline import AHEAD, Stretch, written_behind
 
 
 @pytest.fixture
@@ -42,7 +40,6 @@ def test_a_stretch_is_the_pools_rows_and_reads_them_once(pool, monkeypatch):
     assert list(found) == wanted
     assert [found[2], found[-1], *found[1:3]] == [wanted[2], wanted[-1], *wanted[1:3]]
     assert reads == [(5, 12)]
-    assert [stop - start for _, start, stop in shards(pool, 7)][:-1] == [7] * (len(pool) // 7)
 
 
 def test_shards_are_written_in_order_and_counted():
@@ -115,21 +112,3 @@ def test_nothing_is_written_behind_a_shard_that_failed(error):
 def test_what_was_handed_over_before_a_failure_is_written():
     mine = ValueError("the scorer failed")
     assert written(range(2), then=mine) == ([0, 1], mine)
-
-
-@pytest.mark.parametrize(
-    ("examples", "wanted", "size"),
-    [
-        (10, None, 2048),
-        (270_000, None, 2048),
-        (10_000_000, None, 10_000),
-        (10**8, None, 65_536),
-        (10, 7, 7),
-    ],
-)
-def test_shards_grow_with_the_pool_and_keep_their_size(tmp_path, examples, wanted, size):
-    own = {"shard_examples": wanted}
-    context = SimpleNamespace(folder=tmp_path, spec=SimpleNamespace(own=own))
-    assert _shard_size(context, range(examples)) == size
-    own["shard_examples"] = 3
-    assert _shard_size(context, range(5)) == size

@@ -54,7 +54,7 @@ def whole(tmp_path, spec):
     return encode(examples, tmp_path / "whole", CHAT, TOKENIZER)
 
 
-def context_of(spec, *, rank=0, size=1, needs=frozenset({Need.TOKENS})):
+def context_of(spec, *, rank=0, size=1, needs=frozenset({Need.TOKENS, Need.MODEL})):
     """What a scorer that reads tokens is executed with."""
     job = Job(
         seed=0,
