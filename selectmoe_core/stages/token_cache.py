@@ -217,6 +217,7 @@ def tokens_meanwhile(context: Context) -> Iterator[tuple[Job, Encoded | None]]:
         tokens = cache.followed()
         yield _sharing(job, cache, tokens.now), tokens
 
+
 def _sharing(job: Job, cache: TokenCache, tokens: Callable[[], Encoded]) -> Job:
     """Return the job with ``tokens`` for whoever has the tokenizer of the cache."""
 

@@ -70,7 +70,7 @@ def test_every_row_is_in_one_shard_and_the_last_shards_are_small():
     [(270_000, 2048), (10_000_000, 10_000), (10**8, 65_536)],
 )
 def test_shards_grow_with_the_pool(tmp_path, examples, size):
-    assert sizes(shards_of(context_of(tmp_path), FakePool(examples)))[0] == size
+    assert sizes(shards_of(context_of(tmp_path, device="cuda"), FakePool(examples)))[0] == size
 
 
 @pytest.mark.parametrize(
