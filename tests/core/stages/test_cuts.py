@@ -38,9 +38,15 @@ def context_of(folder, *, device="cpu", wanted=None, seconds=None, threads=1, to
         folder=folder,
         config=None,
         spec=SimpleNamespace(
-            own={"shard_examples": wanted}, chat={"max_length": 2048}, device=device, dtype="float32", threads=threads
+            own={"shard_examples": wanted},
+            chat={"max_length": 2048},
+            device=device,
+            dtype="float32",
+            threads=threads,
         ),
-        component=SimpleNamespace(cost=None if seconds is None else cost, torch=torch, needs=lambda _: frozenset()),
+        component=SimpleNamespace(
+            cost=None if seconds is None else cost, torch=torch, needs=lambda _: frozenset()
+        ),
         job=None,  # the scorer reads no model
     )
 
