@@ -61,6 +61,7 @@ def command(
     from selectmoe_core.cli.plan_table import plan_lines
     from selectmoe_core.plan.estimates import estimate
     from selectmoe_core.plan.plan import make_plan
+    from selectmoe_core.runtime.hardware import visible_gpus
 
     if until is not None and until not in STAGES:
         hint = suggest(until, STAGES, otherwise="the stages")
@@ -71,15 +72,23 @@ def command(
         load_recipe(recipe, overrides), plugins, outputs.resolve(), until=until, hash_limit=limit
     )
     rows = estimate(plan, plugins, DEVICES[device])
+    shared = [node.key for node in plan.nodes.values() if node.shared]
+    processes = max(1, visible_gpus())
     if as_json:
         import json
 
-        click.echo(json.dumps({"nodes": rows, "not_needed": dict(plan.not_needed)}, indent=2))
+        found = {"nodes": rows, "not_needed": dict(plan.not_needed), "processes": processes}
+        click.echo(json.dumps(found, indent=2))
         return
     for line in plan_lines(plan.recipe.head.name, rows, DEVICES[device], width()):
         click.echo(line)
     if "pool" in plan.nodes:
         _print_sources(plan.nodes["pool"])
+    if shared:
+        click.echo(
+            f"{processes} process{'es' * (processes > 1)} for each of {', '.join(shared)} "
+            f"(GPUs to see: {visible_gpus()}); run --num-processes N changes it"
+        )
     for stage, why in plan.not_needed.items():
         click.echo(f"not needed: {stage} ({why})")
     for dropped in plan.recipe.dropped:

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 @click.option(
     "--num-processes",
     type=click.IntRange(min=1),
-    help="Processes of each stage that computes with torch, through accelerate; one by default.",
+    help="Processes of warm-up, score, train and evaluate; by default, one per GPU.",
 )
 @click.option(
     "--accelerate-config",

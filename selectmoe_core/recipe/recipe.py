@@ -55,7 +55,8 @@ class ScoreOptions(StageOptions):
     """The share that may go without a score before the stage fails; left out, the scorer's rule."""
     shard_examples: PositiveInt | None = execution_only(None)
     """Examples scored and written at once: what an interrupted run loses at most. Left out, a
-    thousandth of the pool, at least 2,048 and at most 65,536."""
+    thousandth of the pool, at least 2,048 and at most 65,536, but no more than about a minute's
+    work."""
 
 
 class SelectOptions(StageOptions):

@@ -4,7 +4,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from selectmoe_core.config import suggest
@@ -24,14 +24,20 @@ class Launch:
     """How the processes of a stage are started.
 
     Attributes:
-        processes: how many for a stage that several can share; any other stage has one.
+        processes: how many for a stage that several can share, 0 for one a GPU; any other stage
+            has one.
         configs: accelerate's configuration files by stage; the one of ``""`` is of all others.
         team: the processes that another launcher started already.
     """
 
-    processes: int = 1
+    processes: int = 0
     configs: Mapping[str, Path] = field(default_factory=dict)
     team: Team | None = None
+
+    def on(self, device: str, gpus: int) -> "Launch":
+        """Return it with the number of processes for a device of a host that has so many GPUs."""
+        each_gpu = gpus if device == "cuda" else 1
+        return self if self.processes else replace(self, processes=max(1, each_gpu))
 
     def check(self, gpus: int) -> None:
         """Raise a ``RecipeError`` where processes would have to share the GPUs of this host."""
@@ -56,7 +62,7 @@ def launch_of(processes: int | None, named: Sequence[str], team: Team | None) ->
     """Return how stages are launched.
 
     Args:
-        processes: what the command line says.
+        processes: what the command line says, if anything.
         named: accelerate's configuration files, ``FILE`` or ``STAGE=FILE``; the first may say how
             many processes there are.
         team: the processes that another launcher started.
@@ -74,7 +80,7 @@ def launch_of(processes: int | None, named: Sequence[str], team: Team | None) ->
     configs = dict(_config(name) for name in named)
     if processes is None and configs:
         processes = _processes_in(next(iter(configs.values())))
-    return Launch(processes or 1, configs)
+    return Launch(processes or 0, configs)
 
 
 def execute_in_processes(spec: NodeSpec, run_folder: Path, launch: Launch) -> None:

@@ -19,9 +19,9 @@ from selectmoe_core.report.record import NodeRecord, RunRecord
 from selectmoe_core.runner.execute import execute_node
 from selectmoe_core.runner.launch import Launch, check_in_process, execute_in_processes
 from selectmoe_core.runner.preflight import check_part
+from selectmoe_core.runner.run_folder import log_to, new_folder
 from selectmoe_core.runtime.hardware import Machine, resolve_device, versions
 from selectmoe_core.runtime.progress import NoProgress, progress_kind
-from selectmoe_core.runtime.terminal import LogFormatter
 from selectmoe_core.stages.node_spec import NodeSpec
 from selectmoe_core.stages.pool import summary as pool_summary
 from selectmoe_core.store import Artifact
@@ -115,17 +115,19 @@ class _Run:
         self.say = say
         self.device = resolve_device(options.device)
         self.machine = Machine.here(self.device)
+        self.launch = options.launch.on(self.device, self.machine.gpus)
         if self.device == "cuda":
-            options.launch.check(self.machine.gpus)
-        self.folder = _new_folder(options.outputs, plan.recipe.head.name)
+            self.launch.check(self.machine.gpus)
+        self.folder = new_folder(options.outputs, plan.recipe.head.name)
         self.started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         self.begun = time.monotonic()
         self.cached: dict[str, bool] = {}
 
     def execute(self) -> Outcome:
-        handler = _log_to(self.folder / "run.log")
+        handler = log_to(self.folder / "run.log")
         try:
             log.info("%s", self.options.command)
+            self._log_processes()
             self._write_recipe()
             self._observe("selectmoe_run_started", run=self.folder)
             if self.options.fresh:
@@ -148,6 +150,16 @@ class _Run:
             logging.getLogger("selectmoe").removeHandler(handler)
             handler.close()
         return outcome
+
+    def _log_processes(self) -> None:
+        """Say how many processes the stages have that several can share."""
+        shared = [node.stage for node in self.plan.nodes.values() if node.shared]
+        count = self.launch.processes
+        where = f"{self.device}, {self.machine.gpus or 'no'} GPUs to see"
+        log.info("%d process(es) for each of: %s (%s)", count, ", ".join(shared) or "none", where)
+        if count > 1 and shared:
+            names = ", ".join(dict.fromkeys(shared))
+            self.say(f"{count} processes for each of {names}; --num-processes 1 for one")
 
     def _missing(self) -> list[Node]:
         """Return the nodes to make: what is wanted and not there, and what that reads."""
@@ -183,7 +195,7 @@ class _Run:
             return self.purpose.makers[node.stage](node)
         spec = self._spec(node)
         if node.uses_torch:
-            execute_in_processes(spec, self.folder, self.options.launch)
+            execute_in_processes(spec, self.folder, self.launch)
         else:
             execute_node(spec, self.registry, self.say)
         artifact = self._artifact(node)
@@ -203,7 +215,7 @@ class _Run:
         if dtype == "auto":
             dtype = "bfloat16" if on_gpu else "float32"
         # What does not compute with torch may go on under other settings.
-        sharing = self.options.launch.sharing if node.shared else 1
+        sharing = self.launch.sharing if node.shared else 1
         threads = self.options.threads or max(1, self.machine.cores // sharing)
         dtype, threads = (dtype, threads) if node.uses_torch else ("float32", 1)
         return NodeSpec(
@@ -224,7 +236,7 @@ class _Run:
             device=self.device if on_gpu else "cpu",
             dtype=dtype,
             threads=threads,
-            processes=self.options.launch.processes if node.shared else 1,
+            processes=self.launch.processes if node.shared else 1,
             disabled=self.options.disabled,
             progress=progress_kind(self.options.progress),
             log=self.folder / "run.log",
@@ -326,27 +338,3 @@ def _summary(artifact: Artifact) -> str:
 
 def _number(value: Any) -> str:  # noqa: ANN401
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
-
-
-def _new_folder(outputs: Path, name: str) -> Path:
-    """Make the run's folder, named by date and time, and by a number within the same second."""
-    base = outputs / name / time.strftime("%Y-%m-%d") / time.strftime("%H-%M-%S")
-    for number in range(1000):
-        folder = base if not number else base.with_name(f"{base.name}-{number}")
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        return folder.resolve()
-    raise StageError(f"cannot make a folder for this run at {base}")
-
-
-def _log_to(path: Path) -> logging.Handler:
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(
-        LogFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S")
-    )
-    logger = logging.getLogger("selectmoe")
-    logger.setLevel(logging.INFO)
-    logger.addHandler(handler)
-    return handler

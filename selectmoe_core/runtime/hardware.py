@@ -1,5 +1,6 @@
 """What this machine is: for choosing a device and for the record of a run."""
 
+import itertools
 import os
 import platform
 import subprocess
@@ -46,6 +47,21 @@ def resolve_device(wanted: str) -> str:
     raise RecipeError(
         f"--device {wanted}: torch sees no such device", hint="use --device cpu, or mend the driver"
     )
+
+
+def visible_gpus() -> int:
+    """Return how many GPUs a stage here will see, without torch, whose import takes seconds.
+
+    Counts the drivers' device files; ``CUDA_VISIBLE_DEVICES`` may leave some out.
+    """
+    there = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    there = there or len(list(Path("/dev/dri").glob("renderD*"))) * Path("/dev/kfd").exists()
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is None:
+        return there
+    # CUDA stops at the first number that names no GPU, as -1 does.
+    named = itertools.takewhile(lambda name: name and name != "-1", chosen.split(","))
+    return min(there, len(list(named)))
 
 
 @dataclass(frozen=True)

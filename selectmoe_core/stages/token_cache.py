@@ -1,28 +1,36 @@
-"""The tokens of the whole pool for a tokenizer: made once, shared by all who read them."""
+"""The tokens of the whole pool for a tokenizer: made once, and read while they are being made."""
 
 import hashlib
 import json
 import logging
 import sys
 import time
-from functools import cache
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from functools import cache, partial
 from typing import Any
 
 from selectmoe_core.data.pool import Pool
 from selectmoe_core.errors import StageError
+from selectmoe_core.plugin.protocols import Job, Need
+from selectmoe_core.runtime.distributed import barrier, on_one_host
 from selectmoe_core.runtime.progress import Advance, Progress
 from selectmoe_core.stages.code import Code
+from selectmoe_core.stages.context import Context
 from selectmoe_core.stages.node_spec import NodeSpec
 from selectmoe_core.store import Artifact, Facts, Store
-from selectmoe_core.tokens.chat import ChatFormat
+from selectmoe_core.tokens.chat import ChatFormat, Tokenizer
 from selectmoe_core.tokens.encoding import Encoded
-from selectmoe_core.tokens.files import Kept
+from selectmoe_core.tokens.files import Kept, rows_written
+from selectmoe_core.tokens.partial import LOOK, PartialEncoded
 from selectmoe_core.tokens.tokenize import encode_pool
 
 log = logging.getLogger("selectmoe.encoded")
 
 STAGE = "encoded"
+LAST_WORDS = 10.0
+"""Seconds that the thread which tokenises gets to finish a piece and to note it."""
 
 
 def tokenizer_digest(tokenizer: Any) -> str:  # noqa: ANN401
@@ -51,85 +59,170 @@ def _code() -> str:
     return Code.installed(()).digest((f"selectmoe_core.tokens.{name}", of) for name, of in roots)
 
 
-def tokens_folder(spec: NodeSpec, chat: ChatFormat, tokenizer: str) -> Path:
-    """Return where a pool's tokens under the tokenizer of a digest are, or will be."""
-    return Store(spec.store).folder(STAGE, tokens_digest(spec, chat, tokenizer))
-
-
 def encoded_pool(
-    spec: NodeSpec,
-    chat: ChatFormat,
-    tokenizer: Any,  # noqa: ANN401
-    progress: Progress,
-    written: Advance = lambda _: None,
+    spec: NodeSpec, chat: ChatFormat, tokenizer: Tokenizer, progress: Progress
 ) -> Encoded:
-    """Return the pool's tokens, tokenising where nobody has yet.
+    """Return the tokens of the pool that a node reads, tokenising where nobody has yet."""
+    return TokenCache(spec, chat, tokenizer).make(progress)
+
+
+class TokenCache:
+    """A pool's tokens under one tokenizer: an artifact that all who read them share.
+
+    There are two sources. This process makes the tokens, and a thread does so where they are read
+    meanwhile; or another process of this host makes them, and this one follows what it writes.
 
     Args:
         spec: a node that reads the pool.
         chat: how the examples are rendered.
         tokenizer: the tokenizer.
-        progress: shows how far it is.
-        written: is told the further rows that can be read from ``tokens_folder``: first of all
-            those that were there before, or 0.
     """
-    own = tokenizer_digest(tokenizer)
-    found = found_tokens(spec, chat, own)
-    if found is None:
-        store, digest = Store(spec.store), tokens_digest(spec, chat, own)
-        folder = store.folder(STAGE, digest)
-        with store.lock(STAGE, digest, lambda text: print(text, file=sys.stderr)):  # noqa: T201
-            if store.find(STAGE, digest) is None:  # nobody has made them meanwhile
-                facts = _make(spec, folder, chat, tokenizer, progress, written)
-                Artifact(STAGE, "tokenizer", digest, folder, facts).save()
-        found = found_tokens(spec, chat, own)
-    assert found is not None
-    return found
 
+    def __init__(self, spec: NodeSpec, chat: ChatFormat, tokenizer: Tokenizer) -> None:
+        self.spec, self.chat, self.tokenizer = spec, chat, tokenizer
+        self.tokenizer_digest = tokenizer_digest(tokenizer)
+        self.digest = tokens_digest(spec, chat, self.tokenizer_digest)
+        self.store = Store(spec.store)
+        self.folder = self.store.folder(STAGE, self.digest)
 
-def found_tokens(spec: NodeSpec, chat: ChatFormat, tokenizer: str) -> Encoded | None:
-    """Return the pool's tokens under the tokenizer of a digest, or ``None`` before they are whole.
+    def find(self) -> Encoded | None:
+        """Return the tokens, or ``None`` before they are whole.
 
-    Raises:
-        StageError: a file was lost or cut since the tokens were written.
-    """
-    artifact = Store(spec.store).find(STAGE, tokens_digest(spec, chat, tokenizer))
-    if artifact is None:
-        return None
-    encoded = Encoded.open(artifact.folder, chat)
-    if not encoded.holds(int(artifact.facts["examples"]), int(artifact.facts["tokens"])):
-        raise StageError(
-            f"the tokens in {artifact.folder} are damaged",
-            hint=f"remove the folder {artifact.folder} to have them made again",
+        Raises:
+            StageError: a file was lost or cut since the tokens were written.
+        """
+        artifact = self.store.find(STAGE, self.digest)
+        if artifact is None:
+            return None
+        encoded = Encoded.open(self.folder, self.chat)
+        if not encoded.holds(int(artifact.facts["examples"]), int(artifact.facts["tokens"])):
+            raise StageError(
+                f"the tokens in {self.folder} are damaged",
+                hint=f"remove the folder {self.folder} to have them made again",
+            )
+        return encoded
+
+    def make(self, progress: Progress, written: Advance = lambda _: None) -> Encoded:
+        """Return the tokens, tokenising where nobody has yet.
+
+        Args:
+            progress: shows how far it is.
+            written: is told the further rows that can be read: first of all those that were there
+                before, or 0.
+        """
+        found = self.find()
+        if found is None:
+            with self.store.lock(STAGE, self.digest, lambda text: print(text, file=sys.stderr)):  # noqa: T201
+                if self.store.find(STAGE, self.digest) is None:  # nobody has made them meanwhile
+                    facts = self._tokenise(progress, written)
+                    Artifact(STAGE, "tokenizer", self.digest, self.folder, facts).save()
+            found = self.find()
+        assert found is not None
+        return found
+
+    def _tokenise(self, progress: Progress, written: Advance) -> Facts:
+        """Tokenise the pool, from where an earlier run stopped."""
+        pool, begin = Pool.open(self.spec.inputs["pool"]), time.monotonic()
+        kept = Kept.of(self.folder)
+        if kept.rows:
+            log.info("%d examples had been tokenised before", kept.rows)
+        kept.cut(self.folder)  # before anybody is told of rows: nobody reads what lies behind
+        written(kept.rows)
+        with progress.task("tokenise", len(pool), done=kept.rows) as advance:
+
+            def made(rows: float) -> None:
+                written(rows)
+                advance(rows)
+
+            encoded = encode_pool(pool, self.folder, self.chat, self.tokenizer, made, kept=kept)
+        seconds = time.monotonic() - begin
+        log.info("%d examples, %d tokens made in %.2f s", len(encoded), encoded.tokens, seconds)
+        truncated = int(encoded.cut.sum())
+        if truncated and self.spec.progress != "none":
+            what = f"{truncated:,} of {len(encoded):,} examples"
+            limit = f"{self.chat.config.max_length:,} tokens"
+            print(f"  truncated: {what} at {limit}", file=sys.stderr)  # noqa: T201
+        return {"examples": len(encoded), "tokens": encoded.tokens}
+
+    @contextmanager
+    def made_meanwhile(self, job: Job) -> Iterator[PartialEncoded]:
+        """Have a thread make the tokens, and yield before that is done.
+
+        Where the block ends in an error or an interrupt, the thread stops at its next rows; what it
+        has made is kept.
+        """
+        rows: int | None = None  # before what an earlier run left has been looked at
+        stopped = False
+
+        def add(further: float) -> None:
+            nonlocal rows
+            if stopped:
+                raise CancelledError
+            rows = (rows or 0) + int(further)
+
+        thread = ThreadPoolExecutor(1, "selectmoe-tokenise")
+        made = thread.submit(self.make, job.progress, add)
+        try:
+            if job.world.size > 1:  # here: in no other thread may processes wait for each other
+                while rows is None and not made.done():
+                    time.sleep(LOOK)
+                barrier()
+            yield PartialEncoded(
+                self.folder,
+                self.chat,
+                whole=lambda: made.result() if made.done() else None,
+                rows_written=lambda: rows or 0,
+            )
+        except BaseException:
+            stopped = True
+            if rows:  # the process may end next: let the thread note how far it came
+                wait([made], LAST_WORDS)
+            raise
+        finally:
+            thread.shutdown(wait=False, cancel_futures=True)
+
+    def followed(self) -> PartialEncoded:
+        """Return the tokens that another process of this host makes, or has made."""
+        barrier()  # what an earlier run left may be cut off until here
+        return PartialEncoded(
+            self.folder,
+            self.chat,
+            whole=self.find,
+            rows_written=partial(rows_written, self.folder),
         )
-    return encoded
 
 
-def _make(
-    spec: NodeSpec,
-    folder: Path,
-    chat: ChatFormat,
-    tokenizer: Any,  # noqa: ANN401
-    progress: Progress,
-    written: Advance,
-) -> Facts:
-    """Tokenise the pool, from where an earlier run stopped."""
-    pool, begin, kept = Pool.open(spec.inputs["pool"]), time.monotonic(), Kept.of(folder)
-    if kept.rows:
-        log.info("%d examples had been tokenised before", kept.rows)
-    kept.cut(folder)  # before anybody is told of rows: what lies behind is then read by nobody
-    written(kept.rows)
-    with progress.task("tokenise", len(pool), done=kept.rows) as advance:
+@contextmanager
+def tokens_meanwhile(context: Context) -> Iterator[tuple[Job, Encoded | None]]:
+    """Yield a job whose ``encoded`` can be read while the pool is being tokenised, and the tokens.
 
-        def made(rows: float) -> None:
-            written(rows)
-            advance(rows)
+    One of several processes makes them for all, and those of one host read meanwhile. A host that
+    shares files with others may be told late what one of these has written: there the tokens are
+    made before anything else. Where the scorer reads no tokens, there are none.
+    """
+    job = context.job
+    needs = context.component.needs(context.config)
+    if not {Need.TOKENS, Need.MODEL} <= needs or job.inputs.model is None:
+        yield job, None
+        return
+    tokenizer = job.models.tokenizer(job.inputs.model)
+    cache = TokenCache(context.spec, job.chat, tokenizer)
+    if not on_one_host(job.world):
+        whole = job.encoded(tokenizer)
+        yield _sharing(job, cache, lambda: whole), whole
+    elif job.world.main:
+        with cache.made_meanwhile(job) as tokens:
+            yield _sharing(job, cache, tokens.now), tokens
+    else:
+        tokens = cache.followed()
+        yield _sharing(job, cache, tokens.now), tokens
 
-        encoded = encode_pool(pool, folder, chat, tokenizer, made, kept=kept)
-    seconds = time.monotonic() - begin
-    log.info("%d examples, %d tokens made in %.2f s", len(encoded), encoded.tokens, seconds)
-    truncated = int(encoded.cut.sum())
-    if truncated and spec.progress != "none":
-        what = f"{truncated:,} of {len(encoded):,} examples at {chat.config.max_length:,} tokens"
-        print(f"  truncated: {what}", file=sys.stderr)  # noqa: T201
-    return {"examples": len(encoded), "tokens": encoded.tokens}
+
+def _sharing(job: Job, cache: TokenCache, tokens: Callable[[], Encoded]) -> Job:
+    """Return the job with ``tokens`` for whoever has the tokenizer of the cache."""
+
+    def encoded(asked: Tokenizer) -> Encoded:
+        own = tokenizer_digest(asked) == cache.tokenizer_digest
+        return tokens() if own else job.encoded(asked)
+
+    return job.changed(encoded=encoded)

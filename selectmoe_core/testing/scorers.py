@@ -16,7 +16,7 @@ from selectmoe_core.data.scores import ScoreTable, ShardScores, replace_scores, 
 from selectmoe_core.models.models import ModelRef, Models
 from selectmoe_core.plugin.component import Component, Kind
 from selectmoe_core.plugin.protocols import Job, Need, Scorer, Shard, ShardScorer, TableScorer
-from selectmoe_core.stages.scoring.score import shards
+from selectmoe_core.stages.scoring.cuts import cuts
 from selectmoe_core.testing.components import check_component
 from selectmoe_core.testing.pools import Bench, generated_examples, installed_models
 from selectmoe_core.testing.requirement import errors_of, require, require_methods
@@ -141,7 +141,7 @@ class _Trial:
         require_methods(self.name, part, Scorer)
         with errors_of(self.name), part.open(self.job(bench)) as scorer:
             require_methods(self.name, scorer, ShardScorer)
-            for number, start, stop in shards(bench.pool, size):
+            for number, start, stop in cuts(len(bench.pool), size):
                 some = list(bench.pool.examples(start, stop))
                 shard = Shard(number, np.arange(start, stop), some)
                 # One pass asks score(), the others what the core asks: both must agree.

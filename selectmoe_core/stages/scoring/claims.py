@@ -12,11 +12,9 @@ from pathlib import Path
 
 from selectmoe_core.runtime.distributed import World, barrier
 from selectmoe_core.runtime.progress import Advance
+from selectmoe_core.stages.scoring.cuts import Cut
 
 CLAIMS = "claims"
-
-Cut = tuple[int, int, int]
-"""A shard: its number, its first row and the row after its last."""
 
 
 def spread(cuts: Sequence[Cut], folder: Path, world: World) -> Iterator[Cut]:

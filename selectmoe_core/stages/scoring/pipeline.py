@@ -22,12 +22,6 @@ Scored = Callable[[], ShardScores]
 HandOver = Callable[[Shard, Scored], None]
 
 
-def shards(pool: Pool, size: int) -> Iterator[tuple[int, int, int]]:
-    """Yield number, first row and the row after the last of each shard."""
-    for number, start in enumerate(range(0, len(pool), size)):
-        yield number, start, min(start + size, len(pool))
-
-
 class Stretch(Sequence[Example]):
     """The examples of rows ``start`` to ``stop``: read once, and only if somebody looks at them.
 

@@ -27,18 +27,16 @@ from selectmoe_core.errors import StageError
 from selectmoe_core.plugin.protocols import Job, Need, Shard
 from selectmoe_core.runtime.distributed import barrier
 from selectmoe_core.stages.context import Context
-from selectmoe_core.stages.scoring.claims import Cut, forget_claims, of_all, spread
-from selectmoe_core.stages.scoring.pipeline import Stretch, shards, written_behind
-from selectmoe_core.stages.scoring.token_stream import coming_tokens
+from selectmoe_core.stages.scoring.claims import forget_claims, of_all, spread
+from selectmoe_core.stages.scoring.cuts import Cut, shards_of
+from selectmoe_core.stages.scoring.pipeline import Stretch, written_behind
+from selectmoe_core.stages.token_cache import tokens_meanwhile
 from selectmoe_core.store import Facts, write_json
 from selectmoe_core.tokens.encoding import Encoded
 
 log = logging.getLogger("selectmoe.score")
 
-CUTS = "shards.json"
 TOKENS = "tokens.json"
-SHARDS, LEAST, MOST = 1000, 2048, 1 << 16
-"""A pool is cut into about so many shards, none of fewer or more examples than these."""
 MAX_SKIPPED = 0.01
 """The share of the pool that may be skipped where neither recipe nor scorer says otherwise."""
 
@@ -73,21 +71,17 @@ def run(context: Context) -> Facts:
 
 
 def _score_shards(context: Context, pool: Pool) -> None:
-    size = _shard_size(context, pool)
     begin = time.monotonic()
-    with coming_tokens(context) as coming:
-        todo = [
-            shard
-            for shard in shards(pool, size)
-            if not part_path(context.folder, shard[0]).is_file()
-        ]
+    cuts = shards_of(context, pool)
+    with tokens_meanwhile(context) as (job, tokens):
+        todo = [cut for cut in cuts if not _is_made(context, cut[0])]
         mine = spread(todo, context.folder, context.job.world)
         if todo:
             done = len(pool) - sum(stop - start for _, start, stop in todo)
             before = _kernels(ScoreTable.open(context.folder)) if done else []
-            _score_each(context, pool, coming.job, mine, Begun(todo, done, before, begin))
-        if coming.tokens is not None and context.job.world.main:
-            _note_tokens(context, coming.tokens.result())
+            _score_each(context, pool, job, mine, Begun(todo, done, before, begin))
+        if tokens is not None and job.world.main:
+            _note_tokens(context, tokens)
 
 
 @dataclass(frozen=True)
@@ -179,7 +173,7 @@ def _combine(context: Context, pool: Pool) -> None:
     scores: ShardScores = context.part.combine(tables, context.job)
     if len(scores.score) != len(pool):
         raise StageError(f"the scorer combined {len(scores.score)} scores for {len(pool)} examples")
-    for number, start, stop in shards(pool, _shard_size(context, pool)):
+    for number, start, stop in shards_of(context, pool):
         piece = ShardScores(
             scores.score[start:stop],
             scores.skipped[start:stop] if scores.skipped is not None else None,
@@ -188,17 +182,6 @@ def _combine(context: Context, pool: Pool) -> None:
             scores.kernel,
         )
         _write(context, pool, Shard(number, np.arange(start, stop), ()), piece)
-
-
-def _shard_size(context: Context, pool: Pool) -> int:
-    """Return the size that this artifact's shards were begun with."""
-    path = context.folder / CUTS
-    if path.is_file():
-        return int(json.loads(path.read_text(encoding="utf-8"))["examples"])
-    wanted = context.spec.own.get("shard_examples")
-    size = int(wanted or min(max(len(pool) // SHARDS, LEAST), MOST))
-    write_json(path, {"examples": size})
-    return size
 
 
 def _note_tokens(context: Context, encoded: Encoded) -> None:
@@ -279,4 +262,4 @@ def _max_skipped(context: Context) -> float:
     return MAX_SKIPPED if rule is None else float(rule(context.config))
 
 
-__all__ = ["SCORES", "run", "shards"]
+__all__ = ["SCORES", "run"]

@@ -280,7 +280,7 @@ def test_the_configuration_of_accelerate_says_how_many(tmp_path):
     assert (whole.processes, whole.config("score")) == (4, config)
     part = launch_of(2, [f"warmup={config}"], None)
     assert (part.processes, part.config("warmup"), part.config("train")) == (2, config, None)
-    assert launch_of(None, [], None) == Launch(1)
+    assert launch_of(None, [], None) == Launch(0)
     for one_process in ("convert", "pool", "select"):
         assert whole.config(one_process) is None
     for wrong in (f"warm={config}", f"convert={config}", "nowhere.yaml"):
@@ -289,6 +289,33 @@ def test_the_configuration_of_accelerate_says_how_many(tmp_path):
     config.write_text("distributed_type: FSDP\n")
     with pytest.raises(RecipeError, match="does not say num_processes"):
         launch_of(None, [str(config)], None)
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "gpus", "processes"),
+    [
+        (None, "cuda", 8, 8),
+        (None, "cuda", 1, 1),
+        (None, "cpu", 0, 1),
+        (None, "cpu", 8, 1),  # --device cpu on a host with GPUs
+        (None, "cuda:1", 8, 1),  # one GPU was asked for by its number
+        (1, "cuda", 8, 1),
+        (2, "cpu", 0, 2),
+    ],
+)
+def test_by_default_there_is_a_process_for_each_gpu(asked, device, gpus, processes):
+    assert launch_of(asked, [], None).on(device, gpus).processes == processes
+
+
+def test_run_and_plan_say_how_many_processes(project, monkeypatch):
+    monkeypatch.setattr("selectmoe_core.runtime.hardware.visible_gpus", lambda: 3)
+    planned = project.call("plan", "recipe.toml", *CHILD[:3], "--until", "score")
+    assert planned.code == 0, planned.err
+    assert "3 processes for each of score (GPUs to see: 3)" in " ".join(planned.out.split())
+    assert project.plan(*CHILD[:3])["processes"] == 3
+    assert project.run(*CHILD).code == 0
+    [run] = project.runs()
+    assert "1 process(es) for each of: score (cpu, no GPUs to see)" in (run / "run.log").read_text()
 
 
 def test_a_process_needs_a_gpu_of_its_own():

@@ -487,6 +487,10 @@ def _context(component, config, bench: Bench, job: Job, folder: Path, **own: obj
         store=folder / "store",
         stage="score",
         progress="none",
+        device="cpu",
+        dtype="float32",
+        threads=1,
+        chat={"max_length": 400},
     )
     return Context(component.build(config), component, config, work, job)
 

@@ -1,0 +1,33 @@
+"""The folder of a run, named by date and time, and its log."""
+
+import logging
+import time
+from pathlib import Path
+
+from selectmoe_core.errors import StageError
+from selectmoe_core.runtime.terminal import LogFormatter
+
+
+def new_folder(outputs: Path, name: str) -> Path:
+    """Make the run's folder, named by date and time, and by a number within the same second."""
+    base = outputs / name / time.strftime("%Y-%m-%d") / time.strftime("%H-%M-%S")
+    for number in range(1000):
+        folder = base if not number else base.with_name(f"{base.name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder.resolve()
+    raise StageError(f"cannot make a folder for this run at {base}")
+
+
+def log_to(path: Path) -> logging.Handler:
+    """Write what selectmoe logs into a file too, until the handler is removed."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(
+        LogFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S")
+    )
+    logger = logging.getLogger("selectmoe")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    return handler
