@@ -26,8 +26,8 @@ from selectmoe_core.data.examples import (
     Reject,
     content_id,
     conversation_problem,
-    messages_from,
 )
+from selectmoe_core.data.turns import messages_from
 from selectmoe_core.errors import DataError
 from selectmoe_core.store import write_json
 

@@ -31,7 +31,7 @@ from typing import Any
 from device import describe
 from measuring import SELECTMOE, call
 from multi_gpu_runs import LORA, SCORE, WARMUP, Bench, finished
-from pool_sample import make_tokenizer
+from pool_sample import make_tokenizer, repeated_pool
 from random_weights import make_checkpoint
 from shapes import LLAMA_CHECKPOINT, OLMOE_CHECKPOINT, TINY, TINY_EXPERTS
 
@@ -62,6 +62,7 @@ def prepare(bench: Bench) -> None:
         make(bench, "olmoe", OLMOE_CHECKPOINT | (TINY_EXPERTS if bench.tiny else {}))
         call([*SELECTMOE, "convert", str(bench.work / "olmoe"), str(bench.work / "converted")])
         shutil.rmtree(bench.work / "olmoe")
+    bench.data = repeated_pool(bench.data, bench.work / "data", bench.sizes["examples"])
     (bench.work / "base/store").mkdir(parents=True, exist_ok=True)
     bench.run(bench.recipe("score", SCORE), "base", 1, "--until", "score")
 
@@ -279,7 +280,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, default=Path("multi_gpu.jsonl"))
     parser.add_argument("--gpus", default="1,2", help="numbers of GPUs, or of processes")
     parser.add_argument("--only", default=",".join(WORK), help="parts, separated by commas")
-    parser.add_argument("--examples", type=int, help="rows of the pool")
+    parser.add_argument("--examples", type=int, help="rows of the pool; copies, if it has fewer")
+    parser.add_argument("--steps", type=int, help="optimizer steps of each training")
     parser.add_argument("--tiny", action="store_true", help="tiny models, gloo on the CPU")
     return parser.parse_args()
 

@@ -77,6 +77,8 @@ class Bench:
         self.sizes = SMALL if self.tiny else FULL
         if arguments.examples:
             self.sizes = self.sizes | {"examples": arguments.examples}
+        if arguments.steps:
+            self.sizes = self.sizes | {"steps": arguments.steps}
         self.rates: dict[str, float] = {}
         """Tokens per second of each process, with the fewest processes."""
 

@@ -40,6 +40,32 @@ def subset_ratio(data: Path, examples: int) -> float:
     return min(1.0, examples / sum(file.read_bytes().count(b"\n") for file in files))
 
 
+def repeated_pool(data: Path, out: Path, examples: int) -> Path:
+    """Return a pool of at least so many examples: the data's own, or copies of it told apart.
+
+    A copy's first message has its number behind it, so that no row is a duplicate of another.
+    """
+    rows = sum(len(_lines(data, name)) for name in SOURCES)
+    copies = -(-examples // rows)
+    if copies <= 1:
+        return data
+    for name in SOURCES:
+        target = out / f"less/train/processed/{name}/{name}_data.jsonl"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("w", encoding="utf-8") as file:
+            for copy in range(copies):
+                for line in _lines(data, name):
+                    row = json.loads(line)
+                    row["messages"][0]["content"] += f" ({copy})"
+                    file.write(json.dumps(row) + "\n")
+    return out
+
+
+def _lines(data: Path, name: str) -> list[str]:
+    file = data / f"less/train/processed/{name}/{name}_data.jsonl"
+    return file.read_text(encoding="utf-8").splitlines()
+
+
 def token_ids(data: Path, tokens: int, vocabulary: int, seed: int) -> tuple[list[np.ndarray], bool]:
     """Return token ids of a sample, about so many tokens, cut at 2048.
 
