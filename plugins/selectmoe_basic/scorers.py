@@ -34,7 +34,8 @@ class LengthScorer:
         """Tokens have no length score."""
 
     def _length(self, example: Example) -> int:
-        answers = (turn.content for turn in example.messages if turn.role == "assistant")
+        turns = (turn for turn in example.messages if turn.role == "assistant" and turn.trained)
+        answers = (turn.content for turn in turns)
         if self.config.unit == "words":
             return sum(len(answer.split()) for answer in answers)
         return sum(len(answer) for answer in answers)
