@@ -31,7 +31,8 @@ class LengthScorer:
         return ShardScores(length if self.config.direction == "long" else -length)
 
     def _length(self, example: Example) -> int:
-        answers = (turn.content for turn in example.messages if turn.role == "assistant")
+        turns = (turn for turn in example.messages if turn.role == "assistant" and turn.trained)
+        answers = (turn.content for turn in turns)
         if self.config.unit == "words":
             return sum(len(answer.split()) for answer in answers)
         return sum(len(answer) for answer in answers)

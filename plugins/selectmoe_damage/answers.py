@@ -45,7 +45,7 @@ def swapped(example: Example, other: Example, random: Random) -> Messages | None
     turns: list[Message] = []
     number = 0
     for message in example.messages:
-        if message.role == "assistant":
+        if message.role == "assistant" and message.trained:
             turns.append(Message(message.role, foreign[number % len(foreign)]))
             number += 1
         else:

@@ -40,7 +40,7 @@ def echoed(example: Example, other: Example, random: Random) -> Messages | None:
     for message in example.messages:
         if message.role == "user":
             asked = message.content
-        echo = message.role == "assistant" and asked.strip()
+        echo = message.role == "assistant" and message.trained and asked.strip()
         turns.append(Message(message.role, asked) if echo else message)
     return tuple(turns)
 
@@ -50,7 +50,8 @@ def exchanged(example: Example, other: Example, random: Random) -> Messages | No
     turns = list(example.messages)
     pairs = zip(range(len(turns) - 1), example.messages, example.messages[1:], strict=False)
     for place, message, following in pairs:
-        if (message.role, following.role) == ("user", "assistant") and message.content.strip():
+        asked = (message.role, following.role) == ("user", "assistant") and following.trained
+        if asked and message.content.strip():
             turns[place] = Message("user", following.content)
             turns[place + 1] = Message("assistant", message.content)
     return tuple(turns)

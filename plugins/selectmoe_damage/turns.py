@@ -1,6 +1,7 @@
 """Changing the texts of one role and leaving the rest as it is."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from selectmoe_core import Example, Message
 
@@ -11,12 +12,14 @@ Change = Callable[[str], str | None]
 
 def changed(example: Example, role: str, change: Change) -> Messages | None:
     """Return the messages with every text of ``role`` changed that can be; ``None`` if none can."""
+    # An answer that is not trained on stays: damage to it would change nothing that is learned.
     found = [
-        change(message.content) if message.role == role else None for message in example.messages
+        change(message.content) if message.role == role and message.trained else None
+        for message in example.messages
     ]
     if not any(text is not None for text in found):
         return None
     return tuple(
-        message if text is None else Message(message.role, text)
+        message if text is None else replace(message, content=text)
         for message, text in zip(example.messages, found, strict=True)
     )

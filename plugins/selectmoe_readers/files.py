@@ -61,7 +61,11 @@ def shared_names(files: Sequence[Path], sources: Sequence[str] | None = None) ->
     files = [file.absolute() for file in files]
     root = os.path.commonpath([file.parent for file in files])
     names = [utf8_text(file.relative_to(root).as_posix()) for file in files]
-    sources = sources or source_names([PurePath(_without_suffix(name)) for name in names])
+    if not sources:
+        plain = [
+            "pipe" if file.is_fifo() else name for file, name in zip(files, names, strict=True)
+        ]
+        sources = source_names([PurePath(_without_suffix(name)) for name in plain])
     return [Input(*one) for one in zip(files, names, sources, strict=True)]
 
 

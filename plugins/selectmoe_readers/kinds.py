@@ -10,13 +10,13 @@ PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _UNPACK = "unpack it first"
 _UTF8 = "save it as UTF-8: iconv -f {0} -t UTF-8 FILE > NEW_FILE"
 _FETCH = "fetch the file again: what came is not the data"
-_LFS = "fetch the data itself: git lfs pull"
+_LFS = "the data itself is missing, fetch it: git lfs pull"
 _CONVERT = "write it as JSON lines or Parquet first"
 _SAVED = 'read the folder that save_to_disk wrote with use = "hub", or write it as Parquet'
 
 KINDS: tuple[tuple[bytes, str, str], ...] = (
     (b"PAR1", "a Parquet file", 'use = "parquet"'),
-    (b"version https://git-lfs", "a Git LFS pointer, not the data", _LFS),
+    (b"version https://git-lfs", "a Git LFS pointer", _LFS),
     (b"\xff\xfe\x00\x00", "UTF-32 text", _UTF8.format("UTF-32")),
     (b"\x00\x00\xfe\xff", "UTF-32 text", _UTF8.format("UTF-32")),
     (b"\xff\xfe", "UTF-16 text, as PowerShell writes it", _UTF8.format("UTF-16")),

@@ -11,6 +11,8 @@ from selectmoe_readers.kinds import HEAD, PACKED, what_it_is
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 BUFFER = 1 << 20
+LONGEST = 1 << 30
+"""Bytes of a line that are passed over; a longer one means that the file holds no lines."""
 SUFFIXES = {".gz": "gzip", ".zst": "zstd"}
 
 if TYPE_CHECKING:
@@ -59,13 +61,16 @@ def lines_of(stream: BinaryIO, limit: int) -> Iterator[tuple[int, bytes | None]]
     """Yield each line with its number, from 1; blank lines are left out.
 
     A line of more than ``limit`` bytes comes as ``None`` and is never held whole.
+
+    Raises:
+        DataError: a line does not end, such as one of a device or of binary data.
     """
     number = 0
     while line := stream.readline(limit + 1):
         number += 1
         if len(line) > limit:
-            _skip_line(stream, line)
             yield number, None
+            _skip_line(stream, line, number)
             continue
         if number == 1 and line.startswith(BYTE_ORDER_MARK):
             line = line[len(BYTE_ORDER_MARK) :]
@@ -100,6 +105,13 @@ def _unpacked(file: BinaryIO, packing: str) -> io.BufferedReader:
     return io.BufferedReader(cast("io.RawIOBase", stream), BUFFER)
 
 
-def _skip_line(file: BinaryIO, line: bytes) -> None:
+def _skip_line(file: BinaryIO, line: bytes, number: int) -> None:
+    skipped = 0
     while line and not line.endswith(b"\n"):
+        skipped += len(line)
+        if skipped > LONGEST:
+            raise DataError(
+                f"line {number} has more than {LONGEST:,} bytes and does not end",
+                hint="JSON lines hold one object a line: is this another kind of file?",
+            )
         line = file.readline(BUFFER)

@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from selectmoe_core import DataError, Job, RawExample, Reject
+from selectmoe_core import DataError, Job, RawExample, Reject, utf8_text
 from selectmoe_readers.config import ParquetConfig
 from selectmoe_readers.files import PARQUET, Input, inputs
 from selectmoe_readers.kinds import HEAD, what_it_is
@@ -81,7 +81,9 @@ def _row_value(row: pa.RecordBatch) -> dict[str, Any] | str:
 def _open(file: Input, config: ParquetConfig) -> tuple[pq.ParquetFile, list[str]]:
     """Return the open file, and which of its columns are read."""
     try:
-        parquet = pq.ParquetFile(file.path, memory_map=True, pre_buffer=False)
+        place = str(file.path)
+        source = place if utf8_text(place) == place else file.path.open("rb")
+        parquet = pq.ParquetFile(source, memory_map=True, pre_buffer=False)
         names = list(parquet.schema_arrow.names)
     except Exception as error:
         raise _not_parquet(file, error) from error

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from datasets import Dataset, ReadInstruction
+from datasets import Dataset, ReadInstruction, Value
 
 from selectmoe_core import DataError, suggest
 
@@ -73,7 +73,8 @@ def differing_column(builder: Any, split: str) -> str | None:  # noqa: ANN401
     for file in files:
         one = load_dataset(builder.name, data_files=[file], split="train", streaming=True)
         for column, kind in (one.features or {}).items():
-            before, place = first.setdefault(column, (str(kind), file))
-            if before != str(kind):
-                return f"the column '{column}' is {before} in {place} and {kind} in {file}"
+            now = kind.dtype if isinstance(kind, Value) else str(kind)
+            before, place = first.setdefault(column, (now, file))
+            if before != now:
+                return f"the column '{column}' is {before} in {place} and {now} in {file}"
     return None

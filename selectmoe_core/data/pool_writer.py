@@ -318,7 +318,8 @@ def _advice(begun: bool, following: Iterable[RawExample | Reject]) -> str:
     if not begun and not usable:
         others = f"none of the next {seen} rows can be used either: " if seen else ""
         return f"{others}fix the row, or look at the reader and its 'format' and 'columns'"
-    more = f" ({seen - usable} of the next {seen} rows are such too)" if seen > usable else ""
+    bad = seen - usable
+    more = f"; of the {seen} rows behind it {bad} cannot be used either" if bad else ""
     return f'fix the row, or set [pool] on_reject = "skip" to leave out such rows{more}'
 
 

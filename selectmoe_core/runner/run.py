@@ -18,12 +18,12 @@ from selectmoe_core.report import Report, write_report
 from selectmoe_core.report.record import NodeRecord, RunRecord
 from selectmoe_core.runner.execute import execute_node
 from selectmoe_core.runner.launch import Launch, check_in_process, execute_in_processes
-from selectmoe_core.runner.preflight import check_part
+from selectmoe_core.runner.preflight import check_names, check_part
 from selectmoe_core.runner.run_folder import log_to, new_folder
+from selectmoe_core.runner.summary import summary
 from selectmoe_core.runtime.hardware import Machine, resolve_device, versions
 from selectmoe_core.runtime.progress import NoProgress, progress_kind
 from selectmoe_core.stages.node_spec import NodeSpec
-from selectmoe_core.stages.pool import summary as pool_summary
 from selectmoe_core.store import Artifact
 
 log = logging.getLogger("selectmoe.run")
@@ -96,6 +96,7 @@ def execute_plan(
     Raises:
         StageError: a stage failed; everything before it and its own resumable state are kept.
     """
+    check_names(plan, options.outputs)
     return _Run(plan, registry, options, say, purpose or Purpose()).execute()
 
 
@@ -185,7 +186,7 @@ class _Run:
             return
         self.say(f"{name} ...")
         artifact = self._execute(node)
-        self.say(f"{name} done in {artifact.seconds:.1f} s{_summary(artifact)}")
+        self.say(f"{name} done in {artifact.seconds:.1f} s{summary(artifact)}")
         log.info("%s done in %.1f s: %s", node.key, artifact.seconds, artifact.folder)
         self._link(node)
         self._observe("selectmoe_stage_finished", artifact=artifact)
@@ -315,26 +316,3 @@ class _Run:
     def _observe(self, hook: str, **arguments: Any) -> None:  # noqa: ANN401
         """Call the observers; one that fails is told of and changes nothing."""
         notify(self.registry.manager, hook, self.say, **arguments)
-
-
-def _summary(artifact: Artifact) -> str:
-    facts = artifact.facts
-    if artifact.stage == "pool":
-        return f": {pool_summary(facts)}"
-    shown = {
-        "score": ("scored",),
-        "select": ("kept", "of"),
-        "train": ("steps", "loss"),
-        "warmup": ("steps", "loss"),
-    }.get(artifact.stage, ())
-    parts = [f"{name} {_number(facts[name])}" for name in shown if name in facts]
-    if artifact.stage == "score" and facts["scored"] < facts["examples"]:
-        parts.append(f"skipped {facts['examples'] - facts['scored']:,}")
-    if artifact.stage == "evaluate":
-        tasks = facts.get("tasks", {})
-        parts = [f"{task} {entry['value']:.3f}" for task, entry in tasks.items()][:4]
-    return f": {', '.join(parts)}" if parts else ""
-
-
-def _number(value: Any) -> str:  # noqa: ANN401
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"

@@ -41,9 +41,9 @@ def summary(facts: Facts) -> str:
     """Return what a pool holds in a line, and below it why rows are missing."""
     sources = sorted(facts["sources"].items(), key=lambda item: -item[1]["examples"])
     counts = [f"{name} {facts[name]:,}" for name in ("examples", "rejected", "duplicates")]
-    named = listing([f"{name} {numbers['examples']:,}" for name, numbers in sources])
+    some = [f"{name} {n['examples']:,}" for name, n in sources if n["examples"]]
     rejected = [f"\n  rejected: {reason}" for reason in facts["reasons"]]
-    return f"{', '.join(counts)}; sources: {named}{''.join(rejected)}"
+    return f"{', '.join(counts)}; sources: {listing(some)}{''.join(rejected)}"
 
 
 def _sampled(

@@ -142,7 +142,8 @@ def test_random_offsets_that_never_go_back():
         stops = sorted(rng.choices(range(length + 1), k=count))
         offsets = [(a, max(a, b)) for a, b in zip(starts, stops, strict=True)]
         borders = sorted(rng.choices(range(length + 1), k=4))
-        spans = (Span(*borders[:2], Part.PROMPT), Span(*borders[2:], Part.RESPONSE))
+        answer = rng.choice([Part.RESPONSE, Part.CONTEXT])
+        spans = (Span(*borders[:2], Part.PROMPT), Span(*borders[2:], answer))
         rendered = Rendered("x" * length, spans)
         array = np.array(offsets, dtype=np.int64).reshape(-1, 2)
         wanted = token_parts(array, np.zeros(count, dtype=bool), rendered).tolist()

@@ -1,0 +1,30 @@
+"""What a finished stage gave, in a line for the terminal."""
+
+from typing import Any
+
+from selectmoe_core.stages import pool
+from selectmoe_core.store import Artifact
+
+
+def summary(artifact: Artifact) -> str:
+    """Return a stage's main figures, to stand behind its name and time."""
+    facts = artifact.facts
+    if artifact.stage == "pool":
+        return f": {pool.summary(facts)}"
+    shown = {
+        "score": ("scored",),
+        "select": ("kept", "of"),
+        "train": ("steps", "loss"),
+        "warmup": ("steps", "loss"),
+    }.get(artifact.stage, ())
+    parts = [f"{name} {_number(facts[name])}" for name in shown if name in facts]
+    if artifact.stage == "score" and facts["scored"] < facts["examples"]:
+        parts.append(f"skipped {facts['examples'] - facts['scored']:,}")
+    if artifact.stage == "evaluate":
+        tasks = facts.get("tasks", {})
+        parts = [f"{task} {entry['value']:.3f}" for task, entry in tasks.items()][:4]
+    return f": {', '.join(parts)}" if parts else ""
+
+
+def _number(value: Any) -> str:  # noqa: ANN401
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
