@@ -47,7 +47,7 @@ def _home(file: PurePath) -> tuple[PurePath, str]:
             return folder.parent, folder.name
     if file.parent.parts:
         return PurePath(), file.parts[0]
-    return PurePath(), name or file.name
+    return PurePath(), name or "data"
 
 
 def _without_shard(name: str) -> str:

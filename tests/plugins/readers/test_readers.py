@@ -15,48 +15,18 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from reader_files import COMPONENTS, JOB, chat, line, packed, read, texts, write
 
-from selectmoe_core import DataError, Job, Message, RawExample, Reject
+from selectmoe_core import DataError, Message, RawExample, Reject
 from selectmoe_core.config import parse
 from selectmoe_core.data.pool_writer import build_pool
 from selectmoe_core.errors import RecipeError
 from selectmoe_core.plugin.component import Kind
-from selectmoe_readers import plugin
 from selectmoe_readers.config import JsonlConfig, LessConfig, ParquetConfig
 
-COMPONENTS = {component.name: component for component in plugin.selectmoe_readers()}
 REAL = Path(os.environ.get("SELECTMOE_DATA", Path(__file__).parents[3] / "../shared/data"))
-JOB = Job(seed=0)
-
-
-def read(component_name, /, **options):
-    component = COMPONENTS[component_name]
-    reader = component.build(parse(component.config, options, where="[pool]"))
-    reader.check(JOB)
-    return list(reader.read(JOB))
-
-
-def texts(row: RawExample) -> list[tuple[str, str]]:
-    return [(message.role, message.content) for message in row.messages]
-
-
-def line(row) -> bytes:
-    return json.dumps(row, ensure_ascii=False).encode() + b"\n"
-
-
-def chat(*turns: str, **more):
-    roles = ("user", "assistant") * len(turns)
-    pairs = zip(roles, turns, strict=False)
-    return {"messages": [{"role": role, "content": text} for role, text in pairs], **more}
-
-
-def write(path: Path, *rows) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"".join(row if isinstance(row, bytes) else line(row) for row in rows))
-    return path
 
 
 # --- row formats ---------------------------------------------------------------------------------
@@ -273,18 +243,6 @@ def test_only_line_feeds_end_lines(tmp_path, rows, end, mark, last, blank):
     step = 1 + bool(blank)
     numbers = [int(row.where.rpartition(":")[2]) for row in found]
     assert numbers == [bool(blank) + 1 + step * number for number in range(len(rows))]
-
-
-def packed(path: Path, data: bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".gz":
-        data = gzip.compress(data)
-    elif path.suffix == ".zst":
-        data = zstandard.ZstdCompressor(write_content_size=False, write_checksum=True).compress(
-            data
-        )
-    path.write_bytes(data)
-    return path
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
