@@ -138,3 +138,21 @@ def test_marks_are_found():
 )
 def test_a_suggestion_is_the_closest_names_or_all(word, known, hint):
     assert suggest(word, known) == hint
+
+
+@pytest.mark.parametrize("value", ["", " ", ["x", ""]])
+@pytest.mark.parametrize("name", ["data", "plain", "data_list", "perhaps"])
+def test_an_empty_path_is_an_error(name, value):
+    class More(Options):
+        """More options."""
+
+        perhaps: Path | None = None
+        """A path that may be left out."""
+
+    if isinstance(value, list) != (name == "data_list"):
+        value = [value] if name == "data_list" else ""
+    parsed, problems = examine(More, {"needed": 1, "rate": 7, name: value}, where="[x]")
+    assert parsed is None
+    assert problems[0].what == f"option '{name}' is empty"
+    assert "'rate'" in problems[1].what
+    assert examine(More, {"needed": 1, name: value}, where="[x]")[0] is None

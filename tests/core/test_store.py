@@ -274,3 +274,14 @@ def test_runs_that_were_killed_leave_one_temporary_file(tmp_path):
     for _ in range(2):
         subprocess.run([sys.executable, "-c", program, path], check=False)
     assert [file.read_text() for file in tmp_path.iterdir()] == ["half"]
+
+
+def test_what_comes_through_a_pipe_is_never_known(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    hashes = FileHashes(tmp_path / "memory.json")
+    assert hashes.of_tree(tmp_path / "pipe") != hashes.of_tree(tmp_path / "pipe")
+
+
+def test_names_that_are_not_utf8_come_back(tmp_path):
+    write_json(tmp_path / "x.json", {"path": "caf\udce9", "text": "é"})
+    assert json.loads((tmp_path / "x.json").read_bytes()) == {"path": "caf\udce9", "text": "é"}

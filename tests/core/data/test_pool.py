@@ -16,7 +16,7 @@ from selectmoe_core.data import pool_writer as pool_build
 from selectmoe_core.data.examples import Message, RawExample, Reject, content_id
 from selectmoe_core.data.pool import Pool, draw, hash_ids
 from selectmoe_core.data.pool_writer import build_pool
-from selectmoe_core.errors import DataError
+from selectmoe_core.errors import DataError, StageError
 
 
 def row(prompt="q", answer="a", source="s", **more) -> RawExample:
@@ -202,6 +202,103 @@ def test_an_empty_pool_says_why(tmp_path):
     with pytest.raises(DataError, match="empty") as raised:
         build_pool(rows, tmp_path, on_reject="skip")
     assert "every row was rejected: 3 rows, the first at f:1: r" in raised.value.hint
+
+
+def test_reasons_that_differ_in_numbers_alone_count_as_one(tmp_path):
+    rows = [row("good", "one")]
+    rows += [Reject("x", f"f:{n}", f"not valid JSON at column {n}") for n in range(1, 6)]
+    rows += [Reject("x", f"f:{n}", "'messages' is missing") for n in (6, 7)]
+    rows += [Reject("x", "f:8", "'prompt' is missing")]
+    pool = build_pool(rows, tmp_path, on_reject="skip")
+    assert [(one.text, one.rows, one.first) for one in pool.reasons] == [
+        ("not valid JSON at column 1", 5, "f:1"),
+        ("'messages' is missing", 2, "f:6"),
+        ("'prompt' is missing", 1, "f:8"),
+    ]
+    assert Pool.open(tmp_path).reasons == pool.reasons
+    assert str(pool.reasons[0]) == "5 rows, the first at f:1: not valid JSON at column 1"
+
+
+def test_any_number_of_reasons_is_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(pool_build, "DISTINCT_REASONS", 3)
+    rows = [Reject("x", f"f:{n}", "reason " + "x" * (n % 50)) for n in range(200)]
+    pool = build_pool([row(), *rows], tmp_path, on_reject="skip")
+    assert [(one.text[:13], one.rows) for one in pool.reasons][:2] == [
+        ("other reasons", 188),
+        ("reason ", 4),
+    ]
+
+
+BAD = Reject("s", "f:9", "no answer")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "skip", "told"),
+    [
+        ([], [], False, "fix the row"),
+        ([], [BAD] * 300, False, "none of the next 100 rows can be used either"),
+        ([], [BAD] * 3 + [row()], True, "of the 4 rows behind it 3 cannot be used either"),
+        ([row()], [BAD] * 7, True, "of the 7 rows behind it 7 cannot be used either"),
+        ([row()], [row("r")] * 7, True, "to leave out such rows"),
+        ([], [row()] * 300, True, "to leave out such rows"),
+    ],
+)
+def test_nobody_is_advised_to_leave_out_everything(tmp_path, before, after, skip, told):
+    with pytest.raises(DataError, match="f:9: no answer") as raised:
+        build_pool([*before, BAD, *after], tmp_path)
+    assert told in raised.value.hint
+    assert ('on_reject = "skip"' in raised.value.hint) == skip
+
+
+def test_advice_outlives_a_reader_that_fails(tmp_path):
+    def rows():
+        yield row()
+        yield BAD
+        raise DataError("the disk went away")
+
+    with pytest.raises(DataError, match="f:9: no answer"):
+        build_pool(rows(), tmp_path)
+
+
+HALF = "\ud83d"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        RawExample(HALF, row().messages, "f:1"),
+        RawExample("s", row().messages, f"f{HALF}:1"),
+        RawExample("s", row(HALF).messages, "f:1"),
+        Reject(HALF, f"f{HALF}:1", f"reason {HALF}"),
+        Reject("s" * 10_000, "f:1", "reason"),
+        RawExample("s" * 201, row().messages, "f:1"),
+    ],
+)
+def test_names_that_no_pool_can_hold_are_rejects(tmp_path, bad):
+    pool = build_pool([row("good"), bad], tmp_path, on_reject="skip")
+    assert len(pool) == 1
+    (reject,) = Pool.open(tmp_path).rejects()
+    for text in (reject.source, reject.where, reject.reason):
+        text.encode()
+        assert HALF not in text
+    assert len(reject.source) <= 200
+    assert pool.sources[reject.source].rejected == 1
+
+
+def test_weights_are_kept(tmp_path):
+    turns = (*row().messages, *row("r", "b").messages)
+    some = (*turns[:1], Message("assistant", "a", trained=False), *turns[2:])
+    pool = build_pool([RawExample("s", some), RawExample("s", turns)], tmp_path)
+    assert [example.messages for example in pool.examples()] == [some, turns]
+    assert next(pool.examples()).response == "b"
+
+
+def test_a_pool_of_another_format_is_refused(tmp_path):
+    build_pool([row()], tmp_path)
+    counts = json.loads((tmp_path / "pool.json").read_text())
+    (tmp_path / "pool.json").write_text(json.dumps(counts | {"format": 1}))
+    with pytest.raises(StageError, match="its format is 1"):
+        Pool.open(tmp_path)
 
 
 def test_a_reader_that_fails_leaves_its_error(tmp_path):

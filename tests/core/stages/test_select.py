@@ -124,6 +124,20 @@ def test_kept_examples_are_written_in_full(pool, table, tmp_path):
         }
 
 
+def test_weights_are_written_where_they_say_something(tmp_path):
+    turns = (
+        Message("user", "q"),
+        Message("assistant", "a", trained=False),
+        Message("user", "r"),
+        Message("assistant", "b"),
+    )
+    (tmp_path / "pool").mkdir()
+    pool = build_pool([RawExample("s", turns)], tmp_path / "pool")
+    select.write_rows(tmp_path, pool, np.array([0]), np.array([1.0]), lambda _: None)
+    row = json.loads((tmp_path / "selected_data.jsonl").read_text(encoding="utf-8"))
+    assert [turn.get("weight") for turn in row["messages"]] == [None, 0, None, None]
+
+
 def test_rows_are_taken_whole_and_in_order(pool):
     rows = np.random.default_rng().integers(0, ROWS, size=900)
     every = pa.Table.from_batches(pool.batches()).to_pylist()

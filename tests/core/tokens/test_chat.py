@@ -439,3 +439,33 @@ def test_the_digest_covers_the_template_but_not_where_it_lies(tmp_path):
     other.write_text(LLAMA2, encoding="utf-8")
     assert ChatFormat.load(ChatConfig(template=str(other))).digest != digests[0]
     assert ChatFormat(ChatConfig(max_length=7)).digest != plain
+
+
+WEIGHTED = (
+    Message("user", "q"),
+    Message("assistant", "wrong", trained=False),
+    Message("user", "sure?"),
+    Message("assistant", "right"),
+)
+
+
+@pytest.mark.parametrize("template", ["tulu", "chatml"])
+@pytest.mark.parametrize("loss_on", ["responses", "everything"])
+@pytest.mark.parametrize("mask_format", [False, True])
+def test_an_answer_of_weight_0_is_read_and_not_trained_on(template, loss_on, mask_format):
+    config = ChatConfig(template=template, loss_on=loss_on, mask_format=mask_format)
+    chat = ChatFormat(config, None if template == "tulu" else CHATML)
+    tokenizer = tokenizer_of("bytes")
+    plain = tuple(Message(m.role, m.content) for m in WEIGHTED)
+    examples = [Example("0" * 32, "s", messages) for messages in (WEIGHTED, plain)]
+    some, every = chat.encode(examples, tokenizer)
+    assert some.ids.tolist() == every.ids.tolist()
+    lost = chat.counts(every.parts) & ~chat.counts(some.parts)
+    assert not (chat.counts(some.parts) & ~chat.counts(every.parts)).any()
+    text = tokenizer.decode(some.ids[lost])
+    assert text.startswith("wrong")
+    assert "right" not in text
+    assert "q" not in text
+    kept = tokenizer.decode(some.ids[chat.counts(some.parts)])
+    assert "right" in kept
+    assert "wrong" not in kept
