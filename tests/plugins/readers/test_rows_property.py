@@ -150,6 +150,7 @@ def test_parquet_and_hub_columns_of_anything(tmp_path, row, count):
         pq.write_table(table, tmp_path / "f.parquet")
     except (pa.ArrowException, UnicodeError, OverflowError, ValueError, TypeError):
         return  # what Arrow does not hold cannot be in such a file
+    count = pq.read_metadata(tmp_path / "f.parquet").num_rows  # rows without a column are none
     found = read("parquet", path=str(tmp_path / "f.parquet"))
     assert_whole(found, count, tmp_path / "pool")
 
