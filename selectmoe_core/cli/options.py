@@ -4,6 +4,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -12,13 +13,24 @@ from selectmoe_core.plugin.manager import load_plugins
 from selectmoe_core.plugin.registry import Registry
 from selectmoe_core.recipe.recipe import Recipe, read_recipe
 
+
+class FolderPath(click.Path):
+    """A folder; an empty text, as an unset shell variable gives it, is none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
+        """Return the path of the folder."""
+        if isinstance(value, str) and not value.strip():
+            self.fail("the path is empty; the working folder is '.'", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 recipe_argument = click.argument("recipe", type=click.Path(path_type=Path))
 overrides_argument = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 outputs_option = click.option(
     "--outputs",
     default="outputs",
     show_default=True,
-    type=click.Path(file_okay=False, path_type=Path),
+    type=FolderPath(file_okay=False, path_type=Path),
     help="Folder of all artifacts, runs and reports.",
 )
 until_option = click.option("--until", metavar="STAGE", help="Stop after this stage.")

@@ -229,17 +229,17 @@ def _check(facts: Mapping[str, Any], context: Context) -> None:
     # A single row says nothing of a pool; a limit that the recipe names holds for it too.
     single = skipped == 1 and context.spec.own.get("max_skipped") is None
     reasons = "; ".join(f"{count} x {why}" for why, count in facts["skipped"].items())
+    if not scored:  # first: to allow so many would leave nothing
+        raise StageError(
+            f"none of {examples} examples has a score: {reasons}",
+            hint="look at the scorer's options, the chat format and the model it reads",
+        )
     if share > limit and not single:
         raise StageError(
             f"{skipped} of {examples} examples ({share:.1%}) have no score, more than "
             f"max_skipped = {limit:.1%}: {reasons}",
             hint="fix these rows, or allow so many: "
             f"max_skipped = {math.ceil(share * 100) / 100} in [{_table(context.spec.key)}]",
-        )
-    if not scored:
-        raise StageError(
-            f"none of {examples} examples has a score: {reasons}",
-            hint="look at the scorer's options, the chat format and the model it reads",
         )
     if scored > 1 and facts["min"] == facts["max"]:
         raise StageError(

@@ -114,6 +114,16 @@ def test_an_empty_path_is_not_the_working_folder(run, tmp_path, text, monkeypatc
     assert "'model'" in run("score.model=").err
 
 
+def test_empty_outputs_are_not_the_working_folder(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "r.toml", RECIPE.format(path="rows.jsonl").encode())
+    write(tmp_path / "rows.jsonl", chat("q", "a"))
+    said = cli("run", "r.toml", "--outputs", "")
+    assert said.code == 2
+    assert "the path is empty" in said.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["r.toml", "rows.jsonl"]
+
+
 def test_what_is_left_out_is_told(run, tmp_path):
     bad = {"messages": [{"role": "narrator", "content": "x"}]}
     write(tmp_path / "rows.jsonl", chat("q", "a"), chat("q", "a"), bad, bad, b"{\n")
