@@ -240,7 +240,7 @@ RESULTS = [
     Case("all scores equal", 1, "all 40 scores are equal", ["score.what=equal"]),
     Case("scores that are no numbers", 1, "no finite score and no reason", ["score.what=nothing"]),
     Case("too few scores", 1, "scores of shape (7,) for 8", ["score.what=short"]),
-    Case("too many skipped", 1, "more than max_skipped", ["score.what=skip"]),
+    Case("all skipped", 1, "none of 40 examples has a score", ["score.what=skip"]),
     Case("threshold above all", 1, "nothing was selected of 40",
          ["select.use=threshold", "select.min=1e9", "compare.baselines=[base]"]),
     Case("more than there are", 1, "only 40 of 40 examples have a score",
