@@ -246,7 +246,7 @@ def test_observers_see_the_training_curve(project):
         ("nothing", "got no finite score"),
         ("infinite", "got no finite score"),
         ("short", "scores of shape (7,) for 8 examples"),
-        ("skip", "more than max_skipped = 1.0%: 40 x no tokens"),
+        ("skip", "none of 40 examples has a score: 40 x no tokens"),
     ],
 )
 def test_scores_that_cannot_be_trusted_stop_the_run(project, what, message):
