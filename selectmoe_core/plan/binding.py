@@ -60,8 +60,8 @@ class Binder:
             )
         if config is None:
             return None
-        entry.check_answers(config, where=table.where)
         try:
+            entry.check_answers(config, where=table.where)
             for missing in _missing_files(entry, config):
                 self.problem(where, f"there is no {missing}", "check the path and the sources")
         except OSError as error:  # a name that is too long, a folder that may not be read
