@@ -86,6 +86,9 @@ if TYPE_CHECKING:
     from selectmoe_core.plugin.specs import (
         hookimpl,
     )
+    from selectmoe_core.runtime.hardware import (
+        resolve_device,
+    )
     from selectmoe_core.runtime.progress import (
         Advance,
     )
@@ -114,6 +117,7 @@ __getattr__ = lazy_names(
         "selectmoe_core.plugin.protocols": "Converter Evaluator ExampleSource Job Need "
         "Reader Scorer Selector Shard ShardScorer TableScorer Trainer VerifyOptions",
         "selectmoe_core.plugin.specs": "hookimpl",
+        "selectmoe_core.runtime.hardware": "resolve_device",
         "selectmoe_core.runtime.progress": "Advance",
         "selectmoe_core.store": "Artifact Facts write_json",
     },
@@ -169,6 +173,7 @@ __all__ = [
     "plain_name",
     "print_facts",
     "read_regular",
+    "resolve_device",
     "shown",
     "suggest",
     "utf8_text",

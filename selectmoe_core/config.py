@@ -1,7 +1,9 @@
 """Typed options of components, and errors that say which option to change."""
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from difflib import SequenceMatcher, get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -120,6 +122,22 @@ NAME_RULE = (
     "use letters, digits, dots, dashes and underscores, at most 100, a letter or digit first"
 )
 """What an error about a name advises."""
+
+
+def user_path(text: str, folder: Path | None = None) -> Path:
+    """Return a path that a user wrote, from ``folder`` on; a home that is unknown stays as it is.
+
+    A name such as ``~data`` is then a file that is not there.
+    """
+    path = Path(text)
+    with suppress(RuntimeError):
+        path = path.expanduser()
+    return path if folder is None else folder / path
+
+
+def real_path(path: Path) -> Path:
+    """Return a path made absolute, links followed; one in a loop of links stays as it is."""
+    return Path(os.path.realpath(path))
 
 
 def suggest(word: str, known: Iterable[str], *, otherwise: str = "known") -> str:

@@ -87,6 +87,7 @@ DISK = frozenset(
         errno.EIO,
         errno.ENOTDIR,
         errno.ENAMETOOLONG,
+        errno.ELOOP,
     }
 )
 """What a disk or its permissions refuse: nothing that selectmoe could have done otherwise."""

@@ -74,6 +74,10 @@ def a_cycle(project: Project) -> None:
     project.recipe.write_text('extends = "other.toml"\n')
 
 
+def a_loop(project: Project) -> None:
+    (project.folder / "loop").symlink_to("loop")
+
+
 def a_folder(project: Project) -> None:
     project.recipe.unlink()
     project.recipe.mkdir()
@@ -94,6 +98,25 @@ RECIPES = [
     Case("wrong format", 2, "option 'format'", ["format=2"]),
     Case("bad name", 2, "option 'name'", ["name=../../up"]),
     Case("negative seed", 2, "option 'seed'", ["seed=-1"]),
+    Case("seed beyond 32 bits", 2, "less than or equal to 4294967295", ["seed=5000000000"]),
+    Case("negative seed of a stage", 2, "[train]: option 'seed'", ["train.seed=-1"]),
+    Case("huge seed of a stage", 2, "[warmup]: option 'seed'", ["warmup.seed=4294967296"]),
+    Case("number beyond 64 bits", 2, "more than 64 bits", [f"pool.max_line_bytes={1 << 63}"]),
+    Case("hexadecimal beyond", 2, "more than 64 bits", damage=append(f"x = 0x{'f' * 5000}\n")),
+    Case("thousands of digits", 2, "thousands of digits", damage=append(f"x = {'1' * 5000}\n")),
+    Case("deep lists", 2, "too deeply", damage=append(f"x = {'[' * 9000}{']' * 9000}\n")),
+    Case("deep tables", 2, "too deeply", damage=append(f"[{'a.' * 3000}a]\n")),
+    Case("deep override", 2, "no TOML value", ["select.x=[[[[[[["]),
+    Case("NUL in a path", 2, "'pool.path' holds a NUL",
+         damage=recipe_bytes(b'format = 1\nname = "x"\npool.path = "a\\u0000b"\n')),
+    Case("NUL in extends", 2, "holds a NUL", damage=recipe_bytes(b'extends = "a\\u0000"\n')),
+    Case("extends the root", 2, "/ is a folder", damage=recipe_bytes(b'extends = "/"\n')),
+    Case("long name of a pool", 2, "there is no", ["pool.path=" + "x" * 300]),
+    Case("unknown home", 2, "~nobody-here/x", ["pool.path=~nobody-here/x"]),
+    Case("unknown home of a model", 2, "~nobody-here/x", ["train.model=~nobody-here/x"]),
+    Case("home as a model", 2, "is not a model", ["train.model=~"]),
+    Case("loop of links", 2, "there is no", ["pool.path=loop"], damage=a_loop),
+    Case("template that is a device", 2, "no regular file", ["chat.template=/dev/zero"]),
     Case("unknown baseline", 2, "[compare]: option 'baselines", ["compare.baselines=[bse]"]),
     Case("missing required option", 2, "option 'path' is missing", ["~pool.path"]),
     Case("bad override", 2, "not of the form KEY=VALUE", ["select.fraction"]),

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,18 @@ LLAMA_LIKE = frozenset(
 
 
 def check_architecture(ref: ModelRef, job: Job) -> None:
-    """Raise a ``ModelError`` where the configuration, if at hand, is not of a Llama-like model."""
+    """Raise a ``ModelError`` where a model is known to be none that can be trained.
+
+    It is an adapter, or its configuration, if at hand, is not of a Llama-like model.
+    """
+    path = job.models.local(ref)
+    base = job.models.base_of(path) if path is not None else None
+    if base is not None:
+        raise ModelError(
+            f"{ref} is an adapter of {base}, and llama-lora trains whole models",
+            hint="train with merge = true and name the folder 'merged' beside the adapter; or name "
+            "the base to start again from it",
+        )
     config = job.models.config(ref)
     found = config.get("model_type") if config else None
     if config is not None and found not in LLAMA_LIKE:
@@ -48,7 +60,10 @@ def load_with_lora(ref: ModelRef, config: LoraTrainingConfig, job: Job) -> Any: 
     else:
         base = load_quantized(ref, job)
     _check_targets(base, ref, config)
-    return with_lora(base, ref, config)
+    # Other programs do not know the names of bundled models.
+    bundled = ref.location.startswith("bundled:")
+    named = replace(ref, location=str(job.models.find(ref))) if bundled else ref
+    return with_lora(base, named, config)
 
 
 def with_lora(base: Any, ref: ModelRef, config: LoraTrainingConfig) -> Any:  # noqa: ANN401
@@ -64,7 +79,7 @@ def with_lora(base: Any, ref: ModelRef, config: LoraTrainingConfig) -> Any:  # n
         target_modules=list(config.target_modules),
     )
     model = get_peft_model(base, lora)
-    # peft names what the base was loaded from, a folder; the recipe's name may be another.
+    # peft names what the base was loaded from, a folder; the recipe's name may be a hub id.
     model.peft_config["default"].base_model_name_or_path = ref.location
     return model
 
@@ -103,10 +118,24 @@ def load_adapter(model: Any, folder: Path) -> None:  # noqa: ANN401
 
 def save_merged(model: Any, tokenizer: Any, out: Path) -> None:  # noqa: ANN401
     """Write the full model with the LoRA weights merged in; ``model`` is used up."""
+    _untie_head(model)
     merged = model.merge_and_unload()
     merged.save_pretrained(out)
     tokenizer.save_pretrained(out)
     make_readable(out)
+
+
+def _untie_head(model: Any) -> None:  # noqa: ANN401
+    """Give a head with LoRA weights its own weights: they must not go into the embeddings too."""
+    base = model.get_base_model()
+    head, embeddings = base.get_output_embeddings(), base.get_input_embeddings()
+    if head is None or not hasattr(head, "base_layer"):
+        return
+    if head.base_layer.weight.data_ptr() == embeddings.weight.data_ptr():
+        own = head.base_layer.weight.detach().clone()
+        head.base_layer.weight = nn.Parameter(own, requires_grad=False)
+        base.config.tie_word_embeddings = False
+        base.all_tied_weights_keys = {}  # which save_pretrained goes by
 
 
 def make_readable(folder: Path) -> None:

@@ -10,6 +10,9 @@ CPU_TOKENS, GPU_TOKENS, RECOMPUTED_TOKENS = 2048, 4096, 8192
 """Tokens of a forward pass where the options leave it open; small ones leave a GPU waiting. Of a
 7B model 4096 with all activations take 32 GiB, 8192 with checkpointing 17 GiB."""
 
+LARGE = 1 << 30
+"""More examples, tokens or steps than any run has."""
+
 Projection = Literal[
     "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"
 ]
@@ -22,20 +25,20 @@ class LoraTrainingConfig(Config):
     one to the last bit.
     """
 
-    total_batch: PositiveInt = 128
+    total_batch: Annotated[PositiveInt, Field(le=LARGE)] = 128
     """Examples of an optimizer step, over all processes and accumulated forward passes."""
-    per_device_batch: PositiveInt | None = execution_only(None)
+    per_device_batch: Annotated[PositiveInt, Field(le=LARGE)] | None = execution_only(None)
     """Examples of a forward pass at most; by default as many as ``pass_tokens`` hold."""
-    pass_tokens: PositiveInt | None = execution_only(None)
+    pass_tokens: Annotated[PositiveInt, Field(le=LARGE)] | None = execution_only(None)
     """Tokens of a forward pass at most; by default 4096 on a GPU, 8192 with
     ``activation_checkpointing``, 2048 on the CPU. More keep a GPU busy, fewer save memory."""
     learning_rate: PositiveFloat = 2e-5
     """Peak learning rate of AdamW."""
-    epochs: PositiveFloat = 4.0
+    epochs: Annotated[PositiveFloat, Field(le=1e6)] = 4.0
     """Passes over the examples."""
-    max_steps: PositiveInt | None = None
+    max_steps: Annotated[PositiveInt, Field(le=LARGE)] | None = None
     """Stop after so many optimizer steps; by default ``epochs`` decides."""
-    r: PositiveInt = 128
+    r: Annotated[PositiveInt, Field(le=1 << 14)] = 128
     """Rank of the LoRA weights."""
     alpha: PositiveFloat = 512.0
     """The LoRA weights' product is scaled by ``alpha / r``."""
@@ -68,7 +71,7 @@ class LoraTrainingConfig(Config):
     """``nf4`` holds the frozen weights in 4 bits (QLoRA): about a quarter of their memory, but they
     are spread out anew for every product, and layers are never compiled. Needs
     ``pip install 'selectmoe[qlora]'``."""
-    checkpoint_minutes: PositiveFloat = execution_only(5.0)
+    checkpoint_minutes: Annotated[PositiveFloat, Field(le=1e6)] = execution_only(5.0)
     """Minutes between two checkpoints, the most that a killed run loses."""
     merge: bool = False
     """Also write the full model, LoRA weights merged in, into ``merged`` beside the adapter. They

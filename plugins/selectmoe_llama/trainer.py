@@ -17,6 +17,7 @@ from selectmoe_llama.adapter import (
 )
 from selectmoe_llama.attention import Attention, attention_for
 from selectmoe_llama.batches import Collator, StepSampler, TrainingRows, share_of
+from selectmoe_llama.card import write_card
 from selectmoe_llama.config import LoraTrainingConfig, pass_tokens
 from selectmoe_llama.packed_model import PackedModel
 from selectmoe_llama.packed_trainer import PackedTrainer
@@ -72,6 +73,7 @@ class LlamaLora:
             facts = _facts(trainer, rows, len(examples))
             if job.world.main:
                 self._save(network, model, tokenizer, out, job)
+                write_card(out, model, self.config, facts, job)
             return facts
 
     def _save(

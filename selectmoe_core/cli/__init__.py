@@ -1,5 +1,6 @@
 """The command ``selectmoe``: thin commands, one module each, imported when they are called."""
 
+import os
 import sys
 import traceback
 from contextlib import suppress
@@ -14,6 +15,8 @@ from selectmoe_core.runtime.processes import Ended, ended_by_signals
 from selectmoe_core.runtime.terminal import safe_streams
 
 INTERRUPTED = 130
+UTF8 = "SELECTMOE_UTF8"
+"""The variable that says that Python was started again in its UTF-8 mode."""
 
 
 class LazyGroup(click.Group):
@@ -83,6 +86,10 @@ def main(arguments: list[str] | None = None) -> None:
 
     130 (Ctrl-C), 143 (SIGTERM) and 129 (SIGHUP) say that it was interrupted.
     """
+    if arguments is None and sys.getfilesystemencoding() == "ascii" and UTF8 not in os.environ:
+        # An ASCII locale: other letters in names could be neither printed nor recorded.
+        os.environ |= {UTF8: "1", "PYTHONUTF8": "1"}
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     with ended_by_signals():
         code = call(sys.argv[1:] if arguments is None else arguments)
     sys.exit(code)

@@ -17,6 +17,7 @@ from selectmoe_core.cli.options import (
     threads_option,
     width,
 )
+from selectmoe_core.config import real_path
 from selectmoe_core.recipe.recipe import Recipe
 
 
@@ -66,9 +67,9 @@ def command(
 
     plugins = registry(context)
     loaded = _with_options(load_recipe(recipe, overrides), sample, kinds, scores)
-    planned = plan_audit(loaded, plugins, outputs.resolve())
+    planned = plan_audit(loaded, plugins, real_path(outputs))
     options = RunOptions(
-        outputs=outputs.resolve(),
+        outputs=real_path(outputs),
         device=device,
         dtype=dtype,
         threads=threads,

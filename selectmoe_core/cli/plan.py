@@ -14,7 +14,7 @@ from selectmoe_core.cli.options import (
     until_option,
     width,
 )
-from selectmoe_core.config import suggest
+from selectmoe_core.config import real_path, suggest
 from selectmoe_core.cost import DEVICES
 from selectmoe_core.errors import RecipeError, listing
 from selectmoe_core.recipe.recipe import STAGES
@@ -69,7 +69,7 @@ def command(
     plugins = registry(context)
     limit = None if hash_all else HASH_LIMIT
     plan = make_plan(
-        load_recipe(recipe, overrides), plugins, outputs.resolve(), until=until, hash_limit=limit
+        load_recipe(recipe, overrides), plugins, real_path(outputs), until=until, hash_limit=limit
     )
     rows = estimate(plan, plugins, DEVICES[device])
     shared = [node.key for node in plan.nodes.values() if node.shared]

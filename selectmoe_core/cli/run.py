@@ -22,7 +22,7 @@ from selectmoe_core.cli.options import (
     until_option,
     width,
 )
-from selectmoe_core.config import suggest
+from selectmoe_core.config import real_path, suggest
 from selectmoe_core.errors import RecipeError
 from selectmoe_core.recipe.recipe import STAGES, Recipe
 
@@ -85,7 +85,7 @@ def command(
             hint = suggest(stage, STAGES, otherwise="the stages")
             raise RecipeError(f"{name} {stage}: there is no such stage", hint=hint)
     options = RunOptions(
-        outputs=outputs.resolve(),
+        outputs=real_path(outputs),
         device=device,
         dtype=dtype,
         threads=threads,

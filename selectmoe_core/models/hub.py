@@ -4,9 +4,11 @@ import json
 import logging
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
+from selectmoe_core.config import user_path
 from selectmoe_core.errors import ModelError
 
 PATTERNS = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.gguf"]
@@ -21,14 +23,31 @@ def snapshot(location: str, revision: str | None) -> Path | None:
 
     Its configuration is there; whether its weights are, ``is_whole`` says.
     """
-    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface"))
-    cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub")).expanduser()
-    folder = cache / f"models--{location.replace('/', '--')}"
+    folder = cache_folder() / f"models--{location.replace('/', '--')}"
     revision = revision or "main"
     pointer = folder / "refs" / revision
     commit = pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else revision
     found = folder / "snapshots" / commit
     return found if (found / "config.json").exists() else None
+
+
+def cache_folder() -> Path:
+    """Return where huggingface_hub keeps models, without importing it."""
+    home = os.environ.get("HF_HOME", "~/.cache/huggingface")
+    return user_path(os.environ.get("HF_HUB_CACHE", str(Path(home) / "hub")))
+
+
+def _check_cache() -> None:
+    cache = cache_folder()
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache):
+            return
+    except OSError as error:
+        raise ModelError(
+            f"the cache of the Hugging Face hub, {cache}, cannot be written: {error.strerror}",
+            hint="set HF_HOME to a folder that you may write, or name a model's own folder",
+        ) from None
 
 
 def is_snapshot(path: Path) -> bool:
@@ -57,6 +76,7 @@ def download(location: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+    _check_cache()
     name = f"{location}@{revision}" if revision else location
     logging.getLogger("selectmoe.hub").info("fetching %s", name)
     if os.environ.get(PROGRESS) != "none":

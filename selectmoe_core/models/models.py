@@ -6,7 +6,6 @@ adapter, or a partial checkpoint: some trained tensors and a pointer to their ba
 """
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -14,16 +13,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selectmoe_core.config import suggest
+from selectmoe_core.config import real_path, suggest, user_path
 from selectmoe_core.errors import ModelError
 from selectmoe_core.models import hub
 from selectmoe_core.models.configuration import CONFIG, read_config, read_object, read_selector
+from selectmoe_core.models.files import (
+    ADAPTER,
+    PARTIAL,
+    check_config,
+    check_folder,
+    check_layers,
+    config_digest,
+    gguf_file,
+)
 from selectmoe_core.models.weights import (
-    WHOLE,
     adapt,
     lay_over,
     load_folder,
     load_gguf,
+    load_tokenizer,
+    transformers_config,
 )
 from selectmoe_core.store import FileHashes, write_json
 
@@ -31,10 +40,9 @@ if TYPE_CHECKING:
     import torch
 
 BUNDLED = "bundled:"
-PARTIAL = "partial.json"
 PARTIAL_WEIGHTS = "partial.safetensors"
+BASE = "write the base's folder or hub id into adapter_config.json as base_model_name_or_path"
 COMMIT = re.compile("[0-9a-f]{40}")
-ADAPTER = "adapter_config.json"
 
 
 @dataclass(frozen=True)
@@ -79,9 +87,9 @@ class Models:
         """Return the folder or file of a model that is on this machine, without any network."""
         if ref.location.startswith(BUNDLED):
             return self._bundled(ref.location.removeprefix(BUNDLED))
-        path = Path(ref.location).expanduser()
-        if path.exists():
-            return path.resolve()
+        path = user_path(ref.location)
+        if os.path.exists(path):  # noqa: PTH110  (no error for a name that is too long)
+            return real_path(path)
         if _looks_like_path(ref.location):
             raise ModelError(
                 f"there is no model at {ref.location}", hint="check the path, or name a hub id"
@@ -100,7 +108,7 @@ class Models:
         path = self.local(ref)
         if path is None or path.is_file():
             return None
-        if base := self._base_of(path):
+        if base := self.base_of(path):
             return self.config(base)
         return read_config(path) if (path / CONFIG).exists() else None
 
@@ -113,9 +121,34 @@ class Models:
         path = self.local(ref)
         if path is None or path.is_file():
             return {}
-        base = self._base_of(path)
+        base = self.base_of(path)
         file = f"{CONFIG} of {base}" if base else str(path / CONFIG)
         return read_selector(path, self.config(ref) or {}, file)
+
+    def check_place(self, ref: ModelRef) -> None:
+        """Raise a ``ModelError`` where a path or bundled name leads to no model; reads little."""
+        path = self.local(ref)
+        if path is not None and gguf_file(path) is None:
+            check_folder(path, str(ref))
+
+    def check(self, ref: ModelRef) -> None:
+        """Raise a ``ModelError`` where it shows without loading weights that loading will fail.
+
+        A folder that holds no model, a configuration that transformers does not take, a quantised
+        checkpoint, an adapter whose base is not there, code of the checkpoint that nobody allowed.
+        """
+        path = self.find(ref)
+        if gguf_file(path) is not None:
+            return
+        check_folder(path, str(ref))
+        if base := self.base_of(path):
+            self.check(base)
+            return
+        config = read_config(path)
+        check_config(config, str(ref))
+        check_layers(config, path, str(ref))
+        self._register()
+        transformers_config(path, str(ref), trust_remote_code=ref.trust_remote_code)
 
     def digest(self, ref: ModelRef, hashes: FileHashes) -> str | None:
         """Return what identifies a model's content; ``None`` where hashing it would take long.
@@ -129,7 +162,7 @@ class Models:
         if hub.is_snapshot(path):
             return f"hub:{ref.location}@{path.name}"
         own = hashes.of_tree(path)
-        base = self._base_of(path) if path.is_dir() else None
+        base = self.base_of(path) if path.is_dir() else None
         if own is None or base is None:
             return own
         of_base = self.digest(base, hashes)
@@ -142,24 +175,18 @@ class Models:
 
     def tokenizer(self, ref: ModelRef) -> Any:  # noqa: ANN401
         """Return the model's tokenizer."""
-        from transformers import AutoTokenizer
-
         self._register()
         path = self.find(ref)
-        if (gguf := _gguf_file(path)) is not None:
-            return AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        if (gguf := gguf_file(path)) is not None:
+            return load_tokenizer(gguf.parent, str(ref), gguf_file=gguf.name)
+        check_folder(path, str(ref))
         if not any((path / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
-            if base := self._base_of(path):
+            if base := self.base_of(path):
                 return self.tokenizer(base)
             raise ModelError(
                 f"{path} has no tokenizer", hint="copy the tokenizer's files beside the model"
             )
-        try:
-            return AutoTokenizer.from_pretrained(path, trust_remote_code=ref.trust_remote_code)
-        except (OSError, ValueError) as error:
-            raise ModelError(
-                f"the tokenizer of {ref} cannot be loaded: {error}", hint=WHOLE
-            ) from None
+        return load_tokenizer(path, str(ref), trust_remote_code=ref.trust_remote_code)
 
     def load(
         self,
@@ -185,19 +212,23 @@ class Models:
         self._register()
         path = self.find(ref)
         self.selector(ref)
-        if (gguf := _gguf_file(path)) is not None:
+        if (gguf := gguf_file(path)) is not None:
             model = load_gguf(gguf, dtype, options)
         elif (path / PARTIAL).is_file():
-            base = self._base_of(path)
+            base = self.base_of(path)
             assert base is not None
             self._check_base(base, path)
             model = self.load(base, dtype=dtype, device="cpu", **options)
             lay_over(model, path / PARTIAL_WEIGHTS)
         elif (path / ADAPTER).is_file():
-            base = self._base_of(path)
+            base = self.base_of(path)
             assert base is not None
             return self.adapt(self.load(base, dtype=dtype, device=device, **options), path)
         else:
+            check_folder(path, str(ref))
+            config = read_config(path)
+            check_config(config, str(ref))
+            check_layers(config, path, str(ref))
             remote = ref.trust_remote_code
             model = load_folder(path, str(ref), dtype, options, trust_remote_code=remote)
         return model.to(device).eval()
@@ -223,30 +254,28 @@ class Models:
         for register in self.model_types.values():
             register()
 
-    def _base_of(self, path: Path) -> ModelRef | None:
-        if (path / PARTIAL).is_file():
-            base = read_object(path / PARTIAL).get("base")
-            base = base if isinstance(base, dict) else {}
-            location = base.get("location")
-            if not isinstance(location, str):
-                raise ModelError(f"{path / PARTIAL} names no base", hint="run the warm-up again")
-            if location.startswith("."):
-                location = str((path / location).resolve())
-            return ModelRef(location, base.get("revision"))
-        if (path / ADAPTER).is_file():
-            adapter = read_object(path / ADAPTER)
-            location = adapter.get("base_model_name_or_path")
-            if not isinstance(location, str) or not location:
-                raise ModelError(
-                    f"{path / ADAPTER} names no base model",
-                    hint="write the base's folder or hub id there as base_model_name_or_path",
-                )
-            return ModelRef(location, adapter.get("revision"))
-        return None
+    def base_of(self, path: Path) -> ModelRef | None:
+        """Return the base that an adapter or partial checkpoint names; ``None`` for other folders.
+
+        Raises:
+            ModelError: it names none, one that is not there, or in the end itself.
+        """
+        base, seen = _named_base(path), {real_path(path)}
+        further = base
+        while further is not None:
+            try:
+                place = self.local(further)
+            except ModelError as error:
+                raise ModelError(f"the base of {path} is missing: {error}", hint=BASE) from None
+            if place in seen:
+                raise ModelError(f"{path} names itself as its base", hint=BASE)
+            seen.add(place or path)
+            further = _named_base(place) if place is not None else None
+        return base
 
     def _check_base(self, base: ModelRef, path: Path) -> None:
         recorded = read_object(path / PARTIAL)["base"].get("config")
-        if recorded is not None and recorded != _config_digest(self.find(base)):
+        if recorded is not None and recorded != config_digest(self.find(base)):
             raise ModelError(
                 f"{path} was trained on another base than the one now at {base}",
                 hint="restore the base, or run the warm-up again",
@@ -265,7 +294,7 @@ def save_partial(
     out.mkdir(parents=True, exist_ok=True)
     location = base.location
     path = models.find(base)
-    if not location.startswith(BUNDLED) and Path(location).expanduser().exists():
+    if not location.startswith(BUNDLED) and user_path(location).exists():
         location = os.path.relpath(path, out.resolve())
         location = location if location.startswith(".") else f"./{location}"
     owned = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -274,30 +303,36 @@ def save_partial(
     base_entry = {
         "location": location,
         "revision": base.revision,
-        "config": _config_digest(path),
+        "config": config_digest(path),
     }
     write_json(out / PARTIAL, {"base": base_entry, "weights": PARTIAL_WEIGHTS})
 
 
+def _named_base(path: Path) -> ModelRef | None:
+    if (path / PARTIAL).is_file():
+        named = read_object(path / PARTIAL).get("base")
+        named = named if isinstance(named, dict) else {}
+        location = named.get("location")
+        if not isinstance(location, str):
+            raise ModelError(f"{path / PARTIAL} names no base", hint="run the warm-up again")
+        if location.startswith("."):
+            location = str(real_path(path / location))
+        return ModelRef(location, _revision(named, path / PARTIAL))
+    if (path / ADAPTER).is_file():
+        adapter = read_object(path / ADAPTER)
+        location = adapter.get("base_model_name_or_path")
+        if not isinstance(location, str) or not location:
+            raise ModelError(f"{path / ADAPTER} names no base model", hint=BASE)
+        return ModelRef(location, _revision(adapter, path / ADAPTER))
+    return None
+
+
+def _revision(table: Mapping[str, Any], file: Path) -> str | None:
+    revision = table.get("revision")
+    if revision is not None and not isinstance(revision, str):
+        raise ModelError(f"{file}: revision is not a text but {revision!r}", hint=BASE)
+    return revision
+
+
 def _looks_like_path(location: str) -> bool:
     return location.startswith((".", "/", "~")) or location.count("/") > 1
-
-
-def _config_digest(path: Path) -> str | None:
-    """Identify a base cheaply: its configuration and the sizes of its weight files."""
-    if path.is_file() or not (path / "config.json").is_file():
-        return None
-    sizes = sorted((file.name, file.stat().st_size) for file in path.glob("*.safetensors"))
-    content = (path / "config.json").read_bytes() + json.dumps(sizes).encode()
-    return hashlib.sha256(content).hexdigest()
-
-
-def _gguf_file(path: Path) -> Path | None:
-    if path.is_file():
-        if path.suffix == ".gguf":
-            return path
-        raise ModelError(f"{path} is a file, not a model folder", hint="name its folder")
-    if (path / "config.json").is_file():
-        return None
-    found = sorted(path.glob("*.gguf"))
-    return found[0] if len(found) == 1 else None

@@ -14,6 +14,9 @@ SAID = 300
 WHOLE = "is the checkpoint whole? compare the files with the place it came from"
 
 
+REMOTE = "trust_remote_code"
+
+
 @contextmanager
 def no_bars() -> Iterator[None]:
     """Switch off the progress bars of transformers and the hub: ours stand in their place."""
@@ -30,21 +33,42 @@ def no_bars() -> Iterator[None]:
 
 @contextmanager
 def _whole(what: str) -> Iterator[None]:
-    """Turn what the libraries raise over a damaged file into one line that names the model."""
-    from struct import error as StructError  # noqa: N812
+    """Turn what the libraries raise over a checkpoint into one line that names the model.
 
-    from huggingface_hub.errors import StrictDataclassError
-    from safetensors import SafetensorError
-
-    damage = (OSError, ValueError, RuntimeError, KeyError, SafetensorError, StrictDataclassError)
+    They raise whatever a wrong value leads them to, a ``TypeError`` or a ``ZeroDivisionError`` too.
+    """
     try:
         yield
-    except (*damage, StructError) as error:
-        if "out of memory" in str(error).lower():
+    except ModelError:
+        raise
+    except Exception as error:
+        if "out of memory" in str(error).lower() or isinstance(error, MemoryError):
             raise
-        said = " ".join(str(error).split())
+        said = " ".join(str(error).split()) or type(error).__name__
+        hint = WHOLE
+        if REMOTE in said:
+            said = "it brings Python code of its own, which is not run unasked"
+            hint = f"read that code; if you trust it, write {REMOTE} = true beside the model"
+        elif isinstance(error, ImportError):
+            hint = "install what is missing, or name another checkpoint"
         said = said if len(said) <= SAID else f"{said[: SAID - 3]}..."
-        raise ModelError(f"{what} cannot be loaded: {said}", hint=WHOLE) from error
+        raise ModelError(f"{what} cannot be loaded: {said}", hint=hint) from error
+
+
+def transformers_config(path: Path, name: str, *, trust_remote_code: bool = False) -> Any:  # noqa: ANN401
+    """Return a folder's configuration as transformers reads it."""
+    from transformers import AutoConfig
+
+    with _whole(f"the configuration of {name}"):
+        return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+
+
+def load_tokenizer(path: Path, name: str, **options: Any) -> Any:  # noqa: ANN401
+    """Return the tokenizer of a folder."""
+    from transformers import AutoTokenizer
+
+    with _whole(f"the tokenizer of {name}"):
+        return AutoTokenizer.from_pretrained(path, **options)
 
 
 def load_gguf(path: Path, dtype: str, options: Mapping[str, Any]) -> Any:  # noqa: ANN401

@@ -1,12 +1,13 @@
 """Recipe tables to components: what does not fit is collected, to be told all at once."""
 
 import copy
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from selectmoe_core.config import Config, examine, path_fields
-from selectmoe_core.errors import Problem, RecipeError
+from selectmoe_core.config import Config, examine, path_fields, real_path, user_path
+from selectmoe_core.errors import ModelError, Problem, RecipeError
 from selectmoe_core.models.models import BUNDLED, ModelRef
 from selectmoe_core.plugin.component import KINDS, Kind
 from selectmoe_core.plugin.protocols import Need
@@ -59,9 +60,12 @@ class Binder:
             )
         if config is None:
             return None
-        entry.check_answers(config, where=table.where)
-        for missing in _missing_files(entry, config):
-            self.problem(where, f"there is no {missing}", "check the path and the sources")
+        try:
+            entry.check_answers(config, where=table.where)
+            for missing in _missing_files(entry, config):
+                self.problem(where, f"there is no {missing}", "check the path and the sources")
+        except OSError as error:  # a name that is too long, a folder that may not be read
+            self.problem(where, f"there is no {error.filename}: {error.strerror}", "check the path")
         return entry, config
 
     def needs(self, table: StageTable, kind: Kind) -> frozenset[Need]:
@@ -95,9 +99,20 @@ class Binder:
         location = own.model
         if not location.startswith(BUNDLED):
             folder = table.origins.get("model", Path.cwd())
-            here = (folder / Path(location).expanduser()).resolve()
+            here = real_path(user_path(location, folder))
             location = str(here) if here.exists() else absolute(location, folder)
         return ModelRef(location, own.revision, own.trust_remote_code)
+
+    def untouched(self, model: ModelRef, table: StageTable) -> ModelRef:
+        """Return the model itself, or of an adapter the base that it was trained on."""
+        models = self.registry.models
+        try:
+            path = models.local(model)
+            base = models.base_of(path) if path is not None else None
+        except ModelError as error:
+            self.problem(table.where, str(error), error.hint)
+            return model
+        return self.untouched(base, table) if base is not None else model
 
     def resolved(self) -> dict[str, Any]:
         """Return the recipe as it runs from any folder: every path in it made absolute."""
@@ -137,9 +152,9 @@ def _resolve_paths(table: StageTable, config: type[Config]) -> dict[str, Any]:
 def _located(value: str, folder: Path) -> str:
     if value.startswith(BUNDLED) or not value.strip():  # an empty path is an error, not a folder
         return value
-    return str(folder / Path(value).expanduser())
+    return str(user_path(value, folder))
 
 
 def _missing_files(entry: Entry, config: Config) -> Iterator[Path]:
     if entry.component.files is not None:
-        yield from (path for path in entry.component.files(config) if not path.exists())
+        yield from (path for path in entry.component.files(config) if not os.path.exists(path))  # noqa: PTH110  (no error for a name that is too long)

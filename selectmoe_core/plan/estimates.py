@@ -85,7 +85,7 @@ def _cost(plan: Plan, registry: Registry, node: Node, amount: Amount, device: De
     known = amount.tokens is not None or node.stage in ("pool", "convert", "evaluate")
     try:
         return component.cost(node.config, workload) if known else Cost()
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, ArithmeticError):
         # The formulas do not know the configuration of this model.
         return Cost()
 

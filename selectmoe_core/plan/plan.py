@@ -85,6 +85,12 @@ class Plan:
         """Return whether a node is done already."""
         return node.digest is not None and self.store.find(node.stage, node.digest) is not None
 
+    def origin(self, node: Node) -> ModelRef | None:
+        """Return the model that a node's model is made from, through the nodes between."""
+        while node.model is None and "model" in node.inputs:
+            node = self.nodes[node.inputs["model"]]
+        return node.model
+
     def above(self, node: Node) -> Iterator[Node]:
         """Yield the nodes that a node reads."""
         for key in node.inputs.values():
@@ -255,6 +261,8 @@ class _Builder:
             self._require_model(evaluate)
         inputs = {"train": key} if key in self.nodes and arm != BASE else {}
         model = self.binder.model(evaluate if evaluate.own.model else (train or evaluate))
+        if arm == BASE and model is not None:
+            model = self.binder.untouched(model, evaluate)
         self._add(f"evaluate{suffix}", evaluate, inputs, arm, model)
 
     def _require_model(self, table: StageTable) -> None:
@@ -331,6 +339,6 @@ def _model_problems(nodes: Mapping[str, Node], registry: Registry) -> Iterator[P
         if node.model is not None and node.model not in told:
             told.add(node.model)
             try:
-                registry.models.local(node.model)
+                registry.models.check_place(node.model)
             except ModelError as error:
                 yield Problem(f"[{node.stage}]", str(error), error.hint)

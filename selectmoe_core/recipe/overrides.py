@@ -2,12 +2,12 @@
 
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from selectmoe_core.config import suggest
-from selectmoe_core.errors import RecipeError
+from selectmoe_core.config import real_path, suggest, user_path
+from selectmoe_core.errors import Problem, RecipeError
 
 Origins = dict[tuple[str, ...], Path]
 """The folder that a key's relative paths start from, by the key's full name."""
@@ -26,6 +26,12 @@ RESERVED = frozenset(
     }
 )
 """Keys of a stage that stay when a later layer changes its ``use``."""
+
+MOST_BYTES = 4 << 20
+MOST_DEPTH = 16
+"""Tables and lists in one another: a recipe needs four."""
+MOST = 1 << 63
+"""Whole numbers of TOML have 64 bits; tomllib reads longer ones too."""
 
 KEY = re.compile(r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")
 
@@ -47,6 +53,7 @@ def load_layers(path: Path, shipped: Path | None) -> list[tuple[dict[str, Any], 
             )
         seen.append(wanted)
         table = _read(wanted)
+        check_values(table)  # before anything walks through it
         layers.append((table, wanted.parent))
         parent = table.pop("extends", None)
         if parent is not None and not isinstance(parent, str):
@@ -58,16 +65,48 @@ def load_layers(path: Path, shipped: Path | None) -> list[tuple[dict[str, Any], 
     return layers[::-1]
 
 
+def check_values(merged: Mapping[str, Any]) -> None:
+    """Raise a ``RecipeError`` for what no option can be: huge numbers, NUL, depth without end."""
+    found: list[Problem] = []
+    stack: list[tuple[tuple[str, ...], Any]] = [((), merged)]
+    while stack:
+        path, value = stack.pop()
+        name = ".".join(path[:4])
+        if len(path) > MOST_DEPTH:
+            what = f"'{name}...': tables or lists nested too deeply"
+            found.append(Problem("", what, "a recipe has tables in tables only"))
+        elif isinstance(value, Mapping):
+            stack += [((*path, repr(key)[1:-1]), item) for key, item in value.items()]
+            if any("\0" in key for key in value):
+                what = f"a key of '{name or 'the recipe'}' holds a NUL character"
+                found.append(Problem("", what, "remove \\u0000"))
+        elif isinstance(value, list):
+            stack += [((*path, str(place)), item) for place, item in enumerate(value)]
+        elif isinstance(value, str) and "\0" in value:
+            found.append(Problem("", f"'{name}' holds a NUL character", "remove \\u0000"))
+        elif isinstance(value, int) and not -MOST <= value < MOST:
+            what = f"'{name}' is a number of more than 64 bits"
+            found.append(Problem("", what, "write a smaller number"))
+    if found:
+        raise RecipeError.of(found[::-1])
+
+
 def find_recipe(path: Path, folder: Path, shipped: Path | None) -> Path:
     """Return the file of a recipe: a path, or the name of one that is shipped."""
-    here = (folder / path.expanduser()).resolve()
-    if here.is_file():
+    here = real_path(user_path(str(path), folder))
+    try:
+        found, is_folder = here.is_file(), here.is_dir()
+    except OSError as error:
+        raise RecipeError(
+            f"the recipe {path} cannot be read: {error.strerror}", hint="look at its path"
+        ) from None
+    if found:
         return here
-    if shipped is not None and len(path.parts) == 1:
+    if shipped is not None and len(path.parts) == 1 and path.name:
         named = shipped / path.with_suffix(".toml").name
         if named.is_file():
             return named.resolve()
-    if here.is_dir():
+    if is_folder:
         raise RecipeError(f"{path} is a folder, not a recipe", hint="name the .toml file in it")
     raise RecipeError(
         f"there is no recipe {path}", hint="selectmoe recipes list shows the ones that are shipped"
@@ -134,8 +173,15 @@ def parse_value(text: str) -> Any:  # noqa: ANN401  (a TOML value can be of any 
     """Return a TOML value; text without quotes and lists of it are taken as strings."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except RecursionError:
+        raise RecipeError(
+            f"'{text[:40]}...': lists or tables nested too deeply",
+            hint="an option is a value or a flat list",
+        ) from None
+    except ValueError:  # no TOML, or a number too long to be one
         pass
+    if text.startswith("[[[[["):
+        raise RecipeError(f"'{text[:40]}...' is no TOML value", hint="text stands in quotes")
     if text.startswith("[") and text.endswith("]"):
         items = (item.strip() for item in text[1:-1].split(","))
         return [parse_value(item) for item in items if item]
@@ -144,6 +190,11 @@ def parse_value(text: str) -> Any:  # noqa: ANN401  (a TOML value can be of any 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
+        if path.stat().st_size > MOST_BYTES:
+            raise RecipeError(
+                f"{path} has {path.stat().st_size:,} bytes, and a recipe at most {MOST_BYTES:,}",
+                hint="name the recipe's .toml file",
+            )
         # A byte-order mark, as some editors write it, says nothing that matters here.
         return tomllib.loads(path.read_text(encoding="utf-8").removeprefix("\ufeff"))
     except tomllib.TOMLDecodeError as error:
@@ -151,10 +202,18 @@ def _read(path: Path) -> dict[str, Any]:
             f"{path}: not valid TOML: {error}",
             hint='text stands in quotes, a table is named once: [pool], path = "pool.jsonl"',
         ) from None
+    except RecursionError:
+        raise RecipeError(
+            f"{path}: lists or tables nested too deeply", hint="a recipe has tables in tables only"
+        ) from None
     except UnicodeDecodeError as error:
         raise RecipeError(
             f"{path}: not UTF-8: byte {error.start} is 0x{error.object[error.start]:02x}",
             hint="save the recipe as UTF-8",
+        ) from None
+    except ValueError:  # of int(), which takes up to 4,300 digits
+        raise RecipeError(
+            f"{path}: a number has thousands of digits", hint="numbers have at most 64 bits"
         ) from None
     except OSError as error:
         raise RecipeError(

@@ -14,14 +14,26 @@ from selectmoe_core.config import (
     examine,
     execution_only,
     is_plain_name,
+    real_path,
     suggest,
+    user_path,
 )
 from selectmoe_core.errors import Problem
-from selectmoe_core.recipe.overrides import Origins, apply_overrides, layer, load_layers
+from selectmoe_core.recipe.overrides import (
+    Origins,
+    apply_overrides,
+    check_values,
+    layer,
+    load_layers,
+)
 from selectmoe_core.tokens.chat import ChatConfig
 
 STAGES = ("pool", "convert", "warmup", "score", "select", "train", "evaluate")
 Baseline = Literal["base", "random"]
+
+
+MOST_SEED = (1 << 32) - 1
+"""Random generators of numpy take seeds of 32 bits."""
 
 
 class StageOptions(Config):
@@ -35,7 +47,7 @@ class StageOptions(Config):
     """The hub revision of ``model``, best a commit hash."""
     trust_remote_code: bool = False
     """Run Python code that the checkpoint brings."""
-    seed: int | None = None
+    seed: int | None = Field(default=None, ge=0, le=MOST_SEED)
     """The stage's seed; left out, the recipe's."""
     subset_ratio: float | None = Field(default=None, gt=0, le=1)
     """The share of its examples that the stage works on, drawn by id and seed."""
@@ -93,7 +105,7 @@ class RecipeHead(Config):
     """The version of this file format."""
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)
     """Names the run's folder: lower-case letters, digits, dots, dashes."""
-    seed: int = Field(default=42, ge=0)
+    seed: int = Field(default=42, ge=0, le=MOST_SEED)
     """Seeds every stage that draws at random."""
     extends: str | None = None
     """Another recipe that this one builds on."""
@@ -178,6 +190,7 @@ def read_recipe(path: Path, overrides: Sequence[str] = (), shipped: Path | None 
     for table, folder in layers:
         layer(merged, table, folder, origins, dropped)
     apply_overrides(merged, overrides, origins, dropped)
+    check_values(merged)
     return _recipe(path, merged, origins, tuple(dropped))
 
 
@@ -273,7 +286,7 @@ def _chat_table(table: object, origins: Origins) -> object:
     if table["template"] in ("tulu", "model"):
         return table
     folder = origins.get(("chat", "template"), Path.cwd())
-    return {**table, "template": str((folder / table["template"]).resolve())}
+    return {**table, "template": str(real_path(user_path(table["template"], folder)))}
 
 
 def _with_absolute_paths(
@@ -295,5 +308,5 @@ def _with_absolute_paths(
 def absolute(text: str, folder: Path) -> str:
     """Return a path made absolute where it is clearly one, and any other text as it is."""
     if text.startswith(("./", "../", "~/")) or ("/" in text and (folder / text).exists()):
-        return str((folder / Path(text).expanduser()).resolve())
+        return str(real_path(user_path(text, folder)))
     return text

@@ -1,15 +1,18 @@
-"""Before the first stage: every part says what it already knows will not work."""
+"""Before the first stage: every part, model and chat format says what is known not to work."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from selectmoe_core.config import parse
-from selectmoe_core.errors import RecipeError, utf8_text
+from selectmoe_core.errors import ModelError, RecipeError, utf8_text
+from selectmoe_core.models.models import ModelRef
 from selectmoe_core.plan.plan import Plan
 from selectmoe_core.plugin.component import Kind
+from selectmoe_core.plugin.protocols import Job, Need
 from selectmoe_core.plugin.registry import Registry
 from selectmoe_core.runner.job import make_job
+from selectmoe_core.runner.sample_rows import load_sample
 from selectmoe_core.runtime.distributed import World
 from selectmoe_core.runtime.progress import NoProgress
 from selectmoe_core.stages.node_spec import NodeSpec
@@ -18,18 +21,52 @@ from selectmoe_core.tokens.chat import ChatConfig, ChatFormat
 
 
 def check_part(spec: NodeSpec, registry: Registry) -> None:
-    """Build a node's part and call its ``check``, where it has one.
+    """Call the ``check`` of a node's part, where it has one; check its model and chat format.
 
-    Inputs that do not exist yet are left out of its job.
+    Inputs that do not exist yet are left out of its job; of a model that does not exist yet the
+    one it will be made from is looked at.
     """
     entry = registry.get(Kind(spec.kind), spec.component, where=f"[{spec.stage}]")
     config = parse(entry.component.config, spec.options, where=f"[{spec.stage}]")
-    check = getattr(entry.build(config, where=f"[{spec.stage}]"), "check", None)
+    part = entry.build(config, where=f"[{spec.stage}]")
+    chat = ChatFormat.load(ChatConfig.model_validate(spec.chat))
+    # One process checks for all that will execute it.
+    world = World(size=spec.processes)
+    job = make_job(_with_finished_inputs(spec), registry, world, chat, NoProgress())
+    check = getattr(part, "check", None)
     if check is not None:
-        chat = ChatFormat.load(ChatConfig.model_validate(spec.chat))
-        # One process checks for all that will execute it.
-        world = World(size=spec.processes)
-        check(make_job(_with_finished_inputs(spec), registry, world, chat, NoProgress()))
+        check(job)
+    needs = entry.component.needs(config)
+    if entry.component.torch and Need.MODEL in needs:
+        model = job.inputs.model or (ModelRef(**spec.origin) if spec.origin else None)
+        if model is not None:
+            registry.models.check(model)
+            if Need.TOKENS in needs:
+                _check_rows(spec, model, job)
+
+
+def _check_rows(spec: NodeSpec, model: ModelRef, job: Job) -> None:
+    """Render and tokenise a few rows as the stage will.
+
+    Raises:
+        ModelError: no tokenizer, no chat template or one that does not fit; the row is named.
+    """
+    tokenizer = job.models.tokenizer(model)
+    job.chat.check(tokenizer)
+    rows = load_sample(spec.sample) if spec.sample else []
+    vocabulary = (job.models.config(model) or {}).get("vocab_size")
+    for row in rows:
+        try:
+            (encoded,) = job.chat.encode([row.example], tokenizer)
+        except ModelError as error:
+            raise ModelError(f"{row.where}: {error}", hint=error.hint) from error
+        if isinstance(vocabulary, int) and len(encoded.ids) and encoded.ids.max() >= vocabulary:
+            token = tokenizer.convert_ids_to_tokens(int(encoded.ids.max()))
+            raise ModelError(
+                f"{row.where}: the token {token!r} is number {encoded.ids.max()}, and the model "
+                f"{model} has {vocabulary:,}",
+                hint="use the tokenizer that the model was trained with, or resize its embeddings",
+            )
 
 
 def _with_finished_inputs(spec: NodeSpec) -> NodeSpec:

@@ -20,6 +20,7 @@ from selectmoe_core.runner.execute import execute_node
 from selectmoe_core.runner.launch import Launch, check_in_process, execute_in_processes
 from selectmoe_core.runner.preflight import check_names, check_part
 from selectmoe_core.runner.run_folder import log_to, new_folder
+from selectmoe_core.runner.sample_rows import save_sample
 from selectmoe_core.runner.summary import summary
 from selectmoe_core.runtime.hardware import Machine, resolve_device, versions
 from selectmoe_core.runtime.progress import NoProgress, progress_kind
@@ -208,7 +209,7 @@ class _Run:
         assert node.digest is not None
         return self.plan.store.find(node.stage, node.digest)
 
-    def _spec(self, node: Node) -> NodeSpec:
+    def _spec(self, node: Node, sample: Path | None = None) -> NodeSpec:
         assert node.digest is not None
         above = {role: self.plan.nodes[key] for role, key in node.inputs.items()}
         on_gpu = node.uses_torch and self.device.startswith("cuda")
@@ -242,6 +243,8 @@ class _Run:
             progress=progress_kind(self.options.progress),
             log=self.folder / "run.log",
             verbose=self.options.verbose,
+            origin=vars(origin) if (origin := self.plan.origin(node)) else None,
+            sample=sample,
         )
 
     def _check(self, missing: list[Node]) -> None:
@@ -251,7 +254,9 @@ class _Run:
             if not node.uses_torch:
                 check_part(self._spec(node), self.registry)
         if torch_nodes := [node for node in missing if node.uses_torch]:
-            check_in_process([self._spec(node) for node in torch_nodes], self.folder)
+            pool = self.plan.nodes.get("pool")
+            sample = save_sample(self._spec(pool), self.registry, self.folder) if pool else None
+            check_in_process([self._spec(node, sample) for node in torch_nodes], self.folder)
 
     def _forget(self, stage: str) -> None:
         """Remove the artifacts of a stage and of everything that reads them."""

@@ -3,6 +3,7 @@
 import itertools
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,14 +27,21 @@ PACKAGES = (
 )
 
 
+DEVICE = re.compile(r"auto|cuda(:[0-9]{1,3})?")
+
+
 def resolve_device(wanted: str) -> str:
-    """Return ``cpu`` or ``cuda``; ``auto`` takes a GPU where there is one.
+    """Return ``cpu``, ``cuda`` or ``cuda:N``; ``auto`` takes a GPU where there is one.
 
     Raises:
-        RecipeError: ``cuda`` is wanted and not there: nothing falls back to the CPU.
+        RecipeError: another word, or a GPU that is not there: nothing falls back to the CPU.
     """
     if wanted == "cpu":
         return "cpu"
+    if not DEVICE.fullmatch(wanted):
+        raise RecipeError(
+            f"--device {wanted}: there is no such device", hint="use auto, cpu, cuda or cuda:N"
+        )
     # torch is only imported where a GPU's driver is, since that takes seconds.
     drivers = ("/dev/nvidiactl", "/proc/driver/nvidia", "/dev/kfd")
     there = any(Path(path).exists() for path in drivers)
@@ -41,11 +49,14 @@ def resolve_device(wanted: str) -> str:
         import torch
 
         if torch.cuda.is_available():
-            return "cuda" if wanted == "auto" else wanted
+            named = "cuda" if wanted == "auto" else wanted
+            if int(named.partition(":")[2] or 0) < torch.cuda.device_count():
+                return named
     if wanted == "auto":
         return "cpu"
     raise RecipeError(
-        f"--device {wanted}: torch sees no such device", hint="use --device cpu, or mend the driver"
+        f"--device {wanted}: torch sees no such device",
+        hint="use --device cpu, or repair its driver",
     )
 
 

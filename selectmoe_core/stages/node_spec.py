@@ -40,6 +40,8 @@ class NodeSpec:
         progress: ``none``, ``plain`` or ``rich``.
         log: the run's log file.
         verbose: whether informative log lines are shown.
+        origin: for checks: the model that its input model will be made from.
+        sample: for checks: a file with a few rows of the pool.
     """
 
     key: str
@@ -64,6 +66,8 @@ class NodeSpec:
     progress: str = "none"
     log: Path | None = None
     verbose: bool = False
+    origin: Mapping[str, Any] | None = None
+    sample: Path | None = None
 
     def model_ref(self) -> ModelRef | None:
         """Return the model it starts from: what another node made, or the one that is named."""
@@ -79,7 +83,7 @@ class NodeSpec:
     def load(cls, path: Path) -> "NodeSpec":
         """Read what ``save`` wrote."""
         value = json.loads(path.read_text(encoding="utf-8"))
-        for name in ("folder", "store", "log"):
+        for name in ("folder", "store", "log", "sample"):
             value[name] = Path(value[name]) if value[name] else None
         value["inputs"] = {role: Path(folder) for role, folder in value["inputs"].items()}
         value["disabled"] = tuple(value["disabled"])

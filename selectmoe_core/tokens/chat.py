@@ -7,23 +7,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 from pydantic import Field, PositiveInt
 
 from selectmoe_core.config import Config
 from selectmoe_core.data.examples import Example, Message, Part, Rendered, Span
-from selectmoe_core.errors import DataError, ModelError
+from selectmoe_core.errors import ModelError
+from selectmoe_core.tokens.control import ControlTokens
 from selectmoe_core.tokens.spans import keeps_order, parts_at_borders, parts_of_all
+from selectmoe_core.tokens.templates import TemplateRenderer, answer_part, read_template
 
 if TYPE_CHECKING:
     import numpy as np
-
-MARK = "\ue000selectmoe\ue001"
-"""Stands for a turn's text to see where a template puts it: characters of private use."""
+    from tokenizers import Encoding
 
 
 class Tokenizer(Protocol):
@@ -48,7 +50,7 @@ class ChatConfig(Config):
 
     template: str = Field(default="tulu", min_length=1)
     """``tulu`` (as LESS uses it), ``model`` (the tokenizer's own) or a file (a Jinja template)."""
-    max_length: PositiveInt = 2048
+    max_length: Annotated[PositiveInt, Field(le=1 << 24)] = 2048
     """Tokens of an example beyond this are cut off (and the example is counted as cut)."""
     loss_on: Literal["responses", "everything"] = "responses"
     """Which tokens training and response statistics count."""
@@ -85,14 +87,7 @@ class ChatFormat:
         """Read the template file, where the options name one."""
         if config.template in ("tulu", "model"):
             return cls(config)
-        try:
-            return cls(config, Path(config.template).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            what = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-            raise DataError(
-                f"[chat]: cannot read the template {config.template}: {what}",
-                hint="template is 'tulu', 'model' or a file with a Jinja chat template",
-            ) from None
+        return cls(config, read_template(Path(config.template)))
 
     @property
     def digest(self) -> str:
@@ -102,43 +97,89 @@ class ChatFormat:
             fields["template"] = self.template
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
+    def check(self, tokenizer: Tokenizer) -> None:
+        """Raise a ``ModelError`` where no conversation at all can be rendered and tokenised."""
+        simple = (Message("user", "a"), Message("assistant", "b"))
+        try:
+            self.encode([Example("", "", simple)], tokenizer)
+        except ModelError:
+            # A template may ask for a system message: one of the two must do.
+            try:
+                self.encode([Example("", "", (Message("system", "a"), *simple))], tokenizer)
+            except ModelError:
+                pass
+            else:
+                return
+            raise
+
     def render(self, messages: Sequence[Message], tokenizer: Tokenizer) -> Rendered:
         """Return the conversation as one text with the parts of its characters."""
+        with self._renderer(tokenizer) as render:
+            return render(messages)
+
+    @contextmanager
+    def _renderer(self, tokenizer: Tokenizer) -> Iterator[Callable[[Sequence[Message]], Rendered]]:
+        """Yield what renders one conversation after another."""
         if self.config.template == "tulu":
-            return render_tulu(messages, _eos(tokenizer))
-        return _render_with_template(messages, tokenizer, self.template)
+            eos = _eos(tokenizer)
+            yield lambda messages: render_tulu(messages, eos)
+            return
+        name = f"the chat template {self.config.template}"
+        if self.template is None:
+            name = f"the chat template of {getattr(tokenizer, 'name_or_path', '') or 'the model'}"
+        with TemplateRenderer(tokenizer, self.template, name) as renderer:
+            yield renderer.render
 
     def encode(self, examples: Sequence[Example], tokenizer: Tokenizer) -> list[EncodedExample]:
-        """Return the tokens of each example, cut to ``max_length``."""
+        """Return the tokens of each example, cut to ``max_length``.
+
+        Text of the data that reads like a control token is tokenised as the text it is.
+        """
         if not tokenizer.is_fast:
             raise ModelError(
                 "this model has only a slow tokenizer, which cannot tell where its tokens stand",
                 hint="use a checkpoint with a tokenizer.json",
             )
-        import numpy as np
-
-        rendered = [self.render(example.messages, tokenizer) for example in examples]
         # A template writes its own begin-of-sequence; tulu leaves it to the tokenizer.
         special = self.config.template == "tulu"
-        batch = tokenizer(
-            [text.text for text in rendered],
-            add_special_tokens=special,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )
-        added = tokenizer.backend_tokenizer.num_special_tokens_to_add(False) if special else 0
-        ordered, limit = keeps_order(tokenizer.backend_tokenizer), self.config.max_length
-        found = []
-        for ids, encoding, text in zip(batch["input_ids"], batch.encodings, rendered, strict=True):
-            cut = len(ids) > limit
-            if ordered:
-                parts = parts_at_borders(encoding, added, text)
-            else:
-                parts = parts_of_all(encoding, text)
-            kept = np.array(ids[:limit] if cut else ids, dtype=np.int32)
-            found.append(EncodedExample(kept, parts[:limit], cut))
-        return found
+        if special:
+            _eos(tokenizer)
+        backend = tokenizer.backend_tokenizer
+        added = backend.num_special_tokens_to_add(False) if special else 0
+        borders = parts_of_all
+        if keeps_order(backend):
+            borders = partial(parts_at_borders, added=added)
+        return [
+            self._cut(ids, borders(encoding, rendered=one))
+            for one, ids, encoding in self._tokenised(examples, tokenizer, special=special)
+        ]
+
+    def _tokenised(
+        self, examples: Sequence[Example], tokenizer: Tokenizer, *, special: bool
+    ) -> Iterator[tuple[Rendered, list[int], Encoding]]:
+        """Yield each example as text, as token ids, and where these stand; in order."""
+        control = ControlTokens.of(tokenizer)
+        disguised = {n for n, one in enumerate(examples) if control.stand_in(one.messages)}
+        with self._renderer(tokenizer) as render:
+            rendered = [
+                control.reveal(render(control.hide(one.messages)))
+                if number in disguised
+                else render(one.messages)
+                for number, one in enumerate(examples)
+            ]
+        plain = [one.text for number, one in enumerate(rendered) if number not in disguised]
+        others = [rendered[number].text for number in sorted(disguised)]
+        ours = iter(control.encode(others, tokenizer, special=special) if others else ())
+        theirs = iter(_encodings(plain, tokenizer, special=special) if plain else ())
+        for number, one in enumerate(rendered):
+            yield one, *next(ours if number in disguised else theirs)
+
+    def _cut(self, ids: list[int], parts: np.ndarray) -> EncodedExample:
+        import numpy as np
+
+        limit = self.config.max_length
+        kept = np.array(ids[:limit], dtype=np.int32)
+        return EncodedExample(kept, parts[:limit], len(ids) > limit)
 
     def counts(self, parts: np.ndarray) -> np.ndarray:
         """Return which tokens count for the loss, bool, of the same shape as ``parts``."""
@@ -166,11 +207,6 @@ def render_tulu(messages: Sequence[Message], eos: str) -> Rendered:
     return Rendered(text, tuple(spans))
 
 
-def answer_part(message: Message) -> Part:
-    """Return what an answer's tokens are: one of weight 0 is context."""
-    return Part.RESPONSE if message.trained else Part.CONTEXT
-
-
 def answer_ends(parts: np.ndarray, starts: Sequence[int] | np.ndarray = (0,)) -> np.ndarray:
     """Return which tokens are the last of an answer, bool ``[tokens]``.
 
@@ -192,6 +228,19 @@ def answer_ends(parts: np.ndarray, starts: Sequence[int] | np.ndarray = (0,)) ->
     return ends
 
 
+def _encodings(
+    texts: list[str], tokenizer: Tokenizer, *, special: bool
+) -> Iterator[tuple[list[int], Encoding]]:
+    batch = tokenizer(
+        texts,
+        add_special_tokens=special,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,
+    )
+    return zip(batch["input_ids"], batch.encodings, strict=True)
+
+
 def _eos(tokenizer: Tokenizer) -> str:
     if not tokenizer.eos_token:
         raise ModelError(
@@ -199,64 +248,3 @@ def _eos(tokenizer: Tokenizer) -> str:
             hint='set [chat] template = "model" or use another checkpoint',
         )
     return tokenizer.eos_token
-
-
-def _render_with_template(
-    messages: Sequence[Message], tokenizer: Tokenizer, template: str | None
-) -> Rendered:
-    """Render with a Jinja template; the answers are found by rendering every prefix.
-
-    What an assistant turn adds beyond the generation prompt is the answer, line ends after it
-    excepted; what another turn adds around its own text is format.
-    """
-    if template is None and not tokenizer.chat_template:
-        raise ModelError(
-            "[chat] template = 'model', but this model's tokenizer has no chat template",
-            hint='set [chat] template = "tulu", or name a file with a Jinja template',
-        )
-    options = {} if template is None else {"chat_template": template}
-    turns = [{"role": message.role, "content": message.content} for message in messages]
-
-    def text_of(some: list[dict[str, str]], *, prompt: bool = False) -> str:
-        return _applied(tokenizer, some, {"add_generation_prompt": prompt, **options})
-
-    whole = text_of(turns)
-    spans = []
-    for index, message in enumerate(messages):
-        if message.role == "assistant":
-            start = len(_prefix(text_of(turns[:index], prompt=True), whole))
-            last = index + 1 == len(turns)
-            stop = len(whole if last else _prefix(text_of(turns[: index + 1]), whole))
-            stop = start + len(whole[start:stop].rstrip("\n"))
-            spans.append(Span(start, stop, answer_part(message)))
-        else:
-            marked = [*turns[:index], {**turns[index], "content": MARK}, *turns[index + 1 :]]
-            head, _, tail = text_of(marked).partition(MARK)
-            start, stop = len(head), len(whole) - len(tail)
-            # Where a template rewrites a text beyond recognition, that text counts as format.
-            if start < stop and whole.startswith(head) and whole.endswith(tail):
-                spans.append(Span(start, stop, Part.PROMPT))
-    return Rendered(whole, tuple(spans))
-
-
-def _applied(tokenizer: Tokenizer, turns: list[dict[str, str]], options: dict[str, Any]) -> str:
-    from jinja2 import TemplateError
-
-    try:
-        return str(tokenizer.apply_chat_template(turns, tokenize=False, **options))
-    except TemplateError as error:
-        roles = ", ".join(turn["role"] for turn in turns)
-        raise ModelError(
-            f"the chat template cannot render a conversation of {roles}: {error}",
-            hint='set [chat] template = "tulu", or name a file with another template',
-        ) from error
-
-
-def _prefix(part: str, whole: str) -> str:
-    if not whole.startswith(part):
-        raise ModelError(
-            "this chat template rewrites earlier turns when a later one is added, so its answers "
-            "cannot be told from the rest",
-            hint='set [chat] template = "tulu", or name a template whose turns only append',
-        )
-    return part

@@ -1,7 +1,9 @@
 """Checkpoints of a training run: when they are made, which are kept, and going on from one."""
 
 import json
+import logging
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,9 +18,10 @@ from selectmoe_core.errors import StageError
 from selectmoe_core.plugin.protocols import Job
 from selectmoe_core.runtime.distributed import agreed, barrier
 from selectmoe_core.store import write_json
+from selectmoe_core.training.checkpoint_files import COMPLETE, NAME, checkpoint_files, is_whole
 
-COMPLETE = "complete.json"
-"""Written last into a checkpoint: without it the checkpoint is half written."""
+log = logging.getLogger("selectmoe.training")
+
 CIRCUMSTANCES = "circumstances.json"
 """Beside the checkpoints: the kind of device, the dtype and the threads they were made with."""
 
@@ -60,7 +63,8 @@ class Checkpoints(TrainerCallback):
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         # Trainer's own pickle of the weights, under FSDP: they lie beside it as safetensors.
         (folder / f"{FSDP_MODEL_NAME}.bin").unlink(missing_ok=True)
-        write_json(folder / COMPLETE, {"step": state.global_step})
+        files = checkpoint_files(folder)
+        write_json(folder / COMPLETE, {"step": state.global_step, "files": files})
         for old in complete_checkpoints(folder.parent):
             if old != folder and not self._keeps(step_of(old)):
                 (old / COMPLETE).unlink()  # first: half a checkpoint must not count as whole
@@ -72,12 +76,15 @@ class Checkpoints(TrainerCallback):
 
 def complete_checkpoints(folder: Path) -> list[Path]:
     """Return the complete checkpoints in a folder, oldest first."""
-    return sorted((path.parent for path in folder.glob(f"checkpoint-*/{COMPLETE}")), key=step_of)
+    found = (path.parent for path in folder.glob(f"checkpoint-*/{COMPLETE}"))
+    return sorted((path for path in found if NAME.fullmatch(path.name)), key=step_of)
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """Return the newest complete checkpoint, or ``None``."""
-    return next(reversed(complete_checkpoints(folder)), None)
+    """Return the newest checkpoint that is whole, or ``None``."""
+    if _recorded(folder) is None:
+        return None
+    return next(filter(is_whole, reversed(complete_checkpoints(folder))), None)
 
 
 def step_of(checkpoint: Path) -> int:
@@ -86,10 +93,19 @@ def step_of(checkpoint: Path) -> int:
 
 
 def remove_broken_checkpoints(folder: Path) -> None:
-    """Remove what a killed run left half written or half removed."""
-    for path in folder.glob("checkpoint-*"):
-        if not (path / COMPLETE).is_file():
-            shutil.rmtree(path, ignore_errors=True)
+    """Remove what a killed run left half written, and checkpoints that were damaged since."""
+    usable = _recorded(folder) is not None
+    for path in sorted(folder.glob("checkpoint-*")):
+        complete = (path / COMPLETE).is_file()
+        if complete and usable and is_whole(path):
+            continue
+        if complete:
+            why = "is damaged" if usable else f"has lost its {CIRCUMSTANCES}"
+            text = f"{path} {why}: it is left out, and training goes on from before it"
+            log.warning("%s", text)
+            print(f"  Warning: {text}", file=sys.stderr)  # noqa: T201
+            (path / COMPLETE).unlink()
+        shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager
@@ -127,7 +143,8 @@ def _circumstances(job: Job, stage: str, threads: int, *, resumed: bool) -> int:
         if job.world.main:
             write_json(path, now | {"threads": threads})
         return threads
-    then = json.loads(path.read_text(encoding="utf-8"))
+    then = _recorded(job.checkpoints)
+    assert then is not None  # or there would be no checkpoint to go on from
     recorded = int(then.pop("threads"))
     if then != now:
         raise StageError(
@@ -135,3 +152,12 @@ def _circumstances(job: Job, stage: str, threads: int, *, resumed: bool) -> int:
             hint=f"run it as before, or start the stage afresh (--fresh {stage})",
         )
     return recorded
+
+
+def _recorded(folder: Path) -> dict[str, Any] | None:
+    """Return what the checkpoints of a folder were made with, or ``None`` where that is lost."""
+    try:
+        found = json.loads((folder / CIRCUMSTANCES).read_text(encoding="utf-8"))
+        return found if int(found["threads"]) > 0 else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -12,6 +12,7 @@ from selectmoe_core import (
     command_job,
     parse_options,
     print_facts,
+    resolve_device,
 )
 from selectmoe_olmoe.config import TrashcanConfig
 
@@ -21,7 +22,13 @@ from selectmoe_olmoe.config import TrashcanConfig
 @click.argument("out", type=click.Path(path_type=Path))
 @click.argument("options", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--revision", help="The hub revision of MODEL.")
-@click.option("--seed", default=42, show_default=True, help="Seed of the new gate rows.")
+@click.option(
+    "--seed",
+    default=42,
+    show_default=True,
+    type=click.IntRange(0, (1 << 32) - 1),
+    help="Seed of the new gate rows.",
+)
 @click.pass_context
 def convert(
     context: click.Context,
@@ -94,6 +101,6 @@ def verify(
     """
     from selectmoe_olmoe.convert.verify import verify_converted
 
-    how = VerifyOptions(tolerance, dtype, device, logits)
+    how = VerifyOptions(tolerance, dtype, resolve_device(device), logits)
     with command_job(context) as job:
         print_facts(verify_converted(converted, ModelRef(original, revision), how, job))

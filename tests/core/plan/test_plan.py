@@ -137,6 +137,18 @@ def test_a_model_counts_by_its_content(project):
     assert changed(before, project.digests()) == ALL - {"pool", "score@random", "select@random"}
 
 
+def test_the_baseline_of_an_adapter_is_the_model_it_was_trained_on(project):
+    plain = {node["key"]: node for node in project.plan()["nodes"]}
+    for name, base in (("first", project.folder / "base"), ("second", project.folder / "first")):
+        (project.folder / name).mkdir()
+        adapter = json.dumps({"base_model_name_or_path": str(base)})
+        (project.folder / name / "adapter_config.json").write_text(adapter)
+    nodes = {n["key"]: n for n in project.plan("evaluate.model=./second", "~train")["nodes"]}
+    assert nodes["evaluate"]["model"] == str(project.folder / "second")
+    assert nodes["evaluate@base"]["model"] == str(project.folder / "base")
+    assert nodes["evaluate@base"]["digest"] == plain["evaluate@base"]["digest"]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [

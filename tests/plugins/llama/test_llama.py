@@ -20,13 +20,13 @@ from llama_models import (
     tokenizer,
     train,
 )
-from peft import PeftModel
+from peft import AutoPeftModelForCausalLM, PeftModel
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import log_softmax
 from transformers import AutoModelForCausalLM
 
 from selectmoe_core.errors import ModelError, StageError
-from selectmoe_core.models.models import ModelRef
+from selectmoe_core.models.models import ModelRef, Models
 from selectmoe_llama.adapter import load_with_lora
 from selectmoe_llama.attention import GROUPED, PADDED, Attention, attention_for
 from selectmoe_llama.batches import Collator, Place, TrainingRows
@@ -227,6 +227,48 @@ def test_the_adapter_names_its_base_and_can_be_read(base, trained):
     assert all(path.stat().st_mode & 0o044 == 0o044 for path in out.iterdir())
 
 
+def test_the_adapter_has_a_card_that_says_how_to_load_it(base, trained):
+    facts, out = trained
+    card = (out / "README.md").read_text()
+    assert f"Base model: `{base.location}`" in card
+    assert "base_model:" not in card  # a folder's name is none of the hub's
+    assert "| alpha | 16.0 |" in card
+    assert f"| steps | {facts['steps']} |" in card
+    code = card.partition("```python\n")[2].partition("```")[0]
+    names: dict = {}
+    exec(code.replace("path/of/this/folder", str(out)), names)
+    assert names["model"].peft_config["default"].r == 4
+    assert names["tokenizer"].eos_token == "<eos>"
+
+
+def test_an_adapter_of_a_bundled_model_loads_without_selectmoe(base, tmp_path):
+    bundle = Models(bundled={"tiny": Path(base.location)})
+    named = ModelRef("bundled:tiny")
+    _, out = train(named, conversations(4), tmp_path, options(max_steps=1), models=bundle)
+    config = json.loads((out / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == base.location
+    AutoPeftModelForCausalLM.from_pretrained(out)
+
+
+@pytest.mark.parametrize("targets", [("lm_head",), ("q_proj", "lm_head")])
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_head_that_shares_its_weights_is_merged_as_it_was_trained(tmp_path, targets, tied):
+    model = llama(tmp_path / "tied", tie_word_embeddings=tied)
+    config = options(merge=True, target_modules=targets, learning_rate=0.05)
+    _, out = train(model, conversations(19), tmp_path, config)
+    ids = torch.randint(1, 257, (2, 40), generator=torch.Generator().manual_seed(1))
+    plain = AutoModelForCausalLM.from_pretrained(model.location)
+    untouched = plain(ids).logits
+    adapted = PeftModel.from_pretrained(plain, out).eval()(ids).logits
+    merged = AutoModelForCausalLM.from_pretrained(out.parent / "merged")
+    assert (adapted - untouched).abs().max() > 0.05
+    torch.testing.assert_close(merged(ids).logits, adapted, atol=2e-4, rtol=1e-4)
+    again = job(tmp_path).models.load(
+        ModelRef(str(out.parent / "merged")), dtype="float32", device="cpu"
+    )
+    assert torch.equal(again(ids).logits, merged(ids).logits)
+
+
 def test_facts_and_curve(base, tmp_path):
     curve = {}
     config = options(epochs=3, max_steps=None, learning_rate=0.02)
@@ -284,7 +326,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from llama_models import Examples, conversations, job, options
 from selectmoe_core.runtime.distributed import current_world
-from selectmoe_core.models.models import ModelRef
+from selectmoe_core.models.models import ModelRef, Models
 from selectmoe_llama import trainer
 from selectmoe_llama.trainer import LlamaLora
 build = trainer.build_trainer
