@@ -70,7 +70,7 @@ def load_tasks(config: LmEvalConfig, shipped: Mapping[str, Path]) -> list[Task |
         RecipeError: an unknown task, or a mistake in a task of the user.
         StageError: the data of a task cannot be had.
     """
-    trust = Trust(tuple(shipped.values()), config.allow_task_code)
+    trust = Trust(_named_folders(config, shipped), config.allow_task_code)
     managers: dict[tuple[Path, ...], TaskManager] = {}
     loaded: list[Task | Group] = []
     for wanted in find_tasks(config, shipped):
@@ -87,6 +87,16 @@ def load_tasks(config: LmEvalConfig, shipped: Mapping[str, Path]) -> list[Task |
                 examine(task, place, config.num_fewshot)
         loaded.extend(found)
     return loaded
+
+
+def _named_folders(config: LmEvalConfig, shipped: Mapping[str, Path]) -> tuple[Path, ...]:
+    """Return the folders of the shipped tasks that the options name."""
+    named = {
+        task.removeprefix(BUNDLED).partition("/")[0]
+        for task in config.tasks
+        if task.startswith(BUNDLED)
+    }
+    return tuple(shipped[name] for name in sorted(named & set(shipped)))
 
 
 def leaves(loaded: Sequence[Task | Group]) -> Iterator[Task]:
