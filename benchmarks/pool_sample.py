@@ -63,7 +63,7 @@ def repeated_pool(data: Path, out: Path, examples: int) -> Path:
 
 def _lines(data: Path, name: str) -> list[str]:
     file = data / f"less/train/processed/{name}/{name}_data.jsonl"
-    return file.read_text(encoding="utf-8").splitlines()
+    return [line for line in file.read_text(encoding="utf-8").split("\n") if line]
 
 
 def token_ids(data: Path, tokens: int, vocabulary: int, seed: int) -> tuple[list[np.ndarray], bool]:
