@@ -87,6 +87,7 @@ def score(bench: Bench, processes: int) -> dict[str, Any]:
     row = {
         "tokens_per_second": tokens / max(seconds),
         "seconds": max(seconds),
+        "process_seconds": sum(seconds),
         "stage_seconds": manifest["seconds"],
         "examples_per_process": shares,
         "memory": manifest["details"].get("peak_gpu_bytes"),
