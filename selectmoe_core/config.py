@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from difflib import SequenceMatcher, get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, ClassVar, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
@@ -18,6 +18,10 @@ ConfigT = TypeVar("ConfigT", bound="Config")
 
 class Config(BaseModel):
     """Base of all options: frozen, no unknown keys, described by the string under each field."""
+
+    other_names: ClassVar[Mapping[str, str]] = {}
+    """Words that users may write for an option of this class, such as its name in other programs,
+    and the option's name here. They are errors; the hint names the option."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -92,7 +96,8 @@ def examine(
         parsed = config.model_validate(dict(table))
     except ValidationError as error:
         known = {**(beside or {}), **config.model_fields}
-        found = tuple(_problem(dict(mistake), known, where) for mistake in error.errors())
+        mistakes = [dict(mistake) for mistake in error.errors()]
+        found = tuple(_problem(mistake, known, where, config.other_names) for mistake in mistakes)
         return None, (*empty, *found)
     return (None, empty) if empty else (parsed, ())
 
@@ -150,6 +155,68 @@ def suggest(word: str, known: Iterable[str], *, otherwise: str = "known") -> str
     return f"{otherwise}: {', '.join(names) or 'none'}"
 
 
+OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
+    "r": ("lora_rank",),
+    "rank": ("lora_rank",),
+    "lora_r": ("lora_rank",),
+    "alpha": ("lora_alpha",),
+    "dropout": ("lora_dropout",),
+    "lora_target": ("target_modules",),
+    "lora_target_modules": ("target_modules",),
+    "lr": ("learning_rate",),
+    "epoch": ("epochs",),
+    "num_epochs": ("epochs",),
+    "num_train_epochs": ("epochs",),
+    "steps": ("max_steps",),
+    "total_batch": ("batch_size",),
+    "total_batch_size": ("batch_size",),
+    "global_batch_size": ("batch_size",),
+    "train_batch_size": ("batch_size",),
+    "per_device_batch_size": ("per_device_batch",),
+    "per_device_train_batch_size": ("per_device_batch",),
+    "gradient_accumulation": ("batch_size",),
+    "gradient_accumulation_steps": ("batch_size",),
+    "gradient_checkpointing": ("activation_checkpointing",),
+    "lr_scheduler": ("scheduler",),
+    "lr_scheduler_type": ("scheduler",),
+    "load_in_4bit": ("quantization",),
+    "few_shot": ("num_fewshot",),
+    "model_args": ("model",),
+    "model_name": ("model",),
+    "model_path": ("model",),
+    "model_name_or_path": ("model",),
+    "pretrained": ("model",),
+    "max_length": ("chat.max_length",),
+    "max_seq_length": ("chat.max_length",),
+    "cutoff_len": ("chat.max_length",),
+    "peft_mode": ("warmup.peft_mode",),
+    "selection_percentage": ("fraction", "select.fraction"),
+    "percentage": ("fraction", "select.fraction"),
+    "subset_ratio": ("warmup.subset_ratio",),
+}
+"""Words of other programs, and what the option is called here; the first that a table has is meant.
+A name with a dot stands in another table. No option is read under these words: they make hints."""
+
+
+def _other_name(word: str, table: Mapping[str, object], own: Mapping[str, str]) -> str:
+    """Return what an option is called that a user wrote by another name, or an empty string."""
+    word = word.replace("-", "_").lower()
+    names = [own[word]] if word in own else OTHER_NAMES.get(word, ())
+    return next((name for name in names if "." in name or name in table), "")
+
+
+def option_hint(
+    word: str, known: Mapping[str, FieldInfo], other_names: Mapping[str, str] | None = None
+) -> str:
+    """Return a hint for an unknown option: the one that is meant, or the closest names."""
+    name = _other_name(word, known, other_names or {})
+    if "." in name:
+        return f"that option belongs to another table: {name}"
+    if name:
+        return f"the option is called '{name}': {plain_text(known[name])}".rstrip(": ")
+    return suggest(word, known, otherwise="options")
+
+
 def _likeness(name: str, word: str) -> float:
     return SequenceMatcher(None, name, word).ratio()
 
@@ -170,10 +237,15 @@ def _known_at(
     return fields
 
 
-def _problem(found: dict[str, Any], fields: Mapping[str, FieldInfo], where: str) -> Problem:
+def _problem(
+    found: dict[str, Any],
+    fields: Mapping[str, FieldInfo],
+    where: str,
+    other_names: Mapping[str, str],
+) -> Problem:
     key = ".".join(str(part) for part in found["loc"])
     if found["type"] == "extra_forbidden":
-        hint = suggest(str(found["loc"][-1]), _known_at(found["loc"], fields), otherwise="options")
+        hint = option_hint(str(found["loc"][-1]), _known_at(found["loc"], fields), other_names)
         return Problem(where, f"unknown option '{key}'", hint)
     if found["type"] == "missing":
         field = fields.get(key)

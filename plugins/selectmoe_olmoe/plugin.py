@@ -160,7 +160,7 @@ def _conversion_cost(config: TrashcanConfig, work: Workload) -> Cost:
 
 
 def _warmup_cost(config: WarmupConfig, work: Workload) -> Cost:
-    batch = config.batch_size * config.gradient_accumulation
+    batch = config.batch_size
     rows = 2 if isinstance(config, ContrastiveConfig) else 1  # a copy is about as long
     tokens = rows * work.tokens * config.epochs
     if config.max_steps is not None:
@@ -168,8 +168,8 @@ def _warmup_cost(config: WarmupConfig, work: Workload) -> Cost:
     if work.model is None:
         return Cost(tokens=tokens)
     shape = Shape.of(work.model, _names(work.model))
-    micro = rows * config.batch_size * work.length
-    step = micro * config.gradient_accumulation
+    micro = rows * config.micro_batch * work.length
+    step = rows * config.batch_size * work.length
     whole = config.all_weights
     recompute = config.activation_checkpointing
     dtype = config.weights if whole else work.dtype

@@ -128,7 +128,7 @@ def test_compiling_has_to_pay(tmp_path):
     tokens = int(rows.lengths.sum())
 
     def chosen(parameters, attention=able, **changes):
-        config = options(**{"epochs": 3, "max_steps": None, "total_batch": 5} | changes)
+        config = options(**{"epochs": 3, "max_steps": None, "batch_size": 5} | changes)
         return compiles(config, attention, Network(parameters), rows, made)
 
     enough = COMPILING_PAYS / (3 * tokens)
