@@ -14,6 +14,7 @@ from selectmoe_core import (
     Trainer,
     Workload,
     hookimpl,
+    load,
 )
 from selectmoe_core.cost import (
     BYTES,
@@ -55,7 +56,7 @@ def selectmoe_converters() -> list[Component[Any, Converter]]:
         Component(
             "olmoe-trashcan",
             TrashcanConfig,
-            _converter,
+            load("selectmoe_olmoe.convert.converter:TrashcanConverter"),
             about=about,
             needs=lambda _: frozenset({Need.MODEL}),
             cost=_conversion_cost,
@@ -74,7 +75,7 @@ def selectmoe_trainers() -> list[Component[Any, Trainer]]:
         Component(
             "select-moe-constraint",
             ConstraintConfig,
-            _constraint,
+            load("selectmoe_olmoe.warmup.parts:SelectMoeConstraint"),
             about=About(
                 meaning="a router that sends to the trash what the language-model loss can spare",
                 cost=f"{work}; {gates}",
@@ -89,7 +90,7 @@ def selectmoe_trainers() -> list[Component[Any, Trainer]]:
         Component(
             "select-moe-contrastive",
             ContrastiveConfig,
-            _contrastive,
+            load("selectmoe_olmoe.warmup.parts:SelectMoeContrastive"),
             about=About(
                 meaning="a router that sends to the trash what looks damaged",
                 cost=f"{work} and over a corrupted copy of each example; {gates}",
@@ -116,24 +117,6 @@ def selectmoe_commands() -> list[Command]:
         ),
         Command("verify", "Compare a Select-MoE model with its original.", f"{home}:verify"),
     ]
-
-
-def _converter(config: TrashcanConfig) -> Converter:
-    from selectmoe_olmoe.convert.converter import TrashcanConverter
-
-    return TrashcanConverter(config)
-
-
-def _constraint(config: ConstraintConfig) -> Trainer:
-    from selectmoe_olmoe.warmup.parts import SelectMoeConstraint
-
-    return SelectMoeConstraint(config)
-
-
-def _contrastive(config: ContrastiveConfig) -> Trainer:
-    from selectmoe_olmoe.warmup.parts import SelectMoeContrastive
-
-    return SelectMoeContrastive(config)
 
 
 def _shown_damages(config: ContrastiveConfig) -> list[str] | None:
