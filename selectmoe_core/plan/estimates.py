@@ -123,7 +123,9 @@ def _pool(plan: Plan, node: Node) -> Amount:
     artifact = plan.store.find(node.stage, node.digest) if node.digest else None
     if artifact is not None:
         sources = artifact.facts["sources"].values()
-        characters = sum(of["prompt_characters"] + of["response_characters"] for of in sources)
+        characters = sum(
+            source["prompt_characters"] + source["response_characters"] for source in sources
+        )
         return Amount(float(artifact.facts["examples"]), characters / CHARACTERS_PER_TOKEN)
     component = node.entry.component
     if component.cost is not None:
@@ -137,10 +139,10 @@ def _pool(plan: Plan, node: Node) -> Amount:
 
 def _bytes(path: Path) -> float:
     """Return bytes of text in a file or folder; compressed text is about a third of it."""
-    files = [path] if path.is_file() else [one for one in path.rglob("*") if one.is_file()]
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     return sum(
-        one.stat().st_size * (3 if one.suffix in (".gz", ".zst", ".parquet") else 1)
-        for one in files
+        file.stat().st_size * (3 if file.suffix in (".gz", ".zst", ".parquet") else 1)
+        for file in files
     )
 
 

@@ -135,7 +135,7 @@ def make_plan(
     digester = Digester(recipe, registry, hashes, fetch=fetch)
     nodes: dict[str, Node] = {}
     for key, node in builder.nodes.items():
-        inputs = {role: nodes[of].digest for role, of in node.inputs.items()}
+        inputs = {role: nodes[source].digest for role, source in node.inputs.items()}
         nodes[key] = replace(node, digest=digester.of(node, inputs))
     hashes.save()
     digester.code.save()
@@ -220,7 +220,7 @@ class _Builder:
             if f"score:{name}" in self.nodes:
                 inputs[f"score:{name}"] = f"score:{name}"
             else:
-                names = [one for one in self.recipe.scores if one != table.name]
+                names = [other for other in self.recipe.scores if other != table.name]
                 self.binder.problem(
                     table.where, f"there is no [score.{name}]", suggest(name, names)
                 )
@@ -303,7 +303,7 @@ class _Builder:
         if bound is None:
             return
         entry, config = bound
-        present = {role: of for role, of in inputs.items() if of in self.nodes}
+        present = {role: key for role, key in inputs.items() if key in self.nodes}
         if model is None and table.own.model:
             model = self.binder.model(table)
         if table.stage == "convert" and model is None:
@@ -316,7 +316,7 @@ class _Builder:
     def _drop_unread(self) -> None:
         """Leave out conversion, warm-up and the pool where nothing wanted reads them."""
         for stage in ("warmup", "convert", "pool"):
-            read = {of for node in self.nodes.values() for of in node.inputs.values()}
+            read = {key for node in self.nodes.values() for key in node.inputs.values()}
             if stage in self.nodes and stage not in read and STAGES[self.last] != stage:
                 del self.nodes[stage]
                 self.not_needed[stage] = "nothing that is wanted reads it"

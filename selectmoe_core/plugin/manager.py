@@ -73,7 +73,7 @@ def _register(
     manager: pluggy.PluginManager, entry: EntryPoint, entries: Iterable[EntryPoint]
 ) -> None:
     if manager.has_plugin(entry.name):
-        owners = ", ".join(sorted({_owner(one) for one in entries if one.name == entry.name}))
+        owners = ", ".join(sorted({_owner(other) for other in entries if other.name == entry.name}))
         raise PluginError(
             f"two installed plugins are named '{entry.name}' (from {owners})",
             hint="uninstall one of them, or run with --disable-plugin "

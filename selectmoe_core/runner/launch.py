@@ -150,9 +150,10 @@ def _config(named: str) -> tuple[str, Path]:
     stage, equals, file = named.partition("=")
     stage, file = (stage, file) if equals else ("", stage)
     if stage and stage not in SHARED_STAGES:
-        one = f"[{stage}] runs in one process, without accelerate"
+        known = stage in STAGES
+        reason = f"[{stage}] runs in one process" if known else "there is no such stage"
         raise RecipeError(
-            f"--accelerate-config {named}: {one if stage in STAGES else 'there is no such stage'}",
+            f"--accelerate-config {named}: {reason}",
             hint=suggest(stage, SHARED_STAGES, otherwise="the stages of several processes"),
         )
     path = Path(file).resolve()

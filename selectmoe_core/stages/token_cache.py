@@ -56,7 +56,8 @@ def tokens_digest(spec: NodeSpec, chat: ChatFormat, tokenizer: str) -> str:
 def _code() -> str:
     """Return the digest of the code that tokenises."""
     roots = ("tokenize", "encode_pool"), ("chat", "ChatFormat")
-    return Code.installed(()).digest((f"selectmoe_core.tokens.{name}", of) for name, of in roots)
+    modules = ((f"selectmoe_core.tokens.{name}", root) for name, root in roots)
+    return Code.installed(()).digest(modules)
 
 
 def encoded_pool(

@@ -65,7 +65,9 @@ def _size(context: Context, pool: Pool) -> int:
     name, most, least = SECONDS[context.spec.device.partition(":")[0]]
     on_cpu = name == "cpu" and context.component.torch
     size = min(max(len(pool) // SHARDS, LEAST_ON_CPU if on_cpu else LEAST), MOST)
-    characters = sum(of.prompt_characters + of.response_characters for of in pool.sources.values())
+    characters = sum(
+        source.prompt_characters + source.response_characters for source in pool.sources.values()
+    )
     length = int(context.spec.chat["max_length"])
     workload = Workload(
         examples=len(pool),
