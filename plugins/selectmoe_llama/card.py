@@ -19,7 +19,7 @@ model = PeftModel.from_pretrained(base, "path/of/this/folder")
 tokenizer = AutoTokenizer.from_pretrained("path/of/this/folder")"""
 SHOWN = (
     *("r", "alpha", "dropout", "target_modules", "learning_rate", "epochs", "max_steps"),
-    *("total_batch", "scheduler", "warmup_ratio", "weight_decay", "quantization"),
+    *("batch_size", "scheduler", "warmup_ratio", "weight_decay", "quantization"),
 )
 
 
