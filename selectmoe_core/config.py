@@ -1,4 +1,4 @@
-"""Typed options of components, and errors that say which option to change."""
+"""Typed options of components, and errors that name the option to change."""
 
 import os
 import re
@@ -89,7 +89,7 @@ def examine(
         config: the options.
         table: what the recipe says.
         where: the table's name, for messages.
-        beside: other keys of the same table, which a misspelt one may have meant.
+        beside: other keys of the same table; a misspelt key may mean one of them.
     """
     empty = tuple(_empty_paths(config, table, where))
     try:
@@ -105,28 +105,28 @@ def examine(
 def _empty_paths(
     config: type[Config], table: Mapping[str, object], where: str
 ) -> Iterator[Problem]:
-    """Yield a problem for each empty path: it would mean the working folder."""
+    """Yield a problem for each empty path, which would mean the working folder."""
     for name in sorted(path_fields(config)):
         value = table.get(name)
         items = value if isinstance(value, list | tuple) else [value]
         if any(isinstance(item, str) and not item.strip() for item in items):
-            hint = "an unset shell variable gives an empty value; the folder itself is '.'"
+            hint = "is a shell variable unset? For the folder itself write '.'"
             yield Problem(where, f"option '{name}' is empty", hint)
 
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-"""Names of scores, components, plugins and the like: files and folders are named for them."""
+"""Names of scores, components, plugins and the like: files and folders are named after them."""
 
 
 def is_plain_name(text: str) -> bool:
-    """Return whether a name can stand in a path: it cannot lead out of the folder it is put in."""
+    """Return whether a name is safe as part of a path: it cannot lead out of a folder."""
     return PLAIN_NAME.fullmatch(text) is not None
 
 
 NAME_RULE = (
-    "use letters, digits, dots, dashes and underscores, at most 100, a letter or digit first"
+    "use up to 100 letters, digits, dots, dashes and underscores; start with a letter or digit"
 )
-"""What an error about a name advises."""
+"""The hint of an error about a name."""
 
 
 def user_path(text: str, folder: Path | None = None) -> Path:
@@ -146,7 +146,7 @@ def real_path(path: Path) -> Path:
 
 
 def suggest(word: str, known: Iterable[str], *, otherwise: str = "known") -> str:
-    """Return a hint: the closest known word, or those that are equally close, or all of them."""
+    """Return a hint: the closest known words, or all of them if none is close."""
     names = sorted(set(known))
     close = get_close_matches(word, names)
     nearest = [name for name in close if _likeness(name, word) > _likeness(close[0], word) - 0.02]
@@ -222,7 +222,7 @@ def _likeness(name: str, word: str) -> float:
 
 
 def plain_text(field: FieldInfo | None) -> str:
-    """Return what an option's docstring says as a line of plain text."""
+    """Return an option's docstring as one line of plain text."""
     text = (field.description or "") if field else ""
     return " ".join(text.split()).replace("``", "'")
 
@@ -230,7 +230,7 @@ def plain_text(field: FieldInfo | None) -> str:
 def _known_at(
     place: tuple[int | str, ...], fields: Mapping[str, FieldInfo]
 ) -> Mapping[str, FieldInfo]:
-    """Return the options of the table within a table that a mistake stands in."""
+    """Return the options of the nested table that contains a mistake."""
     for part in place[:-1]:
         kind = fields[str(part)].annotation if str(part) in fields else None
         fields = kind.model_fields if isinstance(kind, type) and issubclass(kind, Config) else {}
@@ -251,7 +251,7 @@ def _problem(
         field = fields.get(key)
         return Problem(where, f"option '{key}' is missing", plain_text(field))
     message = found["msg"].removeprefix("Value error, ")
-    if not key:  # of the table as a whole: its message names the options
+    if not key:  # a mistake of the whole table: its message names the options
         return Problem(where, message)
     field = fields.get(str(found["loc"][0]))
     return Problem(
