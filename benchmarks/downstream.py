@@ -47,10 +47,10 @@ TASKS = Path(__file__).resolve().parents[1] / "recipes/tasks/local_eval"
 TRAIN = {
     "learning_rate": 2e-4,
     "epochs": 2,
-    "r": 16,
-    "alpha": 32,
-    "dropout": 0.0,
-    "total_batch": 32,
+    "lora_rank": 16,
+    "lora_alpha": 32,
+    "lora_dropout": 0.0,
+    "batch_size": 32,
     "pass_tokens": 8192,
 }
 EVALUATE = {
@@ -60,7 +60,13 @@ EVALUATE = {
     "limit": 500,
     "batch_size": 32,  # logits in float32 over 49,152 tokens: 128 took 15 GB at once
 }
-TINY_TRAIN = TRAIN | {"learning_rate": 5e-3, "epochs": 1, "r": 4, "alpha": 8, "total_batch": 16}
+TINY_TRAIN = TRAIN | {
+    "learning_rate": 5e-3,
+    "epochs": 1,
+    "lora_rank": 4,
+    "lora_alpha": 8,
+    "batch_size": 16,
+}
 TINY_EVALUATE = {"tasks": ("bundled:nano",), "limit": 20}
 
 

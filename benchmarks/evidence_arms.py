@@ -13,8 +13,8 @@ GROUPS = {
 }
 """Kinds left out of a warm-up together: it has seen nothing like them."""
 SHARED = {
-    "batch_size": 32,
-    "gradient_accumulation": 3,
+    "batch_size": 96,
+    "micro_batch_size": 32,
     # A step of 96 pairs has about 25,000 tokens, which go through the model at once: each pass
     # casts all weights and launches some thousand small kernels, so three passes cost three times.
     "pass_tokens": 32768,

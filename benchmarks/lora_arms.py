@@ -27,7 +27,7 @@ from selectmoe_llama.trainer import build_trainer
 
 SEED = 7
 PLAIN_BATCH = 16
-COMPARED = {"total_batch": 32, "max_steps": 10, "dropout": 0.0, "learning_rate": 3e-4}
+COMPARED = {"batch_size": 32, "max_steps": 10, "lora_dropout": 0.0, "learning_rate": 3e-4}
 """Options of the arms whose losses are compared: few examples a step, since the plain one is slow;
 no dropout, which draws other numbers for another layout."""
 
@@ -55,7 +55,7 @@ class Bench(OnDevice):
 
     def options(self, **changes: Any) -> LoraTrainingConfig:  # noqa: ANN401
         """Return the published method's options, with changes; compiled, as a long run would be."""
-        small = {"r": 4, "alpha": 16.0, "total_batch": PLAIN_BATCH} if self.tiny else {}
+        small = {"lora_rank": 4, "lora_alpha": 16.0, "batch_size": PLAIN_BATCH} if self.tiny else {}
         defaults = {"warmup_ratio": 0.0, "compile": self.cuda}
         return LoraTrainingConfig(**defaults | changes | small)
 
@@ -93,7 +93,7 @@ def fast(bench: Bench, **changes: Any) -> dict[str, Any]:  # noqa: ANN401
     return clock.result(bench) | {
         "attention": trainer.packed.attention.name,
         "compiled": trainer.packed.compiled,
-        "passes": [place.passes for place in trainer.sampler][:: config.total_batch][:9],
+        "passes": [place.passes for place in trainer.sampler][:: config.batch_size][:9],
     }
 
 
@@ -194,7 +194,7 @@ def plain_arguments(bench: Bench, config: LoraTrainingConfig) -> TrainingArgumen
     return TrainingArguments(
         output_dir=str(bench.work / "plain"),
         per_device_train_batch_size=PLAIN_BATCH,
-        gradient_accumulation_steps=config.total_batch // PLAIN_BATCH,
+        gradient_accumulation_steps=config.batch_size // PLAIN_BATCH,
         learning_rate=config.learning_rate,
         max_steps=config.max_steps or -1,
         lr_scheduler_type=config.scheduler,
@@ -216,14 +216,14 @@ def plain_arguments(bench: Bench, config: LoraTrainingConfig) -> TrainingArgumen
 def step_order(bench: Bench, config: LoraTrainingConfig) -> list[int]:
     """Return the rows of the steps, in the order of the pool within a step."""
     order = np.random.default_rng((SEED, 0)).permutation(len(bench.rows))
-    return [int(row) for row in order[: config.total_batch * (config.max_steps or 0)]]
+    return [int(row) for row in order[: config.batch_size * (config.max_steps or 0)]]
 
 
 def step_tokens(bench: Bench, config: LoraTrainingConfig) -> list[int]:
     """Return the tokens of examples in each step."""
     order = step_order(bench, config)
-    starts = range(0, len(order), config.total_batch)
-    return [int(bench.rows.lengths[order[at : at + config.total_batch]].sum()) for at in starts]
+    starts = range(0, len(order), config.batch_size)
+    return [int(bench.rows.lengths[order[at : at + config.batch_size]].sum()) for at in starts]
 
 
 def example(bench: Bench, row: int) -> tuple[np.ndarray, np.ndarray]:

@@ -23,7 +23,7 @@ use = "select-moe-constraint"
 model = "{work}/converted"
 max_steps = {steps}
 batch_size = {batch}
-gradient_accumulation = {accumulation}
+micro_batch_size = {micro_batch}
 trainable = "{trainable}"
 activation_checkpointing = {checkpointing}
 """
@@ -37,8 +37,8 @@ k = {k}
 use = "llama-lora"
 model = "{work}/llama"
 max_steps = {steps}
-total_batch = {total}
-dropout = 0.0
+batch_size = {total}
+lora_dropout = 0.0
 activation_checkpointing = true
 [evaluate]
 use = "lm-eval"
@@ -50,8 +50,8 @@ FULL = {
     "shard": 512,
     "steps": 12,
     "k": 4000,
-    "batch": 16,
-    "accumulation": 16,
+    "batch": 256,
+    "micro_batch": 16,
     "total": 128,
 }
 SMALL = {
@@ -59,8 +59,8 @@ SMALL = {
     "shard": 32,
     "steps": 3,
     "k": 48,
-    "batch": 2,
-    "accumulation": 8,
+    "batch": 16,
+    "micro_batch": 2,
     "total": 8,
 }
 

@@ -111,8 +111,8 @@ def options(
     """Return the stage's options for steps of 64 examples."""
     return kind(
         **{
-            "batch_size": 16,
-            "gradient_accumulation": STEP // 16,
+            "batch_size": STEP,
+            "micro_batch_size": 16,
             "max_steps": 10_000,
             "pass_tokens": bench.arguments.pass_tokens,
             **changes,
@@ -139,7 +139,7 @@ def router(bench: Bench) -> Iterator[tuple[str, Figures]]:
         measured(bench, model, Pairs(rows), options(bench, ContrastiveConfig), flops),
     )
     profiled(bench, "router", model, rows, options(bench))
-    default = {"batch_size": 4, "gradient_accumulation": 1}
+    default = {"batch_size": 4, "micro_batch_size": 4}
     yield "ours, 4 examples a step", measured(bench, model, rows, options(bench, **default), flops)
 
 
@@ -151,7 +151,7 @@ def memory(bench: Bench) -> Iterator[tuple[str, Figures]]:
     rows = Examples(list(ids), bench.shape["vocab_size"])
     for recompute in (True, False):
         reset(bench)
-        few = {"batch_size": 4, "gradient_accumulation": 1, "max_steps": 3}
+        few = {"batch_size": 4, "micro_batch_size": 4, "max_steps": 3}
         ours(bench, model, rows, options(bench, activation_checkpointing=recompute, **few))
         yield f"router, 4 x {length}, checkpointing {recompute}", {"peak_gib": peak(bench)}
 

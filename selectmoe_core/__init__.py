@@ -1,7 +1,7 @@
 """What a plugin author imports.
 
-The names are looked up when they are first asked for, so that the command line need not import
-what it does not use.
+Each name is imported when it is first used, so that the command line does not import
+modules that it does not need.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Typed options of components, and errors that say which option to change."""
+"""Typed options of components, and errors that name the option to change."""
 
 import os
 import re
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from difflib import SequenceMatcher, get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, ClassVar, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
@@ -18,6 +18,10 @@ ConfigT = TypeVar("ConfigT", bound="Config")
 
 class Config(BaseModel):
     """Base of all options: frozen, no unknown keys, described by the string under each field."""
+
+    other_names: ClassVar[Mapping[str, str]] = {}
+    """Words that users may write for an option of this class, such as its name in other programs,
+    and the option's name here. They are errors; the hint names the option."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -85,14 +89,15 @@ def examine(
         config: the options.
         table: what the recipe says.
         where: the table's name, for messages.
-        beside: other keys of the same table, which a misspelt one may have meant.
+        beside: other keys of the same table; a misspelt key may mean one of them.
     """
     empty = tuple(_empty_paths(config, table, where))
     try:
         parsed = config.model_validate(dict(table))
     except ValidationError as error:
         known = {**(beside or {}), **config.model_fields}
-        found = tuple(_problem(dict(mistake), known, where) for mistake in error.errors())
+        mistakes = [dict(mistake) for mistake in error.errors()]
+        found = tuple(_problem(mistake, known, where, config.other_names) for mistake in mistakes)
         return None, (*empty, *found)
     return (None, empty) if empty else (parsed, ())
 
@@ -100,28 +105,28 @@ def examine(
 def _empty_paths(
     config: type[Config], table: Mapping[str, object], where: str
 ) -> Iterator[Problem]:
-    """Yield a problem for each empty path: it would mean the working folder."""
+    """Yield a problem for each empty path, which would mean the working folder."""
     for name in sorted(path_fields(config)):
         value = table.get(name)
         items = value if isinstance(value, list | tuple) else [value]
         if any(isinstance(item, str) and not item.strip() for item in items):
-            hint = "an unset shell variable gives an empty value; the folder itself is '.'"
+            hint = "is a shell variable unset? For the folder itself write '.'"
             yield Problem(where, f"option '{name}' is empty", hint)
 
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-"""Names of scores, components, plugins and the like: files and folders are named for them."""
+"""Names of scores, components, plugins and the like: files and folders are named after them."""
 
 
 def is_plain_name(text: str) -> bool:
-    """Return whether a name can stand in a path: it cannot lead out of the folder it is put in."""
+    """Return whether a name is safe as part of a path: it cannot lead out of a folder."""
     return PLAIN_NAME.fullmatch(text) is not None
 
 
 NAME_RULE = (
-    "use letters, digits, dots, dashes and underscores, at most 100, a letter or digit first"
+    "use up to 100 letters, digits, dots, dashes and underscores; start with a letter or digit"
 )
-"""What an error about a name advises."""
+"""The hint of an error about a name."""
 
 
 def user_path(text: str, folder: Path | None = None) -> Path:
@@ -141,7 +146,7 @@ def real_path(path: Path) -> Path:
 
 
 def suggest(word: str, known: Iterable[str], *, otherwise: str = "known") -> str:
-    """Return a hint: the closest known word, or those that are equally close, or all of them."""
+    """Return a hint: the closest known words, or all of them if none is close."""
     names = sorted(set(known))
     close = get_close_matches(word, names)
     nearest = [name for name in close if _likeness(name, word) > _likeness(close[0], word) - 0.02]
@@ -150,12 +155,74 @@ def suggest(word: str, known: Iterable[str], *, otherwise: str = "known") -> str
     return f"{otherwise}: {', '.join(names) or 'none'}"
 
 
+OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
+    "r": ("lora_rank",),
+    "rank": ("lora_rank",),
+    "lora_r": ("lora_rank",),
+    "alpha": ("lora_alpha",),
+    "dropout": ("lora_dropout",),
+    "lora_target": ("target_modules",),
+    "lora_target_modules": ("target_modules",),
+    "lr": ("learning_rate",),
+    "epoch": ("epochs",),
+    "num_epochs": ("epochs",),
+    "num_train_epochs": ("epochs",),
+    "steps": ("max_steps",),
+    "total_batch": ("batch_size",),
+    "total_batch_size": ("batch_size",),
+    "global_batch_size": ("batch_size",),
+    "train_batch_size": ("batch_size",),
+    "per_device_batch_size": ("per_device_batch",),
+    "per_device_train_batch_size": ("per_device_batch",),
+    "gradient_accumulation": ("batch_size",),
+    "gradient_accumulation_steps": ("batch_size",),
+    "gradient_checkpointing": ("activation_checkpointing",),
+    "lr_scheduler": ("scheduler",),
+    "lr_scheduler_type": ("scheduler",),
+    "load_in_4bit": ("quantization",),
+    "few_shot": ("num_fewshot",),
+    "model_args": ("model",),
+    "model_name": ("model",),
+    "model_path": ("model",),
+    "model_name_or_path": ("model",),
+    "pretrained": ("model",),
+    "max_length": ("chat.max_length",),
+    "max_seq_length": ("chat.max_length",),
+    "cutoff_len": ("chat.max_length",),
+    "peft_mode": ("warmup.peft_mode",),
+    "selection_percentage": ("fraction", "select.fraction"),
+    "percentage": ("fraction", "select.fraction"),
+    "subset_ratio": ("warmup.subset_ratio",),
+}
+"""Words of other programs, and what the option is called here; the first that a table has is meant.
+A name with a dot stands in another table. No option is read under these words: they make hints."""
+
+
+def _other_name(word: str, table: Mapping[str, object], own: Mapping[str, str]) -> str:
+    """Return what an option is called that a user wrote by another name, or an empty string."""
+    word = word.replace("-", "_").lower()
+    names = [own[word]] if word in own else OTHER_NAMES.get(word, ())
+    return next((name for name in names if "." in name or name in table), "")
+
+
+def option_hint(
+    word: str, known: Mapping[str, FieldInfo], other_names: Mapping[str, str] | None = None
+) -> str:
+    """Return a hint for an unknown option: the one that is meant, or the closest names."""
+    name = _other_name(word, known, other_names or {})
+    if "." in name:
+        return f"that option belongs to another table: {name}"
+    if name:
+        return f"the option is called '{name}': {plain_text(known[name])}".rstrip(": ")
+    return suggest(word, known, otherwise="options")
+
+
 def _likeness(name: str, word: str) -> float:
     return SequenceMatcher(None, name, word).ratio()
 
 
 def plain_text(field: FieldInfo | None) -> str:
-    """Return what an option's docstring says as a line of plain text."""
+    """Return an option's docstring as one line of plain text."""
     text = (field.description or "") if field else ""
     return " ".join(text.split()).replace("``", "'")
 
@@ -163,23 +230,28 @@ def plain_text(field: FieldInfo | None) -> str:
 def _known_at(
     place: tuple[int | str, ...], fields: Mapping[str, FieldInfo]
 ) -> Mapping[str, FieldInfo]:
-    """Return the options of the table within a table that a mistake stands in."""
+    """Return the options of the nested table that contains a mistake."""
     for part in place[:-1]:
         kind = fields[str(part)].annotation if str(part) in fields else None
         fields = kind.model_fields if isinstance(kind, type) and issubclass(kind, Config) else {}
     return fields
 
 
-def _problem(found: dict[str, Any], fields: Mapping[str, FieldInfo], where: str) -> Problem:
+def _problem(
+    found: dict[str, Any],
+    fields: Mapping[str, FieldInfo],
+    where: str,
+    other_names: Mapping[str, str],
+) -> Problem:
     key = ".".join(str(part) for part in found["loc"])
     if found["type"] == "extra_forbidden":
-        hint = suggest(str(found["loc"][-1]), _known_at(found["loc"], fields), otherwise="options")
+        hint = option_hint(str(found["loc"][-1]), _known_at(found["loc"], fields), other_names)
         return Problem(where, f"unknown option '{key}'", hint)
     if found["type"] == "missing":
         field = fields.get(key)
         return Problem(where, f"option '{key}' is missing", plain_text(field))
     message = found["msg"].removeprefix("Value error, ")
-    if not key:  # of the table as a whole: its message names the options
+    if not key:  # a mistake of the whole table: its message names the options
         return Problem(where, message)
     field = fields.get(str(found["loc"][0]))
     return Problem(

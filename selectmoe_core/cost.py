@@ -1,6 +1,6 @@
-"""What a stage will cost: every formula that ``plan`` uses, with its source.
+"""The cost of a stage: every formula that ``plan`` uses, with its source.
 
-Tokens are counted as the model sees them; FLOPs count a multiply and an add as two. All figures
+Tokens are counted as the model reads them; a multiply and an add are two FLOPs. All figures
 are estimates; those that rest on a guess (a pool not yet tokenised, a device not measured) are
 marked by ``estimated``.
 """
@@ -37,10 +37,10 @@ class Device:
     """A device to estimate for.
 
     Attributes:
-        name: what the table calls it.
-        flops: dense matmul ceiling in FLOP/s, in the dtype that stages use on it.
-        share: the share of that ceiling that whole stages reach.
-        memory: bytes of memory, 0 where it is the machine's own.
+        name: its name in the table.
+        flops: highest dense matmul rate in FLOP/s, in the dtype that stages use on it.
+        share: the share of that rate that whole stages reach.
+        memory: bytes of memory, or 0 if it is the machine's main memory.
         source: where the figures come from.
     """
 
@@ -62,9 +62,9 @@ DEVICES = {
 
 @dataclass(frozen=True)
 class ShapeNames:
-    """What a family calls its sizes in ``config.json``.
+    """The names of a family's sizes in ``config.json``.
 
-    Of several names the first that is there counts. The defaults are what most families use. In a
+    The first name that exists counts. The defaults are the names that most families use. In a
     mixture of experts ``intermediate`` is the width of one expert.
     """
 
@@ -76,14 +76,14 @@ class ShapeNames:
     trash: tuple[str, ...] = ("num_trash_experts",)
 
     def find(self, config: Mapping[str, Any], size: str) -> Any:  # noqa: ANN401
-        """Return a size as ``config.json`` gives it, or ``None``; ``size`` is a field of this."""
+        """Return a size from ``config.json``, or ``None``; ``size`` is a field of this class."""
         names: tuple[str, ...] = getattr(self, size)
         return next((config[name] for name in names if config.get(name) is not None), None)
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The numbers of a decoder model's ``config.json`` that costs depend on."""
+    """The sizes in a decoder's ``config.json`` that costs depend on."""
 
     layers: int
     hidden: int
@@ -103,7 +103,7 @@ class Shape:
 
         Args:
             config: ``config.json``.
-            names: what its family calls the sizes; by default what most families do.
+            names: the names of the sizes in its family; by default the most common ones.
 
         Raises:
             KeyError: a size is missing.
@@ -145,7 +145,7 @@ class Shape:
 
     @property
     def parameters(self) -> int:
-        """All parameters but the norms, which are less than a thousandth."""
+        """All parameters except the norms, which are less than a thousandth."""
         blocks = self.attention + self.expert * max(self.experts, 1) + self.router
         return self.layers * blocks + self.vocabulary * self.hidden * (1 if self.tied else 2)
 
@@ -177,7 +177,7 @@ def training_flops(
     """Return FLOPs of forward and backward.
 
     The backward pass costs as much as two forward passes: one for the gradient of the activations
-    and one for that of the weights, which frozen weights save (LoRA, router only). Activation
+    and one for that of the weights. Frozen weights (LoRA, router only) save the second. Activation
     checkpointing adds a forward pass.
     """
     passes = 1 + (1 if frozen else 2) + (1 if recompute else 0)
@@ -209,13 +209,13 @@ def activation_bytes(shape: Shape, tokens: float, dtype: str, *, recompute: bool
 
 @dataclass(frozen=True)
 class Workload:
-    """What a component's cost function may know.
+    """What a component's cost function receives.
 
     Attributes:
         examples: examples to work on.
         tokens: tokens in them, under the model's tokenizer.
-        estimated: whether ``tokens`` is a guess from characters.
-        model: the model's ``config.json``, or ``None`` where it cannot be read offline.
+        estimated: whether ``tokens`` is estimated from characters.
+        model: the model's ``config.json``, or ``None`` if it cannot be read offline.
         dtype: dtype the stage will run in.
     """
 
@@ -233,11 +233,11 @@ class Workload:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a component expects to use; ``None`` is unknown.
+    """What a component expects to use; ``None`` means unknown.
 
     Attributes:
-        examples: examples that come out: what a reader expects to find, what a selector keeps.
-        tokens: tokens passed through the model, all epochs; for a reader, tokens of the pool.
+        examples: examples in the result: those that a reader expects to find or a selector keeps.
+        tokens: tokens passed through the model in all epochs; for a reader, tokens of the pool.
         flops: floating-point operations.
         memory: peak bytes on the device.
         disk: bytes written.
@@ -251,7 +251,7 @@ class Cost:
 
 
 def seconds(cost: Cost, device: Device, cores: int = 1) -> float | None:
-    """Return seconds at the device's stated share of its ceiling, start-up not counted."""
+    """Return seconds at the rate that whole stages reach on the device, without start-up."""
     if cost.flops is None:
         return None
     rate = device.flops * device.share * (cores if device.name == "cpu" else 1)

@@ -1,4 +1,4 @@
-"""Errors a user can act on: the command line prints them without a traceback."""
+"""Errors that a user can act on: the command line prints them without a traceback."""
 
 import errno
 from collections.abc import Iterable, Sequence
@@ -21,11 +21,11 @@ class Problem:
 
 
 class SelectMoEError(Exception):
-    """Base of every error that selectmoe raises on purpose."""
+    """Base of all errors that selectmoe raises on purpose."""
 
     exit_code = 1
     traceback = ""
-    """Where it arose, for the author of a plugin; printed before the message."""
+    """The traceback for the author of a plugin; printed before the message."""
 
     def __init__(self, what: str, *, hint: str = "") -> None:
         super().__init__(what)
@@ -38,7 +38,7 @@ class SelectMoEError(Exception):
 
 
 class RecipeError(SelectMoEError):
-    """The recipe or the command line cannot be carried out as written; edit it and run again."""
+    """The recipe or the command line is wrong; correct it and run again."""
 
     exit_code = 2
 
@@ -48,7 +48,7 @@ class RecipeError(SelectMoEError):
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """Every mistake found, so that a user mends them all at once."""
+        """Every mistake found, so that a user can fix all of them at once."""
         return self._problems or super().problems
 
     @classmethod
@@ -65,11 +65,11 @@ class PluginError(SelectMoEError):
 
 
 class StageError(SelectMoEError):
-    """A stage could not finish; what was done before it is kept."""
+    """A stage could not finish; earlier results are kept."""
 
 
 class PartError(StageError):
-    """A plugin's part failed in a way that its author did not foresee."""
+    """A plugin's part failed in a way that its author did not expect."""
 
     def __init__(self, what: str, *, hint: str, traceback: str) -> None:
         super().__init__(what, hint=hint)
@@ -90,15 +90,15 @@ DISK = frozenset(
         errno.ELOOP,
     }
 )
-"""What a disk or its permissions refuse: nothing that selectmoe could have done otherwise."""
+"""Errors of a disk or its permissions, which no change of selectmoe would avoid."""
 
 
 def of_disk(error: BaseException, doing: str) -> StageError | None:
-    """Return what to tell of an error that a full disk or missing permissions caused, if it is one.
+    """Return an error to show if a full disk or missing permissions caused ``error``.
 
-    Libraries written in other languages give the operating system's text alone.
+    Libraries written in other languages give only the operating system's text.
     """
-    hint = "free space or mend the path, then run again: finished work is kept"
+    hint = "free space or correct the path, then run again; finished work is kept"
     if isinstance(error, OSError) and error.errno in DISK:
         named = f": {error.filename}" if error.filename else ""
         return StageError(f"{doing}: {error.strerror or error}{named}", hint=hint)
@@ -108,20 +108,20 @@ def of_disk(error: BaseException, doing: str) -> StageError | None:
 
 
 def shown(value: object, limit: int = 60) -> str:
-    """Return a value from data as a message shows it: quoted, on one line, never long."""
+    """Return a value from data for a message: quoted, on one line, shortened."""
     text = repr(value[: limit + 1]) if isinstance(value, str | bytes) else _SHORT.repr(value)
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 def listing(names: Sequence[str], limit: int = 12) -> str:
-    """Return names from data in one line, as a message shows them: the first ones, and how many."""
+    """Return names from data for a message, on one line: the first ones and how many more."""
     some = [name if name.isprintable() else shown(name) for name in names[:limit]]
     more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
     return ", ".join(name if len(name) <= 60 else f"{name[:57]}..." for name in some) + more
 
 
 def utf8_text(text: str) -> str:
-    """Return text that UTF-8 can hold: half of a surrogate pair is written as an escape.
+    """Return text that UTF-8 can encode: half of a surrogate pair becomes an escape.
 
     File names that are not UTF-8 hold such halves in Python, and JSON escapes can.
     """
@@ -129,8 +129,8 @@ def utf8_text(text: str) -> str:
 
 
 class DataError(StageError):
-    """An input file or example cannot be used as it is."""
+    """An input file or example cannot be used."""
 
 
 class ModelError(StageError):
-    """A model or tokenizer cannot be found or loaded as it is."""
+    """A model or tokenizer cannot be found or loaded."""

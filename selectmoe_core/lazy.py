@@ -1,4 +1,4 @@
-"""Packages whose public names are imported when they are first asked for."""
+"""Packages whose public names are imported on first use."""
 
 import importlib
 import sys

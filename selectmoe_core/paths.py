@@ -1,8 +1,8 @@
 """Names and paths that come from data: checked before a file is opened or written.
 
-A name or path that a recipe, a checkpoint or a row brings is not to be trusted. A name is made sure
-of with ``plain_name`` where it enters, a path with ``inside`` where it is built, and a file that is
-read whole with ``read_regular``.
+A name or path from a recipe, a checkpoint or a row is not trusted. ``plain_name`` checks a name
+when it enters, ``inside`` checks a path when it is built, and ``read_regular`` checks a file that
+is read whole.
 """
 
 import stat
@@ -11,32 +11,32 @@ from pathlib import Path
 from selectmoe_core.errors import RecipeError, SelectMoEError, StageError, shown
 
 LONGEST_NAME = 255
-"""Bytes of a file name that common file systems take."""
+"""The longest file name that common file systems allow, in bytes."""
 LARGEST_FILE = 256 << 20
-"""Bytes of a file that is read whole: configurations and indexes have far fewer."""
+"""The largest file that is read whole, in bytes; configurations and indexes are far smaller."""
 
 
 def plain_name(
     name: object, *, where: str, error: type[SelectMoEError] = RecipeError, hint: str = ""
 ) -> str:
-    """Return the name of a file or folder, if it is no more than that.
+    """Return ``name`` if it is a plain name of a file or folder.
 
     Args:
         name: what was given, of any type.
-        where: the place that it was given in, for the message.
+        where: where it was given, for the message.
         error: what to raise.
         hint: what to do about it.
 
     Raises:
-        SelectMoEError: it is no text, empty, a path, ``.`` or ``..``, too long, or holds characters
-            that are not printed.
+        SelectMoEError: it is not text, is empty, a path, ``.`` or ``..``, is too long, or has
+            characters that cannot be printed.
     """
     if isinstance(name, str):
         fault = _fault(name)
         if fault is None:
             return name
     else:
-        fault = "it is not a text"
+        fault = "it is not text"
     hint = hint or "give a plain name, without folders"
     raise error(f"{where}: {shown(name)} cannot be a name: {fault}", hint=hint)
 
@@ -49,10 +49,10 @@ def inside(
     error: type[SelectMoEError] = StageError,
     hint: str = "",
 ) -> Path:
-    """Return ``folder / path``, if it lies below the folder once ``..`` and links are resolved.
+    """Return ``folder / path`` if it lies inside the folder after ``..`` and links are resolved.
 
-    The path need not exist. What it names may still change before it is opened; this guards against
-    data, not against another process.
+    The path need not exist. Another process could still change it before it is opened: this
+    protects against bad data only.
 
     Args:
         folder: the folder that must hold it.
@@ -82,12 +82,12 @@ def read_regular(
     largest: int = LARGEST_FILE,
     hint: str = "",
 ) -> bytes:
-    """Return the content of a regular file of a sensible size.
+    """Return the content of a regular file of reasonable size.
 
-    A pipe would be waited for, and a device like ``/dev/zero`` read without end.
+    Reading a pipe could wait forever, and a device such as ``/dev/zero`` has no end.
 
     Raises:
-        SelectMoEError: it is missing, no regular file, too large or cannot be read.
+        SelectMoEError: it is missing, not a regular file, too large, or cannot be read.
     """
     try:
         found = path.stat()
@@ -110,7 +110,7 @@ def _fault(name: str) -> str | None:
     if name in {".", ".."} or "/" in name or "\\" in name:
         return "it is a path"
     if not name.isprintable():
-        return "it holds characters that are not printed"
+        return "it has characters that cannot be printed"
     if len(name.encode()) > LONGEST_NAME:
         return f"it is longer than {LONGEST_NAME} bytes"
     return None

@@ -1,4 +1,4 @@
-"""What a stage leaves behind: a content-addressed folder whose manifest is written last."""
+"""Artifacts: the result of a stage is a content-addressed folder; its manifest is written last."""
 
 import hashlib
 import json
@@ -16,27 +16,27 @@ from uuid import uuid4
 from selectmoe_core.errors import StageError, utf8_text
 
 Facts = Mapping[str, Any]
-"""Small JSON values that a stage reports: what the report shows."""
+"""Small JSON values that a stage returns, for the report."""
 
 FORMAT = 1
-"""Of an artifact's folder and manifest; another number makes every artifact again."""
+"""The version of folders and manifests; a new number makes every artifact again."""
 MANIFEST = "artifact.json"
 DIGEST_LENGTH = 12
 
 
 @contextmanager
 def replacing(path: Path, *, durable: bool = False, alone: bool = False) -> Iterator[Path]:
-    """Give a temporary path to write to; when the block ends it takes the place of ``path``.
+    """Give a temporary path to write to; when the block ends, it replaces ``path``.
 
     A reader sees the old file or the whole new one. If the block raises, the temporary file is
     removed and ``path`` stays as it was.
 
     Args:
         path: the file to write; its folder must exist.
-        durable: also wait until the content is on the disk, so that the file is whole after a
-            power failure; for files that a later run trusts because they are there.
-        alone: no other process writes this file. The temporary file then has the same name each
-            time, so that killed runs leave one of them at most.
+        durable: also wait until the content is on the disk, so that the file is complete after a
+            power failure; for files that a later run trusts if they exist.
+        alone: no other process writes this file. The temporary file then always has the same
+            name, so that killed runs leave at most one.
     """
     temporary = path.with_name(f".{path.name}.{'tmp' if alone else os.getpid()}")
     try:
@@ -70,10 +70,10 @@ class Artifact:
     Attributes:
         stage: the stage that made it, e.g. ``score``.
         component: the component's name.
-        digest: hexadecimal, covers all that can change the content.
-        folder: where it lies.
-        facts: what the stage reported.
-        seconds: how long the stage took, all attempts since the last resume point.
+        digest: hexadecimal; covers everything that can change the content.
+        folder: its folder.
+        facts: what the stage returned.
+        seconds: how long the stage took, including interrupted attempts.
         details: how it was made: device, dtype, versions, options, digests of the inputs.
     """
 
@@ -86,7 +86,7 @@ class Artifact:
     details: Facts = field(default_factory=dict)
 
     def save(self) -> None:
-        """Write the manifest; from now on the node counts as done."""
+        """Write the manifest; from then on the node counts as done."""
         value = {
             "stage": self.stage,
             "component": self.component,
@@ -99,7 +99,7 @@ class Artifact:
 
     @classmethod
     def load(cls, folder: Path) -> "Artifact | None":
-        """Read a finished artifact, or ``None`` where the node did not finish."""
+        """Read a finished artifact, or return ``None`` if the node did not finish."""
         try:
             text = (folder / MANIFEST).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
@@ -109,7 +109,7 @@ class Artifact:
         except (ValueError, TypeError):
             raise StageError(
                 f"{folder / MANIFEST} is damaged",
-                hint=f"remove the folder {folder} to have it made again",
+                hint=f"remove the folder {folder}; the next run makes it again",
             ) from None
 
 
@@ -120,7 +120,7 @@ class Store:
     root: Path
 
     def folder(self, stage: str, digest: str) -> Path:
-        """Return where an artifact lies or will lie."""
+        """Return the folder of an artifact, which may not exist yet."""
         return self.root / f"{stage}-{digest[:DIGEST_LENGTH]}"
 
     def find(self, stage: str, digest: str) -> Artifact | None:
@@ -128,14 +128,14 @@ class Store:
         return Artifact.load(self.folder(stage, digest))
 
     def remove(self, stage: str, digest: str) -> None:
-        """Forget an artifact: the manifest first, so that half of it never counts as whole."""
+        """Remove an artifact: the manifest first, so that a remaining part never counts as done."""
         folder = self.folder(stage, digest)
         (folder / MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
 
     @contextmanager
     def lock(self, stage: str, digest: str, say: Callable[[str], None]) -> Iterator[None]:
-        """Hold the sole right to make an artifact; wait, telling for whom, while another does."""
+        """Lock an artifact while making it; if another run holds the lock, say so and wait."""
         from filelock import FileLock, Timeout
 
         self.root.mkdir(parents=True, exist_ok=True)
@@ -167,7 +167,7 @@ def _read(path: Path) -> str:
 
 
 def _remembered(memory: Path) -> dict[str, str]:
-    """Read what was learned; a damaged memory is forgotten, for it only saves time."""
+    """Read the known hashes; a damaged file is ignored, because it only saves time."""
     try:
         known = json.loads(memory.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -179,7 +179,7 @@ class FileHashes:
     """SHA-256 of files, remembered by path, size and modification time."""
 
     def __init__(self, memory: Path | None, limit: int | None = None) -> None:
-        """Remember in the file ``memory``; hash no unknown file above ``limit`` bytes."""
+        """Remember hashes in ``memory``; do not hash unknown files above ``limit`` bytes."""
         self.memory = memory
         self._limit = limit
         self._known: dict[str, str] = {}
@@ -188,7 +188,7 @@ class FileHashes:
         self._changed = False
 
     def of(self, path: Path) -> str | None:
-        """Return the hash of a file's content, or ``None`` where it is too large to hash now."""
+        """Return the hash of a file's content, or ``None`` if it is too large to hash now."""
         status = path.stat()
         key = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
         if key not in self._known:
@@ -202,12 +202,12 @@ class FileHashes:
     def of_tree(self, path: Path) -> str | None:
         """Return a hash over a file, or over the names and contents of a folder's files.
 
-        A pipe has another one at every look.
+        A pipe gets a different hash each time.
         """
         if path.is_file():
             return self.of(path)
         if not path.is_dir():
-            # A pipe or a device: what it gives is not known, so nothing made from it is reused.
+            # The content of a pipe or a device is not known, so nothing made from it is reused.
             return f"read once {uuid4().hex}"
         found = []
         for file in sorted(path.rglob("*")):
@@ -221,7 +221,7 @@ class FileHashes:
         return hashlib.sha256(json.dumps(found).encode()).hexdigest()
 
     def save(self) -> None:
-        """Write what was learned."""
+        """Write the known hashes."""
         if self.memory and self._changed:
             self.memory.parent.mkdir(parents=True, exist_ok=True)
             write_json(self.memory, self._known)

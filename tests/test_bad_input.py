@@ -93,8 +93,8 @@ RECIPES = [
     Case("no use", 2, "[train]: option 'use' is missing", ["~train.use"]),
     Case("unknown component", 2, "did you mean 'fake-score'?", ["score.use=fake-scor"]),
     Case("component of another kind", 2, "no scorer named 'jsonl'", ["score.use=jsonl"]),
-    Case("table that is none", 2, "[train]: is not a table", ["train=3"]),
-    Case("score that is none", 2, "[score]: is not a table", ["score=[1]"]),
+    Case("table that is none", 2, "[train]: must be a table", ["train=3"]),
+    Case("score that is none", 2, "[score]: must be a table", ["score=[1]"]),
     Case("wrong format", 2, "option 'format'", ["format=2"]),
     Case("bad name", 2, "option 'name'", ["name=../../up"]),
     Case("negative seed", 2, "option 'seed'", ["seed=-1"]),
@@ -137,7 +137,7 @@ RECIPES = [
     Case("unknown bundled model", 2, "no plugin ships a model", ["train.model=bundled:x"]),
     Case("no model", 2, "no model to start from", ["~train.model"]),
     Case("no pool", 2, "there is no [pool]", ["~pool"]),
-    Case("threshold beside random", 2, "needs a selector that goes by rank",
+    Case("threshold beside random", 2, "needs a selector that uses ranks",
          ["select.use=threshold", "select.min=1"]),
 ]  # fmt: skip
 

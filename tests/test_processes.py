@@ -40,10 +40,10 @@ fraction = 0.3
 [train]
 use = "llama-lora"
 model = "bundled:nano-llama"
-total_batch = 8
+batch_size = 8
 epochs = 1
-r = 4
-dropout = 0.0
+lora_rank = 4
+lora_dropout = 0.0
 [evaluate]
 use = "lm-eval"
 tasks = ["bundled:nano"]
@@ -125,5 +125,5 @@ def test_a_batch_that_cannot_be_shared_out_is_told_before_anything_is_made(
     write_recipe(tmp_path, batch=5)
     said = cli("run", "recipe.toml", "--num-processes", "2", "--until", "warmup")
     assert said.code == 2
-    assert "batch_size = 5" in said.err
+    assert "neither the 1 micro-batches of a step nor the 5 examples" in said.err
     assert not list(tmp_path.glob("outputs/store/convert-*/artifact.json"))

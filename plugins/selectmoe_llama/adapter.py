@@ -73,9 +73,9 @@ def with_lora(base: Any, ref: ModelRef, config: LoraTrainingConfig) -> Any:  # n
     lora = LoraConfig(
         task_type="CAUSAL_LM",
         revision=ref.revision,
-        r=config.r,
-        lora_alpha=config.alpha,
-        lora_dropout=config.dropout,
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
         target_modules=list(config.target_modules),
     )
     model = get_peft_model(base, lora)

@@ -37,12 +37,12 @@ def share_of(config: LoraTrainingConfig, processes: int) -> int:
     """Return how many examples of an optimizer step each process gets.
 
     Raises:
-        RecipeError: the total batch does not divide.
+        RecipeError: ``batch_size`` is no multiple of the number of processes.
     """
-    share, rest = divmod(config.total_batch, processes)
+    share, rest = divmod(config.batch_size, processes)
     if rest:
         raise RecipeError(
-            f"[train] total_batch = {config.total_batch} cannot be divided among {processes} "
+            f"[train] batch_size = {config.batch_size} cannot be divided among {processes} "
             "processes",
             hint=f"use a multiple of {processes}, or another number of processes",
         )

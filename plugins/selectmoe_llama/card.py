@@ -18,8 +18,16 @@ base = AutoModelForCausalLM.from_pretrained({folder}, gguf_file={file})
 model = PeftModel.from_pretrained(base, "path/of/this/folder")
 tokenizer = AutoTokenizer.from_pretrained("path/of/this/folder")"""
 SHOWN = (
-    *("r", "alpha", "dropout", "target_modules", "learning_rate", "epochs", "max_steps"),
-    *("total_batch", "scheduler", "warmup_ratio", "weight_decay", "quantization"),
+    *(
+        "lora_rank",
+        "lora_alpha",
+        "lora_dropout",
+        "target_modules",
+        "learning_rate",
+        "epochs",
+        "max_steps",
+    ),
+    *("batch_size", "scheduler", "warmup_ratio", "weight_decay", "quantization"),
 )
 
 

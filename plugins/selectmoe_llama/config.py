@@ -25,7 +25,7 @@ class LoraTrainingConfig(Config):
     one to the last bit.
     """
 
-    total_batch: Annotated[PositiveInt, Field(le=LARGE)] = 128
+    batch_size: Annotated[PositiveInt, Field(le=LARGE)] = 128
     """Examples of an optimizer step, over all processes and accumulated forward passes."""
     per_device_batch: Annotated[PositiveInt, Field(le=LARGE)] | None = execution_only(None)
     """Examples of a forward pass at most; by default as many as ``pass_tokens`` hold."""
@@ -38,11 +38,11 @@ class LoraTrainingConfig(Config):
     """Passes over the examples."""
     max_steps: Annotated[PositiveInt, Field(le=LARGE)] | None = None
     """Stop after so many optimizer steps; by default ``epochs`` decides."""
-    r: Annotated[PositiveInt, Field(le=1 << 14)] = 128
+    lora_rank: Annotated[PositiveInt, Field(le=1 << 14)] = 128
     """Rank of the LoRA weights."""
-    alpha: PositiveFloat = 512.0
-    """The LoRA weights' product is scaled by ``alpha / r``."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    lora_alpha: PositiveFloat = 512.0
+    """The product of the LoRA weights is multiplied by ``lora_alpha / lora_rank``."""
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Dropout of the LoRA weights' inputs."""
     target_modules: Annotated[tuple[Projection, ...], Field(min_length=1)] = (
         "q_proj",

@@ -40,7 +40,7 @@ def selectmoe_trainers() -> list[Component[Any, Trainer]]:
 def _cost(config: LoraTrainingConfig, workload: Workload) -> Cost:
     examples = workload.examples * config.epochs
     if config.max_steps is not None:
-        examples = float(config.max_steps * config.total_batch)  # whatever ``epochs`` says
+        examples = float(config.max_steps * config.batch_size)  # whatever ``epochs`` says
     tokens = examples * workload.length
     if workload.model is None:
         return Cost(tokens=tokens)
@@ -90,4 +90,4 @@ def _added_parameters(shape: Shape, config: LoraTrainingConfig) -> float:
     }
     layered = shape.layers * sum(sums.get(name, 0) for name in config.target_modules)
     head = shape.hidden + shape.vocabulary if "lm_head" in config.target_modules else 0
-    return float(config.r * (layered + head))
+    return float(config.lora_rank * (layered + head))

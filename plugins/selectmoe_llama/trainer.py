@@ -155,7 +155,7 @@ def compiles(
         return False
     epochs = config.epochs
     if config.max_steps is not None:
-        epochs = config.max_steps * config.total_batch / len(rows)
+        epochs = config.max_steps * config.batch_size / len(rows)
     own = epochs * float(rows.lengths.sum()) / job.world.size
     needed = COMPILING_PAYS / network.get_base_model().num_parameters()
     log.info("%.2g tokens a process; compiling pays from %.2g on (option compile)", own, needed)

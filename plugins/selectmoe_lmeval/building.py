@@ -193,19 +193,19 @@ def _check_metrics(place: Place, config: Mapping[str, Any], *, allow_code: bool)
     listed = config.get("metric_list")
     if listed is None:
         return
-    if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
+    if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
         hint = "write metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]"
         raise mistake(place, "metric_list", "it is not a list of metrics", hint)
     own = config.get("process_results") is not None
-    for one in listed:
-        metric, aggregation = one.get("metric"), one.get("aggregation")
+    for entry in listed:
+        metric, aggregation = entry.get("metric"), entry.get("aggregation")
         if metric is None:
-            raise mistake(place, "metric_list", f"an entry without 'metric': {one}", "add it")
-        if one.get("hf_evaluate") and not allow_code:
+            raise mistake(place, "metric_list", f"an entry without 'metric': {entry}", "add it")
+        if entry.get("hf_evaluate") and not allow_code:
             what = f"the metric '{metric}' is code of the evaluate library (hf_evaluate)"
             hint = "set allow_task_code = true in [evaluate] if this machine may fetch and run it"
             raise mistake(place, "metric_list", what, hint)
-        known = own or one.get("hf_evaluate") or _is_function(metric)
+        known = own or entry.get("hf_evaluate") or _is_function(metric)
         if not known and metric not in METRIC_REGISTRY:
             hint = suggest(str(metric), list(METRIC_REGISTRY))
             raise mistake(place, "metric_list", f"there is no metric '{metric}'", hint)

@@ -42,7 +42,7 @@ def write_results(
     _write(out / f"results_{now}.json", [_json(document, indent=2)])
     if samples:
         for name, found in of_task.items():
-            _write(out / f"samples_{name}_{now}.jsonl", [_json(_flat(one)) for one in found])
+            _write(out / f"samples_{name}_{now}.jsonl", [_json(_flat(sample)) for sample in found])
 
 
 def summarise(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -141,14 +141,14 @@ def _at_chance(value: float | None, stderr: float | None, expected: float | None
 
 def _hash(samples: Sequence[Mapping[str, str]]) -> str:
     keys = ("doc_hash", "prompt_hash", "target_hash")
-    return str(hash_string("".join(one[key] for one in samples for key in keys)))
+    return str(hash_string("".join(sample[key] for sample in samples for key in keys)))
 
 
 def _flat(sample: Mapping[str, Any]) -> dict[str, Any]:
     """Turn lists of arguments into tables, as the harness does, so that ``datasets`` reads them."""
     arguments = {
-        f"gen_args_{n}": {f"arg_{m}": part for m, part in enumerate(one)}
-        for n, one in enumerate(sample["arguments"])
+        f"gen_args_{n}": {f"arg_{m}": part for m, part in enumerate(group)}
+        for n, group in enumerate(sample["arguments"])
     }
     return {
         **sample,

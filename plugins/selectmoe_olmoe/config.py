@@ -1,11 +1,17 @@
 """Options of the converter and of the two warm-ups."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from selectmoe_core import Config, execution_only
+
+CONSTRAINT_NAMES = {
+    "alpha": "constraint_alpha",
+    "beta": "constraint_beta",
+    "aux_loss_coef": "router_aux_loss_coef",
+}
 
 
 class TrashcanConfig(Config):
@@ -13,6 +19,8 @@ class TrashcanConfig(Config):
 
     The defaults are the published method's.
     """
+
+    other_names: ClassVar[Mapping[str, str]] = CONSTRAINT_NAMES
 
     num_trash_experts: Annotated[int, Field(ge=1, le=65536)] | None = None
     """Trash cans a layer gets; by default as many as a token has slots (top-k)."""
@@ -38,6 +46,15 @@ class WarmupConfig(Config):
     A resumed run repeats an uninterrupted one.
     """
 
+    other_names: ClassVar[Mapping[str, str]] = {
+        **CONSTRAINT_NAMES,
+        "alpha": "lora_alpha",
+        "gradient_accumulation": "micro_batch_size",
+        "gradient_accumulation_steps": "micro_batch_size",
+        "per_device_batch": "micro_batch_size",
+        "per_device_train_batch_size": "micro_batch_size",
+    }
+
     peft_mode: Literal["full_rank", "lora"] = "full_rank"
     """Train the weights themselves, or LoRA weights beside them."""
     trainable: Literal["router", "all"] = "router"
@@ -58,13 +75,12 @@ class WarmupConfig(Config):
     max_steps: PositiveInt | None = None
     """Stop after so many optimizer steps; by default ``epochs`` decides."""
     batch_size: PositiveInt = 4
-    """Examples of a micro-batch, over which the load is balanced; processes share it where they
-    cannot have one each."""
+    """Examples of an optimizer step, over all processes; the loss is the mean over their tokens."""
+    micro_batch_size: PositiveInt | None = None
+    """Examples over which the load is balanced, a divisor of ``batch_size``; by default all of the
+    step's. Each process takes whole micro-batches, or all processes share each micro-batch."""
     pass_tokens: PositiveInt = execution_only(16384)
     """On a GPU, micro-batches of a step join into forward passes of up to so many tokens."""
-    gradient_accumulation: PositiveInt = 1
-    """Micro-batches of an optimizer step, over all processes; the loss is the mean over all of
-    their tokens."""
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.03
     """Share of the steps in which the learning rate rises from zero."""
     scheduler: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
@@ -107,9 +123,23 @@ class WarmupConfig(Config):
         raise NotImplementedError
 
     @property
+    def micro_batch(self) -> int:
+        """Examples of a micro-batch."""
+        return self.micro_batch_size or self.batch_size
+
+    @property
     def all_weights(self) -> bool:
         """Whether all weights are trained at full rank."""
         return self.peft_mode == "full_rank" and self.trainable == "all"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.batch_size % self.micro_batch:
+            raise ValueError(
+                f"'batch_size' = {self.batch_size} is no multiple of "
+                f"'micro_batch_size' = {self.micro_batch}"
+            )
+        return self
 
 
 class ConstraintConfig(WarmupConfig):
@@ -165,8 +195,7 @@ class ContrastiveConfig(WarmupConfig):
     """Weight of the language-model loss; corrupted copies take no part in it. By default 0 with
     ``trainable = "router"`` and 0.2 with ``trainable = "all"``."""
     batch_size: PositiveInt = 4
-    """Examples of a micro-batch, over which the load is balanced; processes share it where they
-    cannot have one each. Each example brings its copy along."""
+    """Examples of an optimizer step, over all processes, not counting their corrupted copies."""
     constraint_loss_weight: NonNegativeFloat = 0.0
     """Weight of the constraint: off, since its tax falls on clean and corrupted alike."""
     balance_over: Literal["all", "regular"] = "regular"

@@ -14,6 +14,7 @@ from selectmoe_core import (
     Trainer,
     Workload,
     hookimpl,
+    load,
 )
 from selectmoe_core.cost import (
     BYTES,
@@ -55,7 +56,7 @@ def selectmoe_converters() -> list[Component[Any, Converter]]:
         Component(
             "olmoe-trashcan",
             TrashcanConfig,
-            _converter,
+            load("selectmoe_olmoe.convert.converter:TrashcanConverter"),
             about=about,
             needs=lambda _: frozenset({Need.MODEL}),
             cost=_conversion_cost,
@@ -74,7 +75,7 @@ def selectmoe_trainers() -> list[Component[Any, Trainer]]:
         Component(
             "select-moe-constraint",
             ConstraintConfig,
-            _constraint,
+            load("selectmoe_olmoe.warmup.parts:SelectMoeConstraint"),
             about=About(
                 meaning="a router that sends to the trash what the language-model loss can spare",
                 cost=f"{work}; {gates}",
@@ -89,7 +90,7 @@ def selectmoe_trainers() -> list[Component[Any, Trainer]]:
         Component(
             "select-moe-contrastive",
             ContrastiveConfig,
-            _contrastive,
+            load("selectmoe_olmoe.warmup.parts:SelectMoeContrastive"),
             about=About(
                 meaning="a router that sends to the trash what looks damaged",
                 cost=f"{work} and over a corrupted copy of each example; {gates}",
@@ -118,24 +119,6 @@ def selectmoe_commands() -> list[Command]:
     ]
 
 
-def _converter(config: TrashcanConfig) -> Converter:
-    from selectmoe_olmoe.convert.converter import TrashcanConverter
-
-    return TrashcanConverter(config)
-
-
-def _constraint(config: ConstraintConfig) -> Trainer:
-    from selectmoe_olmoe.warmup.parts import SelectMoeConstraint
-
-    return SelectMoeConstraint(config)
-
-
-def _contrastive(config: ContrastiveConfig) -> Trainer:
-    from selectmoe_olmoe.warmup.parts import SelectMoeContrastive
-
-    return SelectMoeContrastive(config)
-
-
 def _shown_damages(config: ContrastiveConfig) -> list[str] | None:
     """Return the kinds of damage that copies get; ``None`` is all that plugins offer."""
     if config.damages is None:
@@ -160,7 +143,7 @@ def _conversion_cost(config: TrashcanConfig, work: Workload) -> Cost:
 
 
 def _warmup_cost(config: WarmupConfig, work: Workload) -> Cost:
-    batch = config.batch_size * config.gradient_accumulation
+    batch = config.batch_size
     rows = 2 if isinstance(config, ContrastiveConfig) else 1  # a copy is about as long
     tokens = rows * work.tokens * config.epochs
     if config.max_steps is not None:
@@ -168,8 +151,8 @@ def _warmup_cost(config: WarmupConfig, work: Workload) -> Cost:
     if work.model is None:
         return Cost(tokens=tokens)
     shape = Shape.of(work.model, _names(work.model))
-    micro = rows * config.batch_size * work.length
-    step = micro * config.gradient_accumulation
+    micro = rows * config.micro_batch * work.length
+    step = rows * config.batch_size * work.length
     whole = config.all_weights
     recompute = config.activation_checkpointing
     dtype = config.weights if whole else work.dtype

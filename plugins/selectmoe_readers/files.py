@@ -66,7 +66,7 @@ def shared_names(files: Sequence[Path], sources: Sequence[str] | None = None) ->
             "pipe" if file.is_fifo() else name for file, name in zip(files, names, strict=True)
         ]
         sources = source_names([PurePath(_without_suffix(name)) for name in plain])
-    return [Input(*one) for one in zip(files, names, sources, strict=True)]
+    return [Input(*entry) for entry in zip(files, names, sources, strict=True)]
 
 
 def sources_of(files: Sequence[Path]) -> list[str]:

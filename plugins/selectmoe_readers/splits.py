@@ -35,7 +35,7 @@ def chosen(splits: Mapping[str, Data], split: str) -> list[Data]:
             f"split = '{split}' cannot be read: {error}",
             hint="write a part as 'train[:10%]', 'train[100:200]', and a sum as 'train+test'",
         ) from None
-    return [_rows(splits[one.splitname], one.from_, one.to) for one in pieces]
+    return [_rows(splits[piece.splitname], piece.from_, piece.to) for piece in pieces]
 
 
 def _name(piece: str) -> str:
@@ -71,8 +71,8 @@ def differing_column(builder: Any, split: str) -> str | None:  # noqa: ANN401
     ]
     first: dict[str, tuple[str, str]] = {}
     for file in files:
-        one = load_dataset(builder.name, data_files=[file], split="train", streaming=True)
-        for column, kind in (one.features or {}).items():
+        stream = load_dataset(builder.name, data_files=[file], split="train", streaming=True)
+        for column, kind in (stream.features or {}).items():
             now = kind.dtype if isinstance(kind, Value) else str(kind)
             before, place = first.setdefault(column, (now, file))
             if before != now:

@@ -62,8 +62,8 @@ def _read(file: Input, config: CsvConfig) -> Iterator[RawExample | Reject]:
                     yield _row(values, rows, f"{file.shown}:{number}")
         except (pa.ArrowException, UnicodeDecodeError) as error:
             raise _stopped(file, number, error) from error
-        for one in broken.rows:
-            yield _reject(rows, file, one)
+        for row in broken.rows:
+            yield _reject(rows, file, row)
 
 
 def _row(values: dict[str, bytes], rows: Rows, where: str) -> RawExample | Reject:

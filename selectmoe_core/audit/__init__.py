@@ -1,4 +1,4 @@
-"""The audit: labelled damage planted into a sample of the pool, and what each score makes of it."""
+"""The audit: labelled damage is planted into a sample of the pool; which scores find it?"""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ __all__ = ["Outcome", "plan_audit", "run_audit"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an audit left.
+    """The result of an audit.
 
     Attributes:
         folder: its folder, with ``audit.json`` and ``audit.md``.
@@ -36,7 +36,7 @@ class Outcome:
 def run_audit(
     audit: AuditPlan, registry: "Registry", options: "RunOptions", say: Callable[[str], None]
 ) -> Outcome:
-    """Make what is missing, examine the scores, write ``audit.json`` and ``audit.md``.
+    """Execute what is missing, examine the scores, write ``audit.json`` and ``audit.md``.
 
     Raises:
         StageError: a stage failed, or too few rows are left to plant damage in.
@@ -90,7 +90,7 @@ def _examine(audit: AuditPlan) -> "Audit":
 
 
 LENGTH = "(length)"
-"""The name of what every score is set beside: the characters of the answers."""
+"""The name of the baseline of every score: the characters of the answers."""
 
 
 def _artifact(audit: AuditPlan, key: str) -> Artifact:
@@ -101,7 +101,7 @@ def _artifact(audit: AuditPlan, key: str) -> Artifact:
 
 
 def _keep(audit: AuditPlan, facts: Facts) -> None:
-    """Leave the audit in the store, where the report of a run finds it by its scores' digests."""
+    """Write the audit into the store, where the report of a run finds it by its scores' digests."""
     digests = {key: node.digest for key, node in audit.plan.nodes.items()}
     content = json.dumps([digests, facts], sort_keys=True)
     digest = hashlib.sha256(content.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""What an audit finds out about one score."""
+"""The findings of an audit about one score."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from selectmoe_core.data.pool import Pool
 from selectmoe_core.report.distribution import lengths, spearman
 
 CLEAN = ""
-"""The label of a row that was left as it is."""
+"""The label of a row that was not changed."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class KindFinding:
-    """How a score tells clean rows from rows of one kind of damage.
+    """How well a score separates clean rows from rows with one kind of damage.
 
     Attributes:
         kind: the kind.
@@ -99,13 +99,13 @@ class ScoreFinding:
         overall: clean over damaged rows of every kind.
         seen: clean over damaged rows of the kinds that warm-up was shown, if there are any.
         unseen: clean over the others; ``None`` where every kind was shown.
-        fraction: the share of best rows that ``precision`` and ``shifts`` look at.
+        fraction: the share of best rows that ``precision`` and ``shifts`` use.
         precision: the share of clean rows among the best ones.
         unseen_precision: the same among clean rows and those of the kinds that warm-up was not
             shown; ``None`` where it was shown none, or all.
         answer: Spearman's correlation with the length of the answers, over clean rows.
         conversation: the same with the length of the whole conversation.
-        shifts: the sources among the best clean rows, beside all clean rows.
+        shifts: the sources among the best clean rows and among all clean rows.
         skipped_clean: clean rows that got no score.
         skipped_damaged: damaged rows that got no score.
     """
@@ -142,8 +142,8 @@ def examine_score(
         component: the scorer's name.
         score: ``[rows]``, NaN for none.
         sample: the rows.
-        shown: the kinds of damage that went into the making of the score.
-        fraction: the share of best rows to look at.
+        shown: the kinds of damage that were used to make the score.
+        fraction: the share of best rows to examine.
     """
     clean = sample.clean
     kinds = sorted(sample.kinds, key=lambda kind: (kind not in shown, kind))

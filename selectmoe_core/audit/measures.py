@@ -1,4 +1,4 @@
-"""How well a score tells clean rows from damaged ones: arrays in, numbers out."""
+"""How well a score separates clean rows from damaged ones: arrays in, numbers out."""
 
 import math
 from collections.abc import Sequence
@@ -42,8 +42,8 @@ def auroc(clean: np.ndarray, damaged: np.ndarray) -> Auroc:
 
     The value is the Mann-Whitney statistic from mean ranks, exact with ties. The error is DeLong's
     (DeLong, DeLong and Clarke-Pearson, Biometrics 44, 1988), by the mean ranks of Sun and Xu (IEEE
-    Signal Processing Letters 21, 2014): ``O(n log n)``. A row without a score (NaN) can't be
-    selected, so it stands below every scored one.
+    Signal Processing Letters 21, 2014): ``O(n log n)``. A row without a score (NaN) cannot be
+    selected, so it ranks below every scored one.
 
     Args:
         clean: scores of the clean rows, ``[clean]``, at least one.
@@ -54,7 +54,7 @@ def auroc(clean: np.ndarray, damaged: np.ndarray) -> Auroc:
     ours, theirs = _no_score_last(clean), _no_score_last(damaged)
     m, n = len(ours), len(theirs)
     if not m or not n:
-        raise ValueError("an AUROC needs a clean row and a damaged one")
+        raise ValueError("an AUROC needs at least one clean row and one damaged row")
     joint = rankdata(np.concatenate([ours, theirs]))
     # For each clean row the share of damaged ones below it, and the other way round.
     over = (joint[:m] - rankdata(ours)) / n
@@ -69,8 +69,8 @@ def auroc(clean: np.ndarray, damaged: np.ndarray) -> Auroc:
 def top(score: np.ndarray, fraction: float) -> np.ndarray:
     """Return the positions of the best ``fraction``, rounded up, the best first.
 
-    Equal scores are taken in their order here. A row without a score counts in the number to keep
-    but is never kept, as in a selection.
+    Equal scores are taken in the given order. As in a selection, a row without a score counts for
+    the number to keep but is never kept.
     """
     # In exact arithmetic .07 of 100 is 7; in floats it is a little more.
     keep = math.ceil(fraction * len(score) - 1e-9)
@@ -83,10 +83,10 @@ class Precision:
     """The share of clean rows among the best ones.
 
     Attributes:
-        value: the share; NaN where no row has a score.
+        value: the share; NaN if no row has a score.
         stderr: its binomial standard error.
-        kept: how many rows were looked at.
-        base: the share of clean rows among all: what a random choice gives.
+        kept: how many rows were examined.
+        base: the share of clean rows among all rows, which a random choice would give.
     """
 
     value: float

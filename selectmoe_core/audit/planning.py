@@ -1,4 +1,4 @@
-"""The plan of an audit: the recipe's nodes up to its scores, these over a pool with damage."""
+"""The plan of an audit: the recipe's nodes up to its scores, which read a damaged pool."""
 
 import hashlib
 import json
@@ -22,33 +22,33 @@ from selectmoe_core.store import FileHashes
 STAGE = "audit-pool"
 DEFAULT_FRACTION = 0.1
 PLANTING = ("selectmoe_core.audit.planting", "")
-"""The code that decides which rows are planted."""
+"""The code that decides which rows are damaged."""
 
 
 class PlantConfig(Config):
     """Which rows of the pool are damaged, and how."""
 
     sample: int
-    """Rows to draw."""
+    """Number of rows to draw."""
     kinds: tuple[str, ...]
     """The kinds of damage."""
     excluded_ratio: float | None
-    """The share of the pool that warm-up draws; these rows are left out."""
+    """The share of the pool that warm-up uses; these rows are left out."""
     excluded_seed: int
-    """The seed it draws them by."""
+    """The seed with which warm-up draws them."""
 
 
 @dataclass(frozen=True)
 class AuditPlan:
-    """All that an audit will do.
+    """What an audit will do.
 
     Attributes:
         plan: pool, conversion, warm-up, the pool with planted damage, the scores on it.
         damages: the kinds to plant, by name.
-        shown: the kinds that went into the making of each score, by the key of its node.
+        shown: the kinds that were used to make each score, by the key of its node.
         originals: the digest of each score on the recipe's own pool, by the key of its node.
         select: the component and options of ``[select]``, if there is one.
-        fraction: the share of best rows to look at; ``None``: it follows from the pool's size.
+        fraction: the share of best rows to examine; ``None`` if it depends on the pool's size.
     """
 
     plan: Plan
@@ -59,7 +59,7 @@ class AuditPlan:
     kept: int | None
 
     def share(self, pool: int) -> float:
-        """Return the share of best rows to look at, for a pool of so many rows."""
+        """Return the share of best rows to examine, for a pool of this many rows."""
         if self.fraction is not None:
             return self.fraction
         return min(1.0, self.kept / pool) if self.kept else DEFAULT_FRACTION
@@ -69,8 +69,8 @@ def plan_audit(recipe: Recipe, registry: Registry, outputs: Path) -> AuditPlan:
     """Return what an audit of a recipe's scores will do.
 
     Raises:
-        RecipeError: the recipe cannot be carried out, an unknown kind of damage or scorer, no score
-            at all, or a warm-up that draws the whole pool and leaves no row to plant.
+        RecipeError: the recipe is wrong, a kind of damage or a scorer is unknown, there is no
+            score, or the warm-up uses the whole pool and leaves no row to damage.
     """
     damages = _chosen(registry, recipe.audit.kinds)
     recipe = with_scores(recipe, recipe.audit.scores)
@@ -99,7 +99,7 @@ def plan_audit(recipe: Recipe, registry: Registry, outputs: Path) -> AuditPlan:
 
 
 def with_scores(recipe: Recipe, more: Iterable[str]) -> Recipe:
-    """Return the recipe with every score under a name, and with further scorers beside them."""
+    """Return the recipe with a name for every score, and with further scorers."""
     tables: dict[str, StageTable] = {}
     for name, table in recipe.scores.items():
         named = name or table.own.use
@@ -109,7 +109,7 @@ def with_scores(recipe: Recipe, more: Iterable[str]) -> Recipe:
         own = ScoreOptions(use=use)
         tables[name] = StageTable(f"--score {use}", "score", name, own, {}, {})
     if not tables:
-        raise RecipeError("there is no score to audit", hint="add [score], or --score NAME")
+        raise RecipeError("there is no score to audit", hint="add [score], or use --score NAME")
     resolved: dict[str, Any] = {**recipe.resolved}
     resolved["score"] = {
         name: {**table.options, **table.own.model_dump(exclude_unset=True, exclude_none=True)}
@@ -134,7 +134,7 @@ def _chosen(registry: Registry, wanted: Sequence[str]) -> dict[str, Damage]:
 
 
 def _reads_warmup(plan: Plan, node: Node) -> bool:
-    """Return whether a node reads the warm-up, itself or through other nodes."""
+    """Return whether a node reads the warm-up, directly or through other nodes."""
     return any(above.stage == "warmup" or _reads_warmup(plan, above) for above in plan.above(node))
 
 
@@ -161,8 +161,8 @@ def _plant_node(
     warmup = plan.nodes["warmup"] if after_warmup else None
     if warmup is not None and (warmup.own.subset_ratio or 1.0) >= 1.0:
         raise RecipeError(
-            "[warmup] draws the whole pool, so that no row is left to plant damage in",
-            hint="leave it some: warmup.subset_ratio=0.5",
+            "[warmup] uses the whole pool, so no row is left to plant damage in",
+            hint="let it use a part of the pool: warmup.subset_ratio=0.5",
         )
     config = PlantConfig(
         sample=plan.recipe.audit.sample,
@@ -196,7 +196,7 @@ def _plant_node(
 
 
 def _moved(node: Node, nodes: Mapping[str, Node], digester: Digester) -> Node:
-    """Return a score's node over the planted pool; what it skips is counted, not an error."""
+    """Return a score's node for the damaged pool; skipped rows are counted, not an error."""
     inputs = {role: STAGE if key == "pool" else key for role, key in node.inputs.items()}
     own = node.own.model_copy(update={"max_skipped": 1.0})
     moved = replace(node, inputs=inputs, own=own)
@@ -205,7 +205,7 @@ def _moved(node: Node, nodes: Mapping[str, Node], digester: Digester) -> Node:
 
 
 def _needed(nodes: Mapping[str, Node]) -> dict[str, Node]:
-    """Leave out what no score reads."""
+    """Leave out nodes that no score reads."""
     wanted: set[str] = set()
     stack = [key for key, node in nodes.items() if node.stage == "score"]
     while stack:
@@ -217,7 +217,7 @@ def _needed(nodes: Mapping[str, Node]) -> dict[str, Node]:
 
 
 def _selects(recipe: Recipe, registry: Registry) -> tuple[float | None, int | None]:
-    """Return the share, or else the number of rows, that the recipe's selector keeps."""
+    """Return the share, or otherwise the number of rows, that the recipe's selector keeps."""
     if recipe.audit.fraction is not None:
         return recipe.audit.fraction, None
     table = recipe.tables.get("select")

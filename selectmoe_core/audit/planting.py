@@ -1,4 +1,4 @@
-"""Half of a sample of the pool, damaged in labelled ways, as a pool of its own."""
+"""A pool for the audit: a sample of the recipe's pool, half of it damaged in labelled ways."""
 
 import shutil
 import time
@@ -19,17 +19,17 @@ from selectmoe_core.plan.plan import Node
 from selectmoe_core.store import Artifact, Facts
 
 ORDER = 0x5EED
-"""Added to the seed for the order of the rows, which is not that of the draw."""
+"""Added to the seed for the order of the rows, which differs from that of the draw."""
 LEAST = 20
-"""Rows below which no pool is planted."""
+"""The fewest rows of an audit."""
 MOST = 10
-"""How many times its share a kind may fail to change a row before it gives up."""
+"""A kind stops after it failed to change this many times its share of rows."""
 FITS = "fits.npy"
 """Which clean rows each kind could have changed, bool ``[rows, kinds]``, kinds by name."""
 
 
 def make_pool(audit: AuditPlan, node: Node, say: Callable[[str], None]) -> Artifact:
-    """Make the artifact of the planted pool, or return what another run made meanwhile."""
+    """Make the artifact of the damaged pool, or return what another run made meanwhile."""
     plan = audit.plan
     store, digest, config = plan.store, node.digest, node.config
     assert digest is not None
@@ -60,7 +60,7 @@ def make_pool(audit: AuditPlan, node: Node, say: Callable[[str], None]) -> Artif
 def plant_pool(
     pool: Pool, folder: Path, config: PlantConfig, damages: Mapping[str, Damage], seed: int
 ) -> Facts:
-    """Write the planted pool into ``folder`` and return what is in it.
+    """Write the damaged pool into ``folder`` and return its facts.
 
     Raises:
         StageError: too few rows are left, or nothing could be damaged.
@@ -68,8 +68,8 @@ def plant_pool(
     rows, excluded = shuffled_rows(pool, config, seed)
     if len(rows) < LEAST:
         raise StageError(
-            f"{len(rows)} rows are left to plant damage in ({excluded} are warm-up's)",
-            hint="bring a larger pool, or lower warmup.subset_ratio",
+            f"only {len(rows)} rows are left to plant damage in ({excluded} are used by warm-up)",
+            hint="use a larger pool, or lower warmup.subset_ratio",
         )
     half = min(config.sample, len(rows)) // 2
     planter = Planter(list(pool.take(rows[:half])), damages, seed)
@@ -81,25 +81,26 @@ def plant_pool(
 
 
 def shuffled_rows(pool: Pool, config: PlantConfig, seed: int) -> tuple[np.ndarray, int]:
-    """Return the rows that may be used, shuffled by their ids, and how many may not be.
+    """Return the usable rows, shuffled by their ids, and the number of unusable ones.
 
-    Left out are the rows that warm-up draws: the sample is made of what it has not seen.
+    The rows that warm-up uses are left out: the sample has only rows that it has not seen.
     """
     rows, excluded = np.arange(len(pool)), 0
     if config.excluded_ratio is not None:
         drawn = pool.sample(config.excluded_ratio, config.excluded_seed)
         rows, excluded = np.setdiff1d(rows, drawn), len(drawn)
-    # Not by the seed alone: warm-up drew by the order that it gives.
+    # With another seed, because warm-up drew its rows in the order of this one.
     return rows[np.argsort(hash_ids(pool.ids()[rows], seed + ORDER), kind="stable")], excluded
 
 
 @dataclass
 class Planter:
-    """Damages rows, the kinds in equal shares, and finds out which clean rows fit each kind.
+    """Damages rows, all kinds in equal shares, and finds the clean rows that a kind could change.
 
-    Kinds take their turns whatever the row is, and a row that the kind cannot change is left out.
-    So the rows of a kind are a fair sample of all that it can change, to be compared with the clean
-    rows that it could have changed: a kind that needs long answers is not set beside short ones.
+    The kinds take turns, independent of the rows, and a row that the kind cannot change is left
+    out. So the rows of a kind are a fair sample of those that it can change. They are compared
+    with the clean rows that it could have changed: a kind that needs long answers is not compared
+    with short ones.
     """
 
     clean: Sequence[Example]
@@ -109,7 +110,7 @@ class Planter:
     refused: Counter[str] = field(default_factory=Counter)
 
     def damage(self, examples: Iterable[Example], wanted: int) -> None:
-        """Damage so many of the examples, as far as they go."""
+        """Damage this many of the examples, if there are enough."""
         share = -(-wanted // len(self.damages))
         left = dict.fromkeys(self.damages, share)
         turns = list(self.damages)
@@ -144,7 +145,7 @@ class Planter:
         )
 
     def _changed(self, kind: str, example: Example) -> tuple[Message, ...] | None:
-        """Return the damaged conversation, or ``None`` where this kind cannot change it."""
+        """Return the damaged conversation, or ``None`` if this kind cannot change it."""
         planted = plant(example, self.damages[kind], self.clean, self.seed)
         return planted.messages if planted else None
 
@@ -161,10 +162,10 @@ def _facts(pool: Pool, planter: Planter, excluded: int) -> Facts:
     labels = Counter(_notes(pool, "label"))
     clean = labels.pop("", 0)
     if not labels or not clean:
-        raise StageError("no row could be damaged", hint="plant other kinds: --kinds A,B")
+        raise StageError("no row could be damaged", hint="choose other kinds: --kinds A,B")
     fair = len(planter.clean) / len(planter.damages)
     short = {
-        kind: f"planted in {labels[kind]} rows only, it could not change {planter.refused[kind]}"
+        kind: f"planted in only {labels[kind]} rows; it could not change {planter.refused[kind]}"
         for kind in planter.damages
         if labels[kind] < 0.8 * fair
     }

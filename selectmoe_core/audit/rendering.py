@@ -14,7 +14,7 @@ from selectmoe_core.report.markdown import table as markdown_table
 from selectmoe_core.report.wording import NOTHING, correlation, percent
 
 WIDTH = 100
-"""Columns that a table for the terminal may take."""
+"""The width of a table for the terminal."""
 NAME = 24
 CELL = 12
 FORMAT = 1
@@ -29,9 +29,9 @@ class Audit:
     Attributes:
         name: the recipe's name.
         facts: what was planted: the facts of the ``audit-pool`` artifact.
-        baselines: the lengths of the answers as a score, for the table.
-        scores: what was found out, score by score.
-        digests: of each score, by name: that of the recipe's own pool.
+        baselines: the length of the answers as a score, for the table.
+        scores: the findings about each score.
+        digests: the digest of each score on the recipe's own pool, by name.
     """
 
     name: str
@@ -97,7 +97,7 @@ def rows(findings: Sequence[ScoreFinding]) -> list[Row]:
 
 
 def _kinds(findings: Sequence[ScoreFinding]) -> Iterator[Row]:
-    """Yield a row for each kind; a star marks what a score's warm-up was shown."""
+    """Yield a row for each kind; a star marks kinds that warm-up was shown."""
     names = {
         result.kind: any(_of(f, result.kind).seen for f in findings) for result in findings[0].kinds
     }
@@ -142,7 +142,7 @@ def _planted(audit: Audit) -> Iterator[str]:
         f"{facts['examples'] - facts['clean']:,} damaged"
     )
     if facts["excluded"]:
-        yield f"not among them: {facts['excluded']:,} rows that warm-up draws"
+        yield f"not included: {facts['excluded']:,} rows that warm-up uses"
     for kind, reason in facts["short"].items():
         yield f"{words(kind)}: {reason}"
 
@@ -158,8 +158,8 @@ def _block(found: Sequence[Row]) -> Iterator[str]:
 def _wrapped(finding: ScoreFinding, width: int) -> Iterator[str]:
     from textwrap import wrap
 
-    said = " ".join(judge(finding).sentences)
-    yield from wrap(f"{finding.name}: {said}", width, subsequent_indent="  ")
+    text = " ".join(judge(finding).sentences)
+    yield from wrap(f"{finding.name}: {text}", width, subsequent_indent="  ")
 
 
 def markdown(audit: Audit) -> str:
@@ -170,7 +170,7 @@ def markdown(audit: Audit) -> str:
         lines += [f"**{escape(finding.name)}**: {first} {escape(' '.join(rest))}".rstrip(), ""]
     lines += [*markdown_table(rows((*audit.scores, *audit.baselines)), 1), ""]
     if any(result.seen for finding in audit.scores for result in finding.kinds):
-        lines += ["A star: warm-up was shown this kind.", ""]
+        lines += ["A star (*) marks kinds of damage that warm-up was shown.", ""]
     for finding in audit.scores:
         lines += [*_shifts(finding), ""]
     return "\n".join(lines)
@@ -179,7 +179,7 @@ def markdown(audit: Audit) -> str:
 def _shifts(finding: ScoreFinding) -> Iterator[str]:
     yield f"## Sources of the best {100 * finding.fraction:g} % by {escape(finding.name)}"
     yield ""
-    yield "Clean rows alone."
+    yield "Only clean rows."
     yield ""
     yield from markdown_table(
         [

@@ -1,23 +1,23 @@
-"""Whether a score can be trusted on a pool, in words.
+"""The verdict: whether a score can be trusted on a pool, in words.
 
-The verdict rests on the kinds of damage that warm-up was not shown: to tell what one was trained on
-says little about the damage that a pool has. For a score without a warm-up these are all kinds. The
-first rule that holds decides:
+The verdict uses the kinds of damage that warm-up was not shown: finding the damage that a model was
+trained on says little about the damage in a real pool. For a score without a warm-up these are all
+kinds. The first rule that holds decides:
 
 1. the 95 % interval of the AUROC over all kinds lies below .5: worse than chance;
-2. no kind is left for the verdict, because warm-up was shown all of them: not judged;
+2. warm-up was shown all kinds, so none is left for the verdict: not judged;
 3. fewer than 20 rows of every such kind were planted: not judged;
-4. the interval over these kinds does not lie above .5: no better than chance, or, where it lies
-   above .5 over the kinds that warm-up was shown: it knows these alone;
+4. the interval over these kinds does not lie above .5: no better than chance; or, if it lies above
+   .5 over the kinds that warm-up was shown: it knows only these;
 5. the rank correlation with the length of the answer or of the conversation is at least .8 or at
    most -.8, over clean rows: mostly a measure of length;
 6. the AUROC over these kinds is at least .8, none of them is missed, and the best rows are cleaner
    than all rows by more than 1.96 standard errors: it can be trusted;
-7. else: in part, and what of 6 does not hold.
+7. otherwise: partly, with the conditions of 6 that do not hold.
 
-A kind counts where at least 20 of its rows were planted: it is seen (AUROC at least .7), half seen
-(below, and its interval above .5), missed (its interval holds .5) or preferred (its interval lies
-below .5). The intervals are not corrected for the number of kinds.
+A kind counts if at least 20 of its rows were planted. It is found (AUROC at least .7), partly
+found (lower, but its interval lies above .5), missed (its interval contains .5) or preferred (its
+interval lies below .5). The intervals are not corrected for the number of kinds.
 """
 
 from collections.abc import Iterator, Sequence
@@ -41,8 +41,8 @@ class Verdict:
     """Whether a score can be trusted on this pool.
 
     Attributes:
-        level: ``yes``, ``partly``, ``no``, or ``unknown`` where the audit cannot tell.
-        sentences: why, the first one the short answer.
+        level: ``yes``, ``partly``, ``no``, or ``unknown`` if the audit cannot decide.
+        sentences: the reasons; the first sentence is the short answer.
     """
 
     level: Level
@@ -56,7 +56,7 @@ def judge(finding: ScoreFinding) -> Verdict:
 
 
 def sight(area: Auroc) -> Sight:
-    """Return how well a kind of damage is seen."""
+    """Return how well a kind of damage is found."""
     if area.damaged < ENOUGH or area.clean < ENOUGH:
         return "too few"
     if area.high < 0.5:
@@ -73,23 +73,26 @@ def _level(finding: ScoreFinding) -> tuple[Level, str]:
     if deciding is None:
         return "unknown", "Not judged: warm-up was shown every kind of damage that was planted."
     if all(sight(kind.auroc) == "too few" for kind in _deciding_kinds(finding)):
-        return "unknown", f"Not judged: fewer than {ENOUGH} rows of each kind; raise --sample."
+        return (
+            "unknown",
+            f"Not judged: there are fewer than {ENOUGH} rows of each kind; raise --sample.",
+        )
     if distrust := _distrust(finding, deciding):
         return "no", distrust
     if short := list(_falls_short(finding, deciding)):
-        return "partly", f"To be trusted in part: {'; '.join(short)}."
-    return "yes", "It can be trusted to tell these kinds of damage on this pool."
+        return "partly", f"It can be trusted partly: {'; '.join(short)}."
+    return "yes", "It can be trusted to find these kinds of damage on this pool."
 
 
 def _distrust(finding: ScoreFinding, deciding: Auroc) -> str:
     """Return why a score cannot be trusted at all, or ``""``."""
-    # A NaN error (a single row) leaves nothing to go by either.
+    # A NaN error (of a single row) says nothing either.
     if not deciding.low > 0.5:
         if finding.seen and finding.seen.low > 0.5:
-            return "It knows the damage that warm-up was shown, and no other."
+            return "It finds only the damage that warm-up was shown."
         return "No better than chance on this pool."
     if max(abs(finding.answer), abs(finding.conversation)) >= LENGTH:
-        return "Mostly a measure of length."
+        return "It mostly measures length."
     return ""
 
 
@@ -110,10 +113,10 @@ def _falls_short(finding: ScoreFinding, deciding: Auroc) -> Iterator[str]:
     kinds = _deciding_kinds(finding)
     blind = [words(kind.kind) for kind in kinds if sight(kind.auroc) in ("missed", "preferred")]
     if blind:
-        yield f"it does not see {listed(blind)}"
+        yield f"it does not find {listed(blind)}"
     best = finding.unseen_precision or finding.precision
     if not best.value - Z95 * best.stderr > best.base:
-        yield "its best rows are not surely cleaner than all rows"
+        yield "its best rows are not clearly cleaner than all rows"
 
 
 def _sentences(finding: ScoreFinding) -> Iterator[str]:
@@ -121,52 +124,52 @@ def _sentences(finding: ScoreFinding) -> Iterator[str]:
         yield seen
     if finding.seen and finding.unseen:
         yield (
-            f"On kinds that warm-up was never shown the AUROC is {_area(finding.unseen)}, on those "
-            f"it was shown {_area(finding.seen)}."
+            f"The AUROC is {_area(finding.unseen)} on kinds that warm-up was never shown, and "
+            f"{_area(finding.seen)} on those that it was shown."
         )
     elif finding.seen:
         yield (
-            "To learn what it makes of damage that it does not know, leave some kinds out of "
+            "To test it on damage that it does not know, leave some kinds out of "
             "warm-up, or plant other kinds."
         )
     yield _best(finding)
     if max(abs(finding.answer), abs(finding.conversation)) >= LENGTH / 2:
         yield (
-            f"It goes with length: rank correlation {finding.answer:+.2f} with the answer's, "
+            f"It follows length: its rank correlation is {finding.answer:+.2f} with the answer's, "
             f"{finding.conversation:+.2f} with the conversation's."
         )
     if finding.skipped_clean or finding.skipped_damaged:
         yield (
             f"It gives no score to {finding.skipped_clean} clean and {finding.skipped_damaged} "
-            "damaged rows; they stand last, since they cannot be selected."
+            "damaged rows; they rank last, because they cannot be selected."
         )
 
 
 def _sights(finding: ScoreFinding) -> str:
-    """Return one sentence on which kinds are seen, missed or even preferred."""
+    """Return one sentence about the kinds that are found, missed or even preferred."""
     found: dict[Sight, list[str]] = {}
     for result in finding.kinds:
         found.setdefault(sight(result.auroc), []).append(words(result.kind))
-    said: list[str] = []
+    clauses: list[str] = []
     for kind, verb in (
         ("seen", "sees"),
-        ("half seen", "half sees"),
+        ("half seen", "partly finds"),
         ("missed", "misses"),
         ("preferred", "prefers"),
         ("too few", f"had fewer than {ENOUGH} rows of"),
     ):
         if kinds := found.get(kind):  # type: ignore[call-overload]
-            said.append(f"{verb} {listed(kinds)}")
-    return f"It {'; '.join(said)}." if said else ""
+            clauses.append(f"{verb} {listed(kinds)}")
+    return f"It {'; '.join(clauses)}." if clauses else ""
 
 
 def _best(finding: ScoreFinding) -> str:
     best = finding.precision
     if not best.kept:
-        return "It leaves nothing to select."
+        return "No row has a score, so none can be selected."
     return (
         f"Of its best {100 * finding.fraction:g} % ({best.kept} rows) {100 * best.value:.0f} % "
-        f"± {100 * best.stderr:.0f} are clean, of all rows {100 * best.base:.0f} %."
+        f"± {100 * best.stderr:.0f} are clean; of all rows, {100 * best.base:.0f} % are."
     )
 
 

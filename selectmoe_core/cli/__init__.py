@@ -42,7 +42,7 @@ class LazyGroup(click.Group):
         try:
             offered = plugin_commands(left_out(ctx))
             rows += [(name, offered[name].command.help) for name in sorted(offered)]
-        except PluginError as error:  # help helps, also where a plugin is broken
+        except PluginError as error:  # the help must work even if a plugin is broken
             problem = error
         with formatter.section("Commands"):
             formatter.write_dl(rows)
@@ -54,14 +54,14 @@ class LazyGroup(click.Group):
 def _unknown(ctx: click.Context, name: str, known: list[str]) -> click.UsageError:
     owner = owner_among(left_out(ctx), name)
     if owner is not None:
-        what = f"the command '{name}' belongs to the plugin '{owner}', which is left out"
+        what = f"the command '{name}' belongs to the plugin '{owner}', which is disabled"
         return click.UsageError(f"{what}. Hint: run without --disable-plugin {owner}", ctx)
     hint = suggest(name, known, otherwise="commands")
     return click.UsageError(f"there is no command '{name}'. Hint: {hint}", ctx)
 
 
 def _leave_out(ctx: click.Context, _: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
-    """Keep the names before anything else is looked at: help and commands depend on them."""
+    """Keep the names before anything else is parsed: help and commands depend on them."""
     ctx.obj = names
     return names
 
@@ -75,7 +75,7 @@ def _leave_out(ctx: click.Context, _: click.Parameter, names: tuple[str, ...]) -
     is_eager=True,
     expose_value=False,
     callback=_leave_out,
-    help="Leave a plugin out; can be given several times.",
+    help="Do not load this plugin; can be given several times.",
 )
 def cli() -> None:
     """Choose the instruction data worth training on, train on it, and see whether it helped."""
@@ -84,7 +84,7 @@ def cli() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 a stage failed, 2 wrong input, 3 a broken plugin.
 
-    130 (Ctrl-C), 143 (SIGTERM) and 129 (SIGHUP) say that it was interrupted.
+    130 (Ctrl-C), 143 (SIGTERM) and 129 (SIGHUP) mean that it was interrupted.
     """
     if arguments is None and sys.getfilesystemencoding() == "ascii" and UTF8 not in os.environ:
         # An ASCII locale: other letters in names could be neither printed nor recorded.
@@ -109,14 +109,17 @@ def _call(arguments: list[str]) -> int:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt) as error:
         with suppress(OSError):  # the terminal may have gone
-            click.echo("\nInterrupted: finished work is kept, run again to go on.", err=True)
+            click.echo(
+                "\nInterrupted. Finished work is kept: run the same command again to continue.",
+                err=True,
+            )
         signalled = error.__cause__ or error  # click turns what interrupts it into its Abort
         return signalled.exit_code if isinstance(signalled, Ended) else INTERRUPTED
     except SelectMoEError as error:
         show(error)
         return error.exit_code
     except BrokenPipeError:
-        # Whoever read stdout has gone, as with `| head`.
+        # The reader of stdout has closed it, as `| head` does.
         sys.stderr.close()
         return 0
     except Exception as error:
@@ -125,17 +128,17 @@ def _call(arguments: list[str]) -> int:
 
 
 def _unforeseen(error: Exception) -> int:
-    """Print a bug with its traceback, and what the disk refused without."""
-    if told := of_disk(error, "a file cannot be written or read"):
-        show(told)
-        return told.exit_code
+    """Print a bug with its traceback, and an error of the disk without one."""
+    if refused := of_disk(error, "a file cannot be written or read"):
+        show(refused)
+        return refused.exit_code
     traceback.print_exc()
     click.echo("\nThis is a bug of selectmoe or of a plugin; please report it.", err=True)
     return 1
 
 
 def show(error: SelectMoEError) -> None:
-    """Print what is wrong and what to do, mistake by mistake; a plugin's traceback before it."""
+    """Print each mistake and what to do about it; the traceback of a plugin comes first."""
     if error.traceback:
         click.echo(error.traceback, err=True)
     for problem in error.problems:

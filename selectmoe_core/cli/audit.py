@@ -25,19 +25,21 @@ from selectmoe_core.recipe.recipe import Recipe
 @recipe_argument
 @overrides_argument
 @outputs_option
-@click.option("--sample", type=click.IntRange(min=20), help="Rows of the pool to look at [2000].")
-@click.option("--kinds", metavar="A,B", help="Kinds of damage to plant; by default all.")
+@click.option(
+    "--sample", type=click.IntRange(min=20), help="Number of rows to take from the pool [2000]."
+)
+@click.option("--kinds", metavar="A,B", help="Kinds of damage to plant; all by default.")
 @click.option(
     "--score",
     "scores",
     multiple=True,
     metavar="NAME",
-    help="A scorer to audit beside the recipe's own, with its default options; can be repeated.",
+    help="Also audit this scorer, with its default options; can be given several times.",
 )
 @device_option
 @dtype_option
 @threads_option
-@click.option("--quiet", "-q", is_flag=True, help="Print the result and errors only.")
+@click.option("--quiet", "-q", is_flag=True, help="Print only the result and errors.")
 @click.option("--verbose", "-v", is_flag=True, help="Show what the libraries log.")
 @click.pass_context
 def command(
@@ -57,9 +59,10 @@ def command(
     """Plant damage into a sample of the pool and see which scores notice.
 
     Half of a sample of the recipe's pool is damaged in labelled ways; the recipe's scores are
-    computed on it, from the recipe's own Select-MoE model. Prints how well each score tells clean
-    rows from damaged ones, kind by kind, how clean its best rows are, how closely it follows
-    length, and whether it can be trusted on this pool. [audit] in the recipe gives the defaults.
+    computed on it, with the recipe's own Select-MoE model. Prints how well each score separates
+    clean rows from damaged rows, for each kind; how clean its best rows are; how closely it
+    follows length; and whether it can be trusted on this pool. [audit] in the recipe gives the
+    defaults.
     """
     from selectmoe_core.audit import plan_audit, run_audit
     from selectmoe_core.audit.rendering import text
@@ -90,8 +93,8 @@ def _with_options(
     from dataclasses import replace
 
     named = tuple(kind.strip() for kind in (kinds or "").split(",") if kind.strip())
-    said = {"sample": sample, "kinds": named, "scores": scores}
-    given = {name: value for name, value in said.items() if value}
+    options = {"sample": sample, "kinds": named, "scores": scores}
+    given = {name: value for name, value in options.items() if value}
     return replace(recipe, audit=recipe.audit.model_copy(update=given))
 
 

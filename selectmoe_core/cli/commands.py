@@ -1,4 +1,4 @@
-"""Which commands there are: the core's own, and those that plugins add."""
+"""The list of commands: the core's own, and those that plugins add."""
 
 from collections.abc import Collection, Mapping
 
@@ -20,7 +20,7 @@ _LINES = {
     "report": "Write the report of a run again.",
 }
 _MODULES = {"list": "list_"}
-"""Commands whose module cannot have their name."""
+"""Modules whose name differs from the command's."""
 
 COMMANDS: Mapping[str, Command] = {
     name: Command(name, line, f"selectmoe_core.cli.{_MODULES.get(name, name)}:command")
@@ -30,7 +30,7 @@ COMMANDS: Mapping[str, Command] = {
 
 
 def left_out(context: click.Context) -> tuple[str, ...]:
-    """Return the plugins that the command line leaves out."""
+    """Return the plugins that the command line disables."""
     names: tuple[str, ...] = context.find_root().obj or ()
     return names
 
@@ -77,12 +77,12 @@ def loaded(offered: OfferedCommand) -> click.Command:
 
 
 def owner_among(disabled: Collection[str], name: str) -> str | None:
-    """Return which of the plugins that are left out offers a command."""
+    """Return which of the disabled plugins offers a command."""
     installed = {entry.name for entry in find_plugins()}
     for plugin in disabled:
         try:
             offered = Registry(load_plugins(installed - {plugin})).commands
-        except PluginError:  # perhaps the reason why it is left out
+        except PluginError:  # perhaps the reason why it is disabled
             continue
         if name in offered:
             return plugin

@@ -1,4 +1,4 @@
-"""Options in words: their types and defaults as a recipe's author would write them."""
+"""Options in words: their types, and their defaults as a recipe would write them."""
 
 import json
 import re
@@ -18,7 +18,7 @@ WORDS = {
     int: ("whole number", "whole numbers"),
     float: ("number", "numbers"),
 }
-"""How a type is called: one value, and several in a list or table."""
+"""Names of types: for one value, and for several in a list or table."""
 LIMITS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 BARE = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -55,12 +55,12 @@ def _key(name: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Return a basic string of TOML: as in JSON, but the character 127 needs an escape, too."""
+    """Return a basic string of TOML: as in JSON, except that character 127 is escaped too."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _text(kind: Any, limits: Iterable[Any] = (), *, several: bool = False) -> str:  # noqa: ANN401
-    """Return a type in words; ``several`` of them where they stand in a list or a table."""
+    """Return a type in words, in the plural if ``several`` of them are in a list or a table."""
     origin, inside = get_origin(kind), get_args(kind)
     if origin is Annotated:
         return _text(inside[0], (*inside[1:], *limits), several=several)
@@ -70,7 +70,7 @@ def _text(kind: Any, limits: Iterable[Any] = (), *, several: bool = False) -> st
     if origin in (Union, types.UnionType):
         words = [_text(each, limits) for each in inside if each is not types.NoneType]
         return ", or ".join(dict.fromkeys(words))
-    if origin:  # a table's keys are text
+    if origin:  # the keys of a table are text
         items = _text(inside[1 if issubclass(origin, Mapping) else 0], several=True)
         name = "table" if issubclass(origin, Mapping) else "list"
         return f"{name} of {items.replace('one of', 'any of', 1)}"

@@ -15,7 +15,7 @@ from selectmoe_core.recipe.recipe import Recipe, read_recipe
 
 
 class FolderPath(click.Path):
-    """A folder; an empty text, as an unset shell variable gives it, is none."""
+    """A folder; empty text, which an unset shell variable gives, is an error."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
         """Return the path of the folder."""
@@ -31,7 +31,7 @@ outputs_option = click.option(
     default="outputs",
     show_default=True,
     type=FolderPath(file_okay=False, path_type=Path),
-    help="Folder of all artifacts, runs and reports.",
+    help="Folder for all artifacts, runs and reports.",
 )
 until_option = click.option("--until", metavar="STAGE", help="Stop after this stage.")
 device_option = click.option(
@@ -39,25 +39,25 @@ device_option = click.option(
     default="auto",
     show_default=True,
     metavar="auto|cpu|cuda",
-    help="Where to compute; auto uses a GPU if there is one.",
+    help="Device to compute on; auto uses a GPU if there is one.",
 )
 dtype_option = click.option(
     "--dtype",
     default="auto",
     show_default=True,
     type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
-    help="What to compute in; auto is bfloat16 on a GPU and float32 on the CPU.",
+    help="Data type to compute in; auto means bfloat16 on a GPU and float32 on the CPU.",
 )
 threads_option = click.option(
     "--threads",
     default=0,
     type=click.IntRange(min=0),
-    help="Threads on the CPU; 0 means one per core.",
+    help="Number of threads on the CPU; 0 means one per core.",
 )
 
 
 def registry(context: click.Context) -> Registry:
-    """Load the plugins that the command line does not leave out."""
+    """Load the plugins that the command line does not disable."""
     found = Registry(load_plugins(left_out(context)))
     checked(found)
     return found
@@ -71,7 +71,7 @@ def shipped_recipes() -> Path:
 
 
 def command_line(arguments: list[str]) -> str:
-    """Return the command line as one could type it."""
+    """Return the command line as a user would type it."""
     return " ".join(["selectmoe", *map(shlex.quote, arguments)])
 
 
@@ -81,7 +81,7 @@ def load_recipe(path: Path, overrides: tuple[str, ...]) -> Recipe:
 
 
 def width() -> int:
-    """Return the columns to print for: the terminal's, or 100 elsewhere."""
+    """Return the width to print for: the terminal's, or 100 columns elsewhere."""
     if "COLUMNS" in os.environ or sys.stdout.isatty():
         import shutil
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from selectmoe_core.plan.plan import Node
 
 HASH_LIMIT = 64 << 20
-"""Bytes up to which ``plan`` hashes a file it does not know yet."""
+"""``plan`` hashes files up to this size; the hashes of larger ones must be known already."""
 
 
 @click.command("plan")
@@ -32,7 +32,7 @@ HASH_LIMIT = 64 << 20
 @outputs_option
 @until_option
 @click.option(
-    "--hash", "hash_all", is_flag=True, help="Also hash large files, to know every digest."
+    "--hash", "hash_all", is_flag=True, help="Also hash large files, so that every digest is known."
 )
 @click.option(
     "--for",
@@ -40,7 +40,7 @@ HASH_LIMIT = 64 << 20
     default="cpu",
     show_default=True,
     type=click.Choice(sorted(DEVICES)),
-    help="The device whose seconds and memory are estimated.",
+    help="The device to estimate time and memory for.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
 @click.pass_context
@@ -56,7 +56,7 @@ def command(
 ) -> None:
     """Check a recipe and show what it will do and cost.
 
-    Nothing is downloaded or computed. Estimated figures start with ~; ? means unknown.
+    Nothing is downloaded or computed. ~ marks an estimate, ? an unknown value.
     """
     from selectmoe_core.cli.plan_table import plan_lines
     from selectmoe_core.plan.estimates import estimate
@@ -87,18 +87,18 @@ def command(
     if shared:
         click.echo(
             f"{processes} process{'es' * (processes > 1)} for each of {', '.join(shared)} "
-            f"(GPUs to see: {visible_gpus()}); run --num-processes N changes it"
+            f"(visible GPUs: {visible_gpus()}); change it with run --num-processes N"
         )
     for stage, why in plan.not_needed.items():
         click.echo(f"not needed: {stage} ({why})")
     for dropped in plan.recipe.dropped:
-        click.echo(f"dropped, since 'use' changed: {dropped}")
+        click.echo(f"dropped because 'use' changed: {dropped}")
 
 
 def _print_sources(pool: "Node") -> None:
-    """Print the pool's sources as far as file names say, without reading a file."""
+    """Print the sources that file names show, without reading a file."""
     if pool.entry.component.sources is None:
         return
     names = list(pool.entry.component.sources(pool.config))
     if names:
-        click.echo(f"pool sources by file names: {listing(names)} (rows may name their own)")
+        click.echo(f"pool sources by file name: {listing(names)} (rows may name their own)")

@@ -1,4 +1,4 @@
-"""A plan as a table that fits the terminal, what it adds up to, and what each stage reads."""
+"""A plan as a table that fits the terminal, with its totals and what each stage reads."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ FIGURES = {
     "disk": "disk",
 }
 DISPENSABLE = ("digest", "FLOPs", "tokens")
-"""Columns that a narrow terminal does without, the first one first."""
+"""Columns that are left out on a narrow terminal, in this order."""
 GAP = 2
 
 
@@ -28,8 +28,8 @@ def plan_lines(
     Args:
         name: the recipe's name.
         rows: the nodes, as ``estimate`` returns them.
-        device: what the figures are estimated for.
-        width: columns of the terminal; the table takes more where even its shortest form needs it.
+        device: the device that the figures are estimated for.
+        width: columns of the terminal; the shortest form of the table may need more.
     """
     yield f"{one_line(name)}, estimated for {device.name}"
     yield ""
@@ -71,7 +71,7 @@ def _table(cells: Sequence[Mapping[str, str]], width: int) -> Iterator[str]:
 def _totals(rows: Sequence[Mapping[str, Any]], device: Device, width: int) -> Iterator[str]:
     todo = [row for row in rows if row["state"] != "cached"]
     if not todo:
-        yield "Nothing to do: every result is there."
+        yield "Nothing to do: every result exists."
         return
     costs = [row["cost"] for row in todo]
     sums = {
@@ -79,11 +79,11 @@ def _totals(rows: Sequence[Mapping[str, Any]], device: Device, width: int) -> It
         for figure in ("seconds", "disk")
     }
     memory = max((cost["memory"] for cost in costs if cost["memory"] is not None), default=None)
-    text = f"In all: time {shown('seconds', sums['seconds'])}, disk {shown('disk', sums['disk'])}"
+    text = f"Total: time {shown('seconds', sums['seconds'])}, disk {shown('disk', sums['disk'])}"
     yield f"{text}, memory at most {shown('memory', memory)}{_fit(memory, device)}"
     unknown = [one_line(row["key"]) for row in todo if row["cost"]["seconds"] is None]
     if unknown:
-        yield from _wrapped(f"Not counted, since unknown ({UNKNOWN}): the time of", unknown, width)
+        yield from _wrapped(f"Not counted because unknown ({UNKNOWN}): the time of", unknown, width)
 
 
 def _fit(memory: float | None, device: Device) -> str:
@@ -94,7 +94,7 @@ def _fit(memory: float | None, device: Device) -> str:
 
 
 def _read(row: Mapping[str, Any]) -> list[str]:
-    """Return what a node reads, with its role where that does not say it already."""
+    """Return what a node reads, with its role unless the name already says it."""
     return [
         one_line(source if source.startswith(role) else f"{role} {source}")
         for role, source in row["reads"].items()
@@ -102,7 +102,7 @@ def _read(row: Mapping[str, Any]) -> list[str]:
 
 
 def _wrapped(start: str, items: Sequence[str], width: int) -> Iterator[str]:
-    """Yield ``start`` and the items after commas; no item is broken."""
+    """Yield ``start`` and the items, separated by commas; no item is split across lines."""
     line = start
     for place, item in enumerate(items):
         word = f" {item}{',' if place < len(items) - 1 else ''}"

@@ -1,4 +1,4 @@
-"""What a plugin's own command needs of the core: its options, a job of its own, printed facts."""
+"""What a plugin's own command needs from the core: its options, a job, printed facts."""
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,13 +25,13 @@ def parse_options(config: type[ConfigT], arguments: Sequence[str], *, where: str
     """Turn ``KEY=VALUE`` arguments into options, as a recipe's table would.
 
     Raises:
-        RecipeError: it names every mistake.
+        RecipeError: names every mistake.
     """
     table: dict[str, Any] = {}
     for argument in arguments:
         key, equals, value = argument.partition("=")
         if not equals:
-            raise RecipeError(f"{where}: '{argument}' is no option", hint="write KEY=VALUE")
+            raise RecipeError(f"{where}: '{argument}' is not an option", hint="write KEY=VALUE")
         table[key.strip()] = parse_value(value.strip())
     return parse(config, table, where=where)
 
@@ -40,12 +40,12 @@ def parse_options(config: type[ConfigT], arguments: Sequence[str], *, where: str
 def command_job(
     context: click.Context, *, seed: int = 0, model: ModelRef | None = None
 ) -> Iterator[Job]:
-    """Give a part a job outside any recipe: it finds models, shows progress, has a scratch folder.
+    """Give a part a job outside any recipe, with models, progress and a scratch folder.
 
     Args:
-        context: the command's; it knows which plugins are left out.
+        context: the command's; it knows which plugins are disabled.
         seed: the job's seed.
-        model: the job's input model, if the part has one.
+        model: the job's input model, if the part needs one.
     """
     models = registry(context).models
     with tempfile.TemporaryDirectory() as scratch:

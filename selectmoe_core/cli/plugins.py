@@ -13,5 +13,5 @@ def command(context: click.Context) -> None:
     disabled = left_out(context)
     for entry in find_plugins():
         owner = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "?"
-        note = "  (left out)" if entry.name in disabled else ""
+        note = "  (disabled)" if entry.name in disabled else ""
         click.echo(f"{entry.name:<12} {owner:<20} {entry.value}{note}")

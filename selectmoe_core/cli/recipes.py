@@ -39,7 +39,9 @@ def copy(name: str, target: Path, force: bool) -> None:
     if target.is_dir():
         target /= f"{stem}.toml"
     if target.exists() and not force:
-        raise RecipeError(f"{target} exists", hint="name another file, or add --force")
+        raise RecipeError(
+            f"{target} already exists", hint="name another file, or add --force to overwrite it"
+        )
     shutil.copyfile(known[stem], target)
     click.echo(str(target))
 
@@ -47,7 +49,7 @@ def copy(name: str, target: Path, force: bool) -> None:
 @command.command()
 @click.pass_context
 def schema(context: click.Context) -> None:
-    """Print a JSON schema of recipes, for editors to complete and check them."""
+    """Print a JSON schema of recipes, with which editors complete and check them."""
     from selectmoe_core.recipe.schema import recipe_schema
 
     click.echo(json.dumps(recipe_schema(registry(context)), indent=2))

@@ -19,8 +19,8 @@ def command(run: Path) -> None:
 
     if (run / "audit.json").is_file():
         raise StageError(
-            f"{run} is the folder of an audit, whose report is {run / 'audit.md'}",
-            hint="name the folder of a run: its report shows the audits of its scores",
+            f"{run} is the folder of an audit; its report is {run / 'audit.md'}",
+            hint="name the folder of a run; the run's report also shows the audits of its scores",
         )
     write_report(RunRecord.load(run), run, make_progress("auto"))
     click.echo(str(run / "report.html"))

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 @outputs_option
 @until_option
 @click.option(
-    "--fresh", metavar="STAGE", help="Run this stage again, and everything that depends on it."
+    "--fresh", metavar="STAGE", help="Rerun this stage and everything that depends on it."
 )
 @device_option
 @dtype_option
@@ -45,16 +45,16 @@ if TYPE_CHECKING:
 @click.option(
     "--num-processes",
     type=click.IntRange(min=1),
-    help="Processes of warm-up, score, train and evaluate; by default, one per GPU.",
+    help="Number of processes for warmup, score, train and evaluate; one per GPU by default.",
 )
 @click.option(
     "--accelerate-config",
     "accelerate_configs",
     multiple=True,
     metavar="[STAGE=]FILE",
-    help="Configuration file of accelerate for these processes, as for FSDP; of one stage or all.",
+    help="Configuration file of accelerate, for example for FSDP; for one stage or for all.",
 )
-@click.option("--quiet", "-q", is_flag=True, help="Print the result and errors only.")
+@click.option("--quiet", "-q", is_flag=True, help="Print only the result and errors.")
 @click.option("--verbose", "-v", is_flag=True, help="Show what the libraries log.")
 @click.pass_context
 def command(
@@ -119,7 +119,7 @@ def _run(context: click.Context, recipe: Recipe, options: "RunOptions", until: s
 
 @contextmanager
 def launched_team() -> "Iterator[Team | None]":
-    """Yield the processes that another launcher started with this one; then let them go."""
+    """Yield the processes that another launcher started with this one; release them afterwards."""
     from selectmoe_core.runner.external_launch import join_team
 
     team = join_team()
@@ -143,7 +143,7 @@ def _shown(path: Path) -> Path:
 
 
 def _print_table(rows: Sequence[Sequence[str]]) -> None:
-    """Print the evaluation, a row a task under ``rows[0]``; blocks where the terminal is narrow."""
+    """Print the evaluation: one row per task below ``rows[0]``, or blocks on a narrow terminal."""
     if not rows:
         return
     head, *body = rows

@@ -1,1 +1,1 @@
-"""Arms of several strategies and seeds side by side: which differences are more than noise?"""
+"""Comparing arms of several strategies and seeds: which differences are more than noise?"""

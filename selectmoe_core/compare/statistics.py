@@ -1,4 +1,4 @@
-"""The difference of two arms, with an interval that holds the noise of questions and of seeds.
+"""The difference of two arms, with an interval that covers the noise of questions and of seeds.
 
 Two arms answer the same questions after training with the same seeds. The mean difference over
 seeds and questions is uncertain for two reasons:
@@ -10,8 +10,8 @@ seeds and questions is uncertain for two reasons:
 
 Both deviations are added up as independent: the sum of a bootstrap distribution and a t
 distribution. With a normal distribution in place of the bootstrap this is the solution of Behrens
-and Fisher, which covers at least what it says. What a seed changes on single questions counts in
-both parts, so that intervals are rather too wide than too narrow.
+and Fisher, which covers at least its nominal share. What a seed changes on single questions counts
+in both parts, so intervals tend to be too wide rather than too narrow.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ import numpy as np
 RESAMPLES = 4000
 """Bootstrap samples of the questions."""
 CELLS = 1 << 24
-"""Random numbers that are held at once."""
+"""The most random numbers in memory at once."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Estimate:
         low: lower end of the interval.
         high: upper end of the interval.
         p_value: two-sided, of no difference.
-        seeds: how many trainings of each arm there are; with one, the interval holds the noise of
-            the questions alone.
+        seeds: how many trainings of each arm there are; with one, the interval covers only the
+            noise of the questions.
         questions: how many questions there are, over all tasks.
         question_error: standard error from the questions.
         seed_error: standard error from the seeds; ``None`` with one seed.
@@ -54,12 +54,12 @@ class Estimate:
 def estimate(
     differences: Sequence[np.ndarray], *, confidence: float = 0.95, seed: int = 0
 ) -> Estimate:
-    """Return the mean difference of two arms, each task counting alike.
+    """Return the mean difference of two arms; all tasks have the same weight.
 
     Args:
         differences: for each task the first arm's result less the second arm's, ``[seeds,
             questions]``; the seeds are the same in all tasks.
-        confidence: the share of intervals that hold the true difference.
+        confidence: the share of intervals that contain the true difference.
         seed: of the bootstrap.
 
     Raises:
@@ -133,7 +133,7 @@ class _Sum:
 
     Attributes:
         centres: the bootstrap's means, ``[resamples]``.
-        scale: of the t distribution; 0 where seeds made no difference or there is one.
+        scale: of the t distribution; 0 if seeds made no difference or there is only one.
         freedom: degrees of freedom of the t distribution.
     """
 

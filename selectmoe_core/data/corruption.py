@@ -1,7 +1,7 @@
-"""Damage done on purpose: kinds that plugins offer, planted so that anyone can plant it again.
+"""Damage on purpose: the kinds that plugins offer, and reproducible corrupted copies.
 
-Nobody labels data for us, but spoiling it needs no label: the warm-up learns from damaged copies,
-an audit asks whether a score finds them.
+Damaging data needs no labels: the warm-up learns from corrupted copies of clean examples, and an
+audit tests whether a score finds them.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,9 +12,9 @@ from random import Random
 from selectmoe_core.data.examples import Example, Message, content_id, conversation_problem
 
 Apply = Callable[[Example, Example, Random], tuple[Message, ...] | None]
-"""``apply(example, other, random)``: the spoilt messages, or ``None`` where it cannot be done.
+"""``apply(example, other, random)``: the damaged messages, or ``None`` if that is not possible.
 
-``other`` is another example of the same data, to borrow from. All chance comes from ``random``.
+``other`` is another example of the same data, to take text from. ``random`` gives all randomness.
 """
 
 
@@ -23,10 +23,10 @@ class Damage:
     """A kind of damage.
 
     Attributes:
-        name: what recipes and reports call it.
-        about: what it does, in a sentence.
-        apply: does it.
-        rate: how often a warm-up draws it, relative to other kinds, where the recipe does not say.
+        name: its name in recipes and reports.
+        about: one sentence about what it does.
+        apply: damages the messages of an example.
+        rate: how often a warm-up draws it, relative to other kinds, unless the recipe sets it.
     """
 
     name: str
@@ -37,17 +37,17 @@ class Damage:
 
 @dataclass(frozen=True, slots=True)
 class Damaged:
-    """A damaged copy of an example, and the kind of its damage."""
+    """A corrupted copy of an example, and the kind of its damage."""
 
     kind: str
     example: Example
 
 
 def plant(example: Example, damage: Damage, others: Sequence[Example], seed: int) -> Example | None:
-    """Return the example damaged, or ``None`` where this kind cannot change it.
+    """Return a corrupted copy of the example, or ``None`` if this kind cannot change it.
 
-    The same id, kind, seed and ``others`` give the same result. What is no conversation any more,
-    or has not changed, counts as not damaged.
+    The same id, kind, seed and ``others`` give the same result. A copy that is no longer a
+    conversation, or that has not changed, counts as not damaged.
     """
     random = random_of(example.id, damage.name, seed)
     messages = damage.apply(example, random.choice(others), random)
@@ -63,14 +63,14 @@ def plant_some(
     others: Sequence[Example],
     seed: int,
 ) -> Damaged | None:
-    """Damage an example in one of several kinds, drawn by their rates; ``None`` if none can.
+    """Damage an example by one of several kinds, drawn by their rates; ``None`` if none can.
 
     Args:
         example: what to damage.
         damages: the kinds.
         rates: how often each is drawn, by name, relative to the others; zero is never.
-        others: examples to borrow from.
-        seed: with the example's id it decides everything.
+        others: examples to take text from.
+        seed: together with the example's id it decides the result.
     """
     for damage in drawn_order(example.id, damages, rates, seed):
         planted = plant(example, damage, others, seed)
@@ -82,7 +82,7 @@ def plant_some(
 def drawn_order(
     identity: str, damages: Sequence[Damage], rates: Mapping[str, float], seed: int
 ) -> Iterator[Damage]:
-    """Yield the kinds of a rate above zero, drawn one after the other by their rates."""
+    """Yield the kinds with a rate above zero, drawn one after another by their rates."""
     random = random_of(identity, "", seed)
     left = sorted(
         [damage for damage in damages if rates[damage.name] > 0], key=lambda damage: damage.name
@@ -94,6 +94,6 @@ def drawn_order(
 
 
 def random_of(*key: object) -> Random:
-    """Return a generator that depends on ``key`` alone: not on the process, nor on hash seeds."""
+    """Return a generator that depends only on ``key``, not on the process or on hash seeds."""
     text = "\0".join(map(str, key)).encode()
     return Random(int.from_bytes(blake2b(text, digest_size=16).digest(), "big"))

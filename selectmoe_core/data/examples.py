@@ -1,4 +1,4 @@
-"""Examples, and the one way they are turned into text, tokens and a mask of what counts."""
+"""Examples: messages, ids, and why an example cannot be used."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -17,8 +17,8 @@ class Message:
 
     Attributes:
         role: who speaks.
-        content: what is said.
-        trained: whether an answer is trained on; if not, the model only reads it.
+        content: the text.
+        trained: whether an answer is trained on; otherwise the model only reads it.
     """
 
     role: Role
@@ -31,7 +31,7 @@ class Example:
     """A conversation that can be scored and trained on.
 
     Attributes:
-        id: 32 hexadecimal digits, derived from the messages alone: equal content, equal id.
+        id: 32 hexadecimal digits, computed only from the messages: equal content, equal id.
         source: the name of the data set it came from.
         messages: the turns, in order.
     """
@@ -42,7 +42,7 @@ class Example:
 
     @property
     def prompt(self) -> str:
-        """Everything before the last answer, as plain text."""
+        """All text before the last answer, as plain text."""
         last = max((i for i, m in enumerate(self.messages) if m.role == "assistant"), default=None)
         return "\n".join(message.content for message in self.messages[:last])
 
@@ -54,7 +54,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class RawExample:
-    """What a reader gives: a conversation and where it was found.
+    """What a reader returns: a conversation and where it was found.
 
     ``where`` is ``file:line`` or the like; ``original_id`` and ``label`` are kept in the pool's
     ``meta``, which scorers, selectors and trainers never see.
@@ -79,7 +79,7 @@ class Reject:
 def content_id(messages: Iterable[Message]) -> bytes:
     """Return the 16-byte id of a conversation: BLAKE2b over its roles, texts and weights.
 
-    The length before each text keeps apart what would otherwise read the same.
+    The length before each text separates conversations that would otherwise look the same.
     """
     text = "".join([_identity(message) for message in messages])
     # Lone surrogates are legal in JSON escapes and in Python strings, not in UTF-8.
@@ -92,23 +92,23 @@ def _identity(message: Message) -> str:
 
 
 def conversation_problem(messages: tuple[Message, ...]) -> str | None:
-    """Return why a conversation cannot be used, or ``None`` where it can."""
+    """Return why a conversation cannot be used, or ``None`` if it can."""
     if not messages:
-        return "it has no message"
+        return "it has no messages"
     roles = [message.role for message in messages]
     answers = [message for message in messages if message.role == "assistant"]
     if not any([message.trained and message.content.strip() for message in answers]):  # noqa: C419
         return _no_answer(answers)
     if roles[0] == "assistant":
-        return "it begins with the assistant"
+        return "it starts with the assistant"
     if "system" in roles[1:]:
-        return "a system message stands after the first place"
+        return "a system message is not the first message"
     return None
 
 
 def _no_answer(answers: Sequence[Message]) -> str:
     if not answers:
-        return "it has no answer of the assistant"
+        return "it has no answer by the assistant"
     if any(message.content.strip() for message in answers):
         return "no answer is trained on: every weight is 0"
     return "every answer of the assistant is empty"
@@ -120,11 +120,11 @@ class Part(IntEnum):
     FORMAT = 0
     """The chat format's own text: role markers, line ends, begin-of-sequence."""
     PROMPT = 1
-    """What a user or the system said."""
+    """A message of the user or the system."""
     RESPONSE = 2
-    """What the assistant said, with the end-of-sequence that closes it."""
+    """An answer of the assistant, with the end-of-sequence that closes it."""
     CONTEXT = 3
-    """An answer that is not trained on: its weight is 0, the model only reads it."""
+    """An answer that is not trained on: its weight is 0, and the model only reads it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A conversation as one text, with what each stretch of it is part of."""
+    """A conversation as one text, with the part that each piece of it belongs to."""
 
     text: str
     spans: tuple[Span, ...] = field(default=())

@@ -1,4 +1,4 @@
-"""The pool: every example once, in memory-mapped Arrow, however many there are."""
+"""The pool: every example once, in memory-mapped Arrow, for any number of examples."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -14,19 +14,19 @@ from selectmoe_core.data.examples import ID_BYTES, Example, Message, Reject
 from selectmoe_core.errors import StageError
 
 FORMAT = 1
-"""Of a pool's files; another number makes every pool, and what reads one, again."""
+"""The version of a pool's files; a new number makes every pool, and what reads one, again."""
 POOL = "pool.arrow"
 BATCHES = "batches.npy"
 REJECTS = "rejects.jsonl"
 COUNTS = "pool.json"
-AGAIN = "make the pool anew with --fresh pool"
+AGAIN = "rerun the stage with --fresh pool"
 TAKEN = 256
-"""Rows that ``take`` holds at once."""
+"""Number of rows that ``take`` holds at once."""
 
 FORMAT = 2
-"""Of the files of a pool: 2 is the first whose messages say whether they are trained on."""
+"""The version of a pool's files: since 2, messages say whether they are trained on."""
 REASONS = 5
-"""The commonest reasons for rejected rows that a pool keeps at hand."""
+"""Number of the most frequent reasons for rejected rows that a pool stores."""
 
 MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string()), ("trained", pa.bool_())])
 META = pa.struct([("original_id", pa.string()), ("where", pa.string()), ("label", pa.string())])
@@ -42,7 +42,7 @@ SCHEMA = pa.schema(
 
 @dataclass
 class SourceCounts:
-    """What became of the rows of one source."""
+    """Counts of the rows of one source."""
 
     examples: int = 0
     rejected: int = 0
@@ -54,7 +54,7 @@ class SourceCounts:
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why rows were rejected, how many, and where the first of them stands."""
+    """A reason for rejected rows, how many there are, and where the first one is."""
 
     text: str
     rows: int
@@ -67,12 +67,12 @@ class Reason:
 
 @dataclass(frozen=True)
 class Pool:
-    """An open pool. Rows are read from the memory-mapped file when they are asked for.
+    """An open pool. Rows are read from the memory-mapped file on demand.
 
     Attributes:
         folder: the folder that ``build_pool`` wrote.
         sources: counts per source name.
-        reasons: the commonest reasons for rejected rows.
+        reasons: the most frequent reasons for rejected rows.
     """
 
     folder: Path
@@ -93,7 +93,7 @@ class Pool:
             sources = {name: SourceCounts(**numbers) for name, numbers in counts["sources"].items()}
             pool = cls(folder, sources, tuple(Reason(**reason) for reason in counts["reasons"]))
         if pool._reader.num_record_batches != len(pool._starts) - 1:
-            raise StageError(f"{folder / POOL} is cut short", hint=AGAIN)
+            raise StageError(f"{folder / POOL} is incomplete", hint=AGAIN)
         return pool
 
     def __len__(self) -> int:
@@ -132,7 +132,7 @@ class Pool:
         """Yield the examples of the given rows, in the given order.
 
         Raises:
-            IndexError: where a row is not one of the pool's.
+            IndexError: a row is not one of the pool's.
         """
         wanted = self._checked(rows)
         for start in range(0, len(wanted), TAKEN):
@@ -143,7 +143,7 @@ class Pool:
         """Return the given rows, in the given order, with all columns; they are all in memory.
 
         Raises:
-            IndexError: where a row is not one of the pool's.
+            IndexError: a row is not one of the pool's.
         """
         wanted = self._checked(rows)
         if not len(wanted):
@@ -151,7 +151,7 @@ class Pool:
         numbers = np.searchsorted(self._starts, wanted, side="right") - 1
         places = wanted - self._starts[numbers]
         batches = {number: self._reader.get_batch(number) for number in set(numbers.tolist())}
-        # Slices joined: Arrow's own take is four times slower on lists of messages.
+        # Joins slices, because Arrow's own take is four times slower on lists of messages.
         parts = [
             batches[number].slice(place, 1)
             for number, place in zip(numbers.tolist(), places.tolist(), strict=True)
@@ -189,8 +189,8 @@ class Pool:
     def sample(self, ratio: float, seed: int) -> np.ndarray:
         """Return sorted rows: the share ``ratio`` of the pool, at least one.
 
-        A row is in by the hash of its id and the seed, so the same example is drawn wherever it
-        stands in whichever order of files.
+        A row is drawn by the hash of its id and the seed, so the same examples are drawn in any
+        order of rows and files.
         """
         count = min(len(self), max(1, round(ratio * len(self))))
         return draw(self.ids(), count, seed)
@@ -198,7 +198,7 @@ class Pool:
 
 @contextmanager
 def _whole(path: Path) -> Iterator[Path]:
-    """Turn a file of the pool that is missing or damaged into an error a user can act on."""
+    """Turn an error of a missing or damaged file into one that a user can act on."""
     try:
         yield path
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -1,4 +1,4 @@
-"""Building the pool: rows checked, hashed and written, exact duplicates dropped."""
+"""Building the pool: rows are checked, hashed and written; exact duplicates are dropped."""
 
 import json
 import re
@@ -41,13 +41,13 @@ IDS = "ids.bin"
 BATCH_ROWS = 1024
 BATCH_CHARACTERS = 1 << 26
 DEDUPLICATE_ROWS = 1 << 22
-"""Rows whose ids are sorted at once: what bounds the memory of the search for duplicates."""
+"""Rows whose ids are sorted at once; this limits the memory of the search for duplicates."""
 LONGEST_NAME = 200
-"""Characters of a source name, which stands in tables and reports."""
+"""The longest source name, in characters; it appears in tables and reports."""
 LOOK_AHEAD = 100
-"""Rows behind one that stops the pool that are looked at, to give useful advice."""
+"""Number of later rows that are checked after a bad one, to give useful advice."""
 DISTINCT_REASONS = 1000
-"""Different reasons for rejected rows that are counted one by one."""
+"""Number of different reasons for rejected rows that are counted separately."""
 
 
 def build_pool(
@@ -57,11 +57,11 @@ def build_pool(
     on_reject: Literal["stop", "skip"] = "stop",
     advance: Callable[[float], None] = lambda _: None,
 ) -> Pool:
-    """Write the pool into ``folder``: checked, hashed, exact duplicates dropped (the first stays).
+    """Write the pool into ``folder``: checked, hashed, without exact duplicates of earlier rows.
 
     Raises:
-        DataError: at the first row that cannot be used where ``on_reject`` is ``"stop"``, and
-            where no example is left.
+        DataError: at the first row that cannot be used if ``on_reject`` is ``"stop"``, and if no
+            example is left.
     """
     checked = map(_checked, rows)
     with _Writer(folder, advance) as writer:
@@ -89,7 +89,7 @@ def build_pool(
 
 
 class _Reasons:
-    """Counts why rows were rejected; reasons that differ in numbers alone count as one."""
+    """Counts the reasons for rejected rows; reasons that differ only in numbers count as one."""
 
     def __init__(self) -> None:
         self._first: dict[str, Reject] = {}
@@ -171,7 +171,7 @@ class _Writer:
 
 
 class _ArrowFile:
-    """The pool's Arrow file, and where its batches start."""
+    """The pool's Arrow file and the positions of its batches."""
 
     def __init__(self, writer: pa.ipc.RecordBatchFileWriter) -> None:
         self._writer = writer
@@ -185,7 +185,7 @@ class _ArrowFile:
 
 @contextmanager
 def _arrow_file(folder: Path) -> Iterator[_ArrowFile]:
-    """Write the pool's Arrow file and the table of where its batches start."""
+    """Write the pool's Arrow file and the table with the positions of its batches."""
     with replacing(folder / POOL, alone=True) as temporary:
         with pa.ipc.new_file(str(temporary), SCHEMA) as writer:
             file = _ArrowFile(writer)
@@ -222,7 +222,7 @@ def _record_batch(batch: list[tuple[bytes, RawExample]]) -> pa.RecordBatch:
 
 
 def _checked(row: RawExample | Reject) -> RawExample | Reject:
-    """Return the row, or why it cannot be in a pool, in text that UTF-8 can hold."""
+    """Return the row, or the reason why it cannot be used, in text that UTF-8 can encode."""
     if isinstance(row, Reject):
         reject = row
     elif problem := conversation_problem(row.messages) or _text_problem(row):
@@ -242,14 +242,14 @@ def _text_problem(row: RawExample) -> str | None:
             if not note.isascii():
                 note.encode()
     except UnicodeEncodeError:
-        return "its text holds half of a surrogate pair, which is not Unicode text"
+        return "its text has half of a surrogate pair, which is not valid Unicode"
     if len(row.source) > LONGEST_NAME:
         return f"its source name has {len(row.source):,} characters, more than {LONGEST_NAME}"
     return None
 
 
 def _duplicates(ids: Path, rows: int) -> np.ndarray:
-    """Return the sorted rows whose id stands in an earlier row, in bounded memory."""
+    """Return the sorted rows whose id an earlier row has, in bounded memory."""
     words = np.memmap(ids, dtype=">u8", mode="r", shape=(rows, 2))
     passes = -(-rows // DEDUPLICATE_ROWS)
     found = []
@@ -287,7 +287,7 @@ def _drop(folder: Path, duplicates: np.ndarray, counts: dict[str, SourceCounts])
 
 
 def _count(batch: pa.RecordBatch, counts: dict[str, SourceCounts], sign: Literal[1, -1]) -> None:
-    """Add a batch to the counts of its sources, or take it out again as duplicates."""
+    """Add a batch to the counts of its sources, or subtract it as duplicates."""
     source = batch.column("source").dictionary_encode()
     codes = source.indices.to_numpy()
     turns = pc.list_value_length(batch.column("messages")).to_numpy()
@@ -307,23 +307,23 @@ def _count(batch: pa.RecordBatch, counts: dict[str, SourceCounts], sign: Literal
 
 
 def _advice(begun: bool, following: Iterable[RawExample | Reject]) -> str:
-    """Return what to do about a row that stops the pool: never what would leave nothing."""
+    """Return a hint for a row that stops the pool; never one that would leave no rows."""
     seen = usable = 0
     try:
         for row in islice(following, LOOK_AHEAD):
             seen += 1
             usable += isinstance(row, RawExample)
     except SelectMoEError:
-        pass  # what stops the reader further on is not this row's fault
+        pass  # a later error of the reader has nothing to do with this row
     if not begun and not usable:
         others = f"none of the next {seen} rows can be used either: " if seen else ""
-        return f"{others}fix the row, or look at the reader and its 'format' and 'columns'"
+        return f"{others}fix the row, or check the reader and its options 'format' and 'columns'"
     bad = seen - usable
-    more = f"; of the {seen} rows behind it {bad} cannot be used either" if bad else ""
+    more = f"; {bad} of the next {seen} rows cannot be used either" if bad else ""
     return f'fix the row, or set [pool] on_reject = "skip" to leave out such rows{more}'
 
 
 def _why_empty(reasons: list[Reason]) -> str:
     if not reasons:
-        return "look at the reader's path and sources"
+        return "check the reader's path and sources"
     return f"every row was rejected: {'; '.join(map(str, reasons))}"

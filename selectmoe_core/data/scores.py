@@ -1,4 +1,4 @@
-"""Scores: parquet shards written once each, and a table that opens them column by column."""
+"""Scores: Parquet files, one per shard, and a table that reads them column by column."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -15,24 +15,24 @@ from selectmoe_core.runtime.prefetch import ahead
 from selectmoe_core.store import replacing
 
 FORMAT = 1
-"""Of score tables; another number makes all again."""
+"""The version of score tables; a new number makes all of them again."""
 SCORES = "scores"
 FEATURES = "features"
 KERNEL = "kernel"
-ONE_EACH = "mend the scorer: one number for each example of the shard, in its order"
+ONE_EACH = "fix the scorer: it must return one number for each example of the shard, in order"
 OWN_COLUMNS = ("id", "source", "score", "skipped")
 
 
 @dataclass(frozen=True)
 class ShardScores:
-    """What a scorer says of one shard, in the shard's order.
+    """What a scorer returns for one shard, in the shard's order.
 
     Attributes:
         score: float ``[examples]``, higher is better; NaN exactly where ``skipped`` has a reason.
         skipped: a reason for each example that gets no score, else ``None``; by default for none.
-        details: further numbers for others to read, ``[examples]`` or ``[examples, width]`` each.
+        details: further numbers for other components, ``[examples]`` or ``[examples, width]`` each.
         features: ``[examples, width]``, stored as float16.
-        kernel: which implementation computed them, where it matters; one table, one kernel.
+        kernel: the implementation that computed them, if that matters; a table has one kernel.
     """
 
     score: np.ndarray
@@ -44,7 +44,7 @@ class ShardScores:
 
 @dataclass(frozen=True)
 class Finish:
-    """What a scorer says once every shard is written.
+    """What a scorer returns after every shard is written.
 
     Attributes:
         score: the final scores, float ``[rows]``, NaN where a row was skipped; ``None`` leaves them
@@ -58,28 +58,30 @@ class Finish:
 
 
 def part_path(folder: Path, number: int) -> Path:
-    """Return where the scores of a shard lie."""
+    """Return the file of a shard's scores."""
     return folder / SCORES / f"part-{number:05d}.parquet"
 
 
 def features_path(folder: Path, number: int) -> Path:
-    """Return where the features of a shard lie."""
+    """Return the file of a shard's features."""
     return folder / FEATURES / f"part-{number:05d}.npy"
 
 
 def check_scores(scores: ShardScores, examples: int) -> None:
-    """Raise a ``StageError`` unless every example has a finite score or a reason for none.
+    """Raise a ``StageError`` unless every example has a finite score or a reason for having none.
 
     Details and features must have a row for each example, and features must fit float16.
     """
     values = np.asarray(scores.score, dtype=np.float64)
     if values.shape != (examples,):
         raise StageError(
-            f"the scorer gave scores of shape {values.shape} for {examples} examples", hint=ONE_EACH
+            f"the scorer returned scores of shape {values.shape} for {examples} examples",
+            hint=ONE_EACH,
         )
     if scores.skipped is not None and len(scores.skipped) != examples:
         raise StageError(
-            f"the scorer gave {len(scores.skipped)} reasons for {examples} examples", hint=ONE_EACH
+            f"the scorer returned {len(scores.skipped)} reasons for {examples} examples",
+            hint=ONE_EACH,
         )
     skipped = _is_skipped(scores, examples)
     bad = ~np.isfinite(values) & ~skipped
@@ -88,7 +90,7 @@ def check_scores(scores: ShardScores, examples: int) -> None:
         raise StageError(
             f"{int(bad.sum())} of {examples} examples got no finite score and no reason, "
             f"the first of them {values[row]}",
-            hint="a scorer must give a finite number or a reason to skip; are the model's weights "
+            hint="a scorer must return a finite number or a reason to skip. Are the model's weights "
             "finite? (selectmoe verify CONVERTED ORIGINAL)",
         )
     for name, detail in scores.details.items():
@@ -99,26 +101,28 @@ def check_scores(scores: ShardScores, examples: int) -> None:
 
 def _check_detail(name: str, shape: tuple[int, ...], examples: int) -> None:
     if name in OWN_COLUMNS:
-        raise StageError(f"the scorer gave a detail named '{name}', a column of the core's own")
+        raise StageError(
+            f"the scorer returned a detail '{name}', but the core uses that column name"
+        )
     if len(shape) not in (1, 2) or shape[0] != examples or 0 in shape[1:]:
         raise StageError(
-            f"the scorer gave the detail '{name}' of shape {shape} for {examples} examples",
-            hint="a detail is [examples] or [examples, width]",
+            f"the scorer returned the detail '{name}' of shape {shape} for {examples} examples",
+            hint="a detail must have the shape [examples] or [examples, width]",
         )
 
 
 def _check_features(features: np.ndarray, skipped: np.ndarray) -> None:
     if features.ndim != 2 or len(features) != len(skipped):
         raise StageError(
-            f"the scorer gave features of shape {features.shape} for {len(skipped)} examples",
-            hint="features are [examples, width]",
+            f"the scorer returned features of shape {features.shape} for {len(skipped)} examples",
+            hint="features must have the shape [examples, width]",
         )
     with np.errstate(over="ignore"):
         finite = np.isfinite(features.astype(np.float16)).all(axis=1)
     if bad := int((~(finite | skipped)).sum()):
         raise StageError(
             f"the features of {bad} examples are not finite in float16",
-            hint="scale the features to within 65504",
+            hint="scale the features so that none exceeds 65504",
         )
 
 
@@ -130,7 +134,7 @@ def _is_skipped(scores: ShardScores, examples: int) -> np.ndarray:
 def write_part(
     folder: Path, number: int, ids: pa.Array, sources: pa.Array, scores: ShardScores
 ) -> None:
-    """Write one shard by rename; a part that is there is whole."""
+    """Write one shard by rename, so that an existing file is always complete."""
     examples = len(ids)
     check_scores(scores, examples)
     skipped = _is_skipped(scores, examples)
@@ -170,14 +174,14 @@ def _column(values: np.ndarray) -> pa.Array:
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """The scores of a whole pool, row for row in its order; columns are read when asked for."""
+    """The scores of a whole pool, in the pool's order; columns are read on demand."""
 
     parts: tuple[Path, ...]
 
     @classmethod
     def open(cls, folder: Path) -> "ScoreTable":
         """Open the scores of a finished ``score`` artifact."""
-        # By number: from 100,000 parts on their names have one digit more.
+        # By number, because from 100,000 parts on the names have one more digit.
         parts = sorted((folder / SCORES).glob("part-*.parquet"), key=_number)
         if not parts:
             raise StageError(f"no scores in {folder}", hint="run the score stage again")
@@ -202,7 +206,7 @@ class ScoreTable:
         return tuple(name for name in names if name not in OWN_COLUMNS)
 
     def column(self, name: str) -> pa.ChunkedArray:
-        """Return one column, as the file has it."""
+        """Return one column as it is in the file."""
         return pa.chunked_array([_read(path, name) for path in self.parts])
 
     def detail(self, name: str) -> np.ndarray:
@@ -210,14 +214,16 @@ class ScoreTable:
         return np.concatenate([_to_numpy(_read(path, name)) for path in self.parts])
 
     def features(self) -> tuple[np.ndarray, ...]:
-        """Return the feature vectors part by part, memory-mapped, each float16 ``[rows, width]``.
+        """Return the feature vectors of each part, memory-mapped, float16 ``[rows, width]``.
 
         Raises:
-            StageError: the scorer gave none.
+            StageError: the scorer returned none.
         """
         paths = [features_path(path.parents[1], _number(path)) for path in self.parts]
         if not all(path.is_file() for path in paths):
-            raise StageError("these scores have no features", hint="let the scorer keep them")
+            raise StageError(
+                "these scores have no features", hint="use a scorer that stores features"
+            )
         return tuple(np.load(path, mmap_mode="r") for path in paths)
 
     def score(self) -> np.ndarray:
@@ -231,7 +237,7 @@ class ScoreTable:
         """Return ids as two big-endian uint64 words, ``[rows, 2]``; their order breaks ties.
 
         Args:
-            rows: sorted positions; left out, all.
+            rows: sorted positions; by default all.
         """
         out = np.empty((len(self) if rows is None else len(rows), 2), dtype=np.uint64)
         for start, stop, column in self._columns("id", rows):
@@ -241,7 +247,7 @@ class ScoreTable:
         return out
 
     def sources(self) -> tuple[np.ndarray, tuple[str, ...]]:
-        """Return a code for each row, int32 ``[rows]``, and the names the codes stand for."""
+        """Return a code for each row, int32 ``[rows]``, and the names of the codes."""
         names: dict[str, int] = {}
         out = np.empty(len(self), dtype=np.int32)
         for start, stop, column in self._columns("source", dictionary=True):
@@ -262,7 +268,7 @@ class ScoreTable:
     def _columns(
         self, name: str, rows: np.ndarray | None = None, *, dictionary: bool = False
     ) -> Iterator[tuple[int, int, pa.Array]]:
-        """Yield first row, row after the last and column of each part, or those with ``rows``."""
+        """Yield the first row, the end and the column of each part, or of parts with ``rows``."""
         starts = self._starts if rows is None else np.searchsorted(rows, self._starts)
         parts = np.flatnonzero(np.diff(starts)).tolist()
         read = partial(_read, name=name, dictionary=dictionary)
@@ -282,7 +288,7 @@ def _opened(path: Path, *, dictionary: Sequence[str] = ()) -> Iterator[pq.Parque
     except (pa.ArrowInvalid, OSError) as error:
         raise StageError(
             f"{path} cannot be read: {error}",
-            hint="remove the file and start the stage anew: --fresh score",
+            hint="rerun the stage with --fresh score",
         ) from None
 
 
@@ -293,10 +299,10 @@ def _read(path: Path, name: str, *, dictionary: bool = False) -> pa.Array:
     if not table.num_columns:
         raise StageError(
             f"{path} has no column '{name}'",
-            hint="were its shards scored with different options? run again with --fresh score",
+            hint="were its shards scored with different options? Rerun with --fresh score",
         )
     column = table.column(0)
-    # Several chunks come of several row groups.
+    # Several row groups give several chunks.
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
@@ -315,17 +321,17 @@ def _to_numpy(column: pa.Array) -> np.ndarray:
 
 
 def replace_scores(table: ScoreTable, score: np.ndarray) -> None:
-    """Put other scores into finished parts, each by rename; whatever else they hold stays.
+    """Replace the scores of finished parts, each by rename; the other columns stay.
 
     Raises:
-        StageError: a row without a finite score that was not skipped, or one with a score that was.
+        StageError: a row has no finite score but was not skipped, or has one but was skipped.
     """
     now = np.asarray(score, dtype=np.float64)
     if now.shape != (len(table),) or (np.isfinite(now) != np.isfinite(table.score())).any():
         raise StageError(
             f"the scorer finished {len(table)} rows with scores of shape {now.shape} that are not "
             "finite where the shards' are",
-            hint="mend the scorer's finish(): one finite number for each row it did not skip",
+            hint="fix the scorer's finish(): one finite number for each row that it did not skip",
         )
     start = 0
     for path in table.parts:
@@ -341,8 +347,8 @@ class Selection:
 
     Attributes:
         rows: positions in the score table, int64, the best first, each once.
-        group: what each kept row was chosen within (its source, its cluster), or ``None``.
-        reason: why each kept row was chosen, or ``None``; for many rows best an Arrow dictionary.
+        group: the group in which each kept row was chosen (its source, its cluster), or ``None``.
+        reason: why each kept row was chosen, or ``None``; for many rows, use an Arrow dictionary.
     """
 
     rows: np.ndarray

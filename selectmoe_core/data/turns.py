@@ -1,4 +1,4 @@
-"""Turns as people write them: how roles and texts are named, and what a turn must not carry."""
+"""Turns in the formats of data sets: names of roles and texts, and what is not supported."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -23,23 +23,23 @@ SPEAKERS: Mapping[str, Role] = {
     "bot": "assistant",
     "model": "assistant",
 }
-"""Who speaks, by the names that collections use; upper and lower case mean the same."""
+"""Roles by the names that data sets use; case does not matter."""
 TOOLS = frozenset(
     {"tool", "tools", "function", "function_call", "function_response", "observation"}
     | {"tool_call", "tool_calls", "tool_response", "tool_result", "ipython"}
 )
-"""Speakers that are a tool, or a call of one."""
+"""Names of speakers that are a tool or a tool call."""
 TOOL_KEYS = ("tool_calls", "tool_call", "function_call", "function_calls", "tool_use")
 REASONING_KEYS = ("reasoning_content", "reasoning", "thinking", "thought")
 WEIGHT_KEYS = ("weight", "trained", "loss")
-"""Of an answer: 1 or true where it is trained on, 0 or false where the model only reads it."""
+"""Keys of an answer: 1 or true if it is trained on, 0 or false if the model only reads it."""
 TRAIN_KEYS = ("train", "training", "trainable")
-"""The same; with these some tools also train on what a user says."""
+"""The same; some tools use these keys to train on user messages too."""
 DETAIL_KEYS = ("train_detail", "training_detail")
 
 
 class MessagesError(ValueError):
-    """Something that is not a list of messages; its text says why, in one line."""
+    """A value is not a list of messages; the text says why, on one line."""
 
 
 def messages_from(items: object, name: str = "messages") -> tuple[Message, ...]:
@@ -58,13 +58,13 @@ def messages_from(items: object, name: str = "messages") -> tuple[Message, ...]:
 
 
 def message_of(item: object) -> Message | None:
-    """Return a turn as a message; ``None`` for a system turn that says nothing.
+    """Return a turn as a message; ``None`` for an empty system turn.
 
     Raises:
         MessagesError: what is wrong, in one line.
     """
     if not isinstance(item, dict):
-        raise MessagesError(f"a turn is not an object but {kind_of(item)}")
+        raise MessagesError(f"a turn must be an object, got {kind_of(item)}")
     speaker = _only(item, "role", "from")
     role = SPEAKERS.get(speaker.strip().lower()) if isinstance(speaker, str) else None
     _check_use(item, speaker)
@@ -77,14 +77,14 @@ def message_of(item: object) -> Message | None:
 
 
 def is_given(value: object) -> bool:
-    """Return whether a value says something: a Parquet column has every key, some as null."""
+    """Return whether a value is given: a Parquet column has every key, and some are null."""
     if isinstance(value, str):
         return value.strip() not in ("", "[]", "{}", "null")
     return value is not None and value is not False and value not in ([], {}, ())
 
 
 def kind_of(value: object) -> str:
-    """Return what a value is, in words of JSON."""
+    """Return the type of a value in the words of JSON."""
     kinds = {dict: "an object", list: "a list", str: "text", bool: "true/false"}
     kinds |= {int: "a number", float: "a number", type(None): "null"}
     return kinds.get(type(value), type(value).__name__)
@@ -95,11 +95,11 @@ def _turns(items: object, name: str) -> Iterable[object]:
         try:
             items = json.loads(items)
         except (ValueError, RecursionError):
-            raise MessagesError(f"'{name}' is not a list of turns but text") from None
+            raise MessagesError(f"'{name}' must be a list of turns, got text") from None
     if isinstance(items, dict):
         items = _rows_of(items, name)
     if not isinstance(items, list) or not items:
-        raise MessagesError(f"'{name}' is not a list with at least one turn")
+        raise MessagesError(f"'{name}' must be a list with at least one turn")
     return items
 
 
@@ -107,16 +107,16 @@ def _rows_of(table: Turn, name: str) -> list[dict[Any, Any]]:
     """Return the turns of a table of lists, one list for each key."""
     lists = {key: value for key, value in table.items() if value is not None}
     if not lists or not all(isinstance(value, list) for value in lists.values()):
-        raise MessagesError(f"'{name}' is not a list of turns but an object")
+        raise MessagesError(f"'{name}' must be a list of turns, got an object")
     if len({len(value) for value in lists.values()}) > 1:
-        raise MessagesError(f"'{name}' holds lists of different lengths")
+        raise MessagesError(f"'{name}' has lists of different lengths")
     return [dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)]
 
 
 def _check_use(item: Turn, speaker: object) -> None:
-    """Raise where a turn means more than its text: what would be lost is not left out unsaid."""
+    """Raise if a turn has more than its text, because it would be lost without notice."""
     if isinstance(speaker, str) and speaker.strip().lower() in TOOLS:
-        raise MessagesError(f"a turn is a tool's ({shown(speaker)}); tool use is not supported")
+        raise MessagesError(f"a turn is by a tool ({shown(speaker)}); tool use is not supported")
     if any(is_given(item.get(key)) for key in TOOL_KEYS):
         raise MessagesError("a turn calls a tool; tool use is not supported")
     for key in REASONING_KEYS:
@@ -131,14 +131,14 @@ def _check_use(item: Turn, speaker: object) -> None:
 
 
 def _trained(item: Turn, role: Role) -> bool:
-    """Return whether an answer is trained on; for other turns the question does not arise."""
+    """Return whether an answer is trained on; other turns never are."""
     flags = {key: _flag(item[key], key) for key in WEIGHT_KEYS if item.get(key) is not None}
     asked = {key: _flag(item[key], key) for key in TRAIN_KEYS if item.get(key) is not None}
     if role != "assistant":
         for key, value in asked.items():
             if value:
                 raise MessagesError(
-                    f"a turn of the {role} asks to be trained on ('{key}'); only answers are"
+                    f"'{key}' asks to train on a {role} turn, but only answers are trained on"
                 )
         return True
     values = {**flags, **asked}
@@ -157,7 +157,7 @@ def _flag(value: object, key: str) -> bool:
 
 
 def _only(item: Turn, *keys: str) -> object:
-    """Return the value under the one of the keys that is given."""
+    """Return the value of whichever key is given."""
     given = {key: item[key] for key in keys if item.get(key) is not None}
     values = list(given.values())
     if any(value != values[0] for value in values[1:]):
@@ -167,7 +167,7 @@ def _only(item: Turn, *keys: str) -> object:
 
 
 def _text(content: object) -> str:
-    """Return the text of a turn, which may stand in a list of one part."""
+    """Return the text of a turn, which may be a list of one part."""
     if isinstance(content, list):
         if len(content) != 1:
             raise MessagesError(
@@ -185,5 +185,5 @@ def _part(part: object) -> object:
         return part
     kind = part.get("type") or "text"
     if kind != "text":
-        raise MessagesError(f"a turn holds {shown(kind)}; only text is supported")
+        raise MessagesError(f"a turn has {shown(kind)}; only text is supported")
     return part.get("text")

@@ -13,7 +13,7 @@ class Batch:
     """Sequences of tokens, padded on the right.
 
     Attributes:
-        rows: their positions among all, int64 ``[batch]``.
+        rows: their positions among all sequences, int64 ``[batch]``.
         ids: token ids ``[batch, length]``.
         mask: which tokens count, bool ``[batch, length]``.
     """
@@ -28,7 +28,7 @@ def within_budget(lengths: np.ndarray, budget: int) -> Iterator[np.ndarray]:
 
     Args:
         lengths: tokens of each sequence, at least 1, ``[sequences]``.
-        budget: tokens of a batch, padding included; a sequence beyond it is alone.
+        budget: tokens of a batch, including padding; a longer sequence is a batch of its own.
     """
     order = np.argsort(-lengths, kind="stable")
     start = 0
@@ -41,7 +41,7 @@ def within_budget(lengths: np.ndarray, budget: int) -> Iterator[np.ndarray]:
 def padded(
     rows: np.ndarray, ids: Sequence[np.ndarray], masks: Sequence[np.ndarray], device: str
 ) -> Batch:
-    """Return the given rows as one batch on a device, on its way there where that is a GPU.
+    """Return the given rows as one batch on a device; a copy to a GPU may still be running.
 
     The padding is token 0 and never counts.
     """

@@ -1,4 +1,4 @@
-"""What a model folder says of itself, read with suspicion: ``config.json`` and the index."""
+"""The description of a model folder, which is not trusted: ``config.json`` and the index."""
 
 import json
 from collections.abc import Mapping
@@ -12,9 +12,9 @@ from selectmoe_core.paths import plain_name, read_regular
 CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
 SELECTOR = "selector.json"
-"""Beside a Select-MoE model: which converter made it, its sizes, and where its router is read."""
+"""File of a Select-MoE model: its converter, its sizes, and which tokens its router is read at."""
 WEIGHTS = ".safetensors"
-COPY_AGAIN = "copy the file again from where the model came from"
+COPY_AGAIN = "copy the file again from the model's source"
 LARGEST: Mapping[str, int] = {
     "num_hidden_layers": 10_000,
     "num_attention_heads": 100_000,
@@ -30,7 +30,7 @@ LARGEST: Mapping[str, int] = {
     "num_experts_per_tok": 100_000,
     "num_trash_experts": 100_000,
 }
-"""Fields of a configuration that sizes depend on, and what no model comes near."""
+"""Fields of a configuration that sizes depend on, and a limit far above every real model."""
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def read_object(path: Path) -> dict[str, Any]:
         raise ModelError(f"{path}: not valid JSON: {error}", hint=COPY_AGAIN) from None
     if not isinstance(value, dict):
         found = type(value).__name__
-        raise ModelError(f"{path}: it holds no JSON object but {found}", hint=COPY_AGAIN)
+        raise ModelError(f"{path}: expected a JSON object, got {found}", hint=COPY_AGAIN)
     return value
 
 
@@ -54,15 +54,15 @@ def read_config(folder: Path) -> dict[str, Any]:
     """Read ``config.json`` of a model folder, its sizes checked.
 
     Raises:
-        ModelError: see ``read_object``; a size that is no whole number, or one that no model has.
+        ModelError: see ``read_object``; a size is not a whole number, or far too large.
     """
     path = folder / CONFIG
     if not path.exists():
-        raise ModelError(f"{path}: it is missing (this is not a model folder)", hint="name a model")
+        raise ModelError(f"{path} is missing (this is not a model folder)", hint="name a model")
     config = read_object(path)
     for name, largest in LARGEST.items():
         value = config.get(name)
-        if value is None:  # what is needed is said by whoever needs it
+        if value is None:  # the code that needs a value reports if it is missing
             continue
         if type(value) is not int or not 0 <= value <= largest:
             raise ModelError(
@@ -73,17 +73,17 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_selector(folder: Path, config: Mapping[str, Any], file: str) -> dict[str, Any]:
-    """Read ``selector.json`` beside a model, empty where there is none.
+    """Read ``selector.json`` of a model; empty if there is none.
 
-    The model's configuration is what counts; this file repeats it for readers, and must agree.
+    The model's configuration decides; this file repeats it for readers and must agree.
 
     Args:
-        folder: where it is looked for.
+        folder: the model's folder.
         config: the model's configuration.
-        file: where that was read, for the message.
+        file: the file of that configuration, for the message.
 
     Raises:
-        ModelError: the two contradict each other; it names both.
+        ModelError: the two contradict each other; the message names both.
     """
     path = folder / SELECTOR
     if not path.exists():
@@ -91,10 +91,10 @@ def read_selector(folder: Path, config: Mapping[str, Any], file: str) -> dict[st
     selector = read_object(path)
     names = ShapeNames()
     for key, size in (("experts", "experts"), ("trash_cans", "trash"), ("top_k", "top_k")):
-        said, true = selector.get(key), names.find(config, size)
-        if said is not None and true is not None and (type(said) is not int or said != true):
+        stated, true = selector.get(key), names.find(config, size)
+        if stated is not None and true is not None and (type(stated) is not int or stated != true):
             raise ModelError(
-                f"{path} says {key} is {shown(said)}, but {file} says {true}",
+                f"{path} says {key} is {shown(stated)}, but {file} says {true}",
                 hint=f"{CONFIG} decides how the model computes; convert again, or correct "
                 f"{SELECTOR}",
             )
@@ -102,7 +102,7 @@ def read_selector(folder: Path, config: Mapping[str, Any], file: str) -> dict[st
 
 
 def read_index(folder: Path) -> dict[str, Any] | None:
-    """Read the index of a folder of several shards, ``None`` where there is none.
+    """Read the index of a folder of several shards; ``None`` if there is none.
 
     Raises:
         ModelError: an entry that does not name a shard of this folder by its plain file name.
@@ -116,9 +116,9 @@ def read_index(folder: Path) -> dict[str, Any] | None:
         raise ModelError(f"{path}: it has no 'weight_map'", hint=COPY_AGAIN)
     for tensor, shard in places.items():
         where = f"{path}: the entry of {shown(tensor)}"
-        hint = "an index names shards of its own folder; get the model from a place you trust"
+        hint = "an index must name shards of its own folder; get the model from a source you trust"
         if not plain_name(shard, where=where, error=ModelError, hint=hint).endswith(WEIGHTS):
-            raise ModelError(f"{where}: {shown(shard)} is no *{WEIGHTS}", hint=hint)
+            raise ModelError(f"{where}: {shown(shard)} is not a *{WEIGHTS} file", hint=hint)
     _check_totals(index.get("metadata"), path)
     return index
 

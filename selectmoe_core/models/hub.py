@@ -1,4 +1,4 @@
-"""Models of the Hugging Face hub: what is in the local cache, and fetching the rest."""
+"""Models of the Hugging Face hub: finding them in the local cache, and downloading them."""
 
 import json
 import logging
@@ -12,16 +12,16 @@ from selectmoe_core.config import user_path
 from selectmoe_core.errors import ModelError
 
 PATTERNS = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.gguf"]
-"""What is fetched: never pickled weights."""
+"""Files that are downloaded: never pickled weights."""
 PROGRESS = "SELECTMOE_PROGRESS"
-"""The variable that tells a stage's process which progress is wanted."""
+"""The variable that passes the kind of progress to a stage's process."""
 INDEX = "model.safetensors.index.json"
 
 
 def snapshot(location: str, revision: str | None) -> Path | None:
     """Return the folder of a model in the local cache, or ``None``; no network, no imports.
 
-    Its configuration is there; whether its weights are, ``is_whole`` says.
+    Its configuration exists; ``is_whole`` says whether its weights do.
     """
     folder = cache_folder() / f"models--{location.replace('/', '--')}"
     revision = revision or "main"
@@ -32,7 +32,7 @@ def snapshot(location: str, revision: str | None) -> Path | None:
 
 
 def cache_folder() -> Path:
-    """Return where huggingface_hub keeps models, without importing it."""
+    """Return the folder in which huggingface_hub keeps models, without importing it."""
     home = os.environ.get("HF_HOME", "~/.cache/huggingface")
     return user_path(os.environ.get("HF_HUB_CACHE", str(Path(home) / "hub")))
 
@@ -46,17 +46,17 @@ def _check_cache() -> None:
     except OSError as error:
         raise ModelError(
             f"the cache of the Hugging Face hub, {cache}, cannot be written: {error.strerror}",
-            hint="set HF_HOME to a folder that you may write, or name a model's own folder",
+            hint="set HF_HOME to a writable folder, or name the model's own folder",
         ) from None
 
 
 def is_snapshot(path: Path) -> bool:
-    """Return whether a folder is one of the cache: its name is then the commit."""
+    """Return whether a folder belongs to the cache; its name is then the commit."""
     return path.parent.name == "snapshots"
 
 
 def is_whole(path: Path) -> bool:
-    """Return whether all weights of a snapshot are there; an interrupted download leaves some."""
+    """Return whether a snapshot has all its weights; an interrupted download has only some."""
     index = path / INDEX
     if index.is_file():
         try:
@@ -68,7 +68,7 @@ def is_whole(path: Path) -> bool:
 
 
 def download(location: str, revision: str | None) -> Path:
-    """Fetch a model into the cache.
+    """Download a model into the cache.
 
     Raises:
         ModelError: there is no such model, no access to it, or no network.
@@ -88,15 +88,15 @@ def download(location: str, revision: str | None) -> Path:
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         first = str(error).strip().partition("\n")[0]
         raise ModelError(
-            f"the model {name} is neither a folder nor to be had from the hub: {first}",
-            hint="check the name, HF_ENDPOINT, HF_HUB_OFFLINE and whether you must log in "
+            f"the model {name} is neither a folder nor available from the hub: {first}",
+            hint="check the name, HF_ENDPOINT and HF_HUB_OFFLINE, and whether you must log in "
             "(hf auth login)",
         ) from None
     return Path(fetched)
 
 
 def _bar() -> Any:  # noqa: ANN401
-    """Return the bar of a download: shown on a terminal although other bars are off."""
+    """Return the bar of a download, which is shown on a terminal even if other bars are off."""
     from tqdm.auto import tqdm
 
     class Bar(tqdm):  # type: ignore[misc]

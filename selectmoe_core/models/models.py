@@ -1,4 +1,4 @@
-"""Any model reference, found and loaded the one way: every weight loaded, or an error.
+"""Finding and loading a model by its reference: every weight is loaded, or there is an error.
 
 A reference is a hub id, a folder, a GGUF file (or a folder with one), ``bundled:NAME``, a PEFT
 adapter, or a partial checkpoint: some trained tensors and a pointer to their base
@@ -41,18 +41,18 @@ if TYPE_CHECKING:
 
 BUNDLED = "bundled:"
 PARTIAL_WEIGHTS = "partial.safetensors"
-BASE = "write the base's folder or hub id into adapter_config.json as base_model_name_or_path"
+BASE = "in adapter_config.json, set base_model_name_or_path to the base's folder or hub id"
 COMMIT = re.compile("[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
 class ModelRef:
-    """Where a model is.
+    """The reference of a model.
 
     Attributes:
         location: hub id, folder, GGUF file or ``bundled:NAME``.
-        revision: a hub revision; best a commit hash.
-        trust_remote_code: run Python code that the checkpoint brings; only a recipe can say so.
+        revision: a hub revision; preferably a commit hash.
+        trust_remote_code: allow Python code of the checkpoint to run; only a recipe can set it.
     """
 
     location: str
@@ -84,7 +84,7 @@ class Models:
     model_types: Mapping[str, Callable[[], None]] = field(default_factory=dict)
 
     def local(self, ref: ModelRef) -> Path | None:
-        """Return the folder or file of a model that is on this machine, without any network."""
+        """Return the folder or file of a model on this machine, without using the network."""
         if ref.location.startswith(BUNDLED):
             return self._bundled(ref.location.removeprefix(BUNDLED))
         path = user_path(ref.location)
@@ -97,14 +97,14 @@ class Models:
         return hub.snapshot(ref.location, ref.revision)
 
     def find(self, ref: ModelRef) -> Path:
-        """Return the folder or file of a model; a hub model is fetched if it is not there."""
+        """Return the folder or file of a model; a missing hub model is downloaded."""
         path = self.local(ref)
         if path is None or (hub.is_snapshot(path) and not hub.is_whole(path)):
             return hub.download(ref.location, ref.revision)
         return path
 
     def config(self, ref: ModelRef) -> dict[str, Any] | None:
-        """Return ``config.json`` (an adapter's or partial checkpoint's: its base's), if at hand."""
+        """Return ``config.json`` if available; of an adapter or partial checkpoint, its base's."""
         path = self.local(ref)
         if path is None or path.is_file():
             return None
@@ -113,7 +113,7 @@ class Models:
         return read_config(path) if (path / CONFIG).exists() else None
 
     def selector(self, ref: ModelRef) -> dict[str, Any]:
-        """Return what ``selector.json`` beside a model says, empty where there is none.
+        """Return the content of a model's ``selector.json``; empty if there is none.
 
         Raises:
             ModelError: it contradicts the model's configuration.
@@ -126,16 +126,16 @@ class Models:
         return read_selector(path, self.config(ref) or {}, file)
 
     def check_place(self, ref: ModelRef) -> None:
-        """Raise a ``ModelError`` where a path or bundled name leads to no model; reads little."""
+        """Raise a ``ModelError`` if a path or bundled name leads to no model; reads little."""
         path = self.local(ref)
         if path is not None and gguf_file(path) is None:
             check_folder(path, str(ref))
 
     def check(self, ref: ModelRef) -> None:
-        """Raise a ``ModelError`` where it shows without loading weights that loading will fail.
+        """Raise a ``ModelError`` if it is clear without loading weights that loading will fail.
 
-        A folder that holds no model, a configuration that transformers does not take, a quantised
-        checkpoint, an adapter whose base is not there, code of the checkpoint that nobody allowed.
+        A folder without a model, a configuration that transformers does not accept, a quantised
+        checkpoint, an adapter whose base is missing, code of the checkpoint that is not allowed.
         """
         path = self.find(ref)
         if gguf_file(path) is not None:
@@ -151,10 +151,10 @@ class Models:
         transformers_config(path, str(ref), trust_remote_code=ref.trust_remote_code)
 
     def digest(self, ref: ModelRef, hashes: FileHashes) -> str | None:
-        """Return what identifies a model's content; ``None`` where hashing it would take long.
+        """Return what identifies a model's content; ``None`` if hashing it would take long.
 
-        A folder counts by its files, a hub model by its commit. A hub model that is not on this
-        machine counts by its name and revision.
+        A folder is identified by its files, a hub model by its commit. A hub model that is not on
+        this machine is identified by its name and revision.
         """
         path = self.local(ref)
         if path is None:
@@ -169,7 +169,7 @@ class Models:
         return of_base and hashlib.sha256(f"{own} {of_base}".encode()).hexdigest()
 
     def settle(self, ref: ModelRef) -> None:
-        """Fetch a hub model whose name does not say which commit it is, so that ``digest`` can."""
+        """Download a hub model whose commit is not known, so that ``digest`` can use the commit."""
         if not COMMIT.fullmatch(ref.revision or ""):
             self.find(ref)
 
@@ -184,7 +184,8 @@ class Models:
             if base := self.base_of(path):
                 return self.tokenizer(base)
             raise ModelError(
-                f"{path} has no tokenizer", hint="copy the tokenizer's files beside the model"
+                f"{path} has no tokenizer",
+                hint="copy the tokenizer's files into the model's folder",
             )
         return load_tokenizer(path, str(ref), trust_remote_code=ref.trust_remote_code)
 
@@ -199,15 +200,15 @@ class Models:
         """Return the causal language model in evaluation mode, every weight loaded.
 
         Args:
-            ref: any reference; an adapter is applied to its base, a partial checkpoint is laid
-                over its base.
+            ref: any reference; an adapter is applied to its base, and the tensors of a partial
+                checkpoint replace those of its base.
             dtype: ``float32``, ``bfloat16`` or ``float16``.
-            device: where to put it.
+            device: the device of the model.
             options: further arguments of ``from_pretrained``, e.g. ``attn_implementation``.
 
         Raises:
             ModelError: missing, unexpected or mismatched weights; an unknown model type; a file
-                that is not what it should be.
+                that is not valid.
         """
         self._register()
         path = self.find(ref)
@@ -234,7 +235,7 @@ class Models:
         return model.to(device).eval()
 
     def load_target(self, target: TargetModel, *, dtype: str, device: str, **options: Any) -> Any:  # noqa: ANN401
-        """Return a target model, with its adapter where it has one."""
+        """Return a target model, with its adapter if it has one."""
         model = self.load(target.base, dtype=dtype, device=device, **options)
         return self.adapt(model, target.adapter) if target.adapter else model
 
@@ -258,7 +259,7 @@ class Models:
         """Return the base that an adapter or partial checkpoint names; ``None`` for other folders.
 
         Raises:
-            ModelError: it names none, one that is not there, or in the end itself.
+            ModelError: it names no base, a missing one, or (through others) itself.
         """
         base, seen = _named_base(path), {real_path(path)}
         further = base
@@ -277,7 +278,7 @@ class Models:
         recorded = read_object(path / PARTIAL)["base"].get("config")
         if recorded is not None and recorded != config_digest(self.find(base)):
             raise ModelError(
-                f"{path} was trained on another base than the one now at {base}",
+                f"{path} was trained on another base than the one that is now at {base}",
                 hint="restore the base, or run the warm-up again",
             )
 
@@ -287,7 +288,7 @@ def save_partial(
 ) -> None:
     """Write a partial checkpoint: the trained tensors and a pointer to their base.
 
-    A base in a folder is named relative to ``out``, so that both can move together.
+    The path of a base is relative to ``out``, so that both can be moved together.
     """
     from safetensors.torch import save_file
 
@@ -330,7 +331,7 @@ def _named_base(path: Path) -> ModelRef | None:
 def _revision(table: Mapping[str, Any], file: Path) -> str | None:
     revision = table.get("revision")
     if revision is not None and not isinstance(revision, str):
-        raise ModelError(f"{file}: revision is not a text but {revision!r}", hint=BASE)
+        raise ModelError(f"{file}: revision must be text, got {revision!r}", hint=BASE)
     return revision
 
 

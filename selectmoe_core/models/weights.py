@@ -1,4 +1,4 @@
-"""Weights into models: every one of them, or an error that says which are not."""
+"""Loading weights into models: all of them, or an error that names the missing ones."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,8 +10,8 @@ from selectmoe_core.models.configuration import CONFIG, read_config, read_index
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 SAID = 300
-"""Characters of a library's own words that are shown."""
-WHOLE = "is the checkpoint whole? compare the files with the place it came from"
+"""The most characters of a library's own message that are shown."""
+WHOLE = "is the checkpoint complete? Compare its files with its source"
 
 
 REMOTE = "trust_remote_code"
@@ -19,7 +19,7 @@ REMOTE = "trust_remote_code"
 
 @contextmanager
 def no_bars() -> Iterator[None]:
-    """Switch off the progress bars of transformers and the hub: ours stand in their place."""
+    """Switch off the progress bars of transformers and the hub, because we show our own."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
@@ -33,9 +33,9 @@ def no_bars() -> Iterator[None]:
 
 @contextmanager
 def _whole(what: str) -> Iterator[None]:
-    """Turn what the libraries raise over a checkpoint into one line that names the model.
+    """Turn errors of the libraries about a checkpoint into one line that names the model.
 
-    They raise whatever a wrong value leads them to, a ``TypeError`` or a ``ZeroDivisionError`` too.
+    A wrong value can make them raise any exception, also ``TypeError`` or ``ZeroDivisionError``.
     """
     try:
         yield
@@ -44,19 +44,19 @@ def _whole(what: str) -> Iterator[None]:
     except Exception as error:
         if "out of memory" in str(error).lower() or isinstance(error, MemoryError):
             raise
-        said = " ".join(str(error).split()) or type(error).__name__
+        text = " ".join(str(error).split()) or type(error).__name__
         hint = WHOLE
-        if REMOTE in said:
-            said = "it brings Python code of its own, which is not run unasked"
-            hint = f"read that code; if you trust it, write {REMOTE} = true beside the model"
+        if REMOTE in text:
+            text = "it contains Python code, which does not run without your permission"
+            hint = f"read that code; if you trust it, set {REMOTE} = true next to the model"
         elif isinstance(error, ImportError):
-            hint = "install what is missing, or name another checkpoint"
-        said = said if len(said) <= SAID else f"{said[: SAID - 3]}..."
-        raise ModelError(f"{what} cannot be loaded: {said}", hint=hint) from error
+            hint = "install the missing package, or name another checkpoint"
+        text = text if len(text) <= SAID else f"{text[: SAID - 3]}..."
+        raise ModelError(f"{what} cannot be loaded: {text}", hint=hint) from error
 
 
 def transformers_config(path: Path, name: str, *, trust_remote_code: bool = False) -> Any:  # noqa: ANN401
-    """Return a folder's configuration as transformers reads it."""
+    """Return a folder's configuration, read by transformers."""
     from transformers import AutoConfig
 
     with _whole(f"the configuration of {name}"):
@@ -72,7 +72,7 @@ def load_tokenizer(path: Path, name: str, **options: Any) -> Any:  # noqa: ANN40
 
 
 def load_gguf(path: Path, dtype: str, options: Mapping[str, Any]) -> Any:  # noqa: ANN401
-    """Load and dequantise: left quantised it can be neither saved nor trained."""
+    """Load and dequantise: a quantised model can be neither saved nor trained."""
     import torch
     from transformers import AutoModelForCausalLM, GgufConfig
 
@@ -116,20 +116,20 @@ def load_folder(
 
 
 def _check_files(path: Path) -> None:
-    """Raise over files that would lead libraries out of the folder or keep them busy for ever."""
+    """Raise for files that would lead libraries out of the folder or let them read forever."""
     if not (path / CONFIG).exists():
         raise ModelError(f"{path} is not a model: it has no {CONFIG}")
     read_config(path)
     read_index(path)
     if not any(path.glob("*.safetensors")):
-        hint = "selectmoe reads weights from safetensors only"
+        hint = "selectmoe reads weights only from safetensors"
         if any(path.glob("*.bin")) or any(path.glob("*.pt")):
             hint += "; convert pickled weights with safetensors' own tools"
         raise ModelError(f"{path} has no *.safetensors", hint=hint)
 
 
 def check_loaded(info: Mapping[str, Any], name: str) -> None:
-    """Raise unless every weight was loaded: transformers only prints what it left random."""
+    """Raise unless every weight was loaded; transformers only warns about random ones."""
     wrong: list[str] = []
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
         found: Iterable[Any] = info.get(kind) or ()
@@ -139,13 +139,13 @@ def check_loaded(info: Mapping[str, Any], name: str) -> None:
             wrong.append(f"{len(names)} {kind.removesuffix('_keys')} ({shown})")
     if wrong:
         raise ModelError(
-            f"the model {name} did not load whole: {'; '.join(wrong)}",
-            hint="is the checkpoint complete, and of the type its config.json says?",
+            f"the model {name} did not load completely: {'; '.join(wrong)}",
+            hint="is the checkpoint complete, and does its config.json name the right type?",
         )
 
 
 def lay_over(model: Any, weights: Path) -> None:  # noqa: ANN401
-    """Put the tensors of a partial checkpoint into the model they were trained in."""
+    """Put the tensors of a partial checkpoint into its base model."""
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -169,8 +169,8 @@ def adapt(model: Any, adapter: Path) -> Any:  # noqa: ANN401
     """Return the model with a PEFT adapter applied, every weight of it loaded.
 
     Raises:
-        ModelError: no weights, weights that do not fit, or too few or too many of them: peft only
-            warns of what it left random.
+        ModelError: there are no weights, they do not fit, or there are too few or too many; peft
+            only warns about random ones.
     """
     from peft import PeftModel, get_peft_model_state_dict
     from safetensors import safe_open

@@ -1,4 +1,4 @@
-"""Recipe tables to components: what does not fit is collected, to be told all at once."""
+"""Binding recipe tables to components; all mistakes are collected and reported together."""
 
 import copy
 import os
@@ -15,7 +15,7 @@ from selectmoe_core.plugin.registry import Entry, Registry
 from selectmoe_core.recipe.recipe import Recipe, ScoreOptions, StageTable, absolute
 
 SAMPLED = ("pool", "warmup", "train")
-"""The stages that understand ``subset_ratio``."""
+"""The stages that accept ``subset_ratio``."""
 
 
 class Binder:
@@ -28,13 +28,13 @@ class Binder:
         self._bound: dict[str, tuple[Entry, Config] | None] = {}
 
     def problem(self, where: str, what: str, hint: str = "") -> None:
-        """Note a mistake."""
+        """Record a mistake."""
         found = Problem(where, what, hint)
         if found not in self.problems:
             self.problems.append(found)
 
     def bind(self, table: StageTable) -> tuple[Entry, Config] | None:
-        """Return the component and its options, or ``None`` where something is wrong with them."""
+        """Return the component and its options, or ``None`` if they have a mistake."""
         key = f"{table.where} {table.own.use}"
         if key not in self._bound:
             self._bound[key] = self._bind(table)
@@ -55,8 +55,8 @@ class Binder:
         if table.own.subset_ratio is not None and table.stage not in SAMPLED:
             self.problem(
                 table.where,
-                "'subset_ratio' means nothing here",
-                f"it can stand in {', '.join(f'[{stage}]' for stage in SAMPLED)}",
+                "'subset_ratio' has no effect here",
+                f"it can be used in {', '.join(f'[{stage}]' for stage in SAMPLED)}",
             )
         if config is None:
             return None
@@ -69,7 +69,7 @@ class Binder:
         return entry, config
 
     def needs(self, table: StageTable, kind: Kind) -> frozenset[Need]:
-        """Return what the component reads; nothing where it could not be bound."""
+        """Return what the component reads, or nothing if it could not be bound."""
         bound = self.bind(table)
         if bound is None or bound[0].kind is not kind:
             return frozenset()
@@ -87,12 +87,12 @@ class Binder:
         return tuple(bound[0].component.scores(bound[1]))
 
     def by_rank(self, table: StageTable) -> bool:
-        """Return whether a selector depends on the order of the scores alone."""
+        """Return whether a selector depends only on the order of the scores."""
         bound = self.bind(table)
         return bound is None or bound[0].component.by_rank
 
     def model(self, table: StageTable) -> ModelRef | None:
-        """Return the model a table names, its path made absolute."""
+        """Return the model that a table names, with an absolute path."""
         own = table.own
         if own.model is None:
             return None
@@ -115,7 +115,7 @@ class Binder:
         return self.untouched(base, table) if base is not None else model
 
     def resolved(self) -> dict[str, Any]:
-        """Return the recipe as it runs from any folder: every path in it made absolute."""
+        """Return the recipe as it runs from any folder: every path in it is absolute."""
         out = copy.deepcopy(dict(self.recipe.resolved))
         if "template" in out.get("chat", {}):
             out["chat"]["template"] = self.recipe.chat.template
@@ -125,7 +125,7 @@ class Binder:
                 place["model"] = model.location
             try:
                 entry = self.registry.get(KINDS[table.stage], table.own.use, where=table.where)
-            except RecipeError:  # a table behind --until
+            except RecipeError:  # a table of a stage after --until
                 continue
             place.update(_resolve_paths(table, entry.component.config))
         return out
@@ -137,7 +137,7 @@ class Binder:
 
 
 def _resolve_paths(table: StageTable, config: type[Config]) -> dict[str, Any]:
-    """Make path options absolute, from the folder of the file that wrote them."""
+    """Make path options absolute: they start from the folder of the file that wrote them."""
     options = dict(table.options)
     for name in path_fields(config):
         value = options.get(name)

@@ -29,18 +29,18 @@ GIVEN: Mapping[Need, tuple[Target, ...]] = {
     Need.SCORES: (("selectmoe_core.data.scores", "ScoreTable"),),
     Need.DAMAGES: (("selectmoe_core.data.corruption", "Damage"),),
 }
-"""The code behind what a part gets by its job, which its own imports do not show."""
+"""Code that a part reaches through its job, and which its own imports do not show."""
 
 CHECKS_ONLY = frozenset(
     {"use", "model", "revision", "seed", "score", "max_skipped", "shard_examples"}
 )
-"""Stage options that are covered elsewhere or only say when to stop."""
+"""Stage options that are covered elsewhere, or that only say when to stop."""
 
 CODE = "code-hashes.json"
-"""The file in the store that remembers what was read of sources."""
+"""The file in the store that remembers what is known about source files."""
 
 LIBRARIES = {"evaluate": ("lm-eval",)}
-"""Packages whose version is part of what a stage gives."""
+"""Packages whose version can change the result of a stage."""
 
 
 class Planned(Protocol):
@@ -83,7 +83,7 @@ class Digester:
     def __init__(
         self, recipe: Recipe, registry: Registry, hashes: FileHashes, *, fetch: bool
     ) -> None:
-        """Name nodes; ``fetch`` hub models where only that tells what they hold."""
+        """Compute digests of nodes; ``fetch`` hub models whose content is not known otherwise."""
         self.code = installed_code(registry, hashes.memory)
         self.fetch = fetch
         self.recipe = recipe
@@ -91,7 +91,7 @@ class Digester:
         self.hashes = hashes
 
     def of(self, node: Planned, inputs: Mapping[str, str | None]) -> str | None:
-        """Return a node's digest, or ``None`` where a file was too large to hash in passing."""
+        """Return a node's digest, or ``None`` if a file was too large to hash now."""
         if self.fetch and node.model:
             self.registry.models.settle(node.model)
         model = self.registry.models.digest(node.model, self.hashes) if node.model else ""
@@ -130,7 +130,7 @@ class Digester:
         return ChatFormat.load(self.recipe.chat).digest
 
     def _files(self, node: Planned) -> list[str] | None:
-        """Return the contents of files, and their names where those may name sources."""
+        """Return digests of files, with their names if those may name sources."""
         component = node.entry.component
         if component.files is not None:
             named = _names(list(component.files(node.config)))
@@ -151,7 +151,7 @@ class Digester:
     def _roots(
         self, node: Planned, needs: frozenset[Need], inputs: Mapping[str, str | None]
     ) -> Iterator[Target]:
-        """Yield where the code of a node begins: its stage, its part and what the part gets."""
+        """Yield where the code of a node starts: its stage, its part and what the part receives."""
         yield MODULES[node.stage], "run"
         yield from roots_of(node.entry.component.build)
         yield from roots_of(type(node.config))
@@ -162,9 +162,9 @@ class Digester:
                 yield from roots_of(register)
 
     def _model_types(self, model: ModelRef | None, *, made: bool) -> Iterable[Any]:
-        """Return what registers the model types that a node may load.
+        """Return the functions that register the model types that a node may load.
 
-        A model that the recipe makes may be of any type that a plugin brings.
+        A model that the recipe makes may be of any type that a plugin adds.
         """
         known = self.registry.models.model_types
         if made:
@@ -175,11 +175,11 @@ class Digester:
 
 
 def installed_code(registry: Registry, hashes: Path | None) -> Code:
-    """Return what reads the code of the core and of the plugins.
+    """Return the reader of the code of the core and of the plugins.
 
     Args:
         registry: the components.
-        hashes: the file that remembers hashes of files; that of code goes beside it.
+        hashes: the file that remembers hashes of files; the one for code is in the same folder.
     """
     plugins = [module for _, module in registry.manager.list_name_plugin()]
     names = {str(getattr(module, "__name__", "")) for module in plugins}

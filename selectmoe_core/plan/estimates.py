@@ -1,4 +1,4 @@
-"""What a plan's nodes will cost: the components' own formulas over what is known of the pool."""
+"""The cost of a plan's nodes: the components' own formulas, applied to what is known."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,21 +23,21 @@ UNKNOWN = "?"
 
 @dataclass(frozen=True)
 class Amount:
-    """Examples and tokens, and whether they are guessed."""
+    """Numbers of examples and tokens, and whether they are estimates."""
 
     examples: float | None = None
     tokens: float | None = None
     estimated: bool = True
 
     def share(self, examples: float | None) -> "Amount":
-        """Return the amount that ``examples`` of these make."""
+        """Return the amount for ``examples`` of these examples."""
         if examples is None or not self.examples or self.tokens is None:
             return Amount(examples)
         return Amount(examples, self.tokens * examples / self.examples)
 
 
 def estimate(plan: Plan, registry: Registry, device: Device) -> list[dict[str, Any]]:
-    """Return a row for each node: what it is, whether it is done, what it will cost.
+    """Return one row per node: what it is, whether it is done, and what it will cost.
 
     Each row's ``shown`` holds the figures as text: ``~`` before an estimate, ``?`` for an unknown.
     """
@@ -86,12 +86,12 @@ def _cost(plan: Plan, registry: Registry, node: Node, amount: Amount, device: De
     try:
         return component.cost(node.config, workload) if known else Cost()
     except (KeyError, TypeError, ValueError, ArithmeticError):
-        # The formulas do not know the configuration of this model.
+        # The formulas do not fit the configuration of this model.
         return Cost()
 
 
 def _model_config(plan: Plan, registry: Registry, node: Node) -> Mapping[str, Any] | None:
-    """Return the configuration of the model a node works on, through the nodes it comes from."""
+    """Return the configuration of a node's model, following the nodes that it comes from."""
     while node.model is None and "model" in node.inputs:
         node = plan.nodes[node.inputs["model"]]
     if node.model is None:
@@ -103,7 +103,7 @@ def _model_config(plan: Plan, registry: Registry, node: Node) -> Mapping[str, An
 
 
 def _amount(plan: Plan, node: Node) -> Amount:
-    """Return what a node works on: exact where the pool is built, from its reader's guess else."""
+    """Return the amount that a node works on: exact if the pool is built, otherwise estimated."""
     if "select" in node.inputs:
         return _sampled(_selected(plan, plan.nodes[node.inputs["select"]]), node)
     pool = plan.nodes.get("pool")
@@ -123,7 +123,9 @@ def _pool(plan: Plan, node: Node) -> Amount:
     artifact = plan.store.find(node.stage, node.digest) if node.digest else None
     if artifact is not None:
         sources = artifact.facts["sources"].values()
-        characters = sum(of["prompt_characters"] + of["response_characters"] for of in sources)
+        characters = sum(
+            source["prompt_characters"] + source["response_characters"] for source in sources
+        )
         return Amount(float(artifact.facts["examples"]), characters / CHARACTERS_PER_TOKEN)
     component = node.entry.component
     if component.cost is not None:
@@ -136,11 +138,11 @@ def _pool(plan: Plan, node: Node) -> Amount:
 
 
 def _bytes(path: Path) -> float:
-    """Return bytes of text in a file or folder; compressed text is about a third of it."""
-    files = [path] if path.is_file() else [one for one in path.rglob("*") if one.is_file()]
+    """Return bytes of text in a file or folder; compressed text is assumed to shrink to a third."""
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     return sum(
-        one.stat().st_size * (3 if one.suffix in (".gz", ".zst", ".parquet") else 1)
-        for one in files
+        file.stat().st_size * (3 if file.suffix in (".gz", ".zst", ".parquet") else 1)
+        for file in files
     )
 
 

@@ -1,4 +1,4 @@
-"""A plan: a graph of nodes, each bound, checked and named by its digest, without torch."""
+"""A plan: a graph of nodes, each bound, checked and named by its digest, all without torch."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -26,14 +26,14 @@ class Node:
     Attributes:
         key: names it within the plan: ``score``, ``score:ifd``, ``train@random``.
         stage: its stage.
-        entry: the component that carries it out.
+        entry: the component that executes it.
         config: the component's options.
         own: the stage's own options.
         inputs: the keys of the nodes it reads, by role.
-        model: the model it starts from where that is no node's output.
+        model: the model it starts from, if that is not the output of a node.
         seed: its seed.
         arms: the arms it belongs to.
-        digest: covers all that can change its result; ``None`` until large files are hashed.
+        digest: covers everything that can change its result; ``None`` until large files are hashed.
     """
 
     key: str
@@ -49,7 +49,7 @@ class Node:
 
     @property
     def uses_torch(self) -> bool:
-        """Whether it runs in a process of its own."""
+        """Whether it runs in a child process."""
         return bool(self.entry.component.torch)
 
     @property
@@ -61,12 +61,12 @@ class Node:
 
 @dataclass(frozen=True)
 class Plan:
-    """The nodes of a run in an order in which they can be carried out.
+    """The nodes of a run, in an order in which they can be executed.
 
     Attributes:
         recipe: the recipe.
-        nodes: by key.
-        store: where their artifacts lie.
+        nodes: the nodes by key.
+        store: holds their artifacts.
         not_needed: stages of the recipe that nothing wanted needs, with the reason.
     """
 
@@ -112,12 +112,12 @@ def make_plan(
         recipe: the recipe.
         registry: the components of the installed plugins.
         outputs: the folder of all outputs.
-        until: the last stage that is wanted.
-        hash_limit: hash no unknown file above so many bytes; ``None`` hashes all.
-        fetch: fetch hub models that are not here: before, only their name can enter a digest.
+        until: the last wanted stage.
+        hash_limit: do not hash unknown files larger than this many bytes; ``None`` hashes all.
+        fetch: download missing hub models: until then a digest can only hold their name.
 
     Raises:
-        RecipeError: everything that is wrong with the recipe, at once.
+        RecipeError: names all mistakes of the recipe.
     """
     store = Store(outputs / "store")
     hashes = FileHashes(store.root / "hashes.json", hash_limit)
@@ -135,7 +135,7 @@ def make_plan(
     digester = Digester(recipe, registry, hashes, fetch=fetch)
     nodes: dict[str, Node] = {}
     for key, node in builder.nodes.items():
-        inputs = {role: nodes[of].digest for role, of in node.inputs.items()}
+        inputs = {role: nodes[source].digest for role, source in node.inputs.items()}
         nodes[key] = replace(node, digest=digester.of(node, inputs))
     hashes.save()
     digester.code.save()
@@ -153,7 +153,7 @@ class _Builder:
         self.not_needed: dict[str, str] = {}
 
     def build(self) -> None:
-        # Every table first, so that a mistake in one does not hide those of the stages below.
+        # All tables first, so that a mistake in one does not hide those of later stages.
         for table in (*self.recipe.tables.values(), *self.recipe.scores.values()):
             if self._wants(table.stage):
                 self.binder.bind(table)
@@ -220,7 +220,7 @@ class _Builder:
             if f"score:{name}" in self.nodes:
                 inputs[f"score:{name}"] = f"score:{name}"
             else:
-                names = [one for one in self.recipe.scores if one != table.name]
+                names = [other for other in self.recipe.scores if other != table.name]
                 self.binder.problem(
                     table.where, f"there is no [score.{name}]", suggest(name, names)
                 )
@@ -236,11 +236,13 @@ class _Builder:
         if not scores:
             return
         if own.score in self.recipe.scores and chosen not in scores:
-            return  # why that score is not in the plan has been said
+            return  # it has been reported why that score is not in the plan
         if chosen not in scores:
             names = [key.partition(":")[2] for key in scores if ":" in key]
             what = (
-                f"there is no [score.{own.score}]" if own.score else "several scores, none chosen"
+                f"there is no [score.{own.score}]"
+                if own.score
+                else "the recipe has several scores, but does not say which one to select by"
             )
             hint = f'add to [select]: score = "{names[-1]}"' if names else ""
             self.binder.problem(table.where, what, hint)
@@ -283,8 +285,8 @@ class _Builder:
         if not self.binder.by_rank(table):
             self.binder.problem(
                 "[compare]",
-                f"the baseline 'random' needs a selector that goes by rank; {table.own.use} keeps "
-                "by value",
+                f"the baseline 'random' needs a selector that uses ranks; {table.own.use} selects "
+                "by score value",
                 'use top-fraction or top-k, or baselines = ["base"]',
             )
         inputs = {"score": f"score@{RANDOM}", "pool": "pool"}
@@ -303,7 +305,7 @@ class _Builder:
         if bound is None:
             return
         entry, config = bound
-        present = {role: of for role, of in inputs.items() if of in self.nodes}
+        present = {role: key for role, key in inputs.items() if key in self.nodes}
         if model is None and table.own.model:
             model = self.binder.model(table)
         if table.stage == "convert" and model is None:
@@ -314,16 +316,16 @@ class _Builder:
         )
 
     def _drop_unread(self) -> None:
-        """Leave out conversion, warm-up and the pool where nothing wanted reads them."""
+        """Leave out conversion, warm-up and the pool if no wanted stage reads them."""
         for stage in ("warmup", "convert", "pool"):
-            read = {of for node in self.nodes.values() for of in node.inputs.values()}
+            read = {key for node in self.nodes.values() for key in node.inputs.values()}
             if stage in self.nodes and stage not in read and STAGES[self.last] != stage:
                 del self.nodes[stage]
-                self.not_needed[stage] = "nothing that is wanted reads it"
+                self.not_needed[stage] = "no wanted stage reads it"
 
 
 def _chat_problems(recipe: Recipe) -> Iterator[Problem]:
-    """Yield what is wrong with the template file of the chat format."""
+    """Yield the mistakes of the chat format's template file."""
     from selectmoe_core.tokens.chat import ChatFormat
 
     try:
@@ -333,11 +335,11 @@ def _chat_problems(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _model_problems(nodes: Mapping[str, Node], registry: Registry) -> Iterator[Problem]:
-    """Yield the models that are named by path or bundled name and are not there, each once."""
-    told: set[ModelRef] = set()
+    """Yield a problem for each missing model that is named by path or bundled name."""
+    checked: set[ModelRef] = set()
     for node in nodes.values():
-        if node.model is not None and node.model not in told:
-            told.add(node.model)
+        if node.model is not None and node.model not in checked:
+            checked.add(node.model)
             try:
                 registry.models.check_place(node.model)
             except ModelError as error:

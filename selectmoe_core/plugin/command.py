@@ -1,4 +1,4 @@
-"""What a plugin says of a command that it adds to ``selectmoe``."""
+"""The description of a command that a plugin adds to ``selectmoe``."""
 
 import importlib
 import re
@@ -29,7 +29,7 @@ class Command:
         """Import and return the click command.
 
         Raises:
-            TypeError: the target names something else.
+            TypeError: the target is not a click command.
         """
         import click
 

@@ -1,4 +1,4 @@
-"""What a plugin hands over: a name, typed options, and a way to build the part."""
+"""What a plugin offers: a name, typed options, and a way to build the part."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -50,10 +50,10 @@ class About:
     """What a user should know before choosing a component.
 
     Attributes:
-        meaning: what the number or the result says.
-        range: the values it can take, with the direction.
-        cost: what it takes, in words.
-        paper: where it comes from.
+        meaning: what the number or the result means.
+        range: the values it can have, and which direction is better.
+        cost: the cost in words.
+        paper: the source of the method.
     """
 
     meaning: str = ""
@@ -73,25 +73,25 @@ class Component(Generic[ConfigT, PartT_co]):
     Attributes:
         name: what a recipe writes after ``use =``.
         config: its options.
-        build: makes the part; called only when the stage runs: the one place for heavy imports.
+        build: makes the part; called only when the stage runs, so heavy imports belong here.
         about: what a user should know.
         needs: what it reads, given its options.
-        cost: what it will use, or ``None`` where nobody knows.
+        cost: an estimate of what it will use, or ``None`` if that is unknown.
         requires: modules of an optional extra, checked without importing them.
         seeded: whether the stage's seed changes the result.
         by_rank: a selector whose choice depends on the order of the scores alone.
-        torch: whether it computes with torch: such a stage runs in a process of its own.
-        one_process: whether its stage runs in one process even where others of its kind share the
-            work among several: for a trainer or evaluator that does not look at ``Job.world``.
-        files: the files whose content decides the result (readers: what will be read); a path
-            that does not exist is reported by ``plan``.
-        sources: a reader's sources as far as its options and the names of its files say: ``plan``
-            shows them, and reads no file for it.
+        torch: whether it computes with torch: such a stage runs in a child process.
+        one_process: whether its stage always runs in one process, while others of its kind share
+            the work: for a trainer or evaluator that does not use ``Job.world``.
+        files: the files whose content decides the result (for a reader: what will be read);
+            ``plan`` reports a path that does not exist.
+        sources: a reader's sources as its options and file names show them: ``plan`` prints
+            them without reading a file.
         scores: names of the other scores it reads (needs ``SCORES``).
-        max_skipped: a scorer's own rule for the share it may skip where the recipe says nothing;
-            ``None`` is 1 %.
-        damages: a trainer's kinds of damage that it shows the model, ``None`` for all that have
-            a rate: an audit tells them apart from those that the model never saw.
+        max_skipped: a scorer's own rule for the share it may skip if the recipe does not set one;
+            ``None`` means 1 %.
+        damages: the kinds of damage that a trainer shows the model, ``None`` for all that have
+            a rate: an audit separates them from kinds that the model never saw.
     """
 
     name: str

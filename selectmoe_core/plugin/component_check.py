@@ -1,4 +1,4 @@
-"""What is wrong with a component, before anybody relies on it; nothing of it is called."""
+"""Checks of a component before it is used; none of its functions are called."""
 
 import inspect
 import re
@@ -19,13 +19,13 @@ CALLED = {
     "max_skipped": ("config",),
     "damages": ("config",),
 }
-"""The fields that the core calls, with the arguments it gives."""
+"""The fields that the core calls, with their arguments."""
 REQUIRED = ("build", "needs")
 SWITCHES = ("seeded", "by_rank", "torch", "one_process")
 
 
 def component_problems(component: Component[Any, Any]) -> Iterator[str]:
-    """Yield what is wrong with the fields of a component."""
+    """Yield the mistakes in the fields of a component."""
     if not isinstance(component.name, str) or not NAME.fullmatch(component.name):
         yield "its name must be lower-case words joined by dashes"
     if not (inspect.isclass(component.config) and issubclass(component.config, Config)):

@@ -1,4 +1,4 @@
-"""A job cut down to what its component declares: what enters no digest must change no result."""
+"""A job limited to what its component declares: only declared inputs enter the digest."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,20 +17,20 @@ OF_JOB = {
     "bundled_tasks": Need.TASKS,
 }
 OF_INPUTS = {"model": Need.MODEL, "pool": Need.POOL, "scores": Need.SCORES}
-"""The fields that only a component with the need may read."""
+"""The fields that a component may read only if it declares the need."""
 
 
 def declared(job: Job, component: Component[Any, Any], config: Config, *, where: str = "") -> Job:
-    """Return the job as the component may use it; reading anything else raises.
+    """Return the job with only what the component may use; reading anything else raises.
 
     Args:
-        job: all that there is.
+        job: the complete job.
         component: the component that gets it.
         config: its options, on which its needs may depend.
         where: the table of the recipe, for messages.
 
     Raises:
-        PluginError: later, by the job, where the component reads what it does not declare.
+        PluginError: raised later by the job, when the component reads what it does not declare.
     """
     needs = component.needs(config)
     name = f"{where} {component.name}".strip()
@@ -69,7 +69,7 @@ def bundled_names(config: Config) -> frozenset[str]:
 
 
 class NamedTasks(Mapping[str, Path]):
-    """The folders of bundled tasks: every name is known, those that options name can be read."""
+    """The folders of bundled tasks: all names are known, but only those in options can be read."""
 
     def __init__(self, folders: Mapping[str, Path], named: frozenset[str], owner: str) -> None:
         self._folders = folders
@@ -80,8 +80,8 @@ class NamedTasks(Mapping[str, Path]):
         folder = self._folders[name]
         if name not in self._named:
             Withheld(
-                f"{self._owner} uses job.bundled_tasks['{name}'], which no option of it names",
-                f"read it only where an option says 'bundled:{name}'",
+                f"{self._owner} uses job.bundled_tasks['{name}'], which none of its options name",
+                f"read it only if an option says 'bundled:{name}'",
             ).refuse()
         return folder
 

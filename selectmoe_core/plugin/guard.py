@@ -1,4 +1,4 @@
-"""Parts as the core calls them: what goes wrong in a plugin is said to be that plugin's."""
+"""Wrappers around parts: an error in a plugin names that plugin."""
 
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +20,7 @@ CORE = Path(__file__).parents[1]
 
 @dataclass(frozen=True)
 class Owner:
-    """Whose code is called.
+    """The owner of the code that is called.
 
     Attributes:
         name: the table and the component, for messages.
@@ -32,7 +32,7 @@ class Owner:
 
     @contextmanager
     def blamed(self, doing: str) -> Iterator[None]:
-        """Turn an error that the plugin did not mean for the user into one that names it."""
+        """Turn an unexpected error in a plugin into one that names the plugin."""
         try:
             yield
         except SelectMoEError:
@@ -43,7 +43,7 @@ class Owner:
             self._fail(doing, error)
 
     def breach(self, what: str) -> PluginError:
-        """Return the error for a part that is not as the core needs it."""
+        """Return the error for a part that does not follow its protocol."""
         return PluginError(
             f"{self.name}: {what}",
             hint=f"the plugin {named(self.plugin)} must be fixed; "
@@ -55,7 +55,9 @@ class Owner:
         inner = _core_module(error.__traceback__)
         whose = f"this is an error of the plugin {named(self.plugin)}, not of selectmoe"
         if inner:
-            whose = f"the plugin {named(self.plugin)} called {inner}: an error of one of the two"
+            whose = (
+                f"the plugin {named(self.plugin)} called {inner}: the error is in one of the two"
+            )
         raise PartError(
             f"{self.name}: {doing} failed: {type(error).__name__}: {first}",
             hint=f"{whose}; please report it with the traceback above. Finished work is kept",
@@ -66,7 +68,7 @@ class Owner:
 def build(
     component: Component[Any, Any], config: Config, plugin: str, kind: Kind, *, where: str
 ) -> "Guarded":
-    """Build a component's part, and check that it has the methods of its kind.
+    """Build a component's part and check that it has the methods of its kind.
 
     Raises:
         PartError: its build function failed.
@@ -82,7 +84,7 @@ def build(
 def check_answers(
     component: Component[Any, Any], config: Config, plugin: str, *, where: str
 ) -> None:
-    """Ask a component once what it says of itself, given its options.
+    """Call a component's functions once, with its options, and check what they return.
 
     Raises:
         PartError: one of its functions failed.
@@ -106,14 +108,14 @@ def check_answers(
 
 
 def require(owner: Owner, part: object, protocol: type) -> None:
-    """Raise a ``PluginError`` where a part cannot be called as its protocol says."""
+    """Raise a ``PluginError`` if a part cannot be called as its protocol says."""
     problems = list(method_problems(part, protocol))
     if problems:
         raise owner.breach(f"{type(part).__name__} does not fit: {'; '.join(problems)}")
 
 
 class Guarded:
-    """Passes every call on to a part, and checks what comes back."""
+    """Passes every call to a part and checks what it returns."""
 
     def __init__(self, part: object, owner: Owner) -> None:
         self._part = part
@@ -140,7 +142,7 @@ class Guarded:
         if name == "open":
             return self._opened(result)
         if name == "begin":
-            self._require(callable(result), name, result, "what returns ShardScores when called")
+            self._require(callable(result), name, result, "a function that returns ShardScores")
             return self._guarded("score", result, place)
         if expected := _expected(name):
             kind, written = expected
@@ -180,7 +182,7 @@ class Guarded:
             require(self._owner, inner, ShardScorer)
             yield Guarded(inner, self._owner)
         except BaseException as error:
-            # What the core or the scorer raised meanwhile is not an error of closing.
+            # An error that was raised inside the block is not an error of closing.
             if not manager.__exit__(type(error), error, error.__traceback__):
                 raise
         else:
@@ -189,7 +191,7 @@ class Guarded:
 
 
 def _expected(name: str) -> tuple[type, str] | None:
-    """Return what a method must return, and how that is written."""
+    """Return the type that a method must return, and its name in messages."""
     from selectmoe_core.data.scores import Finish, Selection, ShardScores
 
     if name in ("score", "combine"):
@@ -200,7 +202,7 @@ def _expected(name: str) -> tuple[type, str] | None:
 
 
 def _place(arguments: tuple[Any, ...]) -> str:
-    """Return which rows a call is about, where that shows."""
+    """Return which rows a call is about, if its arguments show that."""
     shard = arguments[0] if arguments else None
     if not isinstance(shard, Shard) or not len(shard.rows):
         return ""

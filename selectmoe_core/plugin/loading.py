@@ -1,4 +1,4 @@
-"""Parts that are imported when they are built, so that plugins stay quick to list."""
+"""Parts that are imported only when they are built, so that listing plugins is fast."""
 
 import importlib
 from collections.abc import Callable
@@ -22,7 +22,7 @@ class LazyPart:
         module, _, name = self.path.partition(":")
         if not all(word.isidentifier() for word in (*module.split("."), name)):
             raise PluginError(
-                f"'{self.path}' does not say where a part is",
+                f"'{self.path}' does not name a class or factory",
                 hint="write it as 'package.module:Name'",
             )
 
@@ -31,7 +31,7 @@ class LazyPart:
 
         Raises:
             PluginError: there is no such module, or no such name in it. An error within the
-                module, such as a library that is not installed, is raised as it is.
+                module, such as a library that is not installed, is raised unchanged.
         """
         module, _, name = self.path.partition(":")
         try:
@@ -58,7 +58,7 @@ class LazyPart:
 
 
 def load(path: str) -> LazyPart:
-    """Return what builds a part from its options and imports the part's module only then.
+    """Return a function that builds a part from its options, and imports its module only then.
 
     Write it as the ``build`` of a ``Component``:
     ``Component("ifd", IfdConfig, load("selectmoe_lm.ifd:IfdScorer"))``.
@@ -67,6 +67,6 @@ def load(path: str) -> LazyPart:
         path: the class or factory, as ``package.module:Name``; it is called with the options.
 
     Raises:
-        PluginError: ``path`` is not of this form.
+        PluginError: ``path`` does not have this form.
     """
     return LazyPart(path)

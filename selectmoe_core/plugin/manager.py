@@ -1,4 +1,4 @@
-"""Finding plugins: every plugin, ours included, is an entry point of the group ``selectmoe``."""
+"""Finding plugins: every plugin, also ours, is an entry point of the group ``selectmoe``."""
 
 import logging
 from collections.abc import Callable, Collection, Iterable
@@ -25,11 +25,11 @@ def find_plugins() -> list[EntryPoint]:
 def load_plugins(
     disabled: Collection[str] = (), found: Iterable[EntryPoint] | None = None
 ) -> pluggy.PluginManager:
-    """Return a manager with all installed plugins but the disabled ones.
+    """Return a manager with all installed plugins except the disabled ones.
 
     Raises:
-        PluginError: no plugin, two of one name, one that cannot be imported, a hook that does not
-            exist; names the distribution and the way out.
+        PluginError: there is no plugin, two have the same name, one cannot be imported, or a hook
+            does not exist. The message names the distribution, the hint a solution.
     """
     entries = list(find_plugins() if found is None else found)
     if not entries:
@@ -47,7 +47,7 @@ def load_plugins(
 
 
 def empty_manager() -> pluggy.PluginManager:
-    """Return a manager that knows the hooks and no plugin; tests start from here."""
+    """Return a manager with the hooks and no plugin; tests start from it."""
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(hookspecs)
     return manager
@@ -59,7 +59,7 @@ def notify(
     say: Callable[[str], None],
     **arguments: Any,  # noqa: ANN401
 ) -> None:
-    """Call the observers of a hook; one that fails is told of and changes nothing."""
+    """Call the observers of a hook; a failure of one is reported and changes nothing."""
     for implementation in getattr(manager.hook, hook).get_hookimpls():
         wanted = {name: arguments[name] for name in implementation.argnames}
         try:
@@ -73,11 +73,11 @@ def _register(
     manager: pluggy.PluginManager, entry: EntryPoint, entries: Iterable[EntryPoint]
 ) -> None:
     if manager.has_plugin(entry.name):
-        owners = ", ".join(sorted({_owner(one) for one in entries if one.name == entry.name}))
+        owners = ", ".join(sorted({_owner(other) for other in entries if other.name == entry.name}))
         raise PluginError(
             f"two installed plugins are named '{entry.name}' (from {owners})",
             hint="uninstall one of them, or run with --disable-plugin "
-            f"{entry.name}, which leaves out both",
+            f"{entry.name}, which disables both",
         )
     owner = _owner(entry)
     way_out = f"upgrade or uninstall {owner}, or run with --disable-plugin {entry.name}"
@@ -102,7 +102,7 @@ def _register(
 def _check_hooks(
     manager: pluggy.PluginManager, entry: EntryPoint, module: object, owner: str
 ) -> None:
-    """Name a hook that does not exist, before pluggy reports it in its own words."""
+    """Report a hook that does not exist, before pluggy does so in its own words."""
     known = [name for name in dir(hookspecs) if name.startswith(PREFIX)]
     for name in dir(module):
         implements = manager.parse_hookimpl_opts(module, name) is not None
@@ -116,7 +116,7 @@ def _check_hooks(
 
 
 def named(plugin: str) -> str:
-    """Return a plugin's name with the distribution it came from, where that is known."""
+    """Return a plugin's name with the distribution it came from, if that is known."""
     owners = {entry.name: _owner(entry) for entry in find_plugins()}
     return f"'{plugin}' ({owners[plugin]})" if plugin in owners else f"'{plugin}'"
 

@@ -1,6 +1,6 @@
-"""What the parts of a run look like: any class with these methods will do, no base class."""
+"""The methods of parts: any class with these methods is accepted, without a base class."""
 
-# Types only: reading a recipe must import neither numpy nor arrow.
+# Only for types: reading a recipe must not import numpy or arrow.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 
 class Need(StrEnum):
-    """What a component reads besides its options; only that enters its digest."""
+    """What a component reads besides its options; only declared needs enter its digest."""
 
     MODEL = "model"
-    """The table's ``model``, or the selector model of warm-up or conversion."""
+    """The table's ``model``, or the Select-MoE model of warm-up or conversion."""
     POOL = "pool"
-    """The pool's folder; shards and rows are given to whoever works on them."""
+    """The pool's folder; parts that work on shards or rows receive these without it."""
     TOKENS = "tokens"
     """Token ids under the model's tokenizer: ``Job.encoded`` and ``Job.chat``."""
     SCORES = "scores"
@@ -41,12 +41,12 @@ class Need(StrEnum):
     DAMAGES = "damages"
     """The kinds of damage that plugins offer: ``Job.damages``."""
     TASKS = "tasks"
-    """Evaluation tasks that plugins ship, those that options name: ``Job.bundled_tasks``."""
+    """Evaluation tasks that plugins ship and that options name: ``Job.bundled_tasks``."""
 
 
 @dataclass(frozen=True)
 class Withheld:
-    """Stands in a job for what its component does not declare: reading it raises."""
+    """Replaces a field of a job that its component does not declare: reading it raises."""
 
     what: str
     hint: str
@@ -57,7 +57,7 @@ class Withheld:
 
 
 class _Strict:
-    """Raises where a field is read that is withheld."""
+    """Raises if a withheld field is read."""
 
     if not TYPE_CHECKING:
 
@@ -70,7 +70,7 @@ class _Strict:
 
 @dataclass(frozen=True)
 class Inputs(_Strict):
-    """The artifacts a part needs; ``None`` where the recipe, or the plan so far, has none."""
+    """The artifacts that a part needs; ``None`` if there is none, or none yet."""
 
     model: ModelRef | None = None
     pool: Path | None = None
@@ -78,7 +78,7 @@ class Inputs(_Strict):
 
 
 def _no_metrics(step: int, values: Mapping[str, float]) -> None:
-    """Take metrics and do nothing."""
+    """Accept metrics and do nothing."""
 
 
 def _no_encoding(tokenizer: Tokenizer) -> Encoded:  # noqa: ARG001
@@ -87,26 +87,26 @@ def _no_encoding(tokenizer: Tokenizer) -> Encoded:  # noqa: ARG001
 
 @dataclass(frozen=True)
 class Job(_Strict):
-    """All that a part knows of its run.
+    """Everything that a part knows about its run.
 
-    A run fills it from what the component declares; reading more raises a ``PluginError``.
+    A run fills in what the component declares; reading anything else raises a ``PluginError``.
 
     Attributes:
         seed: the stage's seed, for a component that is ``seeded``.
         device: ``cpu``, ``cuda`` or ``cuda:N``: this process's device.
         dtype: ``float32``, ``bfloat16`` or ``float16``: what the stage should compute in.
-        world: this process among its fellows.
+        world: the number of this process, and how many processes work together.
         chat: the chat format of the whole recipe (``Need.TOKENS``).
-        inputs: the artifacts the part said it needs.
-        scratch: a folder for files that need not outlive the stage; a resumed stage finds it again.
-        checkpoints: where a trainer keeps what it resumes from; kept when the stage is done.
-        models: loads any model reference (``Need.MODEL``).
+        inputs: the artifacts that the component declared.
+        scratch: a folder for temporary files of the stage; a resumed stage finds them again.
+        checkpoints: the folder for a trainer's checkpoints; kept when the stage is done.
+        models: loads any model by its reference (``Need.MODEL``).
         bundled_tasks: folders of evaluation tasks that plugins ship, by name (``Need.TASKS``).
         damages: kinds of damage that plugins offer, by name (``Need.DAMAGES``).
-        progress: bars for long work.
+        progress: shows the progress of long work.
         metrics: ``metrics(step, values)`` records numbers of a training curve; observers see them.
-        encoded: the whole pool's tokens for a tokenizer (``Need.TOKENS``); made once, kept as an
-            artifact.
+        encoded: the tokens of the whole pool for a tokenizer (``Need.TOKENS``); made once and kept
+            as an artifact.
     """
 
     seed: int
@@ -125,7 +125,7 @@ class Job(_Strict):
     encoded: Callable[[Tokenizer], Encoded] = _no_encoding
 
     def changed(self, **changes: Any) -> Job:  # noqa: ANN401
-        """Return the job with other values in some fields; what is withheld stays so."""
+        """Return a copy with other values in some fields; withheld fields stay withheld."""
         return Job(**{**vars(self), **changes})
 
 
@@ -136,21 +136,21 @@ def _default_chat() -> ChatFormat:
 
 
 class ExampleSource(Protocol):
-    """The examples a trainer gets: a sample of the pool, or what was selected."""
+    """The examples for a trainer: a sample of the pool, or the selection."""
 
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[Example]: ...
     def encoded(self, tokenizer: Tokenizer) -> Encoded:
-        """Return their tokens and masks, in their order."""
+        """Return their tokens and masks, in the same order."""
         ...
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A stretch of the pool that is scored and written as one.
+    """A part of the pool that is scored and written together.
 
     Attributes:
-        number: counts from 0 over the pool.
+        number: its number in the pool, from 0.
         rows: positions of the examples in the pool, int64 ``[examples]``; index ``Job.encoded``
             by them.
         examples: the examples themselves.
@@ -187,22 +187,22 @@ class Reader(Protocol):
 
 
 class Converter(Protocol):
-    """Turns a pretrained model into a selector model."""
+    """Turns a pretrained model into a Select-MoE model."""
 
     def convert(self, model: ModelRef, out: Path, job: Job) -> Facts:
         """Write the checkpoint and ``selector.json`` into ``out``."""
         ...
 
     def verify(self, converted: Path, original: ModelRef, how: VerifyOptions, job: Job) -> Facts:
-        """Compare, or raise a ``StageError`` that names what differs."""
+        """Compare the two models; raise a ``StageError`` that names what differs."""
         ...
 
 
 class ShardScorer(Protocol):
-    """Scores shard after shard with what was loaded once."""
+    """Scores one shard after another, with what was loaded once."""
 
     def score(self, shard: Shard) -> ShardScores:
-        """Return a score for each example, in order; higher is better, always."""
+        """Return a score for each example, in order; higher is always better."""
         ...
 
 
@@ -210,12 +210,12 @@ class Scorer(Protocol):
     """Gives every example a number."""
 
     def open(self, job: Job) -> AbstractContextManager[ShardScorer]:
-        """Load what is needed once."""
+        """Load once what all shards need."""
         ...
 
 
 class TableScorer(Protocol):
-    """Makes a score from finished score tables: blends, percentiles."""
+    """Computes a score from finished score tables, such as a blend."""
 
     def combine(self, tables: Mapping[str, ScoreTable], job: Job) -> ShardScores:
         """Return one score for each row of the tables, which are in pool order."""
@@ -231,10 +231,10 @@ class Selector(Protocol):
 
 
 class Trainer(Protocol):
-    """Trains a model: the warm-up of a selector, or the fine-tuning of a target."""
+    """Trains a model: warms up a Select-MoE model, or fine-tunes a target model."""
 
     def train(self, model: ModelRef, examples: ExampleSource, out: Path, job: Job) -> Facts:
-        """Write the trained model into ``out``; go on from what ``job.checkpoints`` holds."""
+        """Write the trained model into ``out``; resume from a checkpoint in ``job.checkpoints``."""
         ...
 
 
@@ -253,32 +253,33 @@ class CheckingPart(Protocol):
     """Optional for every part."""
 
     def check(self, job: Job) -> None:
-        """Raise before the first stage of a run what will not work; quick, and loads no model.
+        """Raise an error for what cannot work, before the first stage: fast, loads no model.
 
-        Inputs that earlier stages have yet to make are ``None``.
+        Inputs that earlier stages have not made yet are ``None``.
         """
         ...
 
 
 class FinishingScorer(Protocol):
-    """Optional for a scorer that has to see the whole pool before it knows its scores."""
+    """Optional for a scorer whose final scores depend on the whole pool."""
 
     def finish(self, table: ScoreTable) -> Finish:
-        """Return final scores and warnings, from the details of all shards; asked once, at the end.
+        """Return final scores and warnings from the details of all shards; called once, at the end.
 
-        Until then the shards hold provisional scores.
+        Before that, the shards hold provisional scores.
         """
         ...
 
 
 class EagerShardScorer(Protocol):
-    """Optional for a shard scorer on a device that works on while the host does something else."""
+    """Optional for a shard scorer on a device that computes while the host does other work."""
 
     def begin(self, shard: Shard) -> Callable[[], ShardScores]:
-        """Give the device all that a shard asks of it; return what waits for the scores.
+        """Start all device work of a shard; return a function that waits for the scores.
 
-        The core asks this instead of ``score``, begins the next shards while the device works, and
-        calls what it got from another thread, once. ``begin(shard)()`` equals ``score(shard)``.
+        The core calls this instead of ``score``, begins the next shards while the device works, and
+        calls the returned function once, from another thread. ``begin(shard)()`` equals
+        ``score(shard)``.
         """
         ...
 
@@ -294,4 +295,4 @@ OPTIONAL: Mapping[type, tuple[type, ...]] = {
     Trainer: (CheckingPart,),
     Evaluator: (CheckingPart,),
 }
-"""All methods that a part may have and need not: the conformance kit checks those it has."""
+"""All optional methods of parts; the conformance kit checks those that a part has."""

@@ -30,11 +30,11 @@ class Entry:
     plugin: str
 
     def build(self, config: Config, *, where: str) -> Guarded:
-        """Build the part: what goes wrong in it names the component and the plugin."""
+        """Build the part; an error in it names the component and the plugin."""
         return build(self.component, config, self.plugin, self.kind, where=where)
 
     def check_answers(self, config: Config, *, where: str) -> None:
-        """Ask the component what it says of itself, and raise where the core cannot use that."""
+        """Call the component's functions, and raise if the core cannot use what they return."""
         check_answers(self.component, config, self.plugin, where=where)
 
 
@@ -47,7 +47,7 @@ class OfferedCommand:
 
 
 class Registry:
-    """All that the plugins of one manager offer."""
+    """Everything that the plugins of one manager offer."""
 
     def __init__(self, manager: pluggy.PluginManager) -> None:
         self.manager = manager
@@ -56,7 +56,9 @@ class Registry:
             for plugin, offered in _offers(manager, kind.hook):
                 for component in offered:
                     if not isinstance(component, Component):
-                        raise _wrong(plugin, f"{kind.hook} offers {component!r}, not a Component")
+                        raise _wrong(
+                            plugin, f"{kind.hook} offers {component!r}, which is not a Component"
+                        )
                     if problems := list(component_problems(component)):
                         name = component.name
                         raise _wrong(plugin, f"the {kind} {name!r} is wrong: {'; '.join(problems)}")
@@ -69,7 +71,7 @@ class Registry:
         )
 
     def get(self, kind: Kind, name: str, *, where: str) -> Entry:
-        """Return the component, or say which names there are and what it lacks."""
+        """Return the component, or raise an error with the known names or the missing package."""
         entry = self._entries.get((kind, name))
         if entry is None:
             known = [known for of_kind, known in self._entries if of_kind is kind]
@@ -87,7 +89,7 @@ class Registry:
 
     @cached_property
     def models(self) -> Models:
-        """What loads any model that a recipe may name."""
+        """The loader of all models that a recipe may name."""
         return Models(
             bundled=self._merged("selectmoe_bundled_models"),
             model_types=self._merged("selectmoe_model_types"),
@@ -133,12 +135,13 @@ class Registry:
                 if not isinstance(damage, Damage):
                     raise PluginError(
                         f"plugin '{plugin}': selectmoe_damages offers {damage!r}, not a Damage",
-                        hint=f"mend the plugin, or run with --disable-plugin {plugin}",
+                        hint=f"fix the plugin, or run with --disable-plugin {plugin}",
                     )
                 if not 0 <= damage.rate < math.inf:
                     raise PluginError(
                         f"plugin '{plugin}': the damage '{damage.name}' has the rate {damage.rate}",
-                        hint=f"a rate is 0 or more; mend it, or --disable-plugin {plugin}",
+                        hint="a rate must be 0 or more: fix the plugin, or run with "
+                        f"--disable-plugin {plugin}",
                     )
                 if damage.name in found:
                     raise _clash("damage", damage.name, found[damage.name][1], plugin)
@@ -171,7 +174,7 @@ def _clash(what: str, name: str, one: str, other: str) -> PluginError:
     if one == other:
         return PluginError(
             f"the {what} '{name}' is offered twice by the plugin {named(one)}",
-            hint=f"mend the plugin, or run with --disable-plugin {one}",
+            hint=f"fix the plugin, or run with --disable-plugin {one}",
         )
     return PluginError(
         f"the {what} '{name}' is offered by two plugins: {named(one)} and {named(other)}",

@@ -1,4 +1,4 @@
-"""Whether what a plugin hands over can be called as the core calls it; nothing is called here."""
+"""Checks whether functions of a plugin can be called as the core calls them, without a call."""
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
@@ -27,12 +27,12 @@ PROTOCOLS = {
 
 
 def protocol_of(kind: Kind, needs: frozenset[Need]) -> type:
-    """Return what a part of a kind looks like."""
+    """Return the methods of a part of this kind."""
     return TableScorer if kind is Kind.SCORER and Need.SCORES in needs else PROTOCOLS[kind]
 
 
 def method_problems(part: object, protocol: type) -> Iterator[str]:
-    """Yield what is wrong with a part's methods, those that are optional included."""
+    """Yield the mistakes in a part's methods, including the optional ones."""
     for name, parameters in _methods(protocol):
         if not callable(getattr(part, name, None)):
             yield f"it has no method {name}({', '.join(parameters)})"
@@ -45,10 +45,10 @@ def method_problems(part: object, protocol: type) -> Iterator[str]:
 
 
 def takes(function: Callable[..., object], count: int) -> bool:
-    """Return whether a function can be called with so many arguments, as far as that shows."""
+    """Return whether a function accepts this many arguments, as far as its signature shows."""
     try:
         signature = inspect.signature(function)
-    except (TypeError, ValueError):  # some functions written in C do not say
+    except (TypeError, ValueError):  # some functions written in C have no signature
         return True
     try:
         signature.bind(*range(count))

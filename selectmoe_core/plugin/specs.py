@@ -1,4 +1,4 @@
-"""The hooks a plugin may implement. Bodies never run: pluggy reads only the signatures."""
+"""The hooks that a plugin may implement. Pluggy reads only their signatures."""
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -40,7 +40,7 @@ def selectmoe_converters() -> Iterable[Component[Any, Converter]]:
 
 @hookspec
 def selectmoe_scorers() -> Iterable[Component[Any, Scorer | TableScorer]]:
-    """Offer scorers: they give every example a number, higher is better."""
+    """Offer scorers: they give every example a number; higher is better."""
     return ()
 
 
@@ -88,18 +88,18 @@ def selectmoe_damages() -> Iterable[Damage]:
 
 @hookspec
 def selectmoe_commands() -> Iterable[Command]:
-    """Offer commands of their own: ``selectmoe NAME``. A command is imported when it is called."""
+    """Offer commands ``selectmoe NAME``. A command is imported when it is called."""
     return ()
 
 
 @hookspec
 def selectmoe_run_started(run: Path) -> None:
-    """Called on the main process when a run starts; ``run`` is its folder."""
+    """Called in the main process when a run starts; ``run`` is its folder."""
 
 
 @hookspec
 def selectmoe_stage_finished(artifact: Artifact) -> None:
-    """Called when a stage has finished; read the artifact, never change it."""
+    """Called when a stage has finished; the artifact must not be changed."""
 
 
 @hookspec

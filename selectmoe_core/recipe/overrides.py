@@ -1,4 +1,4 @@
-"""Layers of a recipe: what it extends, the file itself, and ``key=value`` from the command line."""
+"""Layers of a recipe: the recipes it extends, the file, and ``key=value`` of the command line."""
 
 import re
 import tomllib
@@ -10,7 +10,7 @@ from selectmoe_core.config import real_path, suggest, user_path
 from selectmoe_core.errors import Problem, RecipeError
 
 Origins = dict[tuple[str, ...], Path]
-"""The folder that a key's relative paths start from, by the key's full name."""
+"""The folder that the relative paths of a key start from, by the key's full name."""
 
 RESERVED = frozenset(
     {
@@ -25,7 +25,7 @@ RESERVED = frozenset(
         "score",
     }
 )
-"""Keys of a stage that stay when a later layer changes its ``use``."""
+"""Keys of a stage that are kept when a later layer changes its ``use``."""
 
 MOST_BYTES = 4 << 20
 MOST_DEPTH = 16
@@ -37,7 +37,7 @@ KEY = re.compile(r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")
 
 
 def load_layers(path: Path, shipped: Path | None) -> list[tuple[dict[str, Any], Path]]:
-    """Return the recipe and what it extends, the deepest first, each with its folder.
+    """Return the recipe and those that it extends, the deepest first, each with its folder.
 
     Raises:
         RecipeError: a file that cannot be read, is not TOML, or extends itself.
@@ -58,8 +58,8 @@ def load_layers(path: Path, shipped: Path | None) -> list[tuple[dict[str, Any], 
         parent = table.pop("extends", None)
         if parent is not None and not isinstance(parent, str):
             raise RecipeError(
-                f"{wanted}: 'extends' is not a file name but {parent!r}",
-                hint='extends = "base.toml"',
+                f"{wanted}: 'extends' must be a file name, got {parent!r}",
+                hint='write for example extends = "base.toml"',
             )
         wanted = find_recipe(Path(parent), wanted.parent, shipped) if parent else None
     return layers[::-1]
@@ -109,7 +109,7 @@ def find_recipe(path: Path, folder: Path, shipped: Path | None) -> Path:
     if is_folder:
         raise RecipeError(f"{path} is a folder, not a recipe", hint="name the .toml file in it")
     raise RecipeError(
-        f"there is no recipe {path}", hint="selectmoe recipes list shows the ones that are shipped"
+        f"there is no recipe {path}", hint="`selectmoe recipes list` shows the shipped recipes"
     )
 
 
@@ -121,9 +121,9 @@ def layer(
     dropped: list[str],
     path: tuple[str, ...] = (),
 ) -> None:
-    """Lay a table over what is there, key by key; a changed ``use`` drops the old one's options."""
+    """Merge a table into another, key by key; a changed ``use`` drops the old one's options."""
     if path == ("score",) and {_named(table), _named(merged)} == {True, False}:
-        # One score in place of several, or several in place of one: nothing of the old fits.
+        # One score replaces several, or several replace one: no old option fits.
         _clear(merged, path, dropped)
     if path and "use" in table and merged.get("use", table["use"]) != table["use"]:
         _drop(merged, path, dropped)
@@ -141,7 +141,7 @@ def apply_overrides(
 ) -> None:
     """Apply ``key=value``, ``+key=value`` or ``~key``, as Hydra users write them.
 
-    They make one layer together, so that ``score.use=length score.unit=words`` means the same in
+    They form one layer, so that ``score.use=length score.unit=words`` means the same in
     either order.
     """
     together: dict[str, Any] = {}
@@ -170,7 +170,7 @@ def _as_table(override: str) -> dict[str, Any]:
 
 
 def parse_value(text: str) -> Any:  # noqa: ANN401  (a TOML value can be of any type)
-    """Return a TOML value; text without quotes and lists of it are taken as strings."""
+    """Return a TOML value; text without quotes, also in lists, is taken as a string."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except RecursionError:
@@ -195,12 +195,12 @@ def _read(path: Path) -> dict[str, Any]:
                 f"{path} has {path.stat().st_size:,} bytes, and a recipe at most {MOST_BYTES:,}",
                 hint="name the recipe's .toml file",
             )
-        # A byte-order mark, as some editors write it, says nothing that matters here.
+        # Some editors write a byte-order mark, which has no meaning here.
         return tomllib.loads(path.read_text(encoding="utf-8").removeprefix("\ufeff"))
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(
             f"{path}: not valid TOML: {error}",
-            hint='text stands in quotes, a table is named once: [pool], path = "pool.jsonl"',
+            hint='put text in quotes, and name each table once: [pool], then path = "pool.jsonl"',
         ) from None
     except RecursionError:
         raise RecipeError(
@@ -217,7 +217,7 @@ def _read(path: Path) -> dict[str, Any]:
         ) from None
     except OSError as error:
         raise RecipeError(
-            f"{path}: cannot be read: {error.strerror}", hint="look at the file's permissions"
+            f"{path}: cannot be read: {error.strerror}", hint="check the file's permissions"
         ) from None
 
 
@@ -229,7 +229,7 @@ def _drop(merged: dict[str, Any], path: tuple[str, ...], dropped: list[str]) -> 
 
 
 def _named(scores: dict[str, Any]) -> bool | None:
-    """Return whether a score table holds several scores by name; ``None``: it can be either."""
+    """Return whether a score table holds several scores by name; ``None`` if that is unclear."""
     if "use" in scores:
         return False
     return (
@@ -260,6 +260,6 @@ def _remove(merged: dict[str, Any], name: str, override: str) -> None:
         known = table if isinstance(table, dict) else merged
         raise RecipeError(
             f"'{override}': the recipe has no '{name}' to remove",
-            hint=suggest(last, known, otherwise="there are"),
+            hint=suggest(last, known, otherwise="it has"),
         )
     del table[last]

@@ -37,65 +37,66 @@ MOST_SEED = (1 << 32) - 1
 
 
 class StageOptions(Config):
-    """What every stage's table may say beside the options of its component."""
+    """What every stage's table may contain besides the options of its component."""
 
     use: str = Field(min_length=1)
     """The component's name, as ``selectmoe list`` shows it."""
     model: str | None = Field(default=None, min_length=1)
-    """A hub id, a folder, a GGUF file or ``bundled:NAME``; else the model of the stage before."""
+    """A hub id, a folder, a GGUF file or ``bundled:NAME``; by default an earlier stage's model."""
     revision: str | None = None
-    """The hub revision of ``model``, best a commit hash."""
+    """The hub revision of ``model``, preferably a commit hash."""
     trust_remote_code: bool = False
-    """Run Python code that the checkpoint brings."""
+    """Allow Python code that comes with the checkpoint to run."""
     seed: int | None = Field(default=None, ge=0, le=MOST_SEED)
-    """The stage's seed; left out, the recipe's."""
+    """The stage's seed; by default the recipe's."""
     subset_ratio: float | None = Field(default=None, gt=0, le=1)
-    """The share of its examples that the stage works on, drawn by id and seed."""
+    """The share of the examples that the stage uses, drawn by id and seed."""
 
 
 class PoolOptions(StageOptions):
-    """What ``[pool]`` may say beside the options of its reader."""
+    """What ``[pool]`` may contain besides the options of its reader."""
 
     on_reject: Literal["stop", "skip"] = "stop"
-    """What to do with a row that cannot be used: stop there, or count it and leave it out."""
+    """What to do with a row that cannot be used: stop, or count it and leave it out."""
 
 
 class ScoreOptions(StageOptions):
-    """What ``[score]`` may say beside the options of its scorer."""
+    """What ``[score]`` may contain besides the options of its scorer."""
 
     max_skipped: float | None = Field(default=None, ge=0, le=1)
-    """The share that may go without a score before the stage fails; left out, the scorer's rule."""
+    """The share of examples that may have no score before the stage fails; by default the scorer
+    decides."""
     shard_examples: PositiveInt | None = execution_only(None)
-    """Examples scored and written at once: what an interrupted run loses at most. Left out, a
-    thousandth of the pool, at least 2,048 and at most 65,536, but no more than about a minute's
-    work."""
+    """Examples that are scored and written together: an interrupted run loses at most these. By
+    default a thousandth of the pool, at least 2,048 and at most 65,536, but no more than about a
+    minute's work."""
 
 
 class SelectOptions(StageOptions):
-    """What ``[select]`` may say beside the options of its selector."""
+    """What ``[select]`` may contain besides the options of its selector."""
 
     score: str | None = None
-    """Which score to select by, where the recipe has several."""
+    """Which score to select by, if the recipe has several."""
 
 
 class CompareConfig(Config):
-    """Which baselines to train and evaluate beside the recipe's own selection."""
+    """Which baselines to train and evaluate besides the recipe's own selection."""
 
     baselines: tuple[Baseline, ...] = ()
     """``base``: the target model untouched; ``random``: the same selector over random scores."""
 
 
 class AuditConfig(Config):
-    """How ``selectmoe audit`` looks at the recipe's scores; no stage reads it."""
+    """How ``selectmoe audit`` examines the recipe's scores; no stage reads this table."""
 
     sample: int = Field(default=2000, ge=20)
-    """Rows of the pool to look at; half of them are damaged."""
+    """Number of rows to take from the pool; half of them are damaged."""
     kinds: tuple[str, ...] = ()
-    """The kinds of damage to plant, in equal shares; left out, every kind that plugins offer."""
+    """The kinds of damage to plant, in equal shares; by default every kind that plugins offer."""
     scores: tuple[str, ...] = ()
-    """Scorers to audit beside the recipe's own, each with its default options."""
+    """Scorers to audit besides the recipe's own, each with its default options."""
     fraction: float | None = Field(default=None, gt=0, le=1)
-    """The share of best rows to look at; left out, what ``[select]`` keeps, or else a tenth."""
+    """The share of best rows to examine; by default what ``[select]`` keeps, otherwise a tenth."""
 
 
 class RecipeHead(Config):
@@ -104,9 +105,9 @@ class RecipeHead(Config):
     format: Literal[1]
     """The version of this file format."""
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)
-    """Names the run's folder: lower-case letters, digits, dots, dashes."""
+    """The name of the run's folder: lower-case letters, digits, dots, dashes."""
     seed: int = Field(default=42, ge=0, le=MOST_SEED)
-    """Seeds every stage that draws at random."""
+    """The seed of every stage that draws at random."""
     extends: str | None = None
     """Another recipe that this one builds on."""
 
@@ -128,7 +129,7 @@ class StageTable:
     Attributes:
         where: how errors name it, e.g. ``[score.ifd]``.
         stage: the stage.
-        name: the score's name where a recipe has several, else empty.
+        name: the score's name if a recipe has several, otherwise empty.
         own: the keys that every stage has.
         options: the component's options, not yet checked.
         origins: the folder that each key's relative paths start from.
@@ -144,19 +145,19 @@ class StageTable:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe as read: what is wrong with it is kept, to be told together with what binding finds.
+    """A recipe as read. Its mistakes are kept, so that they are reported with those of binding.
 
     Attributes:
         path: the file.
         head: format, name, seed.
         chat: the chat format of all stages.
         compare: baselines.
-        tables: the stages but ``score``.
+        tables: the stages other than ``score``.
         scores: the scores by name; a single ``[score]`` has the name ``""``.
         resolved: the whole recipe after ``extends`` and overrides, as plain TOML values.
-        dropped: options that fell away because a later layer changed ``use``.
+        dropped: options that were removed because a later layer changed ``use``.
         problems: mistakes found so far.
-        audit: what ``selectmoe audit`` looks at.
+        audit: the options of ``selectmoe audit``.
     """
 
     path: Path
@@ -175,12 +176,13 @@ def read_recipe(path: Path, overrides: Sequence[str] = (), shipped: Path | None 
     """Read a recipe, the recipes it extends, and overrides such as ``select.fraction=0.1``.
 
     Args:
-        path: the file; a bare name is also looked for among the recipes that are shipped.
-        overrides: ``key=value``; the value is TOML, or else taken as text; ``~key`` removes one.
+        path: the file; a plain name may also be that of a shipped recipe.
+        overrides: ``key=value``; the value is TOML, or text if it is not valid TOML; ``~key``
+            removes a key.
         shipped: the folder of the shipped recipes.
 
     Raises:
-        RecipeError: a file that is not there or not TOML, an override that is not one. Mistakes in
+        RecipeError: a file is missing or not TOML, or an override is malformed. Mistakes in
             the content are kept in ``Recipe.problems``.
     """
     layers = load_layers(path, shipped)
@@ -226,7 +228,7 @@ def _part(
     config: type[ConfigT], table: object, where: str, problems: list[Problem]
 ) -> ConfigT | None:
     if not isinstance(table, Mapping):
-        problems.append(Problem(where, f"is not a table but {table!r}", _AS_TABLE))
+        problems.append(Problem(where, f"must be a table, got {table!r}", _AS_TABLE))
         return None
     parsed, found = examine(config, table, where=where)
     problems.extend(found)
@@ -248,7 +250,7 @@ def _stage_tables(
     if table is None:
         return
     if not isinstance(table, dict):
-        problems.append(Problem(f"[{stage}]", f"is not a table but {table!r}", _AS_TABLE))
+        problems.append(Problem(f"[{stage}]", f"must be a table, got {table!r}", _AS_TABLE))
         return
     if stage == "score" and "use" not in table and _only_tables(table):
         for name, sub in table.items():
@@ -292,7 +294,7 @@ def _chat_table(table: object, origins: Origins) -> object:
 def _with_absolute_paths(
     value: Mapping[str, Any], origins: Origins, path: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """Return the recipe as it runs from any folder: relative paths that exist made absolute."""
+    """Return the recipe as it runs from any folder: existing relative paths become absolute."""
     out: dict[str, Any] = {}
     for key, item in value.items():
         here = (*path, key)
@@ -306,7 +308,7 @@ def _with_absolute_paths(
 
 
 def absolute(text: str, folder: Path) -> str:
-    """Return a path made absolute where it is clearly one, and any other text as it is."""
+    """Return an absolute path for text that is clearly a path, and any other text unchanged."""
     if text.startswith(("./", "../", "~/")) or ("/" in text and (folder / text).exists()):
         return str(real_path(user_path(text, folder)))
     return text

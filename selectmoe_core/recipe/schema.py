@@ -31,7 +31,7 @@ def recipe_schema(registry: Registry) -> dict[str, Any]:
         "title": "selectmoe recipe",
         "type": "object",
         "properties": properties,
-        # A recipe that extends another may leave out what that one says.
+        # A recipe that extends another may leave out what the other contains.
         "anyOf": [{"required": ["extends"]}, _complete()],
         "additionalProperties": False,
         "$defs": definitions,
@@ -39,7 +39,7 @@ def recipe_schema(registry: Registry) -> dict[str, Any]:
 
 
 def _complete() -> dict[str, Any]:
-    """Return what a recipe must hold that extends no other: every table names its component."""
+    """Return the rule for a recipe that extends no other: every table names its component."""
     named = {"required": ["use"]}
     several = {"additionalProperties": {"type": "object", "required": ["use"]}}
     tables: dict[str, Any] = dict.fromkeys(STAGES, named)
@@ -48,7 +48,7 @@ def _complete() -> dict[str, Any]:
 
 
 def _schema(config: type[Config], owner: str, definitions: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema of options; what they refer to goes to the top, named after its owner."""
+    """Return the schema of options; definitions move to the top, named after their owner."""
     schema = config.model_json_schema(ref_template=f"#/$defs/{owner}.{{model}}")
     for name, definition in schema.pop("$defs", {}).items():
         definitions[f"{owner}.{name}"] = definition
@@ -65,7 +65,7 @@ def _stage(stage: str, entries: list[Entry], definitions: dict[str, Any]) -> dic
 
 
 def _extension(components: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the schema of a table without ``use``: options for what another recipe chose."""
+    """Return the schema of a table without ``use``: the component is chosen in another recipe."""
     options: dict[str, list[Any]] = {}
     for component in components:
         for name, option in component["properties"].items():

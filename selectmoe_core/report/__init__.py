@@ -1,4 +1,4 @@
-"""The report: what ran, what was chosen, and what it was worth."""
+"""The report: what ran, what was selected, and whether the selection helped."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +14,11 @@ class Report:
     """The outcome of a run.
 
     Attributes:
-        table: task by arm with value ± standard error, its head first; empty without evaluation.
+        table: tasks by arms with value ± standard error, the head first; empty without evaluation.
         verdicts: one sentence for each task and baseline.
         markdown: the whole report as Markdown.
         page: the HTML file.
-        warnings: what scorers say against their own scores, each on one line.
+        warnings: warnings of scorers about their own scores, one line each.
     """
 
     table: tuple[tuple[str, ...], ...]
@@ -32,7 +32,7 @@ def write_report(record: RunRecord, folder: Path, progress: Progress | None = No
     """Write ``report.json``, ``report.md`` and ``report.html`` into the run's folder.
 
     Sections of stages that did not run are left out. Memory is bounded by a few columns of the
-    score table; texts are read for the shown examples and a sample alone.
+    score table; texts are read only for the shown examples and a sample.
     """
     from selectmoe_core.report.document import differences, to_document
     from selectmoe_core.report.gather import SECTIONS, gather

@@ -1,4 +1,4 @@
-"""What an audit found out about a score, where one was made of just this score."""
+"""The findings of an audit about a score, if there was an audit of exactly this score."""
 
 from selectmoe_core.report.summary import AuditSummary
 from selectmoe_core.store import Artifact
@@ -7,10 +7,10 @@ STAGE = "audit"
 
 
 def find_audit(score: Artifact) -> AuditSummary | None:
-    """Return the newest audit of a finished score, from the store that it lies in.
+    """Return the newest audit of a finished score, from the same store.
 
-    An audit names the scores that it speaks of by their digests: another pool, another selector
-    model or other options, and it is not found.
+    An audit names its scores by their digests, so an audit with another pool, another Select-MoE
+    model or other options is not found.
     """
     manifests = score.folder.parent.glob(f"{STAGE}-*/artifact.json")
     for manifest in sorted(manifests, key=lambda path: path.stat().st_mtime_ns, reverse=True):

@@ -1,4 +1,4 @@
-"""The pool's composition, and the selection's beside it."""
+"""The composition of the pool and of the selection."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -55,7 +55,7 @@ def summarise_pool(pool: Pool, score_facts: Facts) -> PoolSummary:
 def _sources(
     sources: Mapping[str, SourceCounts], counted: Mapping[str, Any]
 ) -> Iterator[PoolSource]:
-    """Yield the largest sources as they are, and the others added up."""
+    """Yield the largest sources, and the sum of the others."""
     shown = largest_groups({name: counts.examples for name, counts in sources.items()})
     groups: dict[str, list[str]] = {}
     for name, label in shown.items():
@@ -103,7 +103,7 @@ def selected_rows(artifact: Artifact) -> np.ndarray:
 def summarise_selection(
     arm: str, selected: Artifact, baseline: Artifact | None, pool: Pool | None
 ) -> SelectionSummary:
-    """Return what was selected per source, and per label where the pool's rows carry labels."""
+    """Return what was selected per source, and per label if the pool's rows have labels."""
     facts = selected.facts
     offered, kept = _counts(facts, "of"), _counts(facts, "kept")
     shown = largest_groups(offered)
@@ -148,10 +148,10 @@ def shares(
 
 
 def label_counts(pool: Pool, rows: np.ndarray) -> tuple[dict[str, int], dict[str, int]] | None:
-    """Count labels in the pool and in ``rows``; ``None`` where there are none, or too many.
+    """Count labels in the pool and in ``rows``; ``None`` if there are none, or too many.
 
-    Labels are the reader's notes (say, planted damage). Scorers and selectors never see them, so
-    they can judge a selection.
+    Labels are notes of the reader (for example planted damage). Scorers and selectors never see
+    them, so they can be used to judge a selection.
     """
     total: Counter[str] = Counter()
     kept: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""Training curves, read from the log that every training leaves."""
+"""Training curves, read from the log of each training."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -11,18 +11,18 @@ from selectmoe_core.store import Artifact
 
 LOG = "train_log.jsonl"
 POINTS = 400
-"""Points a curve keeps; of a longer log each is the mean of neighbouring entries."""
+"""The most points of a curve; in a longer log each point is the mean of neighbouring entries."""
 
 
 def summarise_training(key: str, artifact: Artifact, arms: Sequence[str]) -> TrainingSummary | None:
-    """Return the curves of a training, or ``None`` where it left no log."""
+    """Return the curves of a training, or ``None`` if it has no log."""
     path = artifact.folder / LOG
     if not path.is_file():
         return None
     steps: dict[str, list[float]] = {}
     values: dict[str, list[float]] = {}
     for step, name, value in _entries(path):
-        # A resumed training writes the steps since its checkpoint again; the later ones count.
+        # A resumed training writes the steps after its checkpoint again; the later entries count.
         own = steps.setdefault(name, [])
         while own and own[-1] >= step:
             own.pop()
@@ -51,7 +51,7 @@ def _entries(path: Path) -> Iterator[tuple[float, str, float]]:
             try:
                 entry = json.loads(line)
             except ValueError:
-                continue  # the last line of a training that was killed may be half of one
+                continue  # the last line may be incomplete if the training was killed
             step = entry.pop("step", None)
             if step is None:
                 continue

@@ -1,4 +1,4 @@
-"""How scores are distributed: per source, against length, and the examples at both ends."""
+"""The distribution of scores: per source, against length, and the best and worst examples."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -24,9 +24,9 @@ from selectmoe_core.store import Artifact
 
 SHOWN = 10
 SKIPPED_SHOWN = 40
-"""The most rows of the table of skipped examples."""
+"""The most rows in the table of skipped examples."""
 SHOWN_CHARACTERS = 50_000
-"""Characters of one message that the report shows; no ordinary example is longer."""
+"""The most characters of one message in the report; ordinary examples are shorter."""
 LENGTH_SAMPLE = 20_000
 BINS = (12, 60)
 TAIL = 0.001
@@ -36,7 +36,7 @@ QUANTILES = (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)
 def summarise_scores(
     key: str, artifact: Artifact, pool: Pool | None, kept: np.ndarray | None, *, examples: bool
 ) -> ScoreSummary:
-    """Return what a finished score looks like.
+    """Return the distribution of a finished score.
 
     Args:
         key: the node's name in the plan.
@@ -76,7 +76,7 @@ def summarise_scores(
 def source_scores(
     score: np.ndarray, codes: np.ndarray, names: Sequence[str]
 ) -> tuple[SourceScores, ...]:
-    """Return the scores of each source, the highest median first; a source without any is last."""
+    """Return the scores of each source, the highest median first, sources without scores last."""
     found = []
     for code, name in enumerate(names):
         own = score[codes == code]
@@ -103,8 +103,8 @@ def histograms(
 ) -> Histograms:
     """Return counts per source over common bins, in the order of ``source_scores``.
 
-    There are more bins the more scores a source has. They span all scores, or all but the
-    outermost 0.1 % on either side where a few far outliers would squeeze the rest together.
+    Sources with more scores have more bins. The bins cover all scores, or all except 0.1 % at each
+    end if a few outliers would compress the rest.
     """
     order = [names.index(source.name) for source in source_scores(score, codes, names)]
     values = score[np.isfinite(score)]
@@ -150,7 +150,7 @@ def _top(keys: np.ndarray, ids: np.ndarray, rows: np.ndarray, count: int) -> lis
 
 
 def skipped_rows(table: ScoreTable) -> tuple[tuple[str, str, int], ...]:
-    """Return source, reason and how many rows of it were skipped, the most first."""
+    """Return source, reason and number of skipped rows, the largest number first."""
     counts: Counter[tuple[str, str]] = Counter()
     for path in table.parts:
         part = pq.read_table(path, columns=["source", "skipped"])

@@ -1,4 +1,4 @@
-"""The evaluation table: arms side by side, and what their differences do and do not show."""
+"""The evaluation table: the results of the arms, and what their differences show."""
 
 import json
 import math
@@ -15,17 +15,17 @@ from selectmoe_core.store import Artifact
 
 NAMED_ARMS = ("base", "random", "selected")
 BASELINES = ("random", "base")
-"""What the own arm is compared with, the comparison that matters most first."""
+"""The arms that the own arm is compared with, the most important first."""
 NOISE_ERRORS = 2.0
-"""Standard errors within which a difference decides nothing."""
+"""Differences within this many standard errors decide nothing."""
 CHANCE_ERRORS = 2.0
-"""Standard errors above chance below which a result counts as chance."""
+"""Results less than this many standard errors above chance count as chance."""
 AGREEMENT = 1e-3
-"""How far the mean of per-question samples may lie from the reported value to be trusted."""
+"""The largest accepted difference between the mean of the samples and the reported value."""
 
 
 def order_arms(arms: Sequence[str]) -> tuple[str, ...]:
-    """Return arms in column order: base, random, selected, then the others as they came."""
+    """Return arms in column order: base, random, selected, then the others in their order."""
     named = [arm for arm in NAMED_ARMS if arm in arms]
     return tuple(dict.fromkeys([*named, *arms]))
 
@@ -77,7 +77,7 @@ def _result(arm: str, facts: Mapping[str, Any], chance: float | None, *, higher:
 
 
 def _number(value: object) -> float | None:
-    # lm-eval writes the text "N/A" where it has no standard error.
+    # lm-eval writes the text "N/A" if it has no standard error.
     if isinstance(value, int | float) and math.isfinite(value):
         return float(value)
     return None
@@ -88,8 +88,8 @@ def compare(
 ) -> Difference:
     """Return the difference of two arms with its standard error and a verdict in plain words.
 
-    Unpaired, the standard error is ``sqrt(se_a**2 + se_b**2)``: too wide where both arms answered
-    the same questions, so the paired one is used where there is one.
+    Unpaired, the standard error is ``sqrt(se_a**2 + se_b**2)``, which is too wide if both arms
+    answered the same questions; so the paired one is used if it exists.
     """
     difference = own.value - baseline.value
     stderr = paired
@@ -109,15 +109,15 @@ def _verdict(
     higher: bool,
     both_at_chance: bool,
 ) -> str:
-    said = f"{task}: {own} minus {baseline} is {signed(difference, stderr)}"
+    claim = f"{task}: {own} minus {baseline} is {signed(difference, stderr)}"
     if stderr is None:
-        return f"{said}, with no standard error: no verdict"
+        return f"{claim}, without a standard error: no verdict"
     if both_at_chance:
-        return f"{said}, but both are at chance: no verdict"
+        return f"{claim}, but both are at chance: no verdict"
     if abs(difference) <= stderr:
-        return f"{said}, within one standard error: no verdict"
+        return f"{claim}, within one standard error: no verdict"
     if abs(difference) <= NOISE_ERRORS * stderr:
-        return f"{said}, within two standard errors: no verdict"
+        return f"{claim}, within two standard errors: no verdict"
     word = "beats" if (difference > 0) == higher else "loses to"
     return (
         f"{task}: {own} {word} {baseline} by {measured(abs(difference), stderr)}, more than two "
@@ -126,7 +126,7 @@ def _verdict(
 
 
 def _mean_row(rows: Sequence[TaskRow], order: Sequence[str], own: str) -> TaskRow | None:
-    """Return the plain mean over tasks, where every task is an accuracy and every arm has it."""
+    """Return the mean over tasks, if every task is an accuracy and every arm has it."""
     complete = all(row.chance is not None and set(row.results) == set(order) for row in rows)
     if len(rows) < 2 or not complete or not all(row.higher_is_better for row in rows):
         return None
@@ -175,7 +175,7 @@ def paired_stderr(
 
 
 def sample_values(folder: Path, task: str, metric: str) -> dict[str, float]:
-    """Return the metric of each question by its id; empty where there are no samples."""
+    """Return the metric of each question by its id; empty if there are no samples."""
     name = metric.split(",", maxsplit=1)[0]
     pattern = re.compile(rf"samples_{re.escape(task)}(_\d{{4}}-.*)?\.jsonl")
     found: dict[str, float] = {}

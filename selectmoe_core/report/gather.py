@@ -1,4 +1,4 @@
-"""From the record of a run to its summary: opens the artifacts, section by section."""
+"""Makes the summary of a run from its record: opens the artifacts for each section."""
 
 import tomllib
 from collections.abc import Mapping
@@ -52,7 +52,7 @@ class _Opened:
         for node in self.record.nodes:
             artifact = Artifact.load(node.folder)
             if artifact is None:
-                self.notes.append(f"{node.key}: its artifact {node.folder} is gone")
+                self.notes.append(f"{node.key}: its artifact {node.folder} is missing")
             else:
                 found[node.key] = artifact
         return found
@@ -64,17 +64,17 @@ class _Opened:
         return OWN if OWN in arms or not arms else arms[0]
 
     def nodes(self, stage: str) -> list[NodeRecord]:
-        """Return the nodes of a stage whose artifacts are there."""
+        """Return the nodes of a stage whose artifacts exist."""
         return [n for n in self.record.nodes if n.stage == stage and n.key in self.artifacts]
 
     def of_arm(self, stage: str, arm: str) -> Artifact | None:
-        """Return the artifact that an arm uses of a stage; the last one, where it has several."""
+        """Return the artifact of a stage that an arm uses; the last one if it has several."""
         nodes = [node for node in self.nodes(stage) if arm in node.arms]
         return self.artifacts[nodes[-1].key] if nodes else None
 
     @cached_property
     def main_score(self) -> NodeRecord | None:
-        """The score that the own arm was selected by."""
+        """The score by which the own arm was selected."""
         nodes = [node for node in self.nodes("score") if self.own in node.arms]
         select = tomllib.loads(self.record.recipe).get("select", {})
         wanted = f"score:{select['score']}" if select.get("score") else "score"
@@ -96,7 +96,7 @@ class _Opened:
         return summarise_pool(self.pool, counted)
 
     def scores_section(self) -> tuple[ScoreSummary, ...]:
-        """Return the scores of the own arm, the one it was selected by first."""
+        """Return the scores of the own arm; the one that it was selected by is first."""
         nodes = [node for node in self.nodes("score") if self.own in node.arms]
         nodes.sort(key=lambda node: node is not self.main_score)
         return tuple(self._scores(node) for node in nodes)
@@ -108,7 +108,7 @@ class _Opened:
         return summarise_scores(node.key, self.artifacts[node.key], self.pool, kept, examples=final)
 
     def selection_section(self) -> SelectionSummary | None:
-        """Return what the own arm selected, beside the pool and the random arm."""
+        """Return the selection of the own arm, compared with the pool and the random arm."""
         selected, baseline = self.of_arm("select", self.own), self.of_arm("select", RANDOM)
         if selected is None:
             return None

@@ -1,23 +1,23 @@
-"""Pools of many sources: the report names the largest and counts the others together."""
+"""Pools with many sources: the report names the largest and combines the others."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 SOURCES_SHOWN = 40
-"""The most sources that a table or a picture of the report lists."""
+"""The most sources in a table or a picture of the report."""
 
 
 def others(count: int) -> str:
-    """Return the name of the row that holds ``count`` sources together."""
+    """Return the name of the row that combines ``count`` sources."""
     return f"{count:,} other sources"
 
 
 def largest_groups(sizes: Mapping[str, int], most: int = SOURCES_SHOWN) -> dict[str, str]:
     """Return the name under which the report shows each group.
 
-    The largest groups keep their own names; of equal ones the first by name. Where there are more
-    than ``most``, the others share one name.
+    The largest groups keep their names; ties are broken by name. If there are more than ``most``,
+    the others share one name.
 
     Args:
         sizes: the number of members of each group.
@@ -32,7 +32,7 @@ def largest_groups(sizes: Mapping[str, int], most: int = SOURCES_SHOWN) -> dict[
 
 
 def add_up(counts: Mapping[str, int], shown: Mapping[str, str]) -> dict[str, int]:
-    """Return the counts of the groups that ``shown`` names; a group it does not know stays."""
+    """Return the counts of the groups that ``shown`` names; unknown groups keep their names."""
     found: dict[str, int] = {}
     for name, count in counts.items():
         label = shown.get(name, name)
@@ -43,7 +43,7 @@ def add_up(counts: Mapping[str, int], shown: Mapping[str, str]) -> dict[str, int
 def regroup(
     codes: np.ndarray, names: Sequence[str], most: int = SOURCES_SHOWN
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return codes and names in which all but the largest groups are one.
+    """Return codes and names in which all groups except the largest are combined.
 
     Args:
         codes: the group of each row, as a position in ``names``, int ``[rows]``.

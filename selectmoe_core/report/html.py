@@ -13,8 +13,8 @@ STYLE = "report.css"
 def render_html(summary: Summary) -> str:
     """Return the page.
 
-    Every text is escaped by the template; the pictures alone are trusted, and matplotlib escapes
-    the texts in them.
+    The template escapes every text; only the pictures are trusted, and matplotlib escapes the texts
+    in them.
     """
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
@@ -40,7 +40,7 @@ def render_html(summary: Summary) -> str:
 
 
 def _pictures(summary: Summary) -> dict[str, str]:
-    """Return the pictures by the name the template asks for."""
+    """Return the pictures by their names in the template."""
     found: dict[str, str | None] = {}
     for number, scores in enumerate(summary.scores):
         found[f"scores-{scores.key}"] = pictures.score_picture(scores, f"s{number}")

@@ -1,4 +1,4 @@
-"""The report as Markdown: the same figures as the page, without its pictures."""
+"""The report as Markdown: the same numbers as the page, without its pictures."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,7 +30,7 @@ Row = Sequence[str]
 
 
 def render_markdown(summary: Summary) -> str:
-    """Return the report; texts of the data stand escaped, or in fences that they cannot close."""
+    """Return the report; texts from data are escaped, or in code blocks that they cannot close."""
     record = summary.record
     lines = [
         f"# {escape(record.name)}",
@@ -59,14 +59,14 @@ def _sections(summary: Summary) -> Iterator[Iterable[str]]:
 
 
 def table(rows: Sequence[Row], text_columns: int = 1) -> list[str]:
-    """Return a Markdown table, the first row its head; all cells are escaped."""
+    """Return a Markdown table; the first row is its head, and all cells are escaped."""
     head, *body = ([escape(cell) for cell in row] for row in rows)
     rule = ["---" if place < text_columns else "---:" for place in range(len(head))]
     return [f"| {' | '.join(row)} |" for row in (head, rule, *body)]
 
 
 def escape(text: str) -> str:
-    """Return text that Markdown and HTML show as it is, on one line."""
+    """Return text that Markdown and HTML show unchanged, on one line."""
     flat = re.sub(r"\s+", " ", text)
     return re.sub(r"([\\`*_{}\[\]<>#|&~])", r"\\\1", flat)
 
@@ -111,7 +111,7 @@ def _evaluation(evaluation: EvaluationSummary) -> Iterator[str]:
                     yield f"- {escape(difference.verdict)} ({kind})."
     yield from (
         "",
-        "± is one standard error over the questions; it knows nothing of other training seeds.",
+        "± is one standard error over the questions; it does not cover other training seeds.",
     )
 
 
@@ -122,7 +122,16 @@ def _pool(pool: PoolSummary) -> Iterator[str]:
         f"dropped, {plural(pool.rejected, 'row')} rejected."
     )
     yield ""
-    head = ("source", "examples", "rejected", "duplicates", "turns", "tokens", "cut", "empty mask")
+    head = (
+        "source",
+        "examples",
+        "rejected",
+        "duplicates",
+        "turns",
+        "tokens",
+        "truncated",
+        "empty mask",
+    )
     yield from table(
         [
             head,
@@ -144,7 +153,7 @@ def _pool(pool: PoolSummary) -> Iterator[str]:
     if pool.rejected:
         yield ""
         yield from table([("reason", "rows"), *((text, count(n)) for text, n in pool.reasons)])
-        yield from ("", "The first of them:", "")
+        yield from ("", "The first rejected rows:", "")
         for row in pool.rejects:
             yield f"- {escape(row.where)}: {escape(row.reason)}"
 
@@ -153,8 +162,8 @@ def _scores(found: Sequence[ScoreSummary]) -> Iterator[str]:
     for scores in found:
         yield from (f"## Scores: {escape(scores.key)}", "")
         yield (
-            f"{escape(scores.component)} gave {count(scores.scored)} of "
-            f"{plural(scores.examples, 'example')} a score: mean {number(scores.mean)}, "
+            f"{escape(scores.component)} scored {count(scores.scored)} of "
+            f"{plural(scores.examples, 'example')}: mean {number(scores.mean)}, "
             f"standard deviation {number(scores.std)}."
         )
         for warning in scores.warnings:
@@ -207,7 +216,7 @@ def _examples(title: str, examples: Iterable[ShownExample]) -> Iterator[str]:
             yield from ("", f"### {title} examples")
         yield from ("", f"{example.place}. **{number(example.score, 5)}** {escape(example.source)}")
         for turn in example.turns:
-            left_out = f" ({turn.hidden:,} further characters left out)" if turn.hidden else ""
+            left_out = f" ({turn.hidden:,} more characters are not shown)" if turn.hidden else ""
             yield from ("", f"{turn.role}{left_out}:", "", *fence(turn.content))
 
 

@@ -28,12 +28,12 @@ from selectmoe_core.report.svg import (
 )
 
 RIDGES = 12
-"""Up to so many sources are drawn as histograms, more as box plots."""
+"""Up to this many sources are drawn as histograms, more as box plots."""
 ROW = 0.27
 NAME = 28
 MAX_PANELS = 6
 LAYERED = "/"
-"""A metric ``name/layer_03`` is one line of the panel ``name``."""
+"""A metric ``name/layer_03`` is one line in the panel ``name``."""
 ARM_COLOURS = {"selected": OWN, "random": RANDOM, "base": PLAIN}
 
 
@@ -151,7 +151,7 @@ def _panel(axes: Any, training: TrainingSummary, title: str, names: Sequence[str
 
 
 def losses_picture(trainings: Sequence[TrainingSummary], prefix: str) -> str | None:
-    """Draw the loss of several trainings of the same kind in one panel, an arm a line."""
+    """Draw the loss of several trainings of one kind in one panel, one line per arm."""
     own = [training for training in trainings if "loss" in training.curves]
     if not own:
         return None

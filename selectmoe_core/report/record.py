@@ -1,4 +1,4 @@
-"""What a run did: the nodes it carried out, where they lie, and under what conditions."""
+"""The record of a run: the nodes it executed, their folders, and the conditions."""
 
 import json
 import os
@@ -15,15 +15,15 @@ RECORD = "run.json"
 
 @dataclass(frozen=True)
 class NodeRecord:
-    """One node of the plan as it was carried out.
+    """One node of the plan as it was executed.
 
     Attributes:
         key: the node's name in the plan, e.g. ``score``, ``score:ifd``, ``select@random``.
         stage: the stage, e.g. ``score``.
         component: the component's name.
-        digest: hexadecimal, covers all that can change the content.
-        folder: where the artifact lies.
-        cached: whether it was there before this run.
+        digest: hexadecimal; covers everything that can change the content.
+        folder: the folder of the artifact.
+        cached: whether it existed before this run.
         seconds: how long the stage took when it was made.
         arms: the arms that use it.
     """
@@ -40,7 +40,7 @@ class NodeRecord:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One run, as ``run.json`` in its folder keeps it.
+    """One run, as stored in ``run.json`` in its folder.
 
     Attributes:
         name: the recipe's name.
@@ -49,8 +49,8 @@ class RunRecord:
         seconds: wall-clock time of the whole run.
         command: the command line.
         versions: version per package.
-        hardware: what it ran on, a line per kind.
-        nodes: the nodes in the order they were carried out.
+        hardware: the hardware, one line per kind.
+        nodes: the nodes in the order of execution.
     """
 
     name: str
@@ -76,7 +76,7 @@ class RunRecord:
         """Read ``run.json`` back.
 
         Raises:
-            StageError: where the file is missing or damaged.
+            StageError: the file is missing or damaged.
         """
         path = folder / RECORD
         try:
@@ -90,7 +90,7 @@ class RunRecord:
             ) from None
         except (ValueError, TypeError, KeyError, AttributeError):
             raise StageError(
-                f"{path} is damaged", hint="run the recipe again: what is done is reused"
+                f"{path} is damaged", hint="run the recipe again; finished stages are reused"
             ) from None
 
 

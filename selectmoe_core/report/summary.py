@@ -1,4 +1,4 @@
-"""What the report says, as plain values: pages, pictures and ``report.json`` are made from it."""
+"""The content of the report as plain values, for pages, pictures and ``report.json``."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from selectmoe_core.report.record import RunRecord
 
 @dataclass(frozen=True)
 class PoolSource:
-    """One source of the pool; token figures are ``None`` where no stage counted tokens."""
+    """One source of the pool; token counts are ``None`` if no stage counted tokens."""
 
     name: str
     examples: int
@@ -33,11 +33,11 @@ class RejectedRow:
 
 @dataclass(frozen=True)
 class PoolSummary:
-    """What the pool is made of.
+    """The composition of the pool.
 
     Attributes:
-        sources: by falling number of examples.
-        rejected: rejected rows in all.
+        sources: the largest first.
+        rejected: total number of rejected rows.
         reasons: how often each reason occurred, the most frequent first.
         rejects: the first rejected rows.
         tokenizer: what the token figures were counted with.
@@ -54,7 +54,7 @@ class PoolSummary:
 
 @dataclass(frozen=True)
 class SourceScores:
-    """Scores of one source; quantiles are exact, NaN where nothing was scored."""
+    """Scores of one source; quantiles are exact, NaN if nothing was scored."""
 
     name: str
     scored: int
@@ -86,7 +86,7 @@ class LengthCorrelation:
 
     @property
     def strong(self) -> bool:
-        """Whether the score may be little more than length."""
+        """Whether the score may measure little more than length."""
         return any(abs(value) > STRONG_CORRELATION for value in (self.text, self.answer))
 
 
@@ -95,7 +95,7 @@ STRONG_CORRELATION = 0.6
 
 @dataclass(frozen=True)
 class Turn:
-    """One message of a shown example; ``hidden`` characters of a giant one are left out."""
+    """One message of a shown example; ``hidden`` characters of a very long one are left out."""
 
     role: str
     content: str
@@ -118,7 +118,7 @@ class ShownExample:
 
 @dataclass(frozen=True)
 class Histograms:
-    """Counts per source over common bins; what lies outside the bins is counted apart.
+    """Counts per source over common bins; scores outside the bins are counted separately.
 
     Attributes:
         edges: float ``[bins + 1]``.
@@ -135,19 +135,19 @@ class Histograms:
 
 @dataclass(frozen=True)
 class AuditSummary:
-    """What an audit found out about a score."""
+    """The findings of an audit about a score."""
 
     level: str
     """``yes``, ``partly`` or ``no``: whether the score can be trusted on this pool."""
     verdict: tuple[str, ...]
-    """Sentences, the first one the short answer."""
+    """Sentences; the first one is the short answer."""
     table: tuple[tuple[str, ...], ...]
-    """The figures as text, beside those of length alone, the head first."""
+    """The figures as text, together with those of length alone; the head first."""
 
 
 @dataclass(frozen=True)
 class ScoreSummary:
-    """One finished score; ``best`` and ``worst`` are filled for the score that was selected by."""
+    """One finished score; ``best`` and ``worst`` are filled for the score used to select."""
 
     key: str
     component: str
@@ -166,12 +166,12 @@ class ScoreSummary:
     histograms: Histograms | None = field(default=None, repr=False)
     audit: AuditSummary | None = None
     warnings: tuple[str, ...] = ()
-    """What the scorer itself says against its scores of this pool."""
+    """Warnings of the scorer about its scores on this pool."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """How much of a group of the pool was selected: a source, or a label."""
+    """How much of a group of the pool (a source or a label) was selected."""
 
     name: str
     pool: int
@@ -183,13 +183,13 @@ class Share:
 
     @property
     def factor(self) -> float:
-        """How many times its share of the pool it takes of the selection."""
+        """Its share of the selection divided by its share of the pool."""
         return self.kept_share / self.pool_share if self.pool_share else float("nan")
 
 
 @dataclass(frozen=True)
 class SelectionSummary:
-    """What was selected, beside what there was."""
+    """What was selected, compared with the pool."""
 
     arm: str
     component: str
@@ -234,7 +234,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Difference:
-    """The recipe's own arm less a baseline on one task, and what may be said of it."""
+    """The recipe's own arm minus a baseline on one task, and the verdict."""
 
     baseline: str
     value: float
@@ -282,4 +282,4 @@ class Summary:
     training: tuple[TrainingSummary, ...] = ()
     evaluation: EvaluationSummary | None = None
     notes: tuple[str, ...] = ()
-    """What could not be shown, and why."""
+    """What could not be shown, and the reason."""

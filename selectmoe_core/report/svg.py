@@ -1,4 +1,4 @@
-"""A matplotlib figure as inline SVG that takes its colours and font from the page."""
+"""A matplotlib figure as inline SVG, with the colours and the font of the page."""
 
 import io
 import re
@@ -10,7 +10,7 @@ from typing import Any
 INK, MUTED, RULE = "#010101", "#010102", "#010103"
 OWN, RANDOM, PLAIN = "#010104", "#010105", "#010106"
 SERIES = (OWN, RANDOM, PLAIN, "#010107", "#010108", "#010109")
-"""Stand-ins for colours: the page's style sheet gives them their value in light and dark."""
+"""Placeholders for colours: the page's style sheet defines them for light and dark."""
 
 _VARIABLES = {
     INK: "--ink",
@@ -51,11 +51,11 @@ WIDTH = 7.2
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """Draw with the report's settings, and leave matplotlib's own as they were."""
+    """Draw with the report's settings without changing matplotlib's own."""
     import matplotlib as mpl
 
     with mpl.rc_context(_SETTINGS), warnings.catch_warnings():
-        # The browser draws the text: a glyph that is not in matplotlib's font is no loss.
+        # The browser draws the text, so glyphs missing in matplotlib's font do not matter.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         yield
 
@@ -72,7 +72,7 @@ def to_svg(figure: Any, label: str, prefix: str) -> str:  # noqa: ANN401
 
     Args:
         figure: the drawn figure.
-        label: what a screen reader says.
+        label: the text for a screen reader.
         prefix: makes the element ids unique among the pictures of a page.
     """
     buffer = io.StringIO()
@@ -88,7 +88,7 @@ def to_svg(figure: Any, label: str, prefix: str) -> str:  # noqa: ANN401
 
 
 def _tag(tag: str, prefix: str) -> str:
-    """Put the page's colours and unique ids into one tag; texts between tags stay untouched."""
+    """Put the page's colours and unique ids into one tag; text between tags is not changed."""
     tag = re.sub(r' id="([^"]*)"', rf' id="{prefix}-\1"', tag)
     tag = re.sub(r"url\(#", f"url(#{prefix}-", tag)
     tag = re.sub(r'href="#', f'href="#{prefix}-', tag)

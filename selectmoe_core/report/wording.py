@@ -9,7 +9,7 @@ TIMES = "\N{MULTIPLICATION SIGN}"
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """Return ``value`` with so many significant digits; a dash for none."""
+    """Return ``value`` with this many significant digits; a dash for no value."""
     if value is None or not math.isfinite(value):
         return NOTHING
     if 10 ** (digits - 1) <= abs(value) < LARGE:
@@ -18,7 +18,7 @@ def number(value: float | None, digits: int = 4) -> str:
 
 
 def count(value: int | None) -> str:
-    """Return a whole number with thousands separated."""
+    """Return a whole number with separators for thousands."""
     return NOTHING if value is None else f"{value:,}"
 
 
@@ -28,12 +28,12 @@ def percent(share: float | None) -> str:
 
 
 def times(factor: float) -> str:
-    """Return how many times as much."""
+    """Return a factor."""
     return NOTHING if not math.isfinite(factor) else f"{factor:.2f} {TIMES}"
 
 
 def duration(seconds: float) -> str:
-    """Return seconds as a person would say them."""
+    """Return seconds in a readable form."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -59,7 +59,7 @@ def correlation(value: float) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return text on one line, without what could steer a terminal."""
+    """Return text on one line, without characters that control a terminal."""
     return "".join(c for c in re.sub(r"\s+", " ", text).strip() if c.isprintable())
 
 

@@ -1,1 +1,1 @@
-"""Executing a plan: its nodes in this process, in one of its own, or in several."""
+"""Executing a plan: each node in this process, in a child process, or in several."""

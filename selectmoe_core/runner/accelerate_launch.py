@@ -1,4 +1,4 @@
-"""A stage in several processes of this host, started by accelerate.
+"""A stage in several processes on this host, started by accelerate.
 
 ``python -m selectmoe_core.runner.accelerate_launch NODE.json PROCESSES THREADS [CONFIG]`` is what
 ``accelerate launch`` does, except that it reports in one message which process failed and why,
@@ -22,7 +22,7 @@ from selectmoe_core.stages.node_spec import WORKER
 def main(arguments: Sequence[str] | None = None) -> int:
     """Launch the processes, wait for them, and return 0 or what ended the first that failed."""
     node, processes, threads, *config = sys.argv[1:] if arguments is None else arguments
-    # Who failed is reported below, once.
+    # Which process failed is reported once, below.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     command = launch_command_parser().parse_args(
         [*flags(int(processes), int(threads), *config), *bound(WORKER, node)]
@@ -42,13 +42,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def flags(processes: int, threads: int, config: str | None = None) -> list[str]:
-    """Return accelerate's options; what a configuration file says is left to it."""
+    """Return accelerate's options; the configuration file may set the others."""
     common = ["--num_processes", str(processes), "--main_process_port", "0"]
     common += ["--num_cpu_threads_per_process", str(threads)]
     if config is not None:
         return ["--config_file", config, *common]
-    # accelerate starts several processes of one host by this name, on CPUs too; nothing is left to
-    # the configuration file that the user may have for other work.
+    # accelerate starts several processes on one host by this name, on CPUs too. No option is
+    # left to the configuration file that the user may have for other work.
     plain = ["--multi_gpu", "--num_machines", "1", "--mixed_precision", "no"]
     return [*common, *plain, "--dynamo_backend", "no"]
 

@@ -36,9 +36,9 @@ STAGES: Mapping[str, Callable[[Context], Facts]] = {
 
 
 def execute_node(spec: NodeSpec, registry: Registry, say: Callable[[str], None]) -> None:
-    """Execute a node under its lock; where another run has made it meanwhile, do nothing.
+    """Execute a node under its lock; do nothing if another run has finished it meanwhile.
 
-    Where several processes execute it together, each of them calls this, and the first holds the
+    If several processes execute it together, each of them calls this; the first one holds the
     lock and writes the manifest.
     """
     store, world = Store(spec.store), current_world()
@@ -51,16 +51,16 @@ def execute_node(spec: NodeSpec, registry: Registry, say: Callable[[str], None])
 
 @contextmanager
 def _disk_errors(spec: NodeSpec) -> Iterator[None]:
-    """Turn what a full disk or missing permissions cause into an error a user can act on."""
+    """Turn errors of a full disk or missing permissions into an error that a user can act on."""
     try:
         yield
     except SelectMoEError:
         raise
     except Exception as error:
-        told = of_disk(error, f"[{spec.stage}] {spec.component}")
-        if told is None:
+        refused = of_disk(error, f"[{spec.stage}] {spec.component}")
+        if refused is None:
             raise
-        raise told from error
+        raise refused from error
 
 
 def _execute(spec: NodeSpec, registry: Registry, world: World) -> None:
@@ -74,11 +74,11 @@ def _execute(spec: NodeSpec, registry: Registry, world: World) -> None:
     try:
         facts = STAGES[spec.stage](context)
     finally:
-        # What an attempt took counts even where it is interrupted.
+        # The time of an attempt counts even if it is interrupted.
         seconds = before + time.monotonic() - start
         if world.main:
             _write_how(spec, seconds)
-    barrier()  # the first process may be done with what others still read
+    barrier()  # the first process may be done with files that others still read
     details = {
         "key": spec.key,
         "device": spec.device,
@@ -111,7 +111,7 @@ def _peak_memory() -> dict[str, int]:
 
 
 def _check_how(spec: NodeSpec) -> float:
-    """Return the seconds of earlier attempts; stop where they computed on something else."""
+    """Return the seconds of earlier attempts; raise if they used another device or dtype."""
     path = spec.folder / HOW
     if not path.is_file():
         _write_how(spec, 0.0)
@@ -123,7 +123,7 @@ def _check_how(spec: NodeSpec) -> float:
             raise StageError(
                 f"{spec.key} was begun with {name} {how[name]} and cannot go on with {value}: "
                 "its result would be a mixture",
-                hint=f"go on as it was begun, or start again with --fresh {spec.stage}",
+                hint=f"run it with the earlier setting, or start again with --fresh {spec.stage}",
             )
     return float(how.get("seconds", 0.0))
 

@@ -2,8 +2,8 @@
 
 Every one of them runs ``selectmoe run``. The first plans, executes the stages of one process, and
 reports. For a stage that several processes share it announces the node, and each process starts a
-child of its own; the children meet at a port that is used by this stage alone. The processes tell
-one another what they know through a store of torch's at the launcher's address.
+child of its own; the children connect at a port that only this stage uses. The processes exchange
+messages through a torch store at the launcher's address.
 """
 
 import json
@@ -27,26 +27,26 @@ from selectmoe_core.stages.node_spec import WORKER
 
 OURS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 LAUNCHERS = ("GROUP_", "ROLE_", "TORCHELASTIC_")
-"""How the names of other variables begin that a launcher sets for its own processes."""
+"""Prefixes of other variables that a launcher sets for its own processes."""
 MEETING = timedelta(minutes=10)
-"""How long the processes of a launch may take to start."""
+"""Seconds that the processes of a launch may take to start."""
 LOOK = 0.1
-"""Seconds between two looks at a child and at the store."""
+"""Seconds between two checks of a child and of the store."""
 GRACE = 20.0
-"""Seconds that all children have to end in once one has failed."""
+"""Seconds that all children have to end after one has failed."""
 SHARED = 60.0
-"""Seconds that a file may take to show on another host."""
+"""Seconds until a file is visible on another host, at most."""
 
 
 @dataclass
 class Team:
-    """This process among those that were launched.
+    """This process and the others that were launched with it.
 
     Attributes:
-        world: which of them it is.
-        address: the host of the first.
-        store: what all of them read and write.
-        sharing: how many of them share the cores that this one sees.
+        world: the number of this process and how many there are.
+        address: the host of the first process.
+        store: shared by all of them.
+        sharing: how many processes share the cores that this one sees.
         number: nodes announced so far.
     """
 
@@ -57,10 +57,10 @@ class Team:
     number: int = field(default=0)
 
     def execute(self, spec_file: Path, key: str, stage: str) -> None:
-        """Let every process execute a node; for the first process.
+        """Let every process execute a node; called by the first process.
 
         Raises:
-            StageError: one of them failed; all have ended.
+            StageError: one of them failed, and all have ended.
             KeyboardInterrupt: the user interrupted one of them.
         """
         port = _free_port()
@@ -81,32 +81,33 @@ class Team:
             cause(map(Failure.load, told)).end_run(key, stage, size)
 
     def end(self) -> None:
-        """Let the others go; for the first process."""
+        """Release the other processes; called by the first process."""
         self._announce({})
         last = time.monotonic() + GRACE
         left = [f"left/{rank}" for rank in range(1, self.world.size)]
-        # They read the store, which may end with this process.
+        # They still read the store, which may end with this process.
         while not self.store.check(left) and time.monotonic() < last:
             time.sleep(LOOK)
 
     def follow(self) -> None:
-        """Execute what the first process announces, until there is no more.
+        """Execute the nodes that the first process announces, until there are no more.
 
-        The first process reports what goes wrong: here nothing is printed.
+        Nothing is printed here: the first process reports errors.
 
         Raises:
-            StageError: the first process has gone.
+            StageError: the first process has ended.
         """
         try:
             try:
                 while announced := self._next():
                     self._execute(Path(announced["node"]), int(announced["port"]))
-            finally:  # where a signal ends this process, the first need not wait for it either
+            finally:  # the first process must not wait for this one, even if a signal ends it
                 self.store.set(f"left/{self.world.rank}", "")
-        except RuntimeError as error:  # what torch raises where the store is gone
+        except RuntimeError as error:  # torch raises this if the store is gone
             raise StageError(
-                f"process {self.world.rank + 1} of {self.world.size} lost the first: {error}",
-                hint="see what the first process says; run again to go on from where it was",
+                f"process {self.world.rank + 1} of {self.world.size} lost contact with the first: "
+                f"{error}",
+                hint="see the message of the first process; run again to continue",
             ) from error
 
     def _announce(self, node: Mapping[str, object]) -> None:
@@ -122,7 +123,7 @@ class Team:
         return announced
 
     def _execute(self, spec_file: Path, port: int) -> None:
-        """Execute a node in a child; tell the others how it ended."""
+        """Execute a node in a child process and report to the others how it ended."""
         number = self.number - 1
         over = f"over/{number}/{self.world.rank}"
         failure = _unshared(spec_file, self.world.rank)
@@ -142,7 +143,7 @@ class Team:
         return bool(self.store.check([f"failed/{number}"]))
 
     def _child(self, spec_file: Path, port: int, number: int) -> Failure | None:
-        """Return how this process's child failed; nothing where it ended well, or was ended."""
+        """Return how this process's child failed, or nothing if it succeeded or was ended by us."""
         outcome = outcome_path(spec_file, self.world.rank)
         outcome.unlink(missing_ok=True)
         child = subprocess.Popen(
@@ -172,13 +173,13 @@ class Team:
 
 
 def join_team() -> Team | None:
-    """Return the processes that were launched with this one, or ``None`` where it is alone.
+    """Return the processes that were launched with this one, or ``None`` if it is alone.
 
-    From then on this process counts as one alone: the launcher's variables leave its environment,
-    since what it does itself it does by itself, and only its children are many.
+    Afterwards this process counts as a single one: the launcher's variables are removed from its
+    environment, because only its children work together with others.
 
     Raises:
-        StageError: the processes do not find one another.
+        StageError: the processes cannot connect.
     """
     variables = dict(os.environ)
     if "WORLD_SIZE" not in variables:
@@ -189,7 +190,7 @@ def join_team() -> Team | None:
     from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
     address, port = variables["MASTER_ADDR"], int(variables["MASTER_PORT"])
-    # torchrun and accelerate have a store running there; else the first process has to.
+    # torchrun and accelerate run a store there; otherwise the first process has to.
     agent = variables.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     try:
         store = TCPStore(
@@ -201,9 +202,9 @@ def join_team() -> Team | None:
         )
     except RuntimeError as error:
         raise StageError(
-            f"process {world.rank + 1} of {world.size} cannot reach the first at "
+            f"process {world.rank + 1} of {world.size} cannot reach the first process at "
             f"{address}:{port}: {error}",
-            hint="set MASTER_ADDR and MASTER_PORT to a place that all hosts can reach",
+            hint="set MASTER_ADDR and MASTER_PORT to an address that all hosts can reach",
         ) from error
     store.set_timeout(PATIENCE)
     attempt = variables.get("TORCHELASTIC_RESTART_COUNT", "0")
@@ -222,9 +223,9 @@ def _taken_out(variables: Mapping[str, str]) -> World:
 
 
 def _of_slurm(variables: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables of a process that srun started, from those that Slurm sets.
+    """Return the launch variables of a process that srun started, from those that Slurm sets.
 
-    A batch script by itself is no step: ``SLURM_STEP_NUM_TASKS`` is srun's alone.
+    A batch script alone is not a step: only srun sets ``SLURM_STEP_NUM_TASKS``.
     """
     size = int(variables.get("SLURM_STEP_NUM_TASKS", "1"))
     if size == 1:
@@ -247,28 +248,28 @@ def _first_host(variables: Mapping[str, str]) -> str:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         return done.stdout.split()[0]
     raise StageError(
-        f"scontrol cannot say which the first host of {hosts} is",
+        f"scontrol cannot name the first host of {hosts}",
         hint="set MASTER_ADDR to the name of the first host",
     )
 
 
 def _port_of_job(variables: Mapping[str, str]) -> str:
-    """Return a port that other steps on the same host will hardly have."""
+    """Return a port that other steps on the same host are unlikely to use."""
     job, step = int(variables["SLURM_JOB_ID"]), int(variables.get("SLURM_STEP_ID", "0"))
     return str(15000 + (job * 31 + step) % 15000)
 
 
 def _unshared(spec_file: Path, rank: int) -> Failure | None:
-    """Return a failure where the node's file does not show on this host."""
+    """Return a failure if the node's file is not visible on this host."""
     last = time.monotonic() + SHARED
     while not spec_file.is_file():
         if time.monotonic() > last:
             return Failure(
                 StageError.exit_code,
                 rank,
-                f"{spec_file} is not there on {socket.gethostname()}: all hosts must see one "
+                f"{spec_file} does not exist on {socket.gethostname()}: all hosts must share one "
                 "outputs folder",
-                "name a folder that they share with --outputs",
+                "with --outputs, name a folder that all hosts share",
             )
         time.sleep(LOOK)
     return None
@@ -281,7 +282,7 @@ def _free_port() -> int:
 
 
 def _stop(child: subprocess.Popen[bytes]) -> None:
-    """End a child that is still there; it may need a while to let go of a GPU."""
+    """End a child that still runs; it may need a while to release a GPU."""
     if child.poll() is not None:
         return
     child.terminate()

@@ -1,4 +1,4 @@
-"""How a process of a stage came to its end, and which of several ends caused the others."""
+"""How a process of a stage ended, and which of several failures caused the others."""
 
 import json
 import os
@@ -14,23 +14,23 @@ from selectmoe_core.errors import PluginError, RecipeError, SelectMoEError, Stag
 from selectmoe_core.store import write_json
 
 BUG = 70
-"""Exit code of a failure nobody foresaw (``EX_SOFTWARE``); ``run`` turns it into 1."""
+"""Exit code of an unexpected failure (``EX_SOFTWARE``); ``run`` turns it into 1."""
 INTERRUPTED = 130
 """Exit code of a process that the user interrupted."""
 EXPECTED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""What ends a process whose fellow failed: no cause."""
+"""Signals that end a process because another one failed: never the cause."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """The end of a process.
+    """How a process ended.
 
     Attributes:
         code: its exit code; below zero, the number of the signal that ended it.
         rank: which of the stage's processes it was.
-        what: what it said went wrong.
-        hint: what it said can be done.
-        traceback: of a failure that nobody foresaw.
+        what: its error message.
+        hint: its hint.
+        traceback: of an unexpected failure.
         host: where it ran.
         at: when, in seconds since 1970.
     """
@@ -44,7 +44,7 @@ class Failure:
     at: float = field(default_factory=time.time)
 
     def save(self, path: Path) -> None:
-        """Write it for the process that waits."""
+        """Write the failure for the process that waits."""
         write_json(path, asdict(self))
 
     @classmethod
@@ -56,23 +56,23 @@ class Failure:
 
     @classmethod
     def load(cls, text: str) -> "Failure":
-        """Read what another process wrote."""
+        """Read a failure that another process wrote."""
         return cls(**json.loads(text))
 
     def text(self) -> str:
-        """Return it as JSON."""
+        """Return the failure as JSON."""
         return json.dumps(asdict(self))
 
     def end_run(self, key: str, stage: str, processes: int = 1) -> NoReturn:
-        """Raise what the run fails with, after the traceback where there is one."""
+        """Raise the error of the run, after printing the traceback if there is one."""
         sys.stderr.write(self.traceback)
         raise self.error(key, stage, processes)
 
     def error(self, key: str, stage: str, processes: int = 1) -> SelectMoEError | KeyboardInterrupt:
-        """Return what the run raises for it.
+        """Return the error that the run raises.
 
         Args:
-            key: the node it was at.
+            key: the node that was executed.
             stage: the node's stage.
             processes: how many processes the stage had.
         """
@@ -80,24 +80,24 @@ class Failure:
             return KeyboardInterrupt()
         place = f" on {self.host}" if processes > 1 else ""
         which = f"process {self.rank + 1} of {processes}{place}" if processes > 1 else "its process"
-        again = "run again to go on from where it was"
+        again = "run again to continue"
         if self.code < 0:
             name = signal.Signals(-self.code).name
             memory = " (out of memory?)" if name == "SIGKILL" else ""
             return StageError(
                 f"{key}: {which} was ended by {name}{memory}",
-                hint=f"{again}; a smaller batch needs less memory",
+                hint=f"{again}; smaller batches need less memory",
             )
         if not self.what:
             return StageError(
                 f"{key}: {which} ended with code {self.code}", hint=f"see run.log ({stage})"
             )
         if self.code == BUG:
-            told = f"{which}: {self.what}" if processes > 1 else self.what
-            if self.hint:  # a plugin's, and the hint says whose
-                return StageError(f"{key}: {told}", hint=self.hint)
+            what = f"{which}: {self.what}" if processes > 1 else self.what
+            if self.hint:  # of a plugin, which the hint names
+                return StageError(f"{key}: {what}", hint=self.hint)
             return StageError(
-                f"{key}: {told} (a bug of selectmoe, a plugin or a library: the traceback is above "
+                f"{key}: {what} (a bug of selectmoe, a plugin or a library: the traceback is above "
                 "and in run.log)",
                 hint=f"{again}; please report it",
             )
@@ -106,16 +106,16 @@ class Failure:
 
 
 def outcome_path(spec_file: Path, rank: int | None = None) -> Path:
-    """Return the file that says how a node's process ended; without a rank, the whole stage."""
+    """Return the file that says how a process ended; without a rank, how the stage ended."""
     return spec_file.with_suffix(".error" if rank is None else f".{rank}.error")
 
 
 def cause(failures: Iterable[Failure]) -> Failure:
-    """Return which of several ends caused the others.
+    """Return which of several failures caused the others.
 
-    Where a process was killed from outside, its fellows fail for want of it, often before anyone
-    has noticed; otherwise an error with a reason comes before one that nobody foresaw, which may be
-    a lost connection, and the first comes before what follows.
+    If a process was killed from outside, the others fail because it is missing, often before its
+    end is noticed. Otherwise an error with a message counts before an unexpected one, which may be
+    a lost connection, and the earliest counts before later ones.
     """
     return min(failures, key=lambda failure: (_order(failure.code), failure.at, failure.rank))
 
@@ -124,7 +124,7 @@ def _order(code: int) -> int:
     if code == INTERRUPTED:
         return 0
     if code == -signal.SIGABRT:
-        return 4  # NCCL ends a process so when it lost another
+        return 4  # NCCL ends a process this way when it has lost another
     if code < 0:
         return 5 if -code in EXPECTED else 1
     if code == BUG:

@@ -34,7 +34,7 @@ def make_job(
     inputs = Inputs(model=work.model_ref(), pool=work.inputs.get("pool"), scores=scores)
 
     def encoded(tokenizer: Any) -> Encoded:  # noqa: ANN401
-        with main_first():  # the first makes them, the others find them made
+        with main_first():  # the first process makes them, the others find them
             return encoded_pool(work, chat, tokenizer, progress)
 
     job = Job(
@@ -62,14 +62,14 @@ def make_job(
 def _recorder(
     work: NodeSpec, registry: Registry, world: World
 ) -> Callable[[int, Mapping[str, float]], None]:
-    """Return what appends points to the training curve and tells the observers."""
+    """Return a function that appends points to the training curve and calls the observers."""
     path: Path = work.folder / LOG
-    told: list[str] = []
+    shown: list[str] = []
 
     def say(text: str) -> None:
-        # Once is enough of an observer that fails at every step.
-        if text not in told:
-            told.append(text)
+        # An observer that fails at every step is reported once.
+        if text not in shown:
+            shown.append(text)
             print(f"  {text}", file=sys.stderr)  # noqa: T201
 
     def record(step: int, values: Mapping[str, float]) -> None:

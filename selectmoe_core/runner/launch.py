@@ -24,9 +24,9 @@ class Launch:
     """How the processes of a stage are started.
 
     Attributes:
-        processes: how many for a stage that several can share, 0 for one a GPU; any other stage
+        processes: how many share a stage that can be shared; 0 means one per GPU. Any other stage
             has one.
-        configs: accelerate's configuration files by stage; the one of ``""`` is of all others.
+        configs: accelerate's configuration files by stage; ``""`` names the file for all others.
         team: the processes that another launcher started already.
     """
 
@@ -35,21 +35,21 @@ class Launch:
     team: Team | None = None
 
     def on(self, device: str, gpus: int) -> "Launch":
-        """Return it with the number of processes for a device of a host that has so many GPUs."""
+        """Return the settings with the number of processes for a device and a number of GPUs."""
         each_gpu = gpus if device == "cuda" else 1
         return self if self.processes else replace(self, processes=max(1, each_gpu))
 
     def check(self, gpus: int) -> None:
-        """Raise a ``RecipeError`` where processes would have to share the GPUs of this host."""
+        """Raise a ``RecipeError`` if processes would have to share the GPUs of this host."""
         if self.sharing > gpus:
             raise RecipeError(
-                f"{self.sharing} processes of this host have {gpus} GPUs to see",
-                hint="a process needs a GPU of its own: look at --num-processes and at "
+                f"{self.sharing} processes were asked for, but this host has {gpus} visible GPUs",
+                hint="each process needs its own GPU: check --num-processes and "
                 "CUDA_VISIBLE_DEVICES, or use --device cpu",
             )
 
     def config(self, stage: str) -> Path | None:
-        """Return accelerate's configuration file for a stage, where there is one."""
+        """Return accelerate's configuration file for a stage, if there is one."""
         return self.configs.get(stage, self.configs.get("")) if stage in SHARED_STAGES else None
 
     @property
@@ -62,13 +62,13 @@ def launch_of(processes: int | None, named: Sequence[str], team: Team | None) ->
     """Return how stages are launched.
 
     Args:
-        processes: what the command line says, if anything.
+        processes: the command line's option, if it was given.
         named: accelerate's configuration files, ``FILE`` or ``STAGE=FILE``; the first may say how
             many processes there are.
         team: the processes that another launcher started.
 
     Raises:
-        RecipeError: they contradict one another, or a file is not there or none of accelerate's.
+        RecipeError: the options contradict each other, or a file is missing or not accelerate's.
     """
     if team is not None:
         if processes not in (None, team.world.size) or named:
@@ -87,7 +87,7 @@ def execute_in_processes(spec: NodeSpec, run_folder: Path, launch: Launch) -> No
     """Execute a node in a child process, or in several.
 
     Raises:
-        StageError: with the child's own message; a failure nobody foresaw has its traceback on
+        StageError: with the child's own message; the traceback of an unexpected failure is on
             stderr and in the log.
         KeyboardInterrupt: the child was interrupted.
     """
@@ -126,7 +126,7 @@ def _run(arguments: list[str]) -> int:
         try:
             return process.wait()
         except KeyboardInterrupt:
-            # Ctrl-C has reached the child too, other signals have not. It gets time to end well.
+            # Ctrl-C has reached the child too, other signals have not. It gets time to finish.
             process.send_signal(signal.SIGINT)
             try:
                 process.wait(timeout=20)
@@ -142,7 +142,7 @@ def _raise_failure(code: int, spec_file: Path, key: str, stage: str, processes: 
     if code == INTERRUPTED:
         raise KeyboardInterrupt
     outcome = outcome_path(spec_file)
-    # What ended without a word was the child, or the launcher itself.
+    # No message was written: the child or the launcher itself was ended.
     Failure.of(outcome, code).end_run(key, stage, processes if outcome.is_file() else 1)
 
 
@@ -150,16 +150,17 @@ def _config(named: str) -> tuple[str, Path]:
     stage, equals, file = named.partition("=")
     stage, file = (stage, file) if equals else ("", stage)
     if stage and stage not in SHARED_STAGES:
-        one = f"[{stage}] runs in one process, without accelerate"
+        known = stage in STAGES
+        reason = f"[{stage}] runs in one process" if known else "there is no such stage"
         raise RecipeError(
-            f"--accelerate-config {named}: {one if stage in STAGES else 'there is no such stage'}",
+            f"--accelerate-config {named}: {reason}",
             hint=suggest(stage, SHARED_STAGES, otherwise="the stages of several processes"),
         )
     path = Path(file).resolve()
     if not path.is_file():
         raise RecipeError(
-            f"--accelerate-config {named}: {path} is not there",
-            hint="write it with `accelerate config --config_file FILE`",
+            f"--accelerate-config {named}: {path} does not exist",
+            hint="create it with `accelerate config --config_file FILE`",
         )
     return stage, path
 
@@ -173,5 +174,5 @@ def _processes_in(config: Path) -> int:
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise RecipeError(
             f"{config} does not say num_processes: {error}",
-            hint="write it with `accelerate config --config_file FILE`, or add --num-processes",
+            hint="create it with `accelerate config --config_file FILE`, or add --num-processes",
         ) from None

@@ -1,4 +1,4 @@
-"""Before the first stage: every part, model and chat format says what is known not to work."""
+"""Before the first stage: every part, model and chat format is checked."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -21,7 +21,7 @@ from selectmoe_core.tokens.chat import ChatConfig, ChatFormat
 
 
 def check_part(spec: NodeSpec, registry: Registry) -> None:
-    """Call the ``check`` of a node's part, where it has one; check its model and chat format.
+    """Call the ``check`` of a node's part, if it has one; check its model and chat format.
 
     Inputs that do not exist yet are left out of its job; of a model that does not exist yet the
     one it will be made from is looked at.
@@ -30,7 +30,7 @@ def check_part(spec: NodeSpec, registry: Registry) -> None:
     config = parse(entry.component.config, spec.options, where=f"[{spec.stage}]")
     part = entry.build(config, where=f"[{spec.stage}]")
     chat = ChatFormat.load(ChatConfig.model_validate(spec.chat))
-    # One process checks for all that will execute it.
+    # One process checks for all processes that will execute it.
     world = World(size=spec.processes)
     job = make_job(_with_finished_inputs(spec), registry, world, chat, NoProgress())
     check = getattr(part, "check", None)
@@ -75,8 +75,8 @@ def _with_finished_inputs(spec: NodeSpec) -> NodeSpec:
 
 
 def check_names(plan: Plan, outputs: Path) -> None:
-    """Raise where a path is not UTF-8: what a run writes, and Arrow, cannot hold its name."""
-    hint = "rename the file or folder; other names inside a folder of data may be anything"
+    """Raise if a path is not UTF-8: the files of a run, and Arrow, cannot hold such a name."""
+    hint = "rename the file or folder; only files inside a data folder may have such names"
     for text in (str(outputs), *_texts(plan.recipe.resolved)):
         if utf8_text(text) != text:
             raise RecipeError(f"the name {utf8_text(text)} is not UTF-8", hint=hint)

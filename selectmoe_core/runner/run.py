@@ -32,18 +32,18 @@ log = logging.getLogger("selectmoe.run")
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How to execute a plan: none of it is part of a digest.
+    """How to execute a plan; no part of it enters a digest.
 
     Attributes:
         outputs: the folder of all outputs.
         device: ``auto``, ``cpu`` or ``cuda``.
         dtype: ``auto`` (bfloat16 on a GPU, float32 on the CPU) or a dtype.
-        threads: torch threads of a process on the CPU, 0 for as many as it has cores for itself.
-        launch: how the processes of a stage are started that several can share.
+        threads: torch threads of a process on the CPU; 0 means one per core that it has.
+        launch: how several processes of a stage are started.
         progress: ``none``, ``plain``, ``rich`` or ``auto``.
         verbose: show what the libraries log.
         disabled: plugins left out.
-        fresh: execute this stage and all that reads it again.
+        fresh: execute this stage and everything that depends on it again.
         command: the command line, for the record.
     """
 
@@ -61,7 +61,7 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run left."""
+    """The results of a run."""
 
     folder: Path
     record: RunRecord
@@ -74,11 +74,11 @@ def _write_report(record: RunRecord, folder: Path) -> Report:
 
 @dataclass(frozen=True)
 class Purpose:
-    """What a plan is executed for.
+    """What else a run does with its results.
 
     Attributes:
-        report: writes what a user reads into the run's folder.
-        makers: what makes the nodes of stages that no component executes, by stage.
+        report: writes the report into the run's folder.
+        makers: functions that make the nodes of stages without a component, by stage.
     """
 
     report: Callable[[RunRecord, Path], Report] = _write_report
@@ -144,7 +144,7 @@ class _Run:
             kinds = (SelectMoEError, KeyboardInterrupt)
             shown = isinstance(error, PartError) or not isinstance(error, kinds)
             log.error("%s: %s", type(error).__name__, error, exc_info=shown)  # noqa: TRY400
-            # What went wrong first is what must be told, even where the disk is full.
+            # The first error must be reported, even if the disk is full.
             with suppress(SelectMoEError, OSError):
                 self._record().save(self.folder)
             raise
@@ -154,17 +154,19 @@ class _Run:
         return outcome
 
     def _log_processes(self) -> None:
-        """Say how many processes the stages have that several can share."""
+        """Report how many processes the shared stages have."""
         shared = [node.stage for node in self.plan.nodes.values() if node.shared]
         count = self.launch.processes
-        where = f"{self.device}, {self.machine.gpus or 'no'} GPUs to see"
+        where = f"{self.device}, {self.machine.gpus or 'no'} visible GPUs"
         log.info("%d process(es) for each of: %s (%s)", count, ", ".join(shared) or "none", where)
         if count > 1 and shared:
             names = ", ".join(dict.fromkeys(shared))
-            self.say(f"{count} processes for each of {names}; --num-processes 1 for one")
+            self.say(
+                f"{count} processes for each of {names}; for one process use --num-processes 1"
+            )
 
     def _missing(self) -> list[Node]:
-        """Return the nodes to make: what is wanted and not there, and what that reads."""
+        """Return the nodes to make: those that are wanted and missing, and what they read."""
         needed: set[str] = set()
         read = {key for node in self.plan.nodes.values() for key in node.inputs.values()}
         stack = [node for key, node in self.plan.nodes.items() if key not in read]
@@ -177,13 +179,15 @@ class _Run:
         return [node for node in self.plan.nodes.values() if node.key in needed]
 
     def _reuse_or_execute(self, node: Node, *, needed: bool) -> None:
-        # An arm may share a node with another under a key of its own.
+        # Two arms may share a node under different keys.
         needed = needed and self._artifact(node) is None
         self.cached[node.key] = not needed
         name = f"{node.key:<17} {node.entry.component.name:<18}"
         if not needed:
             artifact = self._artifact(node)
-            self.say(f"{name} reused" if artifact else f"{name} not needed, its result is there")
+            self.say(
+                f"{name} reused" if artifact else f"{name} not needed, because its result exists"
+            )
             return
         self.say(f"{name} ...")
         artifact = self._execute(node)
@@ -216,7 +220,7 @@ class _Run:
         dtype = self.options.dtype
         if dtype == "auto":
             dtype = "bfloat16" if on_gpu else "float32"
-        # What does not compute with torch may go on under other settings.
+        # A stage that does not use torch may continue under other settings.
         sharing = self.launch.sharing if node.shared else 1
         threads = self.options.threads or max(1, self.machine.cores // sharing)
         dtype, threads = (dtype, threads) if node.uses_torch else ("float32", 1)
@@ -230,8 +234,8 @@ class _Run:
             digest=node.digest,
             folder=self.plan.folder(node),
             store=self.plan.store.root,
-            inputs={role: self.plan.folder(of) for role, of in above.items()},
-            input_digests={role: of.digest or "" for role, of in above.items()},
+            inputs={role: self.plan.folder(source) for role, source in above.items()},
+            input_digests={role: source.digest or "" for role, source in above.items()},
             model=vars(node.model) if node.model else None,
             seed=node.seed,
             chat=self.plan.recipe.chat.model_dump(mode="json"),
@@ -248,7 +252,7 @@ class _Run:
         )
 
     def _check(self, missing: list[Node]) -> None:
-        """Let every part that will run say now what will not work."""
+        """Let every part that will run report now what will not work."""
         missing = [node for node in missing if node.stage not in self.purpose.makers]
         for node in missing:
             if not node.uses_torch:
@@ -307,7 +311,7 @@ class _Run:
             started=self.started,
             seconds=time.monotonic() - self.begun,
             command=self.options.command,
-            # In the order in which run.json keeps them, so that a report reads the same again.
+            # In the order of run.json, so that a repeated report is the same.
             versions=dict(sorted(versions().items())),
             hardware=dict(sorted(self.machine.facts().items())),
             nodes=tuple(nodes),
@@ -319,5 +323,5 @@ class _Run:
         return Outcome(self.folder, record, self.purpose.report(record, self.folder))
 
     def _observe(self, hook: str, **arguments: Any) -> None:  # noqa: ANN401
-        """Call the observers; one that fails is told of and changes nothing."""
+        """Call the observers; a failure of one is reported and changes nothing."""
         notify(self.registry.manager, hook, self.say, **arguments)

@@ -9,7 +9,7 @@ from selectmoe_core.runtime.terminal import LogFormatter
 
 
 def new_folder(outputs: Path, name: str) -> Path:
-    """Make the run's folder, named by date and time, and by a number within the same second."""
+    """Make the run's folder, named by date and time; runs of one second also get a number."""
     base = outputs / name / time.strftime("%Y-%m-%d") / time.strftime("%H-%M-%S")
     for number in range(1000):
         folder = base if not number else base.with_name(f"{base.name}-{number}")
@@ -22,7 +22,7 @@ def new_folder(outputs: Path, name: str) -> Path:
 
 
 def log_to(path: Path) -> logging.Handler:
-    """Write what selectmoe logs into a file too, until the handler is removed."""
+    """Also write selectmoe's log messages into a file, until the handler is removed."""
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(
         LogFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S")

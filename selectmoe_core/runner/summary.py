@@ -1,4 +1,4 @@
-"""What a finished stage gave, in a line for the terminal."""
+"""The result of a finished stage, in one line for the terminal."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from selectmoe_core.store import Artifact
 
 
 def summary(artifact: Artifact) -> str:
-    """Return a stage's main figures, to stand behind its name and time."""
+    """Return a stage's main figures, to be printed after its name and time."""
     facts = artifact.facts
     if artifact.stage == "pool":
         return f": {pool.summary(facts)}"

@@ -21,7 +21,7 @@ from selectmoe_core.stages.node_spec import NodeSpec
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Execute one node, or with ``--check`` let the parts of many check what they can."""
+    """Execute one node, or with ``--check`` let the parts of many nodes check what they can."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     checking = arguments[:1] == ["--check"]
     paths = [Path(name) for name in arguments[checking:]]
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _report(paths[0], Failure(error.exit_code, what=str(error), hint=_hint(error)))
         return error.exit_code
     except Exception as error:
-        logging.getLogger("selectmoe").exception("a failure nobody foresaw")
+        logging.getLogger("selectmoe").exception("an unexpected failure")
         _report(paths[0], Failure(BUG, what=_short(error), traceback=traceback.format_exc()))
         return BUG
     return 0
@@ -58,7 +58,7 @@ def _execute(spec: NodeSpec, registry: Registry) -> None:
 
 
 def _report(spec_file: Path, failure: Failure) -> None:
-    """Write how this process failed, for the process that waits for it."""
+    """Write the failure of this process for the process that waits for it."""
     world = current_world()
     path = outcome_path(spec_file, world.rank if world.size > 1 else None)
     replace(failure, rank=world.rank).save(path)
@@ -87,7 +87,7 @@ def _prepare(spec: NodeSpec) -> None:
         handler.setFormatter(LogFormatter(layout, "%H:%M:%S"))
     logging.basicConfig(level=logging.INFO, handlers=handlers)
     logging.captureWarnings(True)
-    # These are read when the libraries are imported; a user's own setting stays.
+    # The libraries read these on import; a user's own setting is kept.
     for name, value in {
         "TRANSFORMERS_VERBOSITY": "info" if spec.verbose else "error",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -108,5 +108,5 @@ if __name__ == "__main__":
         code = main()
         sys.stderr.flush()
         sys.stdout.flush()
-    # torch and arrow may hold threads whose clean-up takes seconds and can change nothing.
+    # torch and arrow may hold threads whose clean-up takes seconds and has no effect.
     os._exit(code)

@@ -1,4 +1,4 @@
-"""Which process of how many this is. Launching and collectives are accelerate's."""
+"""The number of this process among all. Accelerate launches processes and connects them."""
 
 import os
 from collections.abc import Iterator
@@ -11,15 +11,15 @@ if TYPE_CHECKING:
     from accelerate import PartialState
 
 PATIENCE = timedelta(hours=12)
-"""How long a process waits for its fellows: one of them may tokenise the pool for all meanwhile.
+"""How long a process waits for the others: one of them may tokenise the pool for all meanwhile.
 
-A process that died is noticed by whoever launched it, at once; this is no measure against that.
+The launcher notices at once if a process dies; this limit does not serve that purpose.
 """
 
 
 @dataclass(frozen=True)
 class World:
-    """This process among the processes of a launch."""
+    """The number of this process, and how many were launched."""
 
     rank: int = 0
     size: int = 1
@@ -42,15 +42,15 @@ def current_world() -> World:
 
 
 def on_one_host(world: World) -> bool:
-    """Whether all processes of the launch run on this host, as far as its launcher has told."""
+    """Whether all processes of the launch run on this host, as far as the launcher says."""
     return world.size == 1 or os.environ.get("LOCAL_WORLD_SIZE") == str(world.size)
 
 
 def join(device: str) -> None:
-    """Meet the other processes of the launch, and take the GPU that is this one's.
+    """Connect to the other processes of the launch and choose this process's GPU.
 
     Gloo connects processes on the CPU, NCCL those on GPUs; process ``n`` of a host takes the n-th
-    GPU that it can see. One process alone has nobody to meet.
+    GPU that it can see. A single process connects to no other.
     """
     if current_world().size == 1:
         return
@@ -60,7 +60,7 @@ def join(device: str) -> None:
 
 
 def leave() -> None:
-    """Part from the other processes, once all have done their work."""
+    """Disconnect from the other processes after all have finished their work."""
     if current_world().size == 1:
         return
     from accelerate import PartialState
@@ -70,17 +70,17 @@ def leave() -> None:
 
 
 def shards_weights() -> bool:
-    """Whether accelerate shares each weight out among the processes (FSDP)."""
+    """Whether accelerate splits each weight among the processes (FSDP)."""
     return os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
 
 
 def gathers_weights() -> bool:
-    """Whether accelerate saves weights that are shared out (FSDP) as one model."""
+    """Whether accelerate saves weights that are split (FSDP) as one model."""
     return os.environ.get("FSDP_STATE_DICT_TYPE") == "FULL_STATE_DICT"
 
 
 def barrier() -> None:
-    """Wait until every process of the launch is here; one process alone goes straight on."""
+    """Wait until every process of the launch arrives; a single process does not wait."""
     if current_world().size == 1:
         return
     _joined().wait_for_everyone()
@@ -88,7 +88,7 @@ def barrier() -> None:
 
 @contextmanager
 def main_first() -> Iterator[bool]:
-    """Let the first process through the block before all others; tell whether this is the first."""
+    """Run the block in the first process before all others; yield whether this is the first."""
     if current_world().size == 1:
         yield True
         return
@@ -97,7 +97,7 @@ def main_first() -> Iterator[bool]:
 
 
 def agreed(of_main: bool) -> bool:
-    """Return what the first process says, to all of them."""
+    """Return the first process's value in all processes."""
     if current_world().size == 1:
         return of_main
     from accelerate.utils import broadcast_object_list
@@ -110,7 +110,9 @@ def _joined() -> "PartialState":
     import torch.distributed
     from accelerate import PartialState
 
-    # accelerate would go on without a word, each process by itself.
+    # accelerate would continue silently, each process alone.
     if not torch.distributed.is_initialized():
-        raise RuntimeError("this process is one of several, and has not joined them: call join()")
+        raise RuntimeError(
+            "this process is one of several and has not joined them: call join() first"
+        )
     return PartialState()

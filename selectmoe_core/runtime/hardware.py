@@ -1,4 +1,4 @@
-"""What this machine is: for choosing a device and for the record of a run."""
+"""A description of this machine, for choosing a device and for the record of a run."""
 
 import itertools
 import os
@@ -31,10 +31,10 @@ DEVICE = re.compile(r"auto|cuda(:[0-9]{1,3})?")
 
 
 def resolve_device(wanted: str) -> str:
-    """Return ``cpu``, ``cuda`` or ``cuda:N``; ``auto`` takes a GPU where there is one.
+    """Return ``cpu``, ``cuda`` or ``cuda:N``; ``auto`` means a GPU if there is one.
 
     Raises:
-        RecipeError: another word, or a GPU that is not there: nothing falls back to the CPU.
+        RecipeError: another word, or a GPU that does not exist; there is no fallback to the CPU.
     """
     if wanted == "cpu":
         return "cpu"
@@ -42,7 +42,7 @@ def resolve_device(wanted: str) -> str:
         raise RecipeError(
             f"--device {wanted}: there is no such device", hint="use auto, cpu, cuda or cuda:N"
         )
-    # torch is only imported where a GPU's driver is, since that takes seconds.
+    # torch is imported only if there is a GPU driver, because the import takes seconds.
     drivers = ("/dev/nvidiactl", "/proc/driver/nvidia", "/dev/kfd")
     there = any(Path(path).exists() for path in drivers)
     if there or wanted != "auto":
@@ -56,28 +56,28 @@ def resolve_device(wanted: str) -> str:
         return "cpu"
     raise RecipeError(
         f"--device {wanted}: torch sees no such device",
-        hint="use --device cpu, or repair its driver",
+        hint="use --device cpu, or fix the driver",
     )
 
 
 def visible_gpus() -> int:
-    """Return how many GPUs a stage here will see, without torch, whose import takes seconds.
+    """Return how many GPUs a stage will see, without importing torch, which takes seconds.
 
-    Counts the drivers' device files; ``CUDA_VISIBLE_DEVICES`` may leave some out.
+    Counts the driver's device files; ``CUDA_VISIBLE_DEVICES`` may hide some.
     """
     there = len(list(Path("/dev").glob("nvidia[0-9]*")))
     there = there or len(list(Path("/dev/dri").glob("renderD*"))) * Path("/dev/kfd").exists()
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is None:
         return there
-    # CUDA stops at the first number that names no GPU, as -1 does.
+    # CUDA stops at the first number that names no GPU, such as -1.
     named = itertools.takewhile(lambda name: name and name != "-1", chosen.split(","))
     return min(there, len(list(named)))
 
 
 @dataclass(frozen=True)
 class Machine:
-    """The machine a run is carried out on."""
+    """The machine that a run is executed on."""
 
     cores: int
     memory: int
@@ -86,7 +86,7 @@ class Machine:
 
     @classmethod
     def here(cls, device: str = "cpu") -> "Machine":
-        """Look at this machine."""
+        """Describe this machine."""
         affinity = getattr(os, "sched_getaffinity", None)
         cores = len(affinity(0)) if affinity else os.cpu_count() or 1
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -97,7 +97,7 @@ class Machine:
         return cls(cores, memory, torch.cuda.get_device_name(0), torch.cuda.device_count())
 
     def facts(self) -> dict[str, str]:
-        """Return what the record of a run says."""
+        """Return the facts for the record of a run."""
         facts = {
             "system": f"{platform.system()} {platform.machine()}",
             "processor": _processor(),
@@ -110,7 +110,7 @@ class Machine:
 
 
 def versions() -> Mapping[str, str]:
-    """Return the versions a result may depend on, and the git revision of the working folder."""
+    """Return the versions that a result may depend on, and the working folder's git revision."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:

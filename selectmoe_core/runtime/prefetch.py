@@ -1,4 +1,4 @@
-"""Work done ahead on other threads, its results in order."""
+"""Work that other threads do in advance, with its results in order."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -12,9 +12,9 @@ THREADS, AHEAD = 2, 4
 
 
 def ahead(work: Callable[[GivenT], FoundT], items: Sequence[GivenT]) -> Iterator[FoundT]:
-    """Yield ``work`` of each item in order; at most ``AHEAD`` results are held.
+    """Yield the result of ``work`` for each item, in order; at most ``AHEAD`` results are held.
 
-    Worth it where ``work`` releases Python's lock, as reading a column of a Parquet file does.
+    This helps if ``work`` releases Python's lock, as reading a column of a Parquet file does.
     """
     with ThreadPoolExecutor(THREADS) as pool:
         coming = deque(pool.submit(work, item) for item in items[:AHEAD])

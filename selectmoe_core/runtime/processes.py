@@ -1,8 +1,8 @@
-"""How processes end: a child with the one that started it, a run when a signal asks it to.
+"""How processes end: a child ends with its parent, a run ends when a signal asks it to.
 
 ``python -m selectmoe_core.runtime.processes PARENT MODULE ARGUMENTS...`` runs a module as ``python
--m MODULE`` does, bound to the process of the id PARENT from the start: nothing else is imported
-before.
+-m MODULE`` does. The process ends with the process of the id PARENT, from the start: nothing else
+is imported before.
 """
 
 import ctypes
@@ -19,20 +19,20 @@ PARENT_DEATH = 1
 
 
 def die_with_parent(parent: int | None = None) -> None:
-    """Let Linux end this process when its parent dies, so that no orphan goes on writing.
+    """Let Linux end this process when its parent dies, so that no orphan continues to write.
 
     Args:
-        parent: the id of the process that started this one: if another process is the parent by
-            now, the first has died already, and this process ends at once.
+        parent: the id of the process that started this one. If the parent is another process by
+            now, the first one has died already, and this process ends at once.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PARENT_DEATH, signal.SIGTERM)
     if parent is not None and os.getppid() != parent:
-        sys.exit("the process that started this one has gone")
+        sys.exit("the process that started this one has ended")
 
 
 def bound(module: str, *arguments: str) -> list[str]:
-    """Return Python's arguments for a module in a child that does not outlive this process."""
+    """Return Python's arguments to run a module in a child that ends with this process."""
     return ["-m", __name__, str(os.getpid()), module, *arguments]
 
 
@@ -46,7 +46,7 @@ class Ended(KeyboardInterrupt):
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Raise ``Ended`` in the block at SIGTERM and SIGHUP; a signal that is ignored stays so."""
+    """Raise ``Ended`` in the block on SIGTERM and SIGHUP; an ignored signal stays ignored."""
 
     def end(number: int, _: FrameType | None) -> None:
         raise Ended(number)
@@ -61,7 +61,7 @@ def ended_by_signals() -> Iterator[None]:
 
 
 def main() -> None:
-    """Run a module, bound to the parent that the command line names."""
+    """Run a module that ends with the parent that the command line names."""
     parent, module, *arguments = sys.argv[1:]
     die_with_parent(int(parent))
     sys.argv[1:] = arguments

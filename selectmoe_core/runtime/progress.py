@@ -10,14 +10,14 @@ from typing import Any, Protocol
 from selectmoe_core.runtime.terminal import SafeStream, one_line, raw_stream
 
 Advance = Callable[[float], None]
-"""Call it with how many units were just done."""
+"""A function that is called with the number of units just done."""
 
 PLAIN_SECONDS = 10.0
 """Time between two plain lines."""
 
 
 class Progress(Protocol):
-    """Where long work says how far it is."""
+    """Shows how far long work is."""
 
     def task(
         self, label: str, total: float | None, unit: str = "examples", done: float = 0
@@ -25,16 +25,16 @@ class Progress(Protocol):
         """Open a bar.
 
         Args:
-            label: what is done.
-            total: how many units there are; ``None`` where that is not known.
-            unit: what they are.
-            done: how many an earlier run has done: they count for the bar, not for the rate.
+            label: the name of the work.
+            total: how many units there are; ``None`` if that is not known.
+            unit: the name of the units.
+            done: how many units an earlier run has done; they count for the bar, not for the rate.
         """
         ...
 
 
 class NoProgress:
-    """Says nothing."""
+    """Prints nothing."""
 
     @contextmanager
     def task(
@@ -49,7 +49,7 @@ class NoProgress:
 
 
 class RichProgress:
-    """Bars with rate and time left, on stderr, one below the other; threads may open some too."""
+    """Bars with rate and remaining time on stderr; threads may open some too."""
 
     def __init__(self) -> None:
         self._bars: Any = None
@@ -65,7 +65,7 @@ class RichProgress:
             if not self._open:
                 self._bars = _rich_bars()
                 self._bars.start()
-                # Rich now stands in for both streams, so that lines appear above the bars.
+                # Rich now replaces both streams, so that lines appear above the bars.
                 sys.stdout, sys.stderr = SafeStream(sys.stdout), SafeStream(sys.stderr)
             self._open += 1
             bars = self._bars
@@ -113,7 +113,7 @@ class PlainProgress:
     def task(
         self, label: str, total: float | None, unit: str = "examples", done: float = 0
     ) -> Iterator[Advance]:
-        """Yield a function that counts and now and then prints."""
+        """Yield a function that counts units and prints a line every few seconds."""
         start = last = time.monotonic()
         before = done
 
@@ -137,14 +137,14 @@ def _line(label: str, done: float, total: float | None, unit: str, rate: float) 
 
 
 def progress_kind(kind: str) -> str:
-    """Return what ``auto`` comes to on this stderr, and any other kind as it is."""
+    """Return the kind that ``auto`` means on this stderr, and any other kind unchanged."""
     if kind == "auto":
         return "rich" if sys.stderr.isatty() else "plain"
     return kind
 
 
 def make_progress(kind: str) -> Progress:
-    """Return the progress of kind ``none``, ``plain`` or ``rich``; ``auto`` asks the terminal."""
+    """Return the progress of a kind: ``none``, ``plain``, ``rich`` or ``auto``."""
     kinds: dict[str, type[Progress]] = {
         "none": NoProgress,
         "plain": PlainProgress,

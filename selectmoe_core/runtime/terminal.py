@@ -1,8 +1,8 @@
-"""What a terminal is shown: text from data, file names and plugins cannot steer it.
+"""Safe output: text from data, file names and plugins cannot control the terminal.
 
-A terminal obeys escape sequences: they set its title, move its cursor, hide text or paste into its
-input. Whatever selectmoe prints or logs goes through ``printable``; only rich, which draws bars and
-colours, writes to the stream below.
+A terminal follows escape sequences: they set its title, move its cursor, hide text or paste into
+its input. Everything that selectmoe prints or logs goes through ``printable``; only rich, which
+draws bars and colours, writes to the stream below.
 """
 
 import logging
@@ -13,21 +13,21 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 UNPRINTABLE = re.compile(
-    # Control characters but tab and newline, marks of direction, half surrogates.
+    # Control characters except tab and newline, direction marks, half surrogates.
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
 
 def printable(text: str) -> str:
-    """Return text in which every character that a terminal would obey is written as its escape.
+    """Return text in which every character that controls a terminal is written as its escape.
 
-    Tabs and newlines stay: messages have several lines.
+    Tabs and newlines are kept: messages have several lines.
     """
     return UNPRINTABLE.sub(_escaped, text)
 
 
 def one_line(text: str) -> str:
-    """Return text that is printable and has neither tab nor newline, for cells and labels."""
+    """Return printable text without tabs and newlines, for cells and labels."""
     return printable(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
@@ -37,13 +37,13 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 class SafeStream:
-    """A text stream whose texts are made printable on the way to ``raw``."""
+    """A text stream that makes text printable before it writes to ``raw``."""
 
     def __init__(self, raw: TextIO) -> None:
         self.raw = raw
 
     def write(self, text: str) -> int:
-        """Write text, printable, in what characters the stream's encoding has."""
+        """Write printable text, in the characters that the stream's encoding has."""
         shown = printable(text)
         encoding = getattr(self.raw, "encoding", None) or "utf-8"
         self.raw.write(shown.encode(encoding, "backslashreplace").decode(encoding))
@@ -59,13 +59,13 @@ class SafeStream:
 
 
 def raw_stream(stream: Any) -> Any:  # noqa: ANN401
-    """Return the stream below a safe one: for rich, which writes escape sequences of its own."""
+    """Return the stream below a safe one, for rich, which writes its own escape sequences."""
     return stream.raw if isinstance(stream, SafeStream) else stream
 
 
 @contextmanager
 def safe_streams() -> Iterator[None]:
-    """Make stdout and stderr safe within the block."""
+    """Make stdout and stderr safe inside the block."""
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (
         stream if isinstance(stream, SafeStream) else SafeStream(stream) for stream in before
@@ -80,5 +80,5 @@ class LogFormatter(logging.Formatter):
     """Formats log records as printable text."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the record's line, and a traceback's lines."""
+        """Return the record's line and the lines of a traceback."""
         return printable(super().format(record))

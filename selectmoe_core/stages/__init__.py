@@ -1,4 +1,4 @@
-"""The stages: what each reads and writes, and what executing a node of a plan needs."""
+"""The stages: what each one reads and writes, and how a node of a plan is executed."""
 
 MODULES = {
     "pool": "selectmoe_core.stages.pool",

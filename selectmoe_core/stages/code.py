@@ -1,4 +1,4 @@
-"""The digest of code: of all statements that can run, found by following names and imports."""
+"""The digest of code: it covers all statements that can run, found through names and imports."""
 
 import hashlib
 import importlib.util
@@ -25,19 +25,19 @@ BORDER = tuple(
         *("runtime.terminal", "stages.code", "stages.code_parts"),
     )
 )
-"""Where imports are not followed further: modules that say what is to be done, where and by how
-many, or tell of it. They change no result; what they write to disk has a ``FORMAT``."""
+"""Modules whose imports are not followed: they plan, start or report work and change no result.
+What they write to disk has a ``FORMAT``."""
 
 
 class Code:
-    """Names the code that is reached from given functions."""
+    """Computes the digest of the code that given functions reach."""
 
     def __init__(self, packages: Mapping[str, Path], memory: Path | None = None) -> None:
         """Follow imports into packages.
 
         Args:
-            packages: the folder, or the one file, of each top-level package.
-            memory: a file to remember what was read of sources, by path, size and time.
+            packages: the folder, or the single file, of each top-level package.
+            memory: a file that remembers what was read from sources, by path, size and time.
         """
         self._packages = packages
         self._memory = memory
@@ -52,7 +52,7 @@ class Code:
         return cls({name: path for name, path in found.items() if path}, memory)
 
     def digest(self, roots: Iterable[Target]) -> str:
-        """Return the digest of everything that is reached from ``roots``."""
+        """Return the digest of everything that ``roots`` reach."""
         found = sorted({(module, part.digest) for module, part in self.reach(roots)})
         return hashlib.sha256(json.dumps(found).encode()).hexdigest()
 
@@ -72,7 +72,7 @@ class Code:
                     stack += self._next(module, part)
 
     def save(self) -> None:
-        """Write what was learned of sources."""
+        """Write what is known about sources."""
         if self._memory and self._learned:
             self._memory.parent.mkdir(parents=True, exist_ok=True)
             write_json(self._memory, {"reader": _reader(), "modules": self._known})
@@ -88,7 +88,7 @@ class Code:
                 yield target, name
 
     def _statements(self, target: Target, imported: set[str]) -> Iterator[tuple[str, Part]]:
-        """Yield the statements that a target stands for, and what its import runs."""
+        """Yield the statements that define a target, and those that its import runs."""
         module, name = target
         own = self._module(module)
         if own is None:
@@ -101,11 +101,11 @@ class Code:
                 yield from self._statements((home, name), imported)
         else:
             yield from self._effects(module, imported)
-            # A name that no statement binds may come from anywhere in the module.
+            # A name that no statement binds may come from any place in the module.
             yield from ((module, part) for part in (found or own.parts))
 
     def _effects(self, module: str, imported: set[str]) -> Iterator[tuple[str, Part]]:
-        """Yield what runs when a module is imported, in the packages above it too."""
+        """Yield what runs when a module is imported, including the packages above it."""
         while module and module not in imported:
             imported.add(module)
             own = self._module(module)
@@ -144,7 +144,7 @@ class Code:
 
 
 def roots_of(thing: Any) -> Iterator[Target]:  # noqa: ANN401
-    """Yield where the code of a function, a class or a callable object stands."""
+    """Yield where the code of a function, a class or a callable object is."""
     if isinstance(thing, LazyPart):
         module, _, name = thing.path.partition(":")
         yield module, name
@@ -178,7 +178,7 @@ def _location(package: str) -> Path | None:
 
 
 def _remembered(memory: Path | None) -> dict[str, Any]:
-    """Read what was learned; a damaged memory is forgotten, for it only saves time."""
+    """Read what is known; a damaged file is ignored, because it only saves time."""
     try:
         known = json.loads(memory.read_text(encoding="utf-8")) if memory else {}
     except (OSError, ValueError):
@@ -189,7 +189,7 @@ def _remembered(memory: Path | None) -> dict[str, Any]:
 
 @cache
 def _reader() -> str:
-    """Return what names the reader of sources: what another one remembered is read again."""
+    """Return the version of the reader of sources: what another version remembered is not used."""
     return hashlib.sha256(Path(code_parts.__file__).read_bytes()).hexdigest()
 
 

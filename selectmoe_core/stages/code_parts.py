@@ -1,7 +1,7 @@
-"""A module's source as parts: each statement of it, what it binds, and what it refers to.
+"""A module's source as parts: each statement, the names it binds, and the names it uses.
 
-Only what can change a result is kept of a statement: its syntax tree, without docstrings and
-comments, without the place where it stands.
+Only what can change a result is kept: the syntax tree of a statement, without docstrings,
+comments and line numbers.
 """
 
 import ast
@@ -16,7 +16,7 @@ Target = tuple[str, str]
 
 DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 ALWAYS = frozenset({"FORMAT"})
-"""Names that count wherever their module does: what lies on disk has a new meaning."""
+"""Names that count whenever their module counts: they give the version of files on disk."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class Part:
     """A statement at the top of a module.
 
     Attributes:
-        names: what it binds; nothing where it runs for its effect.
+        names: the names it binds; none if it runs only for its effect.
         digest: covers its syntax tree.
         uses: the names that it mentions.
         imports: what it imports, those within functions too.
-        effect: whether it counts although nobody mentions what it binds.
+        effect: whether it counts even if no statement uses the names it binds.
     """
 
     names: tuple[str, ...]
@@ -40,7 +40,7 @@ class Part:
 
 @dataclass(frozen=True)
 class ModuleParts:
-    """The statements of a module, and the names that it looks up in others when asked for them."""
+    """The statements of a module, and the names that it imports lazily from others."""
 
     parts: tuple[Part, ...]
     lazy: tuple[tuple[str, str], ...] = ()
@@ -96,12 +96,12 @@ class _Reader:
                 yield self._part(statement)
 
     def _import(self, statement: ast.Import | ast.ImportFrom) -> Iterator[Part]:
-        """Yield a part for each name that is imported, so that each counts on its own."""
+        """Yield one part for each imported name, so that each one counts separately."""
         for alias, target in zip(statement.names, self._targets(statement), strict=True):
             bound = alias.asname or (
                 alias.name if isinstance(statement, ast.ImportFrom) else alias.name.split(".")[0]
             )
-            # Nobody can tell which names a star brings.
+            # It is not known which names a star import brings.
             names = () if alias.name == "*" else (bound,)
             text = f"import {target} as {bound}"
             yield Part(names, _digest(text), (), (target,), effect=alias.name == "*")
@@ -114,7 +114,7 @@ class _Reader:
             elif isinstance(node, ast.Import | ast.ImportFrom):
                 imports.update(self._targets(node))
             elif isinstance(node, ast.Constant) and DOTTED.fullmatch(str(node.value)):
-                imports.add((str(node.value), ""))  # some import by a module's name as text
+                imports.add((str(node.value), ""))  # some code imports a module by its name as text
         names = tuple(sorted(_bound(statement)))
         effect = not names or bool(ALWAYS & set(names))
         digest = _digest(_dump(statement))
@@ -166,7 +166,7 @@ def _flat(target: ast.expr) -> Iterator[ast.expr]:
 
 
 def _only_text(statement: ast.AST) -> bool:
-    """Return whether a statement is a string alone: a docstring, of a field too."""
+    """Return whether a statement is only a string: a docstring, also of a field."""
     if not isinstance(statement, ast.Expr) or not isinstance(statement.value, ast.Constant):
         return False
     return isinstance(statement.value.value, str)

@@ -1,4 +1,4 @@
-"""What a stage function gets: the built part, its options and its job."""
+"""What a stage function receives: the built part, its options and its job."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ class Context:
         component: the component.
         config: its options.
         spec: the node.
-        job: what the part may know.
+        job: what the part may know about its run.
     """
 
     part: Any

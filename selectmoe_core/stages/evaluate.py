@@ -1,4 +1,4 @@
-"""``evaluate``: a base model, with the adapter trained on it where there is one."""
+"""``evaluate``: measures a base model, with the adapter trained on it if there is one."""
 
 from selectmoe_core.models.models import TargetModel
 from selectmoe_core.stages.context import Context

@@ -1,4 +1,4 @@
-"""A node of a plan as one JSON file: all that a process needs to execute it."""
+"""A node of a plan as one JSON file: everything that a process needs to execute it."""
 
 import json
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from selectmoe_core.models.models import ModelRef
 from selectmoe_core.store import write_json
 
 WORKER = "selectmoe_core.runner.worker"
-"""The module that executes a node in a process of its own."""
+"""The module that executes a node in a child process."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class NodeSpec:
         dtype: what it computes in.
         threads: torch threads of each process on the CPU.
         processes: how many processes execute it together.
-        disabled: plugins to leave out.
+        disabled: plugins that are not loaded.
         progress: ``none``, ``plain`` or ``rich``.
         log: the run's log file.
         verbose: whether informative log lines are shown.
-        origin: for checks: the model that its input model will be made from.
+        origin: for checks: the model from which its input model will be made.
         sample: for checks: a file with a few rows of the pool.
     """
 
@@ -70,13 +70,13 @@ class NodeSpec:
     sample: Path | None = None
 
     def model_ref(self) -> ModelRef | None:
-        """Return the model it starts from: what another node made, or the one that is named."""
+        """Return the model it starts from: made by another node, or named in the recipe."""
         if "model" in self.inputs:
             return ModelRef(str(self.inputs["model"] / "model"))
         return ModelRef(**self.model) if self.model else None
 
     def save(self, path: Path) -> None:
-        """Write it for the process that executes the node."""
+        """Write the node for the process that executes it."""
         write_json(path, asdict(self))
 
     @classmethod

@@ -1,4 +1,4 @@
-"""``pool``: a reader's rows, checked and kept once each in memory-mapped Arrow."""
+"""``pool``: the rows of a reader, checked and without duplicates, in memory-mapped Arrow."""
 
 from collections.abc import Iterator
 
@@ -24,7 +24,7 @@ def run(context: Context) -> Facts:
 
 
 def describe(pool: Pool) -> Facts:
-    """Return what the report says of a pool."""
+    """Return the facts of a pool for the report."""
     sources = {name: vars(counts) for name, counts in pool.sources.items()}
     rejected = sum(counts.rejected for counts in pool.sources.values())
     duplicates = sum(counts.duplicates for counts in pool.sources.values())
@@ -38,7 +38,7 @@ def describe(pool: Pool) -> Facts:
 
 
 def summary(facts: Facts) -> str:
-    """Return what a pool holds in a line, and below it why rows are missing."""
+    """Return one line about the content of a pool, and below it the reasons for missing rows."""
     sources = sorted(facts["sources"].items(), key=lambda item: -item[1]["examples"])
     counts = [f"{name} {facts[name]:,}" for name in ("examples", "rejected", "duplicates")]
     some = [f"{name} {n['examples']:,}" for name, n in sources if n["examples"]]

@@ -1,4 +1,4 @@
-"""``select``: positions from a selector become rows that can be trained on."""
+"""``select``: the positions that a selector returns become rows for training."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,7 @@ from selectmoe_core.stages.context import Context
 from selectmoe_core.store import Facts, replacing
 
 FORMAT = 1
-"""Of what a selection leaves; another number makes every selection again."""
+"""The version of a selection's files; a new number makes every selection again."""
 SELECTION = "selection.parquet"
 SELECTED = "selected_data.jsonl"
 CARD = "README.md"
@@ -39,7 +39,7 @@ from datasets import load_dataset
 rows = load_dataset("path/of/this/folder", split="train")
 ```
 """
-"""A dataset card: without it `datasets` and the hub take the table of ranks for the data."""
+"""A dataset card. Without it, `datasets` and the hub would read the table of ranks as the data."""
 SCHEMA = pa.schema(
     [
         ("row", pa.int64()),
@@ -52,19 +52,19 @@ SCHEMA = pa.schema(
     ]
 )
 NAMES = ["source", "group", "reason"]
-"""Columns of few different values: only these are worth a dictionary in the file."""
+"""Columns with few different values; only these are dictionary-encoded in the file."""
 GROUP = 1 << 20
-"""Rows written at once."""
+"""Number of rows that are written at once."""
 
 
 def run(context: Context) -> Facts:
-    """Select, check what was selected, and write it out in full."""
+    """Select, check the selection, and write the selected rows in full."""
     pool = context.pool()
     table = ScoreTable.open(context.spec.inputs["score"])
     if len(table) != len(pool):
         raise StageError(
             f"{context.spec.inputs['score']} holds {len(table)} scores for a pool of {len(pool)}",
-            hint="parts of it were lost: make it anew with --fresh score",
+            hint="some of its files are missing: rerun the stage with --fresh score",
         )
     rows, facts = choose(context.part, table, context.folder, context.job)
     with context.job.progress.task("write", len(rows)) as advance:
@@ -73,10 +73,11 @@ def run(context: Context) -> Facts:
 
 
 def choose(part: Selector, table: ScoreTable, folder: Path, job: Job) -> tuple[np.ndarray, Facts]:
-    """Let the selector choose, check its choice and write it as a table.
+    """Let the selector choose, check the choice, and write it as a table.
 
     Returns:
-        The kept rows, int64, the best first; how many of how many were kept, also by source.
+        The kept rows, int64, the best first; and how many of how many were kept, in all and by
+        source.
     """
     selection = part.select(table, job)
     scores = table.score()
@@ -91,7 +92,7 @@ def choose(part: Selector, table: ScoreTable, folder: Path, job: Job) -> tuple[n
 
 
 def selected_rows(folder: Path) -> np.ndarray:
-    """Return the positions that a ``select`` artifact keeps, the best first."""
+    """Return the positions that a ``select`` artifact holds, the best first."""
     column = pq.read_table(folder / SELECTION, columns=["row"]).column(0)
     return np.asarray(column.to_numpy())
 
@@ -99,15 +100,15 @@ def selected_rows(folder: Path) -> np.ndarray:
 def _check(rows: np.ndarray, scores: np.ndarray) -> None:
     if not len(rows):
         raise StageError(
-            f"nothing was selected of {len(scores)} examples",
-            hint="loosen the options of [select]: a larger fraction, another threshold",
+            f"no example of {len(scores)} was selected",
+            hint="change the options of [select]: a larger fraction, another threshold",
         )
     if rows.min() < 0 or rows.max() >= len(scores):
-        raise StageError("the selector gave a position outside the pool")
+        raise StageError("the selector returned a position outside the pool")
     seen = np.zeros(len(scores), dtype=bool)
     seen[rows] = True
     if np.count_nonzero(seen) != len(rows):
-        raise StageError("the selector gave a position twice")
+        raise StageError("the selector returned a position twice")
     if not np.isfinite(scores[rows]).all():
         raise StageError("the selector kept an example that has no score")
 
@@ -115,7 +116,7 @@ def _check(rows: np.ndarray, scores: np.ndarray) -> None:
 def write_rows(
     folder: Path, pool: Pool, rows: np.ndarray, scores: np.ndarray, advance: Advance
 ) -> None:
-    """Write the kept examples in full, a line each, the best first."""
+    """Write the kept examples in full, one line per example, the best first."""
     with (
         replacing(folder / SELECTED, alone=True) as temporary,
         temporary.open("w", encoding="utf-8") as file,
@@ -142,7 +143,7 @@ def _lines(pool: Pool, rows: np.ndarray, scores: np.ndarray) -> Iterator[dict[st
 
 
 def _turn(message: dict[str, Any]) -> dict[str, Any]:
-    """Return a message as readers take it: the weight stands only where it says something."""
+    """Return a message in the readers' format; the usual weight is not written."""
     turn = {"role": message["role"], "content": message["content"]}
     return turn if message["trained"] else {**turn, "weight": 0}
 
@@ -156,10 +157,10 @@ def _write_table(
     codes: np.ndarray,
     names: tuple[str, ...],
 ) -> None:
-    """Write what was selected, a row group at a time; the next ones are put together meanwhile."""
+    """Write the selection, one row group at a time; the next ones are prepared meanwhile."""
     kept = np.zeros(len(scores), dtype=bool)
     kept[rows] = True
-    # Ids are read in the table's order: cheaper than a sort is counting the rows before each.
+    # Ids are read in the table's order; counting the rows before each is cheaper than sorting.
     ids, before = ids_of(np.flatnonzero(kept)), np.cumsum(kept, dtype=np.int64)
 
     def group(start: int) -> pa.Table:

@@ -1,4 +1,4 @@
-"""The tokens of the whole pool for a tokenizer: made once, and read while they are being made."""
+"""The tokens of the whole pool for a tokenizer: made once, and readable while they are made."""
 
 import hashlib
 import json
@@ -30,11 +30,11 @@ log = logging.getLogger("selectmoe.encoded")
 
 STAGE = "encoded"
 LAST_WORDS = 10.0
-"""Seconds that the thread which tokenises gets to finish a piece and to note it."""
+"""Seconds that the tokenising thread has to finish and record a piece."""
 
 
 def tokenizer_digest(tokenizer: Any) -> str:  # noqa: ANN401
-    """Return what identifies a tokenizer: its whole definition, wherever it was loaded from."""
+    """Return what identifies a tokenizer: its whole definition, independent of its location."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise StageError("a slow tokenizer cannot be used", hint="use one with a tokenizer.json")
@@ -47,7 +47,7 @@ def tokenizer_digest(tokenizer: Any) -> str:  # noqa: ANN401
 
 
 def tokens_digest(spec: NodeSpec, chat: ChatFormat, tokenizer: str) -> str:
-    """Return the digest of a pool's tokens: pool, chat format, a tokenizer's digest, our code."""
+    """Return the digest of a pool's tokens: it covers pool, chat format, tokenizer and our code."""
     content = [spec.input_digests["pool"], chat.digest, tokenizer, _code()]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
@@ -56,21 +56,22 @@ def tokens_digest(spec: NodeSpec, chat: ChatFormat, tokenizer: str) -> str:
 def _code() -> str:
     """Return the digest of the code that tokenises."""
     roots = ("tokenize", "encode_pool"), ("chat", "ChatFormat")
-    return Code.installed(()).digest((f"selectmoe_core.tokens.{name}", of) for name, of in roots)
+    modules = ((f"selectmoe_core.tokens.{name}", root) for name, root in roots)
+    return Code.installed(()).digest(modules)
 
 
 def encoded_pool(
     spec: NodeSpec, chat: ChatFormat, tokenizer: Tokenizer, progress: Progress
 ) -> Encoded:
-    """Return the tokens of the pool that a node reads, tokenising where nobody has yet."""
+    """Return the tokens of the pool that a node reads; tokenise if that has not been done yet."""
     return TokenCache(spec, chat, tokenizer).make(progress)
 
 
 class TokenCache:
-    """A pool's tokens under one tokenizer: an artifact that all who read them share.
+    """A pool's tokens for one tokenizer: an artifact that all readers share.
 
-    There are two sources. This process makes the tokens, and a thread does so where they are read
-    meanwhile; or another process of this host makes them, and this one follows what it writes.
+    There are two sources. Either this process makes the tokens, in a thread if they are read
+    meanwhile; or another process on this host makes them, and this one reads what it writes.
 
     Args:
         spec: a node that reads the pool.
@@ -86,10 +87,10 @@ class TokenCache:
         self.folder = self.store.folder(STAGE, self.digest)
 
     def find(self) -> Encoded | None:
-        """Return the tokens, or ``None`` before they are whole.
+        """Return the tokens, or ``None`` if they are not complete yet.
 
         Raises:
-            StageError: a file was lost or cut since the tokens were written.
+            StageError: a file is missing or shorter than when the tokens were written.
         """
         artifact = self.store.find(STAGE, self.digest)
         if artifact is None:
@@ -98,22 +99,24 @@ class TokenCache:
         if not encoded.holds(int(artifact.facts["examples"]), int(artifact.facts["tokens"])):
             raise StageError(
                 f"the tokens in {self.folder} are damaged",
-                hint=f"remove the folder {self.folder} to have them made again",
+                hint=f"remove the folder {self.folder}; the next run makes them again",
             )
         return encoded
 
     def make(self, progress: Progress, written: Advance = lambda _: None) -> Encoded:
-        """Return the tokens, tokenising where nobody has yet.
+        """Return the tokens; tokenise if that has not been done yet.
 
         Args:
-            progress: shows how far it is.
-            written: is told the further rows that can be read: first of all those that were there
-                before, or 0.
+            progress: shows the progress.
+            written: called with the number of new rows that can be read; the first call reports
+                those that existed before, or 0.
         """
         found = self.find()
         if found is None:
             with self.store.lock(STAGE, self.digest, lambda text: print(text, file=sys.stderr)):  # noqa: T201
-                if self.store.find(STAGE, self.digest) is None:  # nobody has made them meanwhile
+                if (
+                    self.store.find(STAGE, self.digest) is None
+                ):  # no other run has made them meanwhile
                     facts = self._tokenise(progress, written)
                     Artifact(STAGE, "tokenizer", self.digest, self.folder, facts).save()
             found = self.find()
@@ -121,12 +124,12 @@ class TokenCache:
         return found
 
     def _tokenise(self, progress: Progress, written: Advance) -> Facts:
-        """Tokenise the pool, from where an earlier run stopped."""
+        """Tokenise the pool, starting where an earlier run stopped."""
         pool, begin = Pool.open(self.spec.inputs["pool"]), time.monotonic()
         kept = Kept.of(self.folder)
         if kept.rows:
             log.info("%d examples had been tokenised before", kept.rows)
-        kept.cut(self.folder)  # before anybody is told of rows: nobody reads what lies behind
+        kept.cut(self.folder)  # before rows are announced, so that no reader is past the cut
         written(kept.rows)
         with progress.task("tokenise", len(pool), done=kept.rows) as advance:
 
@@ -146,12 +149,12 @@ class TokenCache:
 
     @contextmanager
     def made_meanwhile(self, job: Job) -> Iterator[PartialEncoded]:
-        """Have a thread make the tokens, and yield before that is done.
+        """Let a thread make the tokens, and yield before it has finished.
 
-        Where the block ends in an error or an interrupt, the thread stops at its next rows; what it
+        If the block ends with an error or an interrupt, the thread stops at its next rows; what it
         has made is kept.
         """
-        rows: int | None = None  # before what an earlier run left has been looked at
+        rows: int | None = None  # not known until the files of an earlier run have been checked
         stopped = False
 
         def add(further: float) -> None:
@@ -163,7 +166,7 @@ class TokenCache:
         thread = ThreadPoolExecutor(1, "selectmoe-tokenise")
         made = thread.submit(self.make, job.progress, add)
         try:
-            if job.world.size > 1:  # here: in no other thread may processes wait for each other
+            if job.world.size > 1:  # here, because only this thread may wait for other processes
                 while rows is None and not made.done():
                     time.sleep(LOOK)
                 barrier()
@@ -175,15 +178,15 @@ class TokenCache:
             )
         except BaseException:
             stopped = True
-            if rows:  # the process may end next: let the thread note how far it came
+            if rows:  # the process may end next: let the thread record how far it came
                 wait([made], LAST_WORDS)
             raise
         finally:
             thread.shutdown(wait=False, cancel_futures=True)
 
     def followed(self) -> PartialEncoded:
-        """Return the tokens that another process of this host makes, or has made."""
-        barrier()  # what an earlier run left may be cut off until here
+        """Return the tokens that another process on this host makes or has made."""
+        barrier()  # until here, files of an earlier run may be cut
         return PartialEncoded(
             self.folder,
             self.chat,
@@ -194,11 +197,11 @@ class TokenCache:
 
 @contextmanager
 def tokens_meanwhile(context: Context) -> Iterator[tuple[Job, Encoded | None]]:
-    """Yield a job whose ``encoded`` can be read while the pool is being tokenised, and the tokens.
+    """Yield a job whose ``encoded`` is readable while the pool is tokenised, and the tokens.
 
-    One of several processes makes them for all, and those of one host read meanwhile. A host that
-    shares files with others may be told late what one of these has written: there the tokens are
-    made before anything else. Where the scorer reads no tokens, there are none.
+    One of several processes makes them for all; processes on one host read them meanwhile. With
+    several hosts, files that one writes may be visible late on another, so the tokens are made
+    before anything else. If the scorer reads no tokens, there are none.
     """
     job = context.job
     needs = context.component.needs(context.config)
@@ -219,7 +222,7 @@ def tokens_meanwhile(context: Context) -> Iterator[tuple[Job, Encoded | None]]:
 
 
 def _sharing(job: Job, cache: TokenCache, tokens: Callable[[], Encoded]) -> Job:
-    """Return the job with ``tokens`` for whoever has the tokenizer of the cache."""
+    """Return the job with ``tokens`` for a part that uses the cache's tokenizer."""
 
     def encoded(asked: Tokenizer) -> Encoded:
         own = tokenizer_digest(asked) == cache.tokenizer_digest

@@ -1,4 +1,4 @@
-"""``warmup`` and ``train``: a trainer over a sample of the pool, or over what was selected."""
+"""``warmup`` and ``train``: a trainer runs on a sample of the pool, or on the selection."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,9 +24,9 @@ class PoolRows:
     Attributes:
         pool: the pool.
         rows: positions in it, int64.
-        job: gives the chat format and the tokens of the whole pool, where its trainer needs them.
-        scratch: where tokens of these rows alone go.
-        whole: take the tokens from those of the whole pool, which a later stage needs anyway.
+        job: gives the chat format, and the tokens of the whole pool if the trainer needs them.
+        scratch: the folder for tokens of only these rows.
+        whole: use the tokens of the whole pool, which a later stage needs anyway.
     """
 
     pool: Pool
@@ -42,8 +42,8 @@ class PoolRows:
         return self.pool.take(self.rows)
 
     def encoded(self, tokenizer: Tokenizer) -> Encoded:
-        """Return the tokens of these rows, in their order."""
-        whole = self.job.encoded  # raises where the trainer does not declare that it reads tokens
+        """Return the tokens of these rows, in the same order."""
+        whole = self.job.encoded  # raises if the trainer does not declare that it reads tokens
         if self.whole:
             return whole(tokenizer).take(self.rows)
         folder, chat = self.scratch / "tokens", self.job.chat

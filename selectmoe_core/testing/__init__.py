@@ -1,7 +1,7 @@
-"""The conformance kit for plugin authors: checks that any scorer, selector or reader must pass.
+"""The conformance kit for plugin authors: checks that every scorer, selector or reader must pass.
 
-Each check raises an ``AssertionError`` that says what the part did and what the core relies on. Put
-them into an ordinary test::
+Each check raises an ``AssertionError`` that says what the part did and what the core expects. Use
+them in an ordinary test::
 
     # tests/test_my_plugin.py
     from my_plugin import vowels                      # a Component
@@ -13,8 +13,8 @@ them into an ordinary test::
     def test_vowels_is_a_scorer():
         check_scorer(vowels, options={"letters": "aeiou"})
 
-A scorer that needs a model gets a small one: ``check_scorer(part, model="path/to/tiny")``. Nothing
-here needs a GPU, a network or pytest.
+Give a small model to a scorer that needs one: ``check_scorer(part, model="path/to/tiny")``. The
+checks need no GPU, no network and no pytest.
 """
 
 from selectmoe_core.testing.components import check_component, check_plugin

@@ -23,7 +23,7 @@ from selectmoe_core.recipe.recipe import OPTIONS, StageOptions
 from selectmoe_core.testing.requirement import errors_of, require
 
 HEAVY = ("torch", "transformers", "datasets", "lm_eval", "peft", "accelerate")
-"""Packages that ``selectmoe list`` and ``plan`` must not pay for."""
+"""Packages that ``selectmoe list`` and ``plan`` must not import."""
 
 _STAGE_OF = {Kind.READER: "pool", Kind.SCORER: "score", Kind.SELECTOR: "select"}
 _REPORT = (
@@ -34,7 +34,7 @@ _REPORT = (
 
 
 def check_plugin(module: str) -> None:
-    """Check a plugin's module: light to import, only hooks that exist, sound components.
+    """Check a plugin's module: it imports no heavy package, and its hooks and components are valid.
 
     Args:
         module: what its entry point of the group ``selectmoe`` names, e.g. ``my_plugin.plugin``.
@@ -53,15 +53,15 @@ def check_component(
     kind: Kind | None = None,
     options: Mapping[str, object] | None = None,
 ) -> Config | None:
-    """Check what a component says of itself; nothing is built.
+    """Check the description of a component; nothing is built.
 
     Args:
         component: the component.
-        kind: what it is; makes sure that no option has the name of a key of its table.
-        options: as a recipe would write them; without, the defaults.
+        kind: its kind; with it, the check finds options named like a key of its table.
+        options: as a recipe would write them; by default the defaults.
 
     Returns:
-        The options as the component's Config; ``None`` where none were given and some are needed.
+        The options as the component's Config; ``None`` if none were given but some are required.
     """
     name = component.name
     require(
@@ -108,7 +108,7 @@ def _check_config(component: Component[Any, Any], kind: Kind | None) -> None:
         )
         require(
             option not in reserved.model_fields,
-            f"{name}: option '{option}' is a key that every such table has; take another name",
+            f"{name}: option '{option}' is a key that every such table has; use another name",
         )
 
 
@@ -123,11 +123,13 @@ def _check_declarations(component: Component[Any, Any], config: Config) -> None:
         require(Need.SCORES in needs, f"{name}: it names scores but does not need SCORES")
     if component.files is not None:
         for path in component.files(config):
-            require(isinstance(path, Path), f"{name}: files(config) gave {path!r}, not a Path")
+            require(isinstance(path, Path), f"{name}: files(config) returned {path!r}, not a Path")
     if component.cost is not None:
         unknown = Workload(1000, 2e5, estimated=True, model=None, dtype="float32")
         cost = component.cost(config, unknown)
-        require(isinstance(cost, Cost), f"{name}: cost(config, workload) gave {cost!r}, not a Cost")
+        require(
+            isinstance(cost, Cost), f"{name}: cost(config, workload) returned {cost!r}, not a Cost"
+        )
 
 
 def _check_import(module: str) -> None:
@@ -143,7 +145,7 @@ def _check_import(module: str) -> None:
 
 @cache
 def _import_afresh(module: str) -> tuple[tuple[str, ...], bool]:
-    """Return what heavy a module imports in a new interpreter, and if it changes ``os.environ``."""
+    """Return the heavy packages that a module imports, and whether it changes ``os.environ``."""
     code = _REPORT.format(module=module, heavy=HEAVY)
     path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
     done = subprocess.run(

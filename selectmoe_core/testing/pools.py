@@ -42,10 +42,10 @@ def generated_examples(count: int = 40, seed: int = 0) -> list[Example]:
 
 @dataclass
 class Bench:
-    """A pool in a folder, and jobs that see what a component needs of it, no more.
+    """A pool in a folder, and jobs that contain only what a component declares.
 
     Attributes:
-        folder: where everything is written.
+        folder: the folder for all files.
         examples: the pool's examples, in its order.
         pool: the pool.
     """
@@ -91,7 +91,7 @@ class Bench:
 
 
 def installed_models() -> Models:
-    """Return what loads every model that the installed plugins know."""
+    """Return the loader of all models that the installed plugins know."""
     from selectmoe_core.plugin.manager import load_plugins
     from selectmoe_core.plugin.registry import Registry
 

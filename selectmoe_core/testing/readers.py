@@ -1,4 +1,4 @@
-"""The check of a reader: the same rows every time, each an example or a reject with its reason."""
+"""The check of a reader: each row is an example or a reject with a reason, the same every time."""
 
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -22,25 +22,25 @@ def check_reader(
 ) -> tuple[RawExample | Reject, ...]:
     """Read everything twice and check the contract.
 
-    It yields examples and rejects one by one; each says where it was found and of which source it
-    is, a reject why; two reads are equal; a pool can be built of them; the files it names exist.
+    It yields examples and rejects one by one; each names its place and its source, and a reject its
+    reason; two reads are equal; a pool can be built from them; the files that it names exist.
 
     Args:
         component: the reader.
         options: as a recipe would write them, with paths to a small data set.
-        job: seed and bundled folders to read with.
+        job: the job with seed and bundled folders.
 
     Returns:
-        What it read, for further checks.
+        The rows, for further checks.
 
     Raises:
-        AssertionError: what the reader did, and what the core relies on.
+        AssertionError: says what the reader did, and what the core expects.
     """
     name = component.name
     config = check_component(component, kind=Kind.READER, options=options or {})
     assert config is not None
     for path in component.files(config) if component.files is not None else ():
-        require(path.exists(), f"{name}: files() names {path}, which is not there")
+        require(path.exists(), f"{name}: files() names {path}, which does not exist")
     job = declared(job or Job(seed=1), component, config)
     part = component.build(config)
     require_methods(name, part, Reader)
@@ -52,7 +52,7 @@ def check_reader(
     require(read, f"{name}: it read nothing")
     for row in read:
         _check_row(name, row)
-    require(read == again, f"{name}: a second read gives other rows")
+    require(read == again, f"{name}: a second read returns other rows")
     with tempfile.TemporaryDirectory() as folder, errors_of(name):
         build_pool(read, Path(folder), on_reject="skip")
     return read

@@ -1,4 +1,4 @@
-"""One way to fail."""
+"""Raising an ``AssertionError`` for a requirement that is not met."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,14 +14,14 @@ def require(condition: object, message: str) -> None:
 
 
 def require_methods(name: str, part: object, protocol: type) -> None:
-    """Require the methods of a protocol, and of those that are optional the right arguments."""
+    """Require the methods of a protocol, and the right arguments of optional methods."""
     problems = list(method_problems(part, protocol))
     require(not problems, f"{name}: {'; '.join(problems)}")
 
 
 @contextmanager
 def errors_of(name: str) -> Iterator[None]:
-    """Turn an error that the core would end a run with into an ``AssertionError``."""
+    """Turn an error that would end a run into an ``AssertionError``."""
     try:
         yield
     except SelectMoEError as error:

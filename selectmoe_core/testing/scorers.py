@@ -1,4 +1,4 @@
-"""The check of a scorer: the same score for the same example, in any company."""
+"""The check of a scorer: the score of an example does not depend on other examples."""
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,10 +34,10 @@ def check_scorer(
     job: Job | None = None,
     tolerance: float = 1e-5,
 ) -> None:
-    """Run a scorer over a small pool, shard by shard as the core does, and check the contract.
+    """Run a scorer on a small pool, shard by shard as the core does, and check the contract.
 
-    Every example gets a finite score or a reason, never both; order is kept; two runs are equal to
-    the last bit; scores, details and features do not depend on how the pool is cut or ordered, on
+    Every example gets a finite score or a reason, never both; the order is kept; two runs are
+    equal to the last bit; scores, details and features do not depend on how the pool is cut or ordered, on
     the other examples of a shard, on execution-only options, nor on the seed unless the component
     says ``seeded``.
 
@@ -46,12 +46,12 @@ def check_scorer(
         options: as a recipe would write them.
         examples: the pool, at least two different examples; by default generated ones.
         model: a model's folder or reference, for a scorer that needs one.
-        models: what loads it; by default what the installed plugins know.
-        job: seed, device, dtype and chat format to run with; its inputs are replaced.
-        tolerance: how far two numbers may be apart, absolute and relative.
+        models: the loader; by default the installed plugins' models.
+        job: the job with seed, device, dtype and chat format; its inputs are replaced.
+        tolerance: the largest accepted difference of two numbers, absolute and relative.
 
     Raises:
-        AssertionError: what the scorer did, and what the core relies on.
+        AssertionError: says what the scorer did, and what the core expects.
     """
     config = check_component(component, kind=Kind.SCORER, options=options or {})
     assert config is not None
@@ -75,7 +75,7 @@ def check_scorer(
 
 @dataclass
 class _Trial:
-    """A scorer, and what it is run with."""
+    """A scorer and the inputs of its run."""
 
     component: Component[Any, Any]
     config: Config
@@ -106,7 +106,7 @@ class _Trial:
         self.check_seed(whole["score"], reseeded.score(bench, len(pool))["score"])
 
     def check_combination(self, pool: list[Example]) -> None:
-        """Check a scorer over finished tables."""
+        """Check a scorer that reads finished tables."""
         bench = self.bench(pool)
         names = list(self.component.scores(self.config)) if self.component.scores else ["a", "b"]
         random = np.random.default_rng(0)
@@ -144,7 +144,7 @@ class _Trial:
             for number, start, stop in cuts(len(bench.pool), size):
                 some = list(bench.pool.examples(start, stop))
                 shard = Shard(number, np.arange(start, stop), some)
-                # One pass asks score(), the others what the core asks: both must agree.
+                # One pass calls score(), the others what the core calls; both must agree.
                 begin = None if plainly else getattr(scorer, "begin", None)
                 scores = begin(shard)() if begin else scorer.score(shard)
                 parts.append(self.write(bench, out, number, start, stop, scores))
@@ -159,7 +159,7 @@ class _Trial:
         return columns | self.finished(part, table)
 
     def finished(self, part: Any, table: ScoreTable) -> Columns:  # noqa: ANN401
-        """Return the final scores of a scorer that settles them at the end, asked twice."""
+        """Return the final scores of a scorer with ``finish``, called twice."""
         if not hasattr(part, "finish"):
             return {}
         with errors_of(self.name):
@@ -169,16 +169,19 @@ class _Trial:
             replace_scores(table, score)
             again = part.finish(table).score
         same = np.array_equal(score, again, equal_nan=True)
-        require(same, f"{self.name}: finish() asked again gives other scores; read details alone")
+        require(
+            same,
+            f"{self.name}: a second finish() returns other scores; it must depend only on details",
+        )
         return {"score": table.score()}
 
     def write(
         self, bench: Bench, out: Path, number: int, start: int, stop: int, scores: ShardScores
     ) -> Columns:
-        """Check one shard's scores, write them, and return what must not depend on company."""
+        """Check and write one shard's scores; return what must not depend on other examples."""
         require(
             isinstance(scores, ShardScores),
-            f"{self.name}: score() gave a {type(scores).__name__}, not ShardScores",
+            f"{self.name}: score() returned {type(scores).__name__}, not ShardScores",
         )
         ids = [batch.column("id") for batch in bench.pool.batches(start, stop)]
         names = bench.pool.source_names(start, stop)
@@ -195,8 +198,8 @@ class _Trial:
         for value, reason in zip(scores.score, scores.skipped or (), strict=False):
             require(
                 reason is None or np.isnan(value),
-                f"{self.name}: an example is skipped ({reason}) and has the score {value}; a "
-                "skipped one's is NaN",
+                f"{self.name}: an example is skipped ({reason}) but has the score {value}; it "
+                "must be NaN",
             )
 
     def require_variety(self, score: np.ndarray) -> None:
@@ -205,7 +208,7 @@ class _Trial:
         require(scored.min() < scored.max(), f"{self.name}: all scores are equal ({scored[0]})")
 
     def compare(self, first: Columns, second: Columns, what: str, *, exact: bool = False) -> None:
-        require(first.keys() == second.keys(), f"{self.name}: {what}, it gives other details")
+        require(first.keys() == second.keys(), f"{self.name}: {what}, it returns other details")
         for name, column in first.items():
             close = max(self.tolerance, 2e-3) if name == "features" else self.tolerance
             close = 0.0 if exact else close
@@ -219,9 +222,9 @@ class _Trial:
     def check_seed(self, score: np.ndarray, other: np.ndarray) -> None:
         same = _close(score, other, self.tolerance).all()
         if self.component.seeded:
-            require(not same, f"{self.name}: it says seeded, but the seed changes nothing")
+            require(not same, f"{self.name}: it declares seeded=True, but the seed changes nothing")
         else:
-            require(same, f"{self.name}: the seed changes its scores; say seeded=True")
+            require(same, f"{self.name}: the seed changes its scores; declare seeded=True")
 
 
 def _close(first: np.ndarray, second: np.ndarray, tolerance: float) -> np.ndarray:
@@ -234,7 +237,7 @@ def _close(first: np.ndarray, second: np.ndarray, tolerance: float) -> np.ndarra
 
 
 def _execution_variants(config: Config) -> list[tuple[str, Config]]:
-    """Return the options with one execution-only option changed: to 1, or a switch turned."""
+    """Return the options with one execution-only option changed: to 1, or a switch inverted."""
     variants = []
     for name in sorted(marked(type(config), "execution_only")):
         value = getattr(config, name)

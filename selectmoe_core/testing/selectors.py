@@ -1,4 +1,4 @@
-"""The check of a selector: the same choice from the same scores, however they are stored."""
+"""The check of a selector: equal scores give an equal choice, no matter how they are stored."""
 
 import tempfile
 from collections.abc import Mapping
@@ -27,22 +27,22 @@ def check_selector(
     rows: int = 200,
     job: Job | None = None,
 ) -> None:
-    """Run a selector over a generated table with ties and skipped rows, and check the contract.
+    """Run a selector on a generated table with ties and skipped rows, and check the contract.
 
-    It keeps at least one row, each once, none that was skipped; two runs are equal; the choice does
-    not depend on how the table is cut into parts or in which order its rows stand (ties go by id),
-    nor on the seed unless the component says ``seeded``; one that says ``by_rank`` goes by the
-    order of the scores alone.
+    It keeps at least one row, each once, and no skipped row; two runs are equal; the choice does
+    not depend on the parts of the table or on the order of its rows (ties are broken by id), nor
+    on the seed unless the component declares ``seeded``; a component that declares ``by_rank``
+    depends only on the order of the scores.
 
     Args:
         component: the selector.
-        options: as a recipe would write them; they must keep something of ``rows`` rows whose
-            scores lie between 0 and 1.
+        options: as a recipe would write them; they must keep some of ``rows`` rows with scores
+            between 0 and 1.
         rows: size of the table.
-        job: seed and device to run with; its inputs are replaced.
+        job: the job with seed and device; its inputs are replaced.
 
     Raises:
-        AssertionError: what the selector did, and what the core relies on.
+        AssertionError: says what the selector did, and what the core expects.
     """
     config = check_component(component, kind=Kind.SELECTOR, options=options or {})
     assert config is not None
@@ -52,7 +52,7 @@ def check_selector(
 
 @dataclass
 class _Trial:
-    """A selector, and what it is run with."""
+    """A selector and the inputs of its run."""
 
     component: Component[Any, Any]
     config: Config
@@ -78,12 +78,12 @@ class _Trial:
         self.check_order(bench, score, features, chosen)
         if not self.component.seeded:
             other = self.select(bench, table, score, replace(self.base, seed=self.base.seed + 1))
-            self.same(chosen, other, "with another seed (or say seeded=True)")
+            self.same(chosen, other, "with another seed (or declare seeded=True)")
         if self.component.by_rank:
             stretched = np.exp(3 * score) - 2
             again = self.table(bench, stretched, features, parts=1)
             found = self.select(bench, again, stretched, self.base)
-            self.same(chosen, found, "with scores in the same order (or say by_rank=False)")
+            self.same(chosen, found, "with scores in the same order (or declare by_rank=False)")
 
     def check_order(
         self, bench: Bench, score: np.ndarray, features: np.ndarray, chosen: np.ndarray
@@ -91,7 +91,9 @@ class _Trial:
         moved = Bench(self.folder / "moved", bench.examples[::-1])
         table = self.table(moved, score[::-1], features[::-1], parts=1)
         found = self.select(moved, table, score[::-1], self.base)
-        self.same(chosen, len(score) - 1 - found, "with the rows in another order (ties go by id)")
+        self.same(
+            chosen, len(score) - 1 - found, "with the rows in another order (break ties by id)"
+        )
 
     def table(
         self, bench: Bench, score: np.ndarray, features: np.ndarray, parts: int
@@ -115,7 +117,7 @@ class _Trial:
             selection = part.select(table, job)
         require(
             isinstance(selection, Selection),
-            f"{self.name}: select() gave a {type(selection).__name__}, not a Selection",
+            f"{self.name}: select() returned {type(selection).__name__}, not a Selection",
         )
         rows = np.asarray(selection.rows)
         self.check_rows(rows, score)
@@ -123,14 +125,16 @@ class _Trial:
             notes = getattr(selection, what)
             require(
                 notes is None or len(notes) == len(rows),
-                f"{self.name}: '{what}' has not one entry for each kept row",
+                f"{self.name}: '{what}' must have one entry for each kept row",
             )
         return rows
 
     def check_rows(self, rows: np.ndarray, score: np.ndarray) -> None:
         name = self.name
         require(rows.ndim == 1, f"{name}: rows has the shape {rows.shape}")
-        require(len(rows), f"{name}: it kept nothing; give check_selector options that keep some")
+        require(
+            len(rows), f"{name}: it kept nothing; give check_selector options that keep some rows"
+        )
         require(
             np.issubdtype(rows.dtype, np.integer), f"{name}: rows are {rows.dtype}, not integers"
         )

@@ -1,6 +1,6 @@
-"""The chat format: messages to text to tokens, and which tokens count. One for all stages.
+"""The chat format of all stages: from messages to text to tokens, and which tokens count.
 
-A plan reads the options and the digest: numpy is imported only where tokens are at hand.
+A plan reads only the options and the digest: numpy is imported only when there are tokens.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Tokenizer(Protocol):
     backend_tokenizer: Any
 
     def __call__(self, text: list[str], **options: Any) -> Any:  # noqa: ANN401
-        """Return ``input_ids`` and, as ``encodings``, where the tokens stand."""
+        """Return ``input_ids`` and, in ``encodings``, the positions of the tokens."""
         ...
 
     def apply_chat_template(self, conversation: Any, **options: Any) -> Any:  # noqa: ANN401
@@ -49,15 +49,15 @@ class ChatConfig(Config):
     """How conversations become text and tokens, the same for every stage."""
 
     template: str = Field(default="tulu", min_length=1)
-    """``tulu`` (as LESS uses it), ``model`` (the tokenizer's own) or a file (a Jinja template)."""
+    """``tulu`` (as in LESS), ``model`` (the tokenizer's own) or a file (a Jinja template)."""
     max_length: Annotated[PositiveInt, Field(le=1 << 24)] = 2048
-    """Tokens of an example beyond this are cut off (and the example is counted as cut)."""
+    """Longer examples are truncated to this number of tokens (and counted as truncated)."""
     loss_on: Literal["responses", "everything"] = "responses"
-    """Which tokens training and response statistics count."""
+    """Which tokens count in training and in statistics over responses."""
     average: Literal["token", "example"] = "token"
-    """Training loss: every counted token weighs the same, or every example does."""
+    """Training loss: every counted token has the same weight, or every example has."""
     mask_format: bool = False
-    """Leave the format's own tokens (role markers) out even where everything counts."""
+    """Leave out the format's own tokens (role markers) even if everything counts."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class EncodedExample:
     Attributes:
         ids: token ids, int32 ``[length]``.
         parts: what each token is part of (``Part``), uint8 ``[length]``.
-        cut: whether ``max_length`` cut tokens off.
+        cut: whether ``max_length`` truncated the example.
     """
 
     ids: np.ndarray
@@ -84,26 +84,26 @@ class ChatFormat:
 
     @classmethod
     def load(cls, config: ChatConfig) -> ChatFormat:
-        """Read the template file, where the options name one."""
+        """Read the template file, if the options name one."""
         if config.template in ("tulu", "model"):
             return cls(config)
         return cls(config, read_template(Path(config.template)))
 
     @property
     def digest(self) -> str:
-        """Covers all that decides tokens and masks, the text of the template included."""
+        """Covers everything that decides tokens and masks, including the template's text."""
         fields = self.config.model_dump(mode="json")
         if self.template is not None:
             fields["template"] = self.template
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
     def check(self, tokenizer: Tokenizer) -> None:
-        """Raise a ``ModelError`` where no conversation at all can be rendered and tokenised."""
+        """Raise a ``ModelError`` if no conversation at all can be rendered and tokenised."""
         simple = (Message("user", "a"), Message("assistant", "b"))
         try:
             self.encode([Example("", "", simple)], tokenizer)
         except ModelError:
-            # A template may ask for a system message: one of the two must do.
+            # A template may require a system message: one of the two must work.
             try:
                 self.encode([Example("", "", (Message("system", "a"), *simple))], tokenizer)
             except ModelError:
@@ -119,7 +119,7 @@ class ChatFormat:
 
     @contextmanager
     def _renderer(self, tokenizer: Tokenizer) -> Iterator[Callable[[Sequence[Message]], Rendered]]:
-        """Yield what renders one conversation after another."""
+        """Yield a function that renders conversations."""
         if self.config.template == "tulu":
             eos = _eos(tokenizer)
             yield lambda messages: render_tulu(messages, eos)
@@ -131,16 +131,16 @@ class ChatFormat:
             yield renderer.render
 
     def encode(self, examples: Sequence[Example], tokenizer: Tokenizer) -> list[EncodedExample]:
-        """Return the tokens of each example, cut to ``max_length``.
+        """Return the tokens of each example, truncated to ``max_length``.
 
-        Text of the data that reads like a control token is tokenised as the text it is.
+        Text in the data that looks like a control token is tokenised as plain text.
         """
         if not tokenizer.is_fast:
             raise ModelError(
-                "this model has only a slow tokenizer, which cannot tell where its tokens stand",
+                "this model has only a slow tokenizer, which gives no positions of its tokens",
                 hint="use a checkpoint with a tokenizer.json",
             )
-        # A template writes its own begin-of-sequence; tulu leaves it to the tokenizer.
+        # A template writes its own begin-of-sequence; for tulu the tokenizer adds it.
         special = self.config.template == "tulu"
         if special:
             _eos(tokenizer)
@@ -157,7 +157,7 @@ class ChatFormat:
     def _tokenised(
         self, examples: Sequence[Example], tokenizer: Tokenizer, *, special: bool
     ) -> Iterator[tuple[Rendered, list[int], Encoding]]:
-        """Yield each example as text, as token ids, and where these stand; in order."""
+        """Yield each example as text and token ids with their positions, in order."""
         control = ControlTokens.of(tokenizer)
         disguised = {n for n, one in enumerate(examples) if control.stand_in(one.messages)}
         with self._renderer(tokenizer) as render:
@@ -182,7 +182,7 @@ class ChatFormat:
         return EncodedExample(kept, parts[:limit], len(ids) > limit)
 
     def counts(self, parts: np.ndarray) -> np.ndarray:
-        """Return which tokens count for the loss, bool, of the same shape as ``parts``."""
+        """Return which tokens count for the loss, bool, with the shape of ``parts``."""
         mask: np.ndarray = parts != Part.CONTEXT
         if self.config.loss_on == "responses":
             mask = parts == Part.RESPONSE
@@ -192,7 +192,7 @@ class ChatFormat:
 
 
 def render_tulu(messages: Sequence[Message], eos: str) -> Rendered:
-    """Return the Tulu format: ``<|role|>``, a line end, the text; an answer closes with ``eos``.
+    """Return the Tulu format: ``<|role|>``, a line end, the text; an answer ends with ``eos``.
 
     Source of the format: open-instruct and LESS (``encode_with_messages_format``).
     """
@@ -210,10 +210,10 @@ def render_tulu(messages: Sequence[Message], eos: str) -> Rendered:
 def answer_ends(parts: np.ndarray, starts: Sequence[int] | np.ndarray = (0,)) -> np.ndarray:
     """Return which tokens are the last of an answer, bool ``[tokens]``.
 
-    It is the token that closes the answer, or where ``max_length`` cut it off the last one left.
+    It is the token that closes the answer, or the last remaining one if it was truncated.
 
     Args:
-        parts: what each token is part of, one example or several behind one another.
+        parts: what each token is part of, for one example or several in a row.
         starts: the first token of each example.
     """
     import numpy as np

@@ -1,8 +1,8 @@
-"""Control tokens in the text of data: such text stays text and never becomes a control token.
+"""Text in the data that looks like a control token stays text.
 
-A tokenizer reads ``</s>`` in a row's text as the end of the sequence. Rows that hold such text are
+A tokenizer reads ``</s>`` in a row's text as the end of the sequence. Rows with such text are
 tokenised by a copy of the tokenizer whose control tokens have other names: in the rendered text
-the format's own control tokens take those names, and what the data holds is then plain text.
+the format's own control tokens get those names, and the text of the data is then plain text.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 ROLE_LIKE = re.compile("<[|\uff5c].*[|\uff5c]>", re.DOTALL)
 """Tokens such as ``<|user|>`` are control tokens even where a tokenizer does not mark them so."""
 BYTE = re.compile(r"<0x[0-9A-F]{2}>")
-"""Tokens of single bytes, which some tokenizers list beside their control tokens."""
+"""Tokens of single bytes, which some tokenizers list with their control tokens."""
 PRIVATE = re.compile("[\U00100000-\U0010ffff]")
-"""The last plane of characters for private use: names of control tokens are made of it."""
+"""The last private-use plane of Unicode: names of control tokens are made from it."""
 NAMES, HIDDEN, FILL = 0x100000, 0x108000, "\U0010fffd"
 
 
@@ -43,14 +43,14 @@ def control_tokens(backend: Backend) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class ControlTokens:
-    """The control tokens of a tokenizer, and how text that reads like them is kept apart.
+    """The control tokens of a tokenizer, and how text that looks like them is kept apart.
 
     Attributes:
         backend: the tokenizer.
         pattern: finds the text of a control token.
         names: the same-length name that each control token has in the copy of the tokenizer.
-        hidden: what stands in for the text of a control token while a template renders a row.
-        normalizes: whether other text can become that of a control token by normalisation.
+        hidden: what replaces the text of a control token while a template renders a row.
+        normalizes: whether normalisation can turn other text into that of a control token.
     """
 
     backend: Backend
@@ -76,15 +76,15 @@ class ControlTokens:
         )
 
     def stand_in(self, messages: Iterable[Message]) -> bool:
-        """Return whether a text of the messages reads like a control token."""
+        """Return whether a text of the messages looks like a control token."""
         return any(self._found(message.content) for message in messages)
 
     def hide(self, messages: Sequence[Message]) -> tuple[Message, ...]:
-        """Return the messages with same-length stand-ins for the text of control tokens."""
+        """Return the messages with same-length replacements for the text of control tokens."""
         return tuple(replace(message, content=self._hide(message.content)) for message in messages)
 
     def reveal(self, rendered: Rendered) -> Rendered:
-        """Return what was rendered from hidden messages, as ``encode`` reads it."""
+        """Return the text that was rendered from hidden messages, in the form for ``encode``."""
         named = self.pattern.sub(lambda found: self.names[found[0]], rendered.text)
         texts = {stand_in: text for text, stand_in in self.hidden.items()}
         hidden = re.compile("|".join(texts) or "(?!)")
@@ -97,7 +97,7 @@ class ControlTokens:
         *,
         special: bool,
     ) -> list[tuple[list[int], Encoding]]:
-        """Tokenise revealed texts; ``special`` adds what the tokenizer itself puts around them."""
+        """Tokenise revealed texts; ``special`` adds the tokens that the tokenizer itself adds."""
         renamed = _COPIES.get(tokenizer)
         if renamed is None or renamed[0] != self.names:
             renamed = self.names, _renamed(self.backend, self.names)
@@ -113,13 +113,13 @@ class ControlTokens:
         return bool(self.pattern.search(self.backend.normalizer.normalize_str(text)))
 
     def _hide(self, text: str) -> str:
-        # Characters of our own names must not come from the data.
+        # The data must not contain characters of our own names.
         text = PRIVATE.sub("\ufffd", text)
         return self.pattern.sub(lambda found: self.hidden[found[0]], text)
 
 
 _COPIES: WeakKeyDictionary[Any, tuple[Mapping[str, str], Backend]] = WeakKeyDictionary()
-"""Tokenizers whose control tokens are renamed: making one takes a moment."""
+"""Tokenizers with renamed control tokens, kept because making one takes time."""
 
 
 def _private(code: int, text: str) -> str:
@@ -127,7 +127,7 @@ def _private(code: int, text: str) -> str:
 
 
 def _renamed(backend: Backend, names: Mapping[str, str]) -> Backend:
-    """Return a copy of a tokenizer with other names for control tokens, their ids the same."""
+    """Return a copy of a tokenizer with other names, but the same ids, for control tokens."""
     from tokenizers import Tokenizer
 
     state = json.loads(backend.to_str())
@@ -151,6 +151,6 @@ def _renamed(backend: Backend, names: Mapping[str, str]) -> Backend:
 
 
 def _makes(merge: str | list[str], names: Mapping[str, str]) -> bool:
-    """Return whether a merge of a BPE needs or makes the text of a control token."""
+    """Return whether a BPE merge needs or makes the text of a control token."""
     left, right = merge.split(" ") if isinstance(merge, str) else merge
     return not names.keys().isdisjoint((left, right, left + right))

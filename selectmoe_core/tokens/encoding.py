@@ -1,4 +1,4 @@
-"""A pool's token ids and masks for one tokenizer: an artifact, so nothing is tokenised twice."""
+"""A pool's token ids and masks for one tokenizer: an artifact, so they are made only once."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,30 +26,30 @@ from selectmoe_core.tokens.files import (
 
 BATCH = 2048
 BATCH_CHARACTERS = 1 << 22
-"""Where examples are long, fewer are tokenised at once: this bounds the memory."""
+"""Characters that are tokenised at once: this limits the memory if examples are long."""
 
 
 @dataclass
 class TokenCounts:
-    """Tokens of one source under one tokenizer and chat format."""
+    """Token counts of one source with one tokenizer and chat format."""
 
     examples: int = 0
     tokens: int = 0
     counted_tokens: int = 0
     cut: int = 0
-    """Examples of which ``max_length`` cut tokens off."""
+    """Examples that ``max_length`` truncated."""
     nothing_counts: int = 0
     """Examples in which no token counts: their mask is empty."""
 
 
 @dataclass(frozen=True, eq=False)
 class Joined:
-    """The tokens of several examples one behind another, in memory.
+    """The tokens of several examples, joined in memory.
 
     Attributes:
         ids: token ids, int32 ``[tokens]``.
         parts: what each token is part of, uint8 ``[tokens]``.
-        starts: first token of each example and, last, ``tokens``: int64 ``[examples + 1]``.
+        starts: first token of each example and, at the end, ``tokens``: int64 ``[examples + 1]``.
     """
 
     ids: np.ndarray
@@ -67,20 +67,20 @@ class Joined:
         return np.asarray(total[self.starts[1:]] - total[self.starts[:-1]])
 
     def places(self, rows: np.ndarray) -> slice | np.ndarray:
-        """Return where the tokens of some examples stand, those of one example together."""
+        """Return the positions of the tokens of some examples, example by example."""
         return token_places(self.starts[rows], self.starts[rows + 1])
 
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """Memory-mapped tokens of many examples: all that ``encode`` wrote, or a view on some rows.
+    """Memory-mapped tokens of many examples: everything that ``encode`` wrote, or some rows.
 
     Attributes:
-        folder: where ``encode`` wrote.
-        chat: the format they were rendered with.
+        folder: the folder that ``encode`` wrote.
+        chat: the chat format.
         rows: the rows of the folder that this view shows, in its order, int64 ``[examples]``;
-            ``None`` where it shows all of them.
-        written: how many rows of the folder can be read, where more are still being written.
+            ``None`` means all of them.
+        written: how many rows of the folder can be read while more are being written.
     """
 
     folder: Path
@@ -94,17 +94,17 @@ class Encoded:
         return cls(folder, chat)
 
     def holds(self, examples: int, tokens: int) -> bool:
-        """Return whether the files are there, and as long as so many of them need."""
+        """Return whether the files exist and are long enough for this many examples."""
         found = {self.folder / name: size for name, size in sizes_of(examples, tokens).items()}
         return (self.folder / NAMES).is_file() and all(
             path.is_file() and path.stat().st_size == size for path, size in found.items()
         )
 
     def take(self, rows: Sequence[int] | np.ndarray) -> "Encoded":
-        """Return a view on the given rows, in the given order; no token is copied.
+        """Return a view of the given rows, in the given order, without copying tokens.
 
         Raises:
-            IndexError: where a row is not one of this view's.
+            IndexError: a row is not one of this view's.
         """
         wanted = np.asarray(rows, dtype=np.int64)
         if len(wanted) and not 0 <= wanted.min() <= wanted.max() < len(self):
@@ -113,7 +113,7 @@ class Encoded:
         return Encoded(self.folder, self.chat, shown, self.written)
 
     def __reduce__(self) -> tuple[type["Encoded"], tuple[object, ...]]:
-        """Pickle the place, not the tokens: a data loader's workers map the files themselves."""
+        """Pickle the path, not the tokens: a data loader's workers map the files themselves."""
         return Encoded, (self.folder, self.chat, self.rows, self.written)
 
     def __len__(self) -> int:
@@ -133,7 +133,7 @@ class Encoded:
     def joined(self, rows: np.ndarray) -> Joined:
         """Return the tokens of the given rows, int64 ``[rows]``, in the given order.
 
-        A stretch of neighbours is a view on the mapped files; anything else is copied.
+        Neighbouring rows are a view of the mapped files; other rows are copied.
         """
         places = rows if self.rows is None else self.rows[rows]
         stops = np.asarray(self._table["stop"][places])
@@ -154,7 +154,7 @@ class Encoded:
 
     @property
     def cut(self) -> np.ndarray:
-        """Whether ``max_length`` cut tokens off, bool ``[examples]``."""
+        """Whether ``max_length`` truncated the example, bool ``[examples]``."""
         return self._shown(self._table["cut"])
 
     @property
@@ -207,13 +207,13 @@ def encode(
     advance: Advance = lambda _: None,
     kept: Kept = NOTHING,
 ) -> Encoded:
-    """Tokenise examples into ``folder``, in bounded memory; ``examples`` begin behind ``kept``."""
+    """Tokenise examples into ``folder``, in bounded memory; ``examples`` start after ``kept``."""
     pieces = (_piece(batch, chat, tokenizer) for batch in _batches(examples))
     return write_pieces(pieces, folder, chat, advance, kept)
 
 
 def piece_of(examples: Iterable[Example], chat: ChatFormat, tokenizer: Tokenizer) -> Piece:
-    """Tokenise examples into memory: at least one."""
+    """Tokenise one or more examples into memory."""
     pieces = [_piece(batch, chat, tokenizer) for batch in _batches(examples)]
     codes: dict[str, int] = {}
     ends = np.cumsum([0, *(len(piece.ids) for piece in pieces)])
@@ -234,7 +234,7 @@ def write_pieces(
     advance: Advance = lambda _: None,
     kept: Kept = NOTHING,
 ) -> Encoded:
-    """Write pieces one behind another into ``folder``, behind what is kept there."""
+    """Append pieces to what is kept in ``folder``."""
     with TokenFiles(folder, kept) as files:
         for piece in pieces:
             files.add(piece)
@@ -270,7 +270,7 @@ def _batches(examples: Iterable[Example]) -> Iterator[list[Example]]:
 
 
 def token_places(starts: np.ndarray, stops: np.ndarray) -> slice | np.ndarray:
-    """Return the places from each start up to its stop, in order: a slice where there is no gap."""
+    """Return the positions from each start to its stop, in order: a slice if there is no gap."""
     if not len(starts):
         return slice(0, 0)
     if np.array_equal(starts[1:], stops[:-1]):

@@ -1,4 +1,4 @@
-"""The files that a pool's tokens lie in, and what a stopped run has left of them."""
+"""The files of a pool's tokens, and which part of them a stopped run has completed."""
 
 import json
 import os
@@ -15,14 +15,14 @@ import numpy as np
 from selectmoe_core.store import write_json
 
 FORMAT = 1
-"""Of the files of token ids; another number makes them, and what reads them, again."""
+"""The version of these files; a new number makes them, and what reads them, again."""
 IDS, PARTS, ROWS, NAMES = "ids.bin", "parts.bin", "rows.bin", "sources.json"
 KEPT = "kept.json"
 KEEP_SECONDS = 20.0
-"""Time between two notes of how much is safely there: what a kill or a power cut can cost."""
+"""Seconds between two records of how much is safely on the disk: a kill can cost this much."""
 
 ROW = np.dtype([("stop", "<i8"), ("counted", "<i4"), ("source", "<i4"), ("cut", "?")])
-"""One example: where its tokens end, how many count, which source it is of, whether it was cut."""
+"""One example: where its tokens end, how many count, its source, whether it was truncated."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Piece:
     """The tokens of some examples, in memory.
 
     Attributes:
-        rows: one ``ROW`` an example; its stop counts from the first token of the piece, its source
-            is a place in ``sources``.
-        ids: token ids of all of them, int32 ``[tokens]``.
+        rows: one ``ROW`` per example; its stop counts from the first token of the piece, its source
+            is an index of ``sources``.
+        ids: token ids of all examples, int32 ``[tokens]``.
         parts: what each token is part of, uint8 ``[tokens]``.
         sources: the names of their sources.
     """
@@ -43,9 +43,9 @@ class Piece:
     sources: tuple[str, ...]
 
     def moved(self, codes: dict[str, int], position: int) -> np.ndarray:
-        """Return the rows as of a piece that begins at a position, sources numbered by ``codes``.
+        """Return the rows of a piece that starts at a position, with sources numbered by ``codes``.
 
-        Sources that have no number yet get one.
+        Sources without a number get one.
         """
         rows = self.rows.copy()
         rows["stop"] += position
@@ -55,7 +55,7 @@ class Piece:
 
 
 def sizes_of(rows: int, tokens: int) -> dict[str, int]:
-    """Return how many bytes each file has that holds so many rows and tokens."""
+    """Return the size of each file in bytes for this many rows and tokens."""
     return {ROWS: rows * ROW.itemsize, IDS: tokens * 4, PARTS: tokens}
 
 
@@ -65,11 +65,11 @@ def _reach(folder: Path, sizes: Mapping[str, int]) -> bool:
 
 @dataclass(frozen=True)
 class Kept:
-    """How much an unfinished run left that is whole, on the disk and not in a cache alone.
+    """How much of an unfinished run is complete and safely on the disk.
 
     Attributes:
         rows: examples.
-        tokens: of all of them.
+        tokens: tokens of these examples.
         sources: the names that their rows refer to, in the order of the numbers.
     """
 
@@ -79,7 +79,7 @@ class Kept:
 
     @classmethod
     def of(cls, folder: Path) -> "Kept":
-        """Read what was kept in a folder: nothing, where a file is missing, shorter or damaged."""
+        """Read what was kept in a folder: nothing if a file is missing, too short or damaged."""
         try:
             found = json.loads((folder / KEPT).read_bytes())
             kept = cls(int(found["rows"]), int(found["tokens"]), tuple(found["sources"]))
@@ -89,7 +89,7 @@ class Kept:
         return kept if whole else cls()
 
     def cut(self, folder: Path) -> None:
-        """Cut off what lies behind in the files: nobody may be reading it."""
+        """Cut off the rest of the files; no process may be reading it."""
         for name, size in sizes_of(self.rows, self.tokens).items():
             if size or (folder / name).is_file():
                 os.truncate(folder / name, size)
@@ -99,9 +99,9 @@ NOTHING = Kept()
 
 
 def rows_written(folder: Path) -> int:
-    """Return how many rows another process of this host has written whole, 0 if that is not clear.
+    """Return how many complete rows another process on this host has written, 0 if unclear.
 
-    A piece is clear once all three files hold it, a moment after the first one does.
+    A piece is complete when all three files hold it, shortly after the first one does.
     """
     try:
         with (folder / ROWS).open("rb") as file:
@@ -117,14 +117,14 @@ def rows_written(folder: Path) -> int:
 
 
 class TokenFiles:
-    """Writes pieces one behind another; into how many the tokens were cut does not matter.
+    """Writes pieces in order; the size of the pieces does not matter.
 
-    A context manager. Where its block ends in an error or an interrupt, what was added before is
-    kept for ``Kept.of`` to find.
+    A context manager. If its block ends with an error or an interrupt, what was added before is
+    kept, and ``Kept.of`` finds it.
 
     Args:
-        folder: made where it is not there.
-        kept: what to go on behind; whatever lies behind that is cut off.
+        folder: created if it does not exist.
+        kept: what to continue after; everything behind it is cut off.
     """
 
     def __init__(self, folder: Path, kept: Kept) -> None:
@@ -141,14 +141,14 @@ class TokenFiles:
             self._open = stack.pop_all()
 
     def add(self, piece: Piece) -> None:
-        """Write a piece; who is told of it may read it at once."""
+        """Write a piece; it can be read as soon as it has been announced."""
         before = self._written
         rows = piece.moved(self._codes, before.tokens)
         columns = {ROWS: rows, IDS: piece.ids.astype("<i4", copy=False), PARTS: piece.parts}
         for name, column in columns.items():
             self._files[name].write(column.tobytes())
             self._files[name].flush()
-        # In one step: an interrupt finds the piece counted, or not.
+        # In one step, so that an interrupt finds the piece either counted or not.
         self._written = Kept(
             before.rows + len(rows), before.tokens + len(piece.ids), tuple(self._codes)
         )
@@ -173,5 +173,5 @@ class TokenFiles:
                 (self.folder / NAMES).write_text(names, encoding="utf-8")
                 (self.folder / KEPT).unlink(missing_ok=True)
                 return
-            with suppress(OSError):  # a full disk: the error that is on its way says so
+            with suppress(OSError):  # a full disk: an error that is already raised says so
                 self._keep()

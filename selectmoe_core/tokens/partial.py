@@ -1,4 +1,4 @@
-"""Tokens that are read while more of them are being written."""
+"""Tokens that can be read while more of them are being written."""
 
 import time
 from collections.abc import Callable
@@ -10,19 +10,19 @@ from selectmoe_core.tokens.chat import EncodedExample
 from selectmoe_core.tokens.encoding import Encoded, Joined, TokenCounts
 
 LOOK = 0.02
-"""Seconds between two looks at what has been written."""
+"""Seconds between two checks of what has been written."""
 
 
 @dataclass(frozen=True, eq=False)
 class PartialEncoded(Encoded):
-    """A pool's tokens while they are being written: who asks for rows waits for these alone.
+    """A pool's tokens while they are being written: a reader waits only for the rows it reads.
 
     Anything that depends on all rows (lengths, counts, views) waits for the last one.
 
     Attributes:
-        whole: returns all tokens once they are there and ``None`` before that; raises what has
-            kept them from being made.
-        rows_written: returns how many rows can be read before all are there.
+        whole: returns all tokens when they are complete and ``None`` before; raises the error that
+            stopped their making.
+        rows_written: returns how many rows can be read so far.
     """
 
     whole: Callable[[], Encoded | None] = field(kw_only=True, repr=False)
@@ -30,7 +30,7 @@ class PartialEncoded(Encoded):
     _opened: list[Encoded] = field(default_factory=list, kw_only=True, repr=False)
 
     def now(self) -> Encoded:
-        """Return all tokens where they are there, else this view."""
+        """Return all tokens if they are complete, otherwise this view."""
         if self._opened and self._opened[0].written is None:
             return self._opened[0]
         whole = self.whole()
@@ -40,7 +40,7 @@ class PartialEncoded(Encoded):
         return whole
 
     def until(self, stop: int | None) -> Encoded:
-        """Wait until the rows before ``stop`` are there, or all; return at least these."""
+        """Wait until the rows before ``stop``, or all, are written; return at least these."""
         if stop is not None and self._opened and stop <= (self._opened[0].written or 0):
             return self._opened[0]
         while (found := self.now()) is self:
@@ -62,7 +62,7 @@ class PartialEncoded(Encoded):
         return self.until(None).__reduce__()
 
     # These wait before they compute anything: Python 3.11 computes a cached property under a lock
-    # that all instances share, and whoever makes the tokens asks for lengths too.
+    # that all instances share, and the thread that makes the tokens needs lengths too.
 
     @property
     def lengths(self) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Which part of a conversation each token belongs to, from where the tokens stand in its text."""
+"""Which part of a conversation each token belongs to, from the positions of the tokens."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ def token_parts(offsets: np.ndarray, added: np.ndarray, rendered: Rendered) -> n
     """Return what each token is part of, uint8 ``[tokens]``.
 
     Args:
-        offsets: first character and the one after the last of each token, int64 ``[tokens, 2]``.
-        added: which tokens the tokenizer put there itself, such as begin-of-sequence, bool
+        offsets: first character of each token and the one after its last, int64 ``[tokens, 2]``.
+        added: which tokens the tokenizer added itself, such as begin-of-sequence, bool
             ``[tokens]``: they belong to the format.
         rendered: the text and its spans.
 
-    A token that reaches over a border belongs to where its last character lies, as far as the
-    offsets show it. A token of no character is either a space whose offsets the tokenizer trimmed
-    away (the characters before it are then nobody else's, and it belongs to them) or a word mark
-    that stands before a character (and belongs with it).
+    A token that crosses a border belongs to the part of its last character, as far as the offsets
+    show it. A token without characters is either a space whose offsets the tokenizer trimmed away
+    (the characters before it then belong to no other token, and it belongs to them), or a word
+    mark before a character (and it belongs to that character).
     """
     import numpy as np
 
@@ -42,10 +42,10 @@ def token_parts(offsets: np.ndarray, added: np.ndarray, rendered: Rendered) -> n
 
 
 def keeps_order(backend: Any) -> bool:  # noqa: ANN401
-    """Return whether the offsets of a backend tokenizer are known never to go back.
+    """Return whether the offsets of a backend tokenizer are known never to decrease.
 
-    They do where it trims spaces that it had put in itself, and where it repeats the text. Of the
-    normalizers NFC alone is known to put in none.
+    They decrease if it trims spaces that it added itself, or if it repeats text. Of the
+    normalizers only NFC is known to add none.
     """
     after, before, normalizer = (
         b"" if step is None else step.__getstate__()
@@ -66,7 +66,7 @@ def keeps_order(backend: Any) -> bool:  # noqa: ANN401
 
 
 def parts_of_all(encoding: Encoding, rendered: Rendered) -> np.ndarray:
-    """Return ``token_parts`` of an encoding: it asks for the offsets of all tokens."""
+    """Return ``token_parts`` of an encoding, using the offsets of all tokens."""
     import numpy as np
 
     flat = chain.from_iterable(encoding.offsets)
@@ -77,14 +77,14 @@ def parts_of_all(encoding: Encoding, rendered: Rendered) -> np.ndarray:
 
 
 def parts_at_borders(encoding: Encoding, added: int, rendered: Rendered) -> np.ndarray:
-    """Return what ``token_parts`` does, asking only for the tokens at the borders of the spans.
+    """Return the same as ``token_parts``, using only the tokens at the borders of the spans.
 
-    The tokens of a text stand in its order, so that those of a span are neighbours: neither the
-    first nor the last character of a token comes before those of the token before it.
+    The tokens follow the order of the text, so that those of a span are neighbours: neither the
+    first nor the last character of a token comes before those of the previous token.
 
     Args:
         encoding: the tokens of the text.
-        added: how many tokens the tokenizer put there itself.
+        added: how many tokens the tokenizer added itself.
         rendered: the text and its spans.
     """
     import numpy as np
@@ -95,7 +95,7 @@ def parts_at_borders(encoding: Encoding, added: int, rendered: Rendered) -> np.n
             first += 1
         while last > first and encoding.token_to_chars(last - 1) is None:
             last -= 1
-        if first + len(encoding) - last != added:  # they stand between the others too
+        if first + len(encoding) - last != added:  # added tokens are also between the others
             return parts_of_all(encoding, rendered)
     parts = np.zeros(len(encoding), dtype=np.uint8)
     if first < last:
@@ -114,7 +114,7 @@ def _token_from(character: int, encoding: Encoding, first: int, last: int) -> in
             range(first, last), character + 1, key=lambda place: _stop(encoding, place)
         )
         token += first
-    # Those of no character before it are word marks, but for one that is a space trimmed away.
+    # Tokens without characters before it are word marks, unless one is a space trimmed away.
     while token > first and encoding.token_to_chars(token - 1) == (character, character):
         token -= 1
         before = _stop(encoding, token - 1) if token > first else 0
@@ -126,5 +126,5 @@ def _token_from(character: int, encoding: Encoding, first: int, last: int) -> in
 def _stop(encoding: Encoding, token: int) -> int:
     place = encoding.token_to_chars(token)
     if place is None:
-        raise RuntimeError(f"token {token} of the text stands nowhere in it")
+        raise RuntimeError(f"token {token} has no position in the text")
     return place[1]

@@ -1,4 +1,4 @@
-"""Conversations through a Jinja chat template, and where the answers stand in what it writes."""
+"""Rendering conversations with a Jinja chat template, and finding the answers in the result."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from selectmoe_core.tokens.chat import Tokenizer
 
 MARK = "\ue000selectmoe\ue001"
-"""Stands for a turn's text to see where a template puts it: characters of private use."""
+"""Private-use characters that replace a turn's text, to find where a template puts it."""
 MOST_BYTES = 1 << 20
-"""A larger file is no chat template: the longest known ones have some 30 kB."""
+"""A larger file is not a chat template: the longest known ones have about 30 kB."""
 MOST_SECONDS = 5.0
-"""Processor time for one conversation; a template takes milliseconds."""
+"""Seconds of processor time for one conversation; a template takes milliseconds."""
 
 Turns = list[dict[str, str]]
 
@@ -29,15 +29,17 @@ def read_template(path: Path) -> str:
     """Return the text of a template file.
 
     Raises:
-        DataError: it is not there, no regular file, too large, or not UTF-8.
+        DataError: it does not exist, is not a regular file, is too large, or is not UTF-8.
     """
     hint = "template is 'tulu', 'model' or a file with a Jinja chat template"
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            what = "it is a folder" if stat.S_ISDIR(status.st_mode) else "it is no regular file"
+            what = "it is a folder" if stat.S_ISDIR(status.st_mode) else "it is not a regular file"
         elif status.st_size > MOST_BYTES:
-            what = f"it has {status.st_size:,} bytes, and a template at most {MOST_BYTES:,}"
+            what = (
+                f"it has {status.st_size:,} bytes, but a template may have at most {MOST_BYTES:,}"
+            )
         else:
             return path.read_text(encoding="utf-8")
     except OSError as error:
@@ -50,20 +52,20 @@ def read_template(path: Path) -> str:
 
 
 def answer_part(message: Message) -> Part:
-    """Return what an answer's tokens are: one of weight 0 is context."""
+    """Return the part of an answer's tokens: an answer with weight 0 is context."""
     return Part.RESPONSE if message.trained else Part.CONTEXT
 
 
 class TemplateRenderer:
     """Renders conversations with a Jinja template, inside a ``with`` block.
 
-    What an assistant turn adds beyond the generation prompt is the answer, line ends after it
-    excepted; what another turn adds around its own text is format. Where a template has no
-    generation prompt, what it writes before the text of an answer is format too.
+    What an assistant turn adds after the generation prompt is the answer, except line ends after
+    it; what another turn adds around its own text is format. If a template has no generation
+    prompt, what it writes before the text of an answer is format too.
     """
 
     def __init__(self, tokenizer: Tokenizer, template: str | None, name: str) -> None:
-        """Take the template's text, or ``None`` for the tokenizer's own; ``name`` is for errors."""
+        """Use the template's text, or with ``None`` the tokenizer's own; ``name`` is for errors."""
         if template is None and not tokenizer.chat_template:
             raise ModelError(
                 "[chat] template = 'model', but this model's tokenizer has no chat template",
@@ -71,8 +73,8 @@ class TemplateRenderer:
             )
         if template is None and len(str(tokenizer.chat_template)) > MOST_BYTES:
             raise ModelError(
-                f"{name} has {len(str(tokenizer.chat_template)):,} characters, and a template at "
-                f"most {MOST_BYTES:,}",
+                f"{name} has {len(str(tokenizer.chat_template)):,} characters, but a template may "
+                f"have at most {MOST_BYTES:,}",
                 hint='set [chat] template = "tulu", or name a file with another template',
             )
         self.name = name
@@ -91,8 +93,8 @@ class TemplateRenderer:
         """Return a conversation as text with the parts of its characters.
 
         Raises:
-            ModelError: the template cannot render it, or its answers cannot be trained: they
-                cannot be told from the rest, are not written as they are, or have no end.
+            ModelError: the template cannot render it, or its answers cannot be trained on: they
+                cannot be found in the text, are changed, or have no end.
         """
         turns = [{"role": message.role, "content": message.content} for message in messages]
         whole = self._text(turns)
@@ -116,7 +118,7 @@ class TemplateRenderer:
         stop = len(whole if last else self._prefix(self._text(turns[: index + 1]), whole))
         if self._has_no_prompt(turns[:index], prompt):
             head, mark, _ = self._text(_marked(turns, index)).partition(MARK)
-            # A space between the prompt and the answer is the model's to write.
+            # The model writes the space between the prompt and the answer.
             if mark and whole.startswith(head) and whole[start : len(head)].strip():
                 start = len(head)
         return start, start + len(whole[start:stop].rstrip("\n"))
@@ -124,27 +126,27 @@ class TemplateRenderer:
     def _question(self, turns: Turns, index: int, whole: str) -> Span | None:
         head, _, tail = self._text(_marked(turns, index)).partition(MARK)
         start, stop = len(head), len(whole) - len(tail)
-        # Where a template rewrites a text beyond recognition, that text counts as format.
+        # If a template changes a text so much that it is not found, the text counts as format.
         if start < stop and whole.startswith(head) and whole.endswith(tail):
             return Span(start, stop, Part.PROMPT)
         return None
 
     def _check_answer(self, answer: str, text: str) -> None:
-        """Raise unless the trained part holds the answer's text and something that ends it."""
+        """Raise unless the trained part contains the answer's text and something that ends it."""
         if not text:
             return
         at = answer.find(text)
         if at < 0:
             raise ModelError(
-                f"{self.name} does not write an answer as it is in the data: of {_short(text)} it "
+                f"{self.name} changes the text of an answer: from {_short(text)} it "
                 f"makes {_short(answer)}",
                 hint='set [chat] template = "tulu", or name a file with another template',
             )
         if not answer[at + len(text) :].strip():
             raise ModelError(
-                f"{self.name} writes no end after an answer, so that a model trained on it would "
-                "never learn to stop",
-                hint="name a file with a template that closes each answer with {{ eos_token }}, or "
+                f"{self.name} writes no end after an answer, so a model trained on it would never "
+                "learn to stop",
+                hint="name a file with a template that ends each answer with {{ eos_token }}, or "
                 'set [chat] template = "tulu"',
             )
 
@@ -155,7 +157,7 @@ class TemplateRenderer:
 
     @cached_property
     def _probed_without_prompt(self) -> bool | None:
-        """Whether a simple conversation shows no generation prompt; ``None``: cannot be told."""
+        """Whether a simple conversation shows no generation prompt; ``None`` if that is unclear."""
         probe = [{"role": "user", "content": "a"}]
         try:
             return self._text(probe, prompt=True) == self._text(probe)
@@ -168,17 +170,17 @@ class TemplateRenderer:
             self._prefix(prompt, whole)
         raise ModelError(
             f"{self.name} ends a prompt with {_short(prompt[len(plain) :])}, but its answers do "
-            "not begin there; is it made for a model that thinks before it answers?",
-            hint='set [chat] template = "tulu", or name a file with a template whose generation '
-            "prompt is what each answer goes on from",
+            "not start there. Is it made for a model that thinks before it answers?",
+            hint='set [chat] template = "tulu", or name a file with a template whose answers '
+            "start with its generation prompt",
         )
 
     def _prefix(self, part: str, whole: str) -> str:
         if not whole.startswith(part):
             raise ModelError(
                 f"{self.name} rewrites earlier turns when a later one is added, so its answers "
-                "cannot be told from the rest",
-                hint='set [chat] template = "tulu", or name a template whose turns only append',
+                "cannot be found in the text",
+                hint='set [chat] template = "tulu", or name a template that only appends turns',
             )
         return part
 
@@ -193,10 +195,10 @@ class TemplateRenderer:
             return self._limit.call(apply)
         except TimeoutError as error:
             raise ModelError(
-                f"{self.name} was stopped: {error} for one conversation; does it loop without end?",
+                f"{self.name} was stopped: {error} for one conversation. Does it loop forever?",
                 hint=hint,
             ) from None
-        except Exception as error:  # a template is a program of somebody else
+        except Exception as error:  # a template is a program that others wrote
             roles = ", ".join(turn["role"] for turn in turns[:8]) + (", ..." * (len(turns) > 8))
             said = " ".join(f"{error or type(error).__name__}".split())[:300]
             raise ModelError(

@@ -1,4 +1,4 @@
-"""An end for Python code of other people that does not end by itself."""
+"""A time limit for Python code that others wrote."""
 
 import ctypes
 import threading
@@ -13,14 +13,14 @@ CHECK_SECONDS = 0.2
 
 
 class _TimeUpError(BaseException):
-    """Raised in the thread whose time is up; no ``except Exception`` of a library stops it."""
+    """Raised in the thread whose time is over; no ``except Exception`` catches it."""
 
 
 class TimeLimit:
-    """Limits the processor time of calls, from a second thread that lives in the ``with`` block.
+    """Limits the processor time of calls, from a second thread that runs during the ``with`` block.
 
-    A signal would do for the main thread alone, and rows are rendered in others too. Time that the
-    thread does not run, as on a busy or suspended machine, does not count.
+    A signal would work only in the main thread, but rows are rendered in others too. Time in which
+    the thread does not run, as on a busy or suspended machine, does not count.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -49,7 +49,7 @@ class TimeLimit:
         """Return what ``work`` returns.
 
         Raises:
-            TimeoutError: it took longer than the limit.
+            TimeoutError: the work took longer than the limit.
         """
         try:
             self._since = self._clock()
@@ -59,12 +59,12 @@ class TimeLimit:
                 self._stop()
         except _TimeUpError:
             self._stop()
-            raise TimeoutError(f"it took over {self.seconds:g} s") from None
+            raise TimeoutError(f"it took more than {self.seconds:g} s") from None
 
     def _stop(self) -> None:
         with self._lock:
             self._since = None
-            if self._fired:  # it may not have arrived yet: it must not arrive later
+            if self._fired:  # it may arrive now, but must not arrive later
                 self._fired = False
                 _raise_in(self._thread, None)
 

@@ -1,4 +1,4 @@
-"""Tokenising a whole pool over all cores: by threads, or processes where that pays."""
+"""Tokenising a whole pool on all cores: with threads, or with processes if that is faster."""
 
 import multiprocessing
 import os
@@ -19,9 +19,9 @@ from selectmoe_core.tokens.encoding import Encoded, encode, piece_of, write_piec
 from selectmoe_core.tokens.files import NOTHING, Kept, Piece
 
 LARGE = 1_000_000
-"""Examples from which it pays to start processes, which takes seconds."""
+"""Number of examples from which processes, whose start takes seconds, are faster."""
 LARGE_RENDERED = 20_000
-"""The same where a Jinja template renders them, in Python, one thread at a time."""
+"""The same for a Jinja template, which renders them in Python, one thread at a time."""
 MOST_PROCESSES = 32
 ROWS = 512
 
@@ -36,24 +36,24 @@ def encode_pool(
     processes: int | None = None,
     kept: Kept = NOTHING,
 ) -> Encoded:
-    """Tokenise a pool into ``folder``, in bounded memory; how many processes changes no byte.
+    """Tokenise a pool into ``folder``, in bounded memory; the result does not depend on processes.
 
-    Where it is interrupted, ``Kept.of(folder)`` says behind what another call can go on.
+    After an interrupt, ``Kept.of(folder)`` says where another call can continue.
 
-    The tokenizers library spreads a batch over threads of its own and needs no other process for
-    that; what it leaves to Python (rendering, borders, writing) is one thread's work.
+    The tokenizers library uses its own threads for a batch; the rest, in Python (rendering,
+    borders, writing), is the work of one thread.
 
     Args:
         pool: the examples.
-        folder: where the tokens go.
+        folder: the folder for the tokens.
         chat: how they are rendered.
         tokenizer: the tokenizer; it must be one that can be pickled.
-        advance: is told the examples done by this call.
-        processes: how many to start; left out, one a core where they pay, else none.
-        kept: what an earlier call left of the same pool, format and tokenizer.
+        advance: called with the number of examples done.
+        processes: how many to start; by default one per core if that is faster, otherwise none.
+        kept: what an earlier call completed for the same pool, format and tokenizer.
     """
     if processes is None:
-        # Code that a checkpoint brings is known to this process alone.
+        # Code from a checkpoint is known only to this process.
         foreign = type(tokenizer).__module__.startswith("transformers_modules")
         left = len(pool) - kept.rows
         large = LARGE if chat.config.template == "tulu" else LARGE_RENDERED
@@ -71,8 +71,8 @@ def _cores() -> int:
 def _pieces(
     pool: Pool, begin: int, chat: ChatFormat, tokenizer: Tokenizer, processes: int
 ) -> Iterator[Piece]:
-    """Yield the pieces from row ``begin`` on, in order, a few a process ahead of who takes them."""
-    # Forked from a server that has no threads: a fork of this process would take its locks along.
+    """Yield the pieces from row ``begin`` on, in order; a few per process are made in advance."""
+    # Forked from a server without threads: a fork of this process would copy held locks.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, type(tokenizer).__module__])
     order = pickle.dumps((pool.folder, chat, tokenizer))
@@ -92,17 +92,17 @@ def _pieces(
 
 
 _at_work: Any = None
-"""Of a process that tokenises: the open pool, the chat format and the tokenizer."""
+"""The open pool, the chat format and the tokenizer of a process that tokenises."""
 
 
 def _begin(order: bytes) -> None:
-    """Prepare a process: it ends with its parent, and is one thread of many."""
+    """Prepare a process: it ends with its parent and uses one thread."""
     global _at_work  # noqa: PLW0603
     die_with_parent()
     parent = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():
         sys.exit(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and ends this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends this process
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     folder, chat, tokenizer = pickle.loads(order)
     _at_work = Pool.open(folder), chat, tokenizer

@@ -1,4 +1,4 @@
-"""What the trainers share: the trainer itself, its arguments, checkpoints and losses."""
+"""What the trainers share: the trainer, its arguments, checkpoints and losses."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""The arguments of transformers' Trainer: quiet, seeded, on the job's device."""
+"""The arguments of transformers' Trainer: no output, the job's seed and device."""
 
 import dataclasses
 from typing import Any, Protocol
@@ -9,7 +9,7 @@ from selectmoe_core.plugin.protocols import Job
 
 
 class TrainingOptions(Protocol):
-    """The options that every trainer's configuration has under the same name."""
+    """Options that every trainer's configuration has."""
 
     @property
     def epochs(self) -> float:
@@ -23,12 +23,12 @@ class TrainingOptions(Protocol):
 
     @property
     def scheduler(self) -> str:
-        """How the learning rate goes on after its rise."""
+        """The schedule of the learning rate after its warm-up."""
         ...
 
     @property
     def warmup_ratio(self) -> float:
-        """Share of the steps in which the learning rate rises."""
+        """Share of the steps in which the learning rate rises from zero."""
         ...
 
     @property
@@ -50,7 +50,7 @@ class TrainingOptions(Protocol):
 def checkpointing(*, on: bool) -> dict[str, Any]:
     """Return the fields of ``TrainingArguments`` that say whether activations are recomputed."""
     names = {field.name for field in dataclasses.fields(TrainingArguments)}
-    # transformers 5.23 renamed the option; both names are in use among the supported releases.
+    # transformers 5.23 renamed the option; the supported releases use both names.
     option = "activation" if "activation_checkpointing" in names else "gradient"
     return {
         f"{option}_checkpointing": on,
@@ -68,15 +68,15 @@ def training_arguments(
     recomputes: bool = False,
     **options: Any,  # noqa: ANN401
 ) -> Any:  # noqa: ANN401
-    """Return ``TrainingArguments`` for ``StepTrainer`` that never guess.
+    """Return ``TrainingArguments`` for ``StepTrainer``, without automatic choices.
 
     Args:
-        job: what the trainer knows of its run.
+        job: what the trainer knows about its run.
         config: its options.
         learning_rate: the peak.
         share: examples of an optimizer step in one process.
         bf16: whether to compute in bf16 with weights that are kept wider (autocast).
-        recomputes: whether the model itself sees to ``activation_checkpointing``.
+        recomputes: whether the model itself implements ``activation_checkpointing``.
         options: further fields of ``TrainingArguments``.
     """
     cpu = job.device == "cpu"
@@ -95,7 +95,7 @@ def training_arguments(
         use_cpu=cpu,
         seed=job.seed,
         logging_steps=1,
-        logging_nan_inf_filter=False,  # it would replace a NaN by the mean of the steps before
+        logging_nan_inf_filter=False,  # it would replace a NaN by the mean of earlier steps
         save_strategy="no",  # the callback Checkpoints decides
         report_to=[],
         disable_tqdm=True,

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 COMPLETE = "complete.json"
-"""Written last into a checkpoint: without it the checkpoint is half written."""
+"""Written last into a checkpoint: without it the checkpoint is incomplete."""
 HASHED = 1 << 20
-"""Files up to this size are compared by content, larger ones by size alone."""
+"""Files up to this size are compared by content, larger ones only by size."""
 NAME = re.compile(r"checkpoint-[0-9]+")
 
 
@@ -24,7 +24,7 @@ def checkpoint_files(folder: Path) -> dict[str, list[Any]]:
 
 
 def is_whole(folder: Path) -> bool:
-    """Return whether every file that ``complete.json`` names is there, as it was written."""
+    """Return whether every file that ``complete.json`` names exists unchanged."""
     if not NAME.fullmatch(folder.name):
         return False
     try:

@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: when they are made, which are kept, and going on from one."""
+"""Checkpoints of a training run: when they are made, which are kept, and how to resume."""
 
 import json
 import logging
@@ -23,17 +23,17 @@ from selectmoe_core.training.checkpoint_files import COMPLETE, NAME, checkpoint_
 log = logging.getLogger("selectmoe.training")
 
 CIRCUMSTANCES = "circumstances.json"
-"""Beside the checkpoints: the kind of device, the dtype and the threads they were made with."""
+"""File next to the checkpoints: their kind of device, dtype and number of threads."""
 
 
 class Checkpoints(TrainerCallback):
-    """Asks for checkpoints, marks each one as complete, and removes those that nobody needs.
+    """Requests checkpoints, marks each one as complete, and removes those that are not needed.
 
-    One is made after so many seconds, after every ``keep_every`` steps, and after the last step.
+    One is made after ``seconds``, after every ``keep_every`` steps, and after the last step.
 
     Args:
-        seconds: the most that a killed run loses.
-        keep_every: steps between checkpoints that are kept; of all others only the newest is.
+        seconds: the most time that a killed run loses.
+        keep_every: steps between checkpoints that are kept; of the others only the newest is kept.
     """
 
     def __init__(self, seconds: float, keep_every: int | None = None) -> None:
@@ -46,7 +46,7 @@ class Checkpoints(TrainerCallback):
         self.last = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ANN401, ARG002
-        """Look at the clock; the first process's decides for all."""
+        """Check the clock; the first process decides for all."""
         step = state.global_step
         due = agreed(time.monotonic() - self.last >= self.seconds)
         if due or step >= state.max_steps:
@@ -56,18 +56,20 @@ class Checkpoints(TrainerCallback):
             control.should_save = True
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ANN401, ARG002
-        """Mark the checkpoint that was just written, once every process has written its part."""
+        """Mark the new checkpoint after every process has written its part."""
         barrier()  # each process saves its random state
         if not state.is_world_process_zero:
             return
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        # Trainer's own pickle of the weights, under FSDP: they lie beside it as safetensors.
+        # Trainer's own pickle of the weights, under FSDP; they are also there as safetensors.
         (folder / f"{FSDP_MODEL_NAME}.bin").unlink(missing_ok=True)
         files = checkpoint_files(folder)
         write_json(folder / COMPLETE, {"step": state.global_step, "files": files})
         for old in complete_checkpoints(folder.parent):
             if old != folder and not self._keeps(step_of(old)):
-                (old / COMPLETE).unlink()  # first: half a checkpoint must not count as whole
+                (
+                    old / COMPLETE
+                ).unlink()  # first: an incomplete checkpoint must not count as complete
                 shutil.rmtree(old, ignore_errors=True)
 
     def _keeps(self, step: int) -> bool:
@@ -81,7 +83,7 @@ def complete_checkpoints(folder: Path) -> list[Path]:
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """Return the newest checkpoint that is whole, or ``None``."""
+    """Return the newest complete checkpoint, or ``None``."""
     if _recorded(folder) is None:
         return None
     return next(filter(is_whole, reversed(complete_checkpoints(folder))), None)
@@ -93,15 +95,15 @@ def step_of(checkpoint: Path) -> int:
 
 
 def remove_broken_checkpoints(folder: Path) -> None:
-    """Remove what a killed run left half written, and checkpoints that were damaged since."""
+    """Remove incomplete checkpoints of a killed run, and damaged ones."""
     usable = _recorded(folder) is not None
     for path in sorted(folder.glob("checkpoint-*")):
         complete = (path / COMPLETE).is_file()
         if complete and usable and is_whole(path):
             continue
         if complete:
-            why = "is damaged" if usable else f"has lost its {CIRCUMSTANCES}"
-            text = f"{path} {why}: it is left out, and training goes on from before it"
+            why = "is damaged" if usable else f"has no {CIRCUMSTANCES}"
+            text = f"{path} {why}: it is not used, and training continues from an earlier point"
             log.warning("%s", text)
             print(f"  Warning: {text}", file=sys.stderr)  # noqa: T201
             (path / COMPLETE).unlink()
@@ -110,10 +112,10 @@ def remove_broken_checkpoints(folder: Path) -> None:
 
 @contextmanager
 def repeatable(job: Job, stage: str) -> Iterator[Path | None]:
-    """Make training repeat, and yield the checkpoint to go on from, if there is one.
+    """Make training repeatable, and yield the checkpoint to resume from, if there is one.
 
-    On the CPU a repeat is equal to the last bit, also when it is resumed: algorithms are
-    deterministic, and a resumed run takes the recorded number of threads, on which sums depend.
+    On the CPU a repeated run is equal to the last bit, also after a resume: algorithms are
+    deterministic, and a resumed run uses the recorded number of threads, on which sums depend.
 
     Raises:
         StageError: the checkpoints were made on another kind of device or in another dtype.
@@ -144,18 +146,18 @@ def _circumstances(job: Job, stage: str, threads: int, *, resumed: bool) -> int:
             write_json(path, now | {"threads": threads})
         return threads
     then = _recorded(job.checkpoints)
-    assert then is not None  # or there would be no checkpoint to go on from
+    assert then is not None  # otherwise there would be no checkpoint to resume from
     recorded = int(then.pop("threads"))
     if then != now:
         raise StageError(
             f"{job.checkpoints}: these checkpoints were made with {then}, this run has {now}",
-            hint=f"run it as before, or start the stage afresh (--fresh {stage})",
+            hint=f"run it as before, or rerun the stage with --fresh {stage}",
         )
     return recorded
 
 
 def _recorded(folder: Path) -> dict[str, Any] | None:
-    """Return what the checkpoints of a folder were made with, or ``None`` where that is lost."""
+    """Return what the checkpoints of a folder were made with, or ``None`` if that is unknown."""
     try:
         found = json.loads((folder / CIRCUMSTANCES).read_text(encoding="utf-8"))
         return found if int(found["threads"]) > 0 else None

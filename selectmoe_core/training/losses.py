@@ -1,4 +1,4 @@
-"""What counts for the loss of a language model, and its sum over what counts."""
+"""The tokens that count for a language model's loss, and the sum of the loss over them."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from selectmoe_core.errors import DataError
 from selectmoe_core.tokens.encoding import Encoded
 
 LOGITS = 2**25
-"""Logits that are held at once while a loss is computed: 128 MiB in fp32."""
+"""Number of logits that are held at once while a loss is computed: 128 MiB in fp32."""
 
 
 class CountedRows:
@@ -23,7 +23,7 @@ class CountedRows:
         lengths: their numbers of tokens, ``[rows]``.
 
     Raises:
-        DataError: in none of them a token counts.
+        DataError: no token of any example counts.
     """
 
     def __init__(self, encoded: Encoded) -> None:
@@ -32,7 +32,7 @@ class CountedRows:
         counted = [row for row in range(len(encoded)) if self._counts(row).any()]
         if not counted:
             raise DataError(
-                f"in none of the {len(encoded)} examples does a token count for the loss",
+                f"no token of the {len(encoded)} examples counts for the loss",
                 hint="raise [chat] max_length, or set [chat] loss_on = 'everything'",
             )
         self.rows = np.array(counted, dtype=np.int64)
@@ -50,7 +50,7 @@ class CountedRows:
 
     def _counts(self, row: int) -> np.ndarray:
         counts = self.encoded.chat.counts(self.encoded[row].parts).copy()
-        counts[:1] = False  # nothing predicts the first token
+        counts[:1] = False  # the first token is not predicted
         return counts
 
 
@@ -60,7 +60,7 @@ def summed_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor) -> Te
     Args:
         logits: ``[rows, length, vocabulary]``, each predicting the target at the same place.
         targets: token ids, ``[rows, length]``.
-        weights: ``[rows, length]``; where they are zero no loss is computed.
+        weights: ``[rows, length]``; no loss is computed where they are zero.
     """
     kept = weights > 0
     losses = nn.functional.cross_entropy(logits[kept].float(), targets[kept], reduction="none")
@@ -97,5 +97,5 @@ def summed_head_loss(
         checkpoint(part, *piece, use_reentrant=False)
         for piece in zip(*(x.split(size) for x in (hidden, targets, weights)), strict=True)
     ]
-    # No target at all: a zero that still hangs on the model.
+    # No target at all: a zero that still has a gradient for the model.
     return torch.stack(parts).sum() if len(targets) else hidden.float().sum()

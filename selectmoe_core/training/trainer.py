@@ -1,6 +1,6 @@
-"""The trainer that warm-up and LoRA share: optimizer steps of several passes, and their resume.
+"""The trainer that warm-up and LoRA share: optimizer steps of several passes, and resuming.
 
-Imports torch and transformers: only a part that trains imports this module.
+It imports torch and transformers, so only a part that trains imports this module.
 """
 
 import math
@@ -23,21 +23,21 @@ from selectmoe_core.training.losses import CountedRows
 
 
 class StepTrainer(Trainer):
-    """transformers' Trainer, whose batch is a process's share of a whole optimizer step.
+    """transformers' Trainer, with a process's share of an optimizer step as its batch.
 
     The collator makes a batch of that share: a mapping of ``passes``, the inputs of each forward
     pass, and ``totals``, fp32 ``[2 or more]``: the tokens of its examples, the sum of their loss
     weights, and what else a loss is divided by. A pass's loss is divided by the totals over all
-    passes and all processes, so neither the number of passes nor that of processes scales a
-    gradient. Nothing of that is left to Trainer: its ``gradient_accumulation_steps`` stay 1.
+    passes and all processes, so the gradient does not depend on the number of passes or
+    processes. Trainer's own ``gradient_accumulation_steps`` stays 1.
 
-    A subclass says what a pass loses (``pass_loss``), and how it saves and loads what it trains.
+    A subclass defines the loss of a pass (``pass_loss``), and how to save and load the weights.
 
     Args:
         sampler: the order of examples; its batches are the shares of the processes in turn.
-        job: what the trainer knows of its run.
+        job: what the trainer knows about its run.
         label: the name on the progress bar.
-        checkpoint_minutes: the most that a killed run loses.
+        checkpoint_minutes: the most time that a killed run loses.
         keep_every: steps between checkpoints that are kept.
         options: arguments of ``Trainer``.
 
@@ -66,33 +66,33 @@ class StepTrainer(Trainer):
             self.add_callback(StepBar(job, label))
         self.add_callback(Checkpoints(checkpoint_minutes * 60, keep_every))
 
-    # ------------------------------------------------------------------ what a subclass says
+    # --------------------------------------------------------------- what a subclass defines
 
     def pass_loss(self, model: nn.Module, inputs: Any) -> Tensor:  # noqa: ANN401
         """Return a pass's share of the step's loss, a scalar."""
         raise NotImplementedError
 
     def save_weights(self, folder: Path, whole: Mapping[str, Tensor] | None) -> None:
-        """Write what is trained; one process calls this.
+        """Write the trained weights; one process calls this.
 
         Args:
-            folder: where.
-            whole: all weights by name, where processes share each out (FSDP).
+            folder: the folder to write to.
+            whole: all weights by name, if they are split among processes (FSDP).
         """
         raise NotImplementedError
 
     def load_weights(self, model: nn.Module, folder: Path) -> None:
-        """Copy what ``save_weights`` wrote into the model."""
+        """Copy the weights that ``save_weights`` wrote into the model."""
         raise NotImplementedError
 
     def figures(self) -> dict[str, float]:
-        """Return what is logged of a step beside the loss; every process calls this."""
+        """Return what is logged for a step besides the loss; every process calls this."""
         return {}
 
     # ------------------------------------------------------------------------------- a step
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Return the loader of the shares, in the sampler's order, on the device."""
+        """Return the loader of the shares, in the order of the sampler, on the device."""
         loader = DataLoader(
             self.train_dataset,
             batch_size=self.args.train_batch_size,
@@ -125,7 +125,7 @@ class StepTrainer(Trainer):
         passes = inputs["passes"]
         losses = []
         for number, batch in enumerate(passes, start=1):
-            # Processes exchange gradients once a step, in the backward pass of the last.
+            # Processes exchange gradients once per step, in the backward pass of the last.
             alone = number < len(passes)
             with self.accelerator.no_sync(model) if alone else nullcontext():
                 loss = self.compute_loss(model, batch)
@@ -140,13 +140,13 @@ class StepTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,  # noqa: ARG002
     ) -> Any:  # noqa: ANN401
-        """Return a pass's share of the step's loss, as data-parallel training wants it."""
-        # It averages the gradients of the processes; their shares are to be summed.
+        """Return a pass's share of the step's loss, scaled for data-parallel training."""
+        # It averages the gradients of the processes, but their shares must be summed.
         loss = self.pass_loss(model, inputs) * self.accelerator.num_processes
         return (loss, None) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Pass the figures of a step on to the job."""
+        """Pass the figures of a step to the job."""
         if "loss" in logs:
             logs.update(self.figures())
             self._record(logs)
@@ -165,7 +165,7 @@ class StepTrainer(Trainer):
     # -------------------------------------------------------------------------- checkpoints
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Write what is trained; every process must call this."""
+        """Write the trained weights; every process must call this."""
         whole = self.whole_weights()
         if self.args.should_save:
             folder = Path(output_dir or self.args.output_dir)
@@ -173,9 +173,9 @@ class StepTrainer(Trainer):
             self.save_weights(folder, whole)
 
     def whole_weights(self) -> dict[str, Tensor] | None:
-        """Return all weights, where processes share each out (FSDP); every process must call this.
+        """Return all weights if they are split (FSDP); every process must call this.
 
-        The first process gets them; the others may get none.
+        The first process gets them; the others may get nothing.
         """
         if not self.is_fsdp_enabled:
             return None
@@ -190,10 +190,10 @@ class StepTrainer(Trainer):
         self.load_weights(self.model if model is None else model, Path(resume_from_checkpoint))
 
     def train_from(self, checkpoint: Path | None) -> None:
-        """Train from the checkpoint on, or from the start.
+        """Train from the checkpoint, or from the start.
 
         A checkpoint of the last step is only loaded: given one, ``train`` would take another step
-        where the last step does not end an epoch.
+        if the last step does not end an epoch.
         """
         start = time.monotonic()
         if checkpoint is None:
@@ -213,11 +213,11 @@ class StepTrainer(Trainer):
         return int(self._tokens)
 
     def facts(self, rows: CountedRows, examples: int) -> dict[str, Any]:
-        """Return what is reported of any training: steps, examples, tokens, time, memory.
+        """Return the facts of a training: steps, examples, tokens, time, memory.
 
         Args:
-            rows: what was trained on.
-            examples: how many there were with those in which no token counts.
+            rows: the examples that were trained on.
+            examples: how many there were, including those in which no token counts.
         """
         facts: dict[str, Any] = {
             "steps": self.state.global_step,
@@ -236,7 +236,7 @@ class StepTrainer(Trainer):
 
     @property
     def logged_steps(self) -> list[Mapping[str, float]]:
-        """What was logged of each step, also of those before a resume."""
+        """The log of each step, including those before a resume."""
         return [entry for entry in self.state.log_history if "loss" in entry]
 
 
@@ -255,11 +255,11 @@ class StepBar(TrainerCallback):
         self.advance = self.bar.__enter__()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ANN401, ARG002
-        """Move it."""
+        """Move the bar."""
         self.advance(1)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ANN401, ARG002
-        """Close it."""
+        """Close the bar."""
         self.bar.__exit__(None, None, None)
 
 

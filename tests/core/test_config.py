@@ -1,7 +1,8 @@
 """Options: what a user gets wrong is told with its place, its value and a way out."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import pytest
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -85,6 +86,40 @@ def test_a_mistake_says_where_what_and_what_to_do(table, what, hint):
     assert problem.what.startswith(what)
     assert len(problem.what) < 200
     assert hint in problem.hint
+
+
+class Training(Config):
+    other_names: ClassVar[Mapping[str, str]] = {"gradient_accumulation": "micro_batch_size"}
+
+    batch_size: int = 4
+    """Examples of a step."""
+    micro_batch_size: int = 4
+    """Examples of a micro-batch."""
+    lora_rank: int = 4
+    learning_rate: float = 1.0
+    """Peak learning rate."""
+    scheduler: str = "linear"
+    """How the rate falls."""
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("lr", "the option is called 'learning_rate': Peak learning rate."),
+        ("r", "the option is called 'lora_rank'"),
+        ("total_batch", "the option is called 'batch_size': Examples of a step."),
+        ("gradient-accumulation", "the option is called 'micro_batch_size': Examples of a micro"),
+        ("selection_percentage", "that option belongs to another table: select.fraction"),
+        ("max_length", "that option belongs to another table: chat.max_length"),
+        ("load_in_4bit", "options: batch_size, learning_rate"),  # this class cannot do that
+        ("learning_rat", "did you mean 'learning_rate'?"),
+    ],
+)
+def test_a_word_of_another_program_names_the_option(word, hint):
+    found, (problem,) = examine(Training, {word: 1}, where="[train]")
+    assert found is None
+    assert problem.what == f"unknown option '{word}'"
+    assert problem.hint.startswith(hint)
 
 
 def test_a_missing_option_says_what_it_is():

@@ -101,9 +101,9 @@ def conversations(count, seed=0):
 
 def options(**changes):
     defaults = {
-        "total_batch": 8,
-        "r": 4,
-        "alpha": 16.0,
+        "batch_size": 8,
+        "lora_rank": 4,
+        "lora_alpha": 16.0,
         "learning_rate": 1e-2,
         "warmup_ratio": 0.0,
         "max_steps": 4,

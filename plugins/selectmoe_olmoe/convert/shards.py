@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selectmoe_core import ModelError, StageError, inside
+from selectmoe_core import ModelError, StageError, inside, write_json
 from selectmoe_core.models import CONFIG, INDEX, SELECTOR, read_object
 from selectmoe_olmoe.config import TrashcanConfig
 from selectmoe_olmoe.convert.checkpoint import Checkpoint, open_shard
@@ -94,12 +94,12 @@ def convert_checkpoint(
     with _alone(out):
         _check_space(shards, out)
         _begin(source, out, config, seed)
-        _write_shards([shard for shard in shards if not shard.done], config, seed, advance)
+        _write_shards(out, [shard for shard in shards if not shard.done], config, seed, advance)
         _copy_small_files(small, out)
         if source.index is not None:
-            write_json(out / INDEX, _index(source, source.index, shards, trash))
-        write_json(out / CONFIG, grown_config(source.config, source.family, trash, config))
-        write_json(out / SELECTOR, selector)
+            _write_json(out / INDEX, _index(source, source.index, shards, trash))
+        _write_json(out / CONFIG, grown_config(source.config, source.family, trash, config))
+        _write_json(out / SELECTOR, selector)
         (out / STATE).unlink()
     return sum(shard.after.size for shard in shards)
 
@@ -151,10 +151,14 @@ def _planned(source: Checkpoint, name: str, out: Path, trash: int) -> _Shard:
 
 
 def _write_shards(
-    shards: Sequence[_Shard], config: TrashcanConfig, seed: int, advance: Callable[[float], None]
+    out: Path,
+    shards: Sequence[_Shard],
+    config: TrashcanConfig,
+    seed: int,
+    advance: Callable[[float], None],
 ) -> None:
     """Let threads copy the shards one after the other, each in pieces, and add the new rows."""
-    with _clean(*(shard.partial for shard in shards)), readers() as pool:
+    with _clean(out, *(shard.partial for shard in shards)), readers() as pool:
         copies = [_begin_copies(shard, pool) for shard in shards]
         for shard, pieces in zip(shards, copies, strict=True):
             _write_rows(shard, config, seed)
@@ -195,18 +199,16 @@ def _finish(shard: _Shard) -> None:
     shard.partial.replace(shard.target)
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file by rename, readable by everybody."""
-    partial = path.with_name(f".{path.name}.partial")
-    with _clean(partial):
-        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        partial.chmod(MODE)
-        partial.replace(path)
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file that every user of the machine may read."""
+    with _clean(path.parent):
+        write_json(path, content)
+        path.chmod(MODE)
 
 
 @contextmanager
-def _clean(*partials: Path) -> Iterator[None]:
-    """Remove the partial files if writing fails, and say so plainly if the disk is full."""
+def _clean(folder: Path, *partials: Path) -> Iterator[None]:
+    """If writing into a folder fails, remove the partial files; report a full disk plainly."""
     try:
         yield
     except BaseException as error:
@@ -214,7 +216,7 @@ def _clean(*partials: Path) -> Iterator[None]:
             partial.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise StageError(
-                f"{partials[0].parent}: no space left on the disk; finished shards are kept",
+                f"{folder}: no space left on the disk; finished shards are kept",
                 hint="free some space, or set --outputs to another disk, and run it again",
             ) from error
         raise
@@ -253,12 +255,12 @@ def _begin(source: Checkpoint, out: Path, config: TrashcanConfig, seed: int) -> 
     text = json.dumps([config.model_dump(mode="json"), seed, dict(source.config), files])
     state = {"key": hashlib.sha256(text.encode()).hexdigest()}
     path = out / STATE
-    same = path.is_file() and path.read_text(encoding="utf-8") == json.dumps(state, indent=2) + "\n"
+    same = path.is_file() and read_object(path) == state
     (out / CONFIG).unlink(missing_ok=True)
     if not same:
         for name in source.shards:
             (out / name).unlink(missing_ok=True)
-    write_json(path, state)
+    _write_json(path, state)
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -290,7 +292,7 @@ def _small_files(source: Checkpoint) -> list[Path]:
 def _copy_small_files(paths: Sequence[Path], out: Path) -> None:
     for path in paths:
         partial = out / f".{path.name}.partial"
-        with _clean(partial):
+        with _clean(out, partial):
             shutil.copyfile(path, partial)
             partial.chmod(MODE)
             partial.replace(out / path.name)

@@ -55,7 +55,7 @@ class VarlenAttention:
     ) -> Tensor:
         """See ``Attention``."""
         if (groups := queries.shape[1] // keys.shape[1]) > 1:
-            keys, values = (one.repeat_interleave(groups, dim=1) for one in (keys, values))
+            keys, values = (heads.repeat_interleave(groups, dim=1) for heads in (keys, values))
         out: Tensor = self._call(
             queries, keys, values, starts, starts, longest, longest, **self._causal
         )
@@ -78,7 +78,7 @@ class PaddedAttention:
     ) -> Tensor:
         """See ``Attention``."""
         if (groups := queries.shape[1] // keys.shape[1]) > 1:
-            keys, values = (one.repeat_interleave(groups, dim=1) for one in (keys, values))
+            keys, values = (heads.repeat_interleave(groups, dim=1) for heads in (keys, values))
         sequences = len(starts) - 1
         token = torch.arange(len(queries), device=queries.device)
         owner = torch.searchsorted(starts[1:], token.to(starts.dtype), right=True)

@@ -142,13 +142,13 @@ class PackedTraining:
 
     def _attend(self, attention: Any, normed: Tensor, rows: _Rows) -> Tensor:  # noqa: ANN401
         projections = [attention.q_proj, attention.k_proj, attention.v_proj]
-        if all(type(one) is nn.Linear for one in projections):
-            weight = torch.cat([one.weight for one in projections]).to(normed.dtype)
+        if all(type(each) is nn.Linear for each in projections):
+            weight = torch.cat([each.weight for each in projections]).to(normed.dtype)
             qkv = functional.linear(normed, weight).unflatten(1, (-1, self._size))
             heads, key_heads = self._heads
             parts = qkv.split((heads, key_heads, key_heads), dim=1)
         else:
-            parts = [one(normed).unflatten(1, (-1, self._size)) for one in projections]
+            parts = [each(normed).unflatten(1, (-1, self._size)) for each in projections]
         queries, keys = (
             autograd.norm_rotary(
                 part, gain.weight, self._tables, rows.positions, self._eps, self._steps

@@ -67,7 +67,7 @@ class Split:
         return self.batch * self.accumulation
 
 
-def split_step(batch_size: int, accumulation: int, processes: int) -> Split:
+def split_step(batch_size: int, micro_batch: int, processes: int) -> Split:
     """Share a step out: whole micro-batches where they can be dealt, else parts of each.
 
     Either way a step has the same examples in the same micro-batches, whatever the number of
@@ -76,14 +76,16 @@ def split_step(batch_size: int, accumulation: int, processes: int) -> Split:
     Raises:
         RecipeError: neither can be divided.
     """
+    accumulation = batch_size // micro_batch
     if accumulation % processes == 0:
-        return Split(batch_size, accumulation // processes, processes)
-    if batch_size % processes == 0:
-        return Split(batch_size // processes, accumulation, processes, parts=processes)
+        return Split(micro_batch, accumulation // processes, processes)
+    if micro_batch % processes == 0:
+        return Split(micro_batch // processes, accumulation, processes, parts=processes)
     raise RecipeError(
-        f"[warmup] neither batch_size = {batch_size} nor gradient_accumulation = {accumulation} "
-        f"can be divided among {processes} processes",
-        hint=f"use a multiple of {processes} for one of them, or another number of processes",
+        f"[warmup] neither the {accumulation} micro-batches of a step nor the {micro_batch} "
+        f"examples of each can be divided among {processes} processes",
+        hint=f"make batch_size or micro_batch_size a multiple of {processes}, "
+        "or use another number of processes",
     )
 
 

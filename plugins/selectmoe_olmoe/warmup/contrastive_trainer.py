@@ -87,7 +87,7 @@ class ContrastiveTrainer(WarmupTrainer):
         self.note("corrupted_trash_mass", corrupted.sigmoid().mean(dim=0).sum() / pairs)
         if self.contrast.together:
             alike = self.contrast.alike
-            clean, corrupted = (joint(one, layers, alike) for one in (clean, corrupted))
+            clean, corrupted = (joint(side, layers, alike) for side in (clean, corrupted))
             layers = torch.ones_like(layers[:1])
         bce = cross_entropy(clean, corrupted, layers) / pairs
         ranking = margin(clean, corrupted, layers) / pairs

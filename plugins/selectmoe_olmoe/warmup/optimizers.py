@@ -58,22 +58,23 @@ class StochasticRounding(Optimizer):
         inner = iter(self._inner)
         for group in self.param_groups:
             for weight in group["params"]:
-                one = next(inner)
+                optimizer = next(inner)
                 if weight.grad is None:
                     continue
-                own = one.param_groups[0]
+                own = optimizer.param_groups[0]
                 own["lr"], own["weight_decay"] = group["lr"], group["weight_decay"]
-                _step(one, own["params"][0], weight)
+                _step(optimizer, own["params"][0], weight)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the groups, and of each parameter the state of its optimizer."""
-        return {**super().state_dict(), "inner": [one.state_dict() for one in self._inner]}
+        inner = [optimizer.state_dict() for optimizer in self._inner]
+        return {**super().state_dict(), "inner": inner}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up what ``state_dict`` returned."""
         super().load_state_dict({name: state_dict[name] for name in ("state", "param_groups")})
-        for one, state in zip(self._inner, state_dict["inner"], strict=True):
-            one.load_state_dict(state)
+        for optimizer, state in zip(self._inner, state_dict["inner"], strict=True):
+            optimizer.load_state_dict(state)
 
 
 def _shadow(weight: Tensor) -> Tensor:

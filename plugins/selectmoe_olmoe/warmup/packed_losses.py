@@ -18,7 +18,7 @@ def constraint_sum(
 ) -> Tensor:
     """Return the sum over tokens of ``losses.constraint_per_token``; a scalar."""
     ratios = log_ratio(logits.flatten(0, 1), num_experts, top_k)
-    log_r, log_rest = (one.view(logits.shape[:2]) for one in ratios)
+    log_r, log_rest = (part.view(logits.shape[:2]) for part in ratios)
     taxes = -((alpha - 1) * log_r + (beta - 1) * log_rest)
     return (taxes.mean(dim=0) * micro.sum(dim=0)).sum()
 

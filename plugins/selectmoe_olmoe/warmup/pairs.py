@@ -123,7 +123,8 @@ class PairRows(Dataset[Pair]):
     def _is_pair(self, item: int) -> bool:
         clean, copy = self.rows.encoded[int(self.rows.rows[item])], self.copies[item]
         differ = not np.array_equal(clean.ids, copy.ids)
-        return differ and all(contrasted(one, self.rows.contrast).any() for one in (clean, copy))
+        tokens = [contrasted(example, self.rows.contrast) for example in (clean, copy)]
+        return differ and all(each.any() for each in tokens)
 
 
 class PairSampler(LengthGroupedSampler):

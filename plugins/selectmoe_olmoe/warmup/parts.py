@@ -164,7 +164,7 @@ class SelectMoeWarmup:
 
     def _split(self, job: Job) -> Split:
         config = self.config
-        return split_step(config.batch_size, config.gradient_accumulation, job.world.size)
+        return split_step(config.batch_size, config.micro_batch, job.world.size)
 
 
 class SelectMoeConstraint(SelectMoeWarmup):

@@ -1,8 +1,8 @@
-"""Shards spread over processes: whoever is free takes the next, by making a file nobody else made.
+"""Shards among processes: a free process claims the next shard by creating a file for it.
 
-So a process on a slower GPU, or with longer examples, takes fewer, and all end within a shard of
-one another. A claim holds for one launch: the first process forgets the claims of the last one, so
-that a process that died leaves its finished shards and loses nothing else.
+A process on a slower GPU, or with longer examples, takes fewer shards, and all processes end at
+about the same time. A claim is valid for one launch: the first process removes the claims of the
+launch before, so that a process that died loses only its unfinished shards.
 """
 
 import os
@@ -18,12 +18,12 @@ CLAIMS = "claims"
 
 
 def spread(cuts: Sequence[Cut], folder: Path, world: World) -> Iterator[Cut]:
-    """Return the shards that are this process's, in their order; each process must call this once.
+    """Return the shards that this process claims, in order; each process must call this once.
 
     Args:
-        cuts: the shards to be made, the same for all processes.
-        folder: the artifact's folder, which all processes see; claims go into a folder within.
-        world: this process among its fellows.
+        cuts: the shards to make, the same in all processes.
+        folder: the artifact's folder, visible to all processes; claims are in a folder inside it.
+        world: the number of this process, and how many there are.
     """
     if world.size == 1:
         return iter(cuts)
@@ -31,22 +31,22 @@ def spread(cuts: Sequence[Cut], folder: Path, world: World) -> Iterator[Cut]:
     if world.main:
         shutil.rmtree(claims, ignore_errors=True)
         claims.mkdir(parents=True)
-    barrier()  # nobody claims before the old claims are gone
+    barrier()  # no process claims before the old claims are removed
     return _claimed(cuts, claims)
 
 
 def forget_claims(folder: Path) -> None:
-    """Remove the claims, when all shards are made."""
+    """Remove the claims after all shards are made."""
     shutil.rmtree(folder / CLAIMS, ignore_errors=True)
 
 
 def of_all(advance: Advance, cuts: Sequence[Cut], made: Callable[[int], bool]) -> Advance:
-    """Return what moves a bar by the examples that all processes have written.
+    """Return a function that moves a bar by the examples that all processes have written.
 
     Args:
         advance: moves the bar.
-        cuts: the shards to be made.
-        made: whether the shard of a number is there.
+        cuts: the shards to make.
+        made: returns whether the shard with a number exists.
     """
     waiting = {number: stop - start for number, start, stop in cuts}
 

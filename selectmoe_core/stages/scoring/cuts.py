@@ -1,9 +1,9 @@
-"""How a pool is cut into shards: by work, the last ones small, for any number of processes.
+"""How a pool is cut into shards: by work, with small ones at the end.
 
-A shard is what a kill can cost, and how far the bar moves at once: so it holds at most about a
-minute of work. On a GPU shards are as large as that allows, since small ones fill its batches less.
-The last shards are small, so that processes end at about the same time. Where the cuts are depends
-on nothing that may differ when a stage is resumed, and is kept beside its scores.
+A killed process loses its shard, and the bar moves by whole shards, so a shard holds at most about
+a minute of work. On a GPU shards are as large as that allows, because small ones fill its batches
+less. The last shards are small, so that processes end at about the same time. The cuts do not
+depend on anything that may differ when a stage is resumed, and they are stored with its scores.
 """
 
 import json
@@ -18,17 +18,17 @@ from selectmoe_core.store import write_json
 
 CUTS = "shards.json"
 SHARDS, LEAST, MOST = 1000, 2048, 1 << 16
-"""A pool is cut into about so many shards, none of fewer or more examples than these."""
+"""The number of shards to aim for, and the fewest and most examples of a shard."""
 LEAST_ON_CPU = 512
-"""The same for a model on a CPU: estimates say little of small ones there, and it loses nothing."""
+"""The fewest for a model on a CPU, where small shards cost nothing and estimates are poor."""
 SECONDS = {"cuda": ("h100", 60.0, 256), "cpu": ("cpu", 40.0, 16)}
-"""By device: what the work is estimated for, the most seconds of a shard, and the fewest examples
-that such a limit leaves in one."""
+"""By device: the device of the estimate, the most seconds of a shard, and the fewest examples that
+this limit allows."""
 LAST = 8
-"""Towards the end a shard holds this part of what is left, down to this part of a whole one."""
+"""Near the end a shard holds this part of the remaining rows, down to this part of a full one."""
 
 Cut = tuple[int, int, int]
-"""A shard: its number, its first row and the row after its last."""
+"""A shard: its number, its first row, and the row after its last row."""
 
 
 def cuts(rows: int, size: int, least: int | None = None) -> Iterator[Cut]:
@@ -37,7 +37,7 @@ def cuts(rows: int, size: int, least: int | None = None) -> Iterator[Cut]:
     Args:
         rows: examples of the pool.
         size: examples of a shard.
-        least: examples of the smallest of those at the end; left out, all are of one size.
+        least: examples of the smallest shards at the end; by default all have the same size.
     """
     number = start = 0
     least = size if least is None else least
@@ -48,7 +48,7 @@ def cuts(rows: int, size: int, least: int | None = None) -> Iterator[Cut]:
 
 
 def shards_of(context: Context, pool: Pool) -> list[Cut]:
-    """Return the shards of a stage: as they were cut when it was begun, if it was."""
+    """Return the shards of a stage; a resumed stage keeps its earlier cuts."""
     path = context.folder / CUTS
     if path.is_file():
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -61,11 +61,13 @@ def shards_of(context: Context, pool: Pool) -> list[Cut]:
 
 
 def _size(context: Context, pool: Pool) -> int:
-    """Return the examples of a shard of at most about a minute of work, as far as that is known."""
+    """Return the examples of a shard with at most about a minute of work, as far as known."""
     name, most, least = SECONDS[context.spec.device.partition(":")[0]]
     on_cpu = name == "cpu" and context.component.torch
     size = min(max(len(pool) // SHARDS, LEAST_ON_CPU if on_cpu else LEAST), MOST)
-    characters = sum(of.prompt_characters + of.response_characters for of in pool.sources.values())
+    characters = sum(
+        source.prompt_characters + source.response_characters for source in pool.sources.values()
+    )
     length = int(context.spec.chat["max_length"])
     workload = Workload(
         examples=len(pool),
@@ -76,7 +78,7 @@ def _size(context: Context, pool: Pool) -> int:
     )
     try:
         cost = context.component.cost and context.component.cost(context.config, workload)
-    except (KeyError, TypeError, ValueError):  # formulas that do not know this model
+    except (KeyError, TypeError, ValueError):  # the formulas do not fit this model
         cost = None
     time = seconds(cost, DEVICES[name], context.spec.threads) if cost else None
     return min(size, max(least, int(most * len(pool) / time))) if time else size

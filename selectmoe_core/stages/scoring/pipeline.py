@@ -1,4 +1,4 @@
-"""Shards on their way: read when asked for, scored ahead, written behind by a thread."""
+"""The pipeline of shards: read on demand, scored in advance, written by a thread."""
 
 import threading
 from collections import deque
@@ -15,18 +15,18 @@ from selectmoe_core.plugin.protocols import Shard
 from selectmoe_core.runtime.progress import Advance
 
 AHEAD = 2
-"""Shards that may be scored, or under way on a device, while an earlier one is written."""
+"""Shards that may be scored, or are computed on a device, while an earlier one is written."""
 
 Scored = Callable[[], ShardScores]
-"""Waits for the device, where there is one, and returns a shard's scores."""
+"""Waits for the device, if there is one, and returns a shard's scores."""
 HandOver = Callable[[Shard, Scored], None]
 
 
 class Stretch(Sequence[Example]):
-    """The examples of rows ``start`` to ``stop``: read once, and only if somebody looks at them.
+    """The examples of rows ``start`` to ``stop``: read once, and only on first use.
 
-    A scorer that reads tokens has no use for them, and building them would cost it more time than
-    all else that it does on the host.
+    A scorer that reads tokens does not use them, and building them would take more time than all
+    its other work on the host.
     """
 
     def __init__(self, pool: Pool, start: int, stop: int) -> None:
@@ -56,15 +56,15 @@ class Stretch(Sequence[Example]):
 def written_behind(
     write: Callable[[Shard, ShardScores], None], advance: Advance
 ) -> Iterator[HandOver]:
-    """Yield a function that leaves a shard to a thread: it takes the scores and writes them.
+    """Yield a function that passes a shard to a thread, which fetches and writes its scores.
 
-    Shards are written in the order in which they are handed over. Where one fails none behind it is
-    written, and its error is raised by the next call or at the end. Where the block fails, what was
-    handed over before is still written.
+    Shards are written in the order in which they are passed. If one fails, no later one is
+    written, and its error is raised by the next call or at the end. If the block fails, shards
+    that were passed before are still written.
 
     Args:
         write: writes one shard; called in the thread.
-        advance: is told the examples written; called in the block's own thread.
+        advance: called with the number of written examples, in the block's own thread.
     """
     waiting: deque[tuple[int, Future[None]]] = deque()
     failed = threading.Event()

@@ -1,4 +1,4 @@
-"""``score``: the pool in shards, each scored and written once; what is there is kept."""
+"""``score``: the pool in shards, each scored and written once; finished shards are kept."""
 
 import json
 import logging
@@ -38,13 +38,13 @@ log = logging.getLogger("selectmoe.score")
 
 TOKENS = "tokens.json"
 MAX_SKIPPED = 0.01
-"""The share of the pool that may be skipped where neither recipe nor scorer says otherwise."""
+"""The share of the pool that may be skipped if neither recipe nor scorer sets a limit."""
 
 
 def run(context: Context) -> Facts:
-    """Score every example, or give the reason why one has no score.
+    """Score every example, or give a reason why it has no score.
 
-    Where several processes score, the first gives the facts.
+    If several processes score, the first returns the facts.
     """
     pool = context.pool()
     main = context.job.world.main
@@ -60,7 +60,7 @@ def run(context: Context) -> Facts:
     if len(table) != len(pool):
         raise StageError(
             f"{len(table)} scores for a pool of {len(pool)} examples",
-            hint="start the stage anew with --fresh score",
+            hint="rerun the stage with --fresh score",
         )
     warnings = _finish(context, table)
     facts = _facts(context, table)
@@ -86,9 +86,9 @@ def _score_shards(context: Context, pool: Pool) -> None:
 
 @dataclass(frozen=True)
 class Begun:
-    """What a resumed stage finds: shards to make, examples scored already, by which kernels; when.
+    """What a resumed stage finds: shards to make, scored examples and their kernels, and the time.
 
-    All processes find the same.
+    It is the same in all processes.
     """
 
     todo: Sequence[Cut]
@@ -98,7 +98,7 @@ class Begun:
 
 
 def _score_each(context: Context, pool: Pool, job: Job, mine: Iterable[Cut], begun: Begun) -> None:
-    """Score shard after shard; results are fetched and written while the next ones are scored."""
+    """Score the shards in turn; results are fetched and written while the next ones are scored."""
 
     def write(shard: Shard, scores: ShardScores) -> None:
         _check_kernel(begun.kernels, scores.kernel)
@@ -130,7 +130,7 @@ def _given(scores: ShardScores) -> ShardScores:
 
 
 def _finish(context: Context, table: ScoreTable) -> tuple[str, ...]:
-    """Let a scorer that asks for it settle its scores over the whole pool; return its warnings."""
+    """Let a scorer with ``finish`` compute its final scores; return its warnings."""
     finish = getattr(context.part, "finish", None)
     if finish is None:
         return ()
@@ -143,7 +143,7 @@ def _finish(context: Context, table: ScoreTable) -> tuple[str, ...]:
 
 
 def _kernels(table: ScoreTable) -> list[str]:
-    """Return the kernels that a table's parts name: none, or one."""
+    """Return the kernels that a table's parts name: none or one."""
     import pyarrow.parquet as pq
 
     named = ((pq.read_schema(part).metadata or {}).get(KERNEL.encode()) for part in table.parts)
@@ -151,12 +151,12 @@ def _kernels(table: ScoreTable) -> list[str]:
 
 
 def _check_kernel(before: Sequence[str], now: str | None) -> None:
-    """Stop where finished shards were scored by another kernel."""
+    """Raise if finished shards were scored by another kernel."""
     if before and list(before) != [now]:
         raise StageError(
             f"the scores were begun with the kernel '{before[0]}' and cannot go on with '{now}': "
             "they would be a mixture",
-            hint="go on where they were begun, or start anew with --fresh score",
+            hint="continue on the machine where they were begun, or rerun with --fresh score",
         )
 
 
@@ -185,7 +185,7 @@ def _combine(context: Context, pool: Pool) -> None:
 
 
 def _note_tokens(context: Context, encoded: Encoded) -> None:
-    """Keep the token counts per source for the report."""
+    """Store the token counts per source for the report."""
     counts = {name: vars(source) for name, source in encoded.sources.items()}
     model = str(context.job.inputs.model)
     write_json(context.folder / TOKENS, {"tokenizer": model, "sources": counts})
@@ -222,29 +222,29 @@ def _skipped_by_source(table: ScoreTable, score: np.ndarray) -> dict[str, int]:
 
 
 def _check(facts: Mapping[str, Any], context: Context) -> None:
-    """Stop where too many examples or all have no score, or where all scores are equal."""
+    """Raise if too many examples have no score, or if all scores are equal."""
     examples, scored = facts["examples"], facts["scored"]
     limit, skipped = _max_skipped(context), examples - scored
     share = skipped / examples
-    # A single row says nothing of a pool; a limit that the recipe names holds for it too.
+    # One row says nothing about a pool, unless the recipe names a limit.
     single = skipped == 1 and context.spec.own.get("max_skipped") is None
     reasons = "; ".join(f"{count} x {why}" for why, count in facts["skipped"].items())
-    if not scored:  # first: to allow so many would leave nothing
+    if not scored:  # first, because allowing more skipped rows would not help
         raise StageError(
             f"none of {examples} examples has a score: {reasons}",
-            hint="look at the scorer's options, the chat format and the model it reads",
+            hint="check the scorer's options, the chat format and the model that it reads",
         )
     if share > limit and not single:
         raise StageError(
             f"{skipped} of {examples} examples ({share:.1%}) have no score, more than "
             f"max_skipped = {limit:.1%}: {reasons}",
-            hint="fix these rows, or allow so many: "
+            hint="fix these rows, or allow this many: "
             f"max_skipped = {math.ceil(share * 100) / 100} in [{_table(context.spec.key)}]",
         )
     if scored > 1 and facts["min"] == facts["max"]:
         raise StageError(
             f"all {scored} scores are equal ({facts['min']}): nothing can be selected by them",
-            hint="look at the scorer's options and at the model it reads",
+            hint="check the scorer's options and the model that it reads",
         )
 
 
@@ -254,10 +254,10 @@ def _table(key: str) -> str:
 
 
 def _max_skipped(context: Context) -> float:
-    """Return the share that may be skipped: the recipe's word, the scorer's rule, or 1 %."""
-    said = context.spec.own.get("max_skipped")
-    if said is not None:
-        return float(said)
+    """Return the share that may be skipped: the recipe's limit, the scorer's rule, or 1 %."""
+    limit = context.spec.own.get("max_skipped")
+    if limit is not None:
+        return float(limit)
     rule = context.component.max_skipped
     return MAX_SKIPPED if rule is None else float(rule(context.config))
 

@@ -124,7 +124,7 @@ def test_a_plugin_adds_a_command(cli, tmp_path, monkeypatch):
 def test_the_command_of_a_plugin_that_is_left_out_is_named_with_it(cli, tmp_path):
     said = cli("--disable-plugin", "olmoe", "convert", "bundled:nano-olmoe", tmp_path / "out")
     assert said.code == 2
-    assert "'convert' belongs to the plugin 'olmoe', which is left out" in said.err
+    assert "'convert' belongs to the plugin 'olmoe', which is disabled" in said.err
     assert "without --disable-plugin olmoe" in said.err
     assert not (tmp_path / "out").exists()
     helped = cli("--disable-plugin", "olmoe", "--help").out
@@ -407,7 +407,7 @@ def test_the_plugins_are_listed_with_distribution_and_module(cli):
     said = cli("plugins")
     assert "basic" in said.out
     assert "selectmoe_basic.plugin" in said.out
-    assert "(left out)" in cli("--disable-plugin", "basic", "plugins").out
+    assert "(disabled)" in cli("--disable-plugin", "basic", "plugins").out
 
 
 def test_a_plan_is_readable_and_complete_as_json(project):
@@ -419,7 +419,7 @@ def test_a_plan_is_readable_and_complete_as_json(project):
         "to do",
         "?",
         "score reads pool, model warmup",
-        "In all: time",
+        "Total: time",
     ):
         assert word in said.out
     [first, *_] = project.plan()["nodes"]

@@ -230,7 +230,7 @@ def test_a_scorer_without_a_model_needs_neither_conversion_nor_warmup(project):
     assert {node["key"] for node in plan["nodes"]} == ALL - {"convert", "warmup"}
     said = project.call("plan", "recipe.toml", "score.use=random")
     assert "not needed: warmup" in said.out
-    assert "dropped, since 'use' changed: score.reads_model (of fake-score)" in said.out
+    assert "dropped because 'use' changed: score.reads_model (of fake-score)" in said.out
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_several_scores_and_the_one_to_select_by(project):
     )
     said = project.call("plan", "recipe.toml")
     assert said.code == 2
-    assert "[select]: several scores, none chosen" in said.err
+    assert "[select]: the recipe has several scores" in said.err
     assert 'score = "mix"' in said.err
     nodes = {node["key"]: node for node in project.plan("select.score=mix")["nodes"]}
     assert {"score:a", "score:b", "score:mix"} <= set(nodes)
@@ -302,7 +302,7 @@ def test_a_score_with_a_mistake_is_not_told_as_missing_too(project):
         (["~convert", "~warmup"], "[score]: fake-score needs a model"),
         (["~train.model"], "[train]: no model to start from"),
         (["~convert.model"], "[convert]: no model to start from"),
-        (["score.subset_ratio=0.5"], "'subset_ratio' means nothing here"),
+        (["score.subset_ratio=0.5"], "'subset_ratio' has no effect here"),
         (["select.use=threshold", "select.min=1"], "the baseline 'random' needs a selector that"),
         (["train.model=./nowhere"], "[train]: there is no model at"),
         (["train.model=bundled:nothing"], "[train]: no plugin ships a model 'nothing'"),

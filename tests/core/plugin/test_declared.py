@@ -67,7 +67,9 @@ def test_bundled_tasks_are_those_that_options_name():
     given = job(Need.TASKS, config=Options(tasks=("bundled:mine/part", "arc"))).bundled_tasks
     assert sorted(given) == ["mine", "other"]
     assert given["mine"] == Path("mine")
-    with pytest.raises(PluginError, match=r"job\.bundled_tasks\['other'\], which no option"):
+    with pytest.raises(
+        PluginError, match=r"job\.bundled_tasks\['other'\], which none of its options"
+    ):
         _ = given["other"]
     with pytest.raises(KeyError):
         _ = given["none"]

@@ -132,7 +132,7 @@ def test_an_error_within_the_core_that_a_plugin_called_is_of_one_of_the_two():
     part = built(Kind.SELECTOR, select=lambda scores, job: hash_ids("text", 3))
     with pytest.raises(PartError) as caught:
         part.select(None, None)
-    assert "the plugin 'theirs' called selectmoe_core.data.pool: an error of one" in (
+    assert "the plugin 'theirs' called selectmoe_core.data.pool: the error is in one" in (
         caught.value.hint
     )
 

@@ -61,5 +61,5 @@ def test_an_error_within_the_module_is_raised_as_it_is(package, text):
     "path", ["", "parts", "parts:", ":Part", "a.b.Part", "a..b:Part", "a/b:Part", "a:b:c", "a:b.c"]
 )
 def test_a_path_of_another_form_is_refused_at_once(path):
-    with pytest.raises(PluginError, match="does not say where a part is"):
+    with pytest.raises(PluginError, match="does not name a class or factory"):
         load(path)

@@ -82,7 +82,7 @@ def test_what_is_not_a_component_is_told(manager, offered):
             return [offered]
 
     manager.register(Wrong(), name="wrong")
-    with pytest.raises(PluginError, match=r"selectmoe_readers offers .*, not a Component"):
+    with pytest.raises(PluginError, match=r"selectmoe_readers offers .*, which is not a Component"):
         Registry(manager)
 
 

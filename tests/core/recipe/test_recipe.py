@@ -64,7 +64,7 @@ def test_a_recipe_extends_a_shipped_one_by_name(tmp_path):
 
 
 def test_extends_must_be_a_file_name(tmp_path):
-    with pytest.raises(RecipeError, match="'extends' is not a file name"):
+    with pytest.raises(RecipeError, match="'extends' must be a file name"):
         read_recipe(write(tmp_path / "a.toml", HEAD + "extends = 3\n"))
 
 
@@ -281,7 +281,7 @@ def test_all_mistakes_are_told_at_once_with_suggestions(tmp_path):
         ("[chat]: option 'max_length'", ""),
         ("[chat]: unknown option 'templat'", "did you mean 'template'?"),
         ("[compare]: option 'baselines", ""),
-        ("[train]: is not a table but 3", ""),
+        ("[train]: must be a table, got 3", ""),
     ]
     for what, _ in expected:
         assert sum(found.startswith(what) for found, _ in told) == 1, (what, told)

@@ -311,16 +311,19 @@ def test_run_and_plan_say_how_many_processes(project, monkeypatch):
     monkeypatch.setattr("selectmoe_core.runtime.hardware.visible_gpus", lambda: 3)
     planned = project.call("plan", "recipe.toml", *CHILD[:3], "--until", "score")
     assert planned.code == 0, planned.err
-    assert "3 processes for each of score (GPUs to see: 3)" in " ".join(planned.out.split())
+    assert "3 processes for each of score (visible GPUs: 3)" in " ".join(planned.out.split())
     assert project.plan(*CHILD[:3])["processes"] == 3
     assert project.run(*CHILD).code == 0
     [run] = project.runs()
-    assert "1 process(es) for each of: score (cpu, no GPUs to see)" in (run / "run.log").read_text()
+    log = (run / "run.log").read_text()
+    assert "1 process(es) for each of: score (cpu, no visible GPUs)" in log
 
 
 def test_a_process_needs_a_gpu_of_its_own():
     Launch(4).check(4)
-    with pytest.raises(RecipeError, match="5 processes of this host have 4 GPUs to see"):
+    with pytest.raises(
+        RecipeError, match="5 processes were asked for, but this host has 4 visible GPUs"
+    ):
         Launch(5).check(4)
     # Slurm may show each of eight processes the one GPU that is its own.
     Launch(8, team=Team(World(0, 8), "here", None, sharing=1)).check(1)

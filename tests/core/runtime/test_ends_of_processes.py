@@ -75,7 +75,7 @@ def test_a_child_of_a_parent_that_has_gone_does_nothing(tmp_path):
         [sys.executable, *command], cwd=tmp_path, capture_output=True, check=False, text=True
     )
     assert done.returncode == 1
-    assert "has gone" in done.stderr
+    assert "has ended" in done.stderr
     assert not (tmp_path / "began").exists()
 
 

@@ -65,7 +65,7 @@ def test_packed_loss_and_gradient_equal_those_of_separate_examples(
 ):
     made = job(tmp_path, base, chat={"average": average, "loss_on": "everything"})
     source = Examples(conversations(count, seed=count), tmp_path / "encoded", made.chat)
-    config = options(dropout=0.0, packing=packing, pass_tokens=tokens, total_batch=count)
+    config = options(lora_dropout=0.0, packing=packing, pass_tokens=tokens, batch_size=count)
     model = load_with_lora(base, config, made)
     speaking(model)
     rows = TrainingRows(source.encoded(tokenizer()))
@@ -108,7 +108,7 @@ def test_packing_really_separates(base, tmp_path):
     assert attention.name == GROUPED
     apart = one_pass_of(rows, 4, attention)
     together = {n: apart[n] for n in ("input_ids", "predicting", "targets", "weights")}
-    network = load_with_lora(base, options(dropout=0.0), made)
+    network = load_with_lora(base, options(lora_dropout=0.0), made)
     with torch.no_grad():
         kept = PackedModel(network, attention)(**apart)
         mixed = PackedModel(network, Attention(PADDED, packed=False))(**together)
@@ -118,13 +118,13 @@ def test_packing_really_separates(base, tmp_path):
 @pytest.fixture(scope="module")
 def one_pass(base, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
-    _, out = train(base, conversations(19), folder, options(dropout=0.0, per_device_batch=8))
+    _, out = train(base, conversations(19), folder, options(lora_dropout=0.0, per_device_batch=8))
     return load_file(out / ADAPTER)
 
 
 @pytest.mark.parametrize(("batch", "packing"), [(1, True), (3, True), (4, False)])
 def test_accumulation_equals_one_large_batch(base, tmp_path, one_pass, batch, packing):
-    config = options(dropout=0.0, per_device_batch=batch, packing=packing)
+    config = options(lora_dropout=0.0, per_device_batch=batch, packing=packing)
     _, out = train(base, conversations(19), tmp_path, config)
     found = load_file(out / ADAPTER)
     assert found.keys() == one_pass.keys()
@@ -133,7 +133,7 @@ def test_accumulation_equals_one_large_batch(base, tmp_path, one_pass, batch, pa
 
 
 def test_activation_checkpointing_changes_nothing(base, tmp_path, one_pass):
-    config = options(dropout=0.0, per_device_batch=8, activation_checkpointing=True)
+    config = options(lora_dropout=0.0, per_device_batch=8, activation_checkpointing=True)
     _, out = train(base, conversations(19), tmp_path, config)
     for name, weight in load_file(out / ADAPTER).items():
         torch.testing.assert_close(weight, one_pass[name], atol=2e-4, rtol=1e-3)
@@ -340,7 +340,7 @@ trainer.build_trainer = watched
 base, folder, world = ModelRef(sys.argv[2]), Path(sys.argv[3]), current_world()
 made = job(folder, base, world=world)
 source = Examples(conversations(19), folder / f"encoded{world.rank}", made.chat)
-config = options(dropout=0.0, pass_tokens=100, checkpoint_minutes=1e-9)
+config = options(lora_dropout=0.0, pass_tokens=100, checkpoint_minutes=1e-9)
 LlamaLora(config).train(base, source, folder / "model", made)
 """
 

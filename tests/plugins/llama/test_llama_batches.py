@@ -18,10 +18,10 @@ from selectmoe_llama.config import LoraTrainingConfig, pass_tokens
 from selectmoe_llama.plugin import selectmoe_trainers
 
 
-def test_the_total_batch_is_divided():
-    assert share_of(LoraTrainingConfig(total_batch=128), 8) == 16
+def test_the_batch_is_divided_among_processes():
+    assert share_of(LoraTrainingConfig(batch_size=128), 8) == 16
     with pytest.raises(RecipeError, match="128 cannot be divided among 3 processes") as caught:
-        share_of(LoraTrainingConfig(total_batch=128), 3)
+        share_of(LoraTrainingConfig(batch_size=128), 3)
     assert "multiple of 3" in caught.value.hint
 
 

@@ -71,7 +71,7 @@ def test_a_packed_loss_is_that_of_the_examples_alone(kind, tmp_path):
         wanted -= float((logs[:-1].gather(1, ids[1:, None])[:, 0] * counted).sum())
     attention = attention_for(model.config, "cpu", "float32", packing=True)
     (one,) = Collator(attention)([rows[Place(n)] for n in range(len(rows))])["passes"]
-    network = with_lora(model, ModelRef("random"), options(dropout=0.0))
+    network = with_lora(model, ModelRef("random"), options(lora_dropout=0.0))
     with torch.no_grad():
         found = PackedModel(network, attention).eval()(**one)
     assert found.item() == pytest.approx(wanted, rel=2e-5)
@@ -90,7 +90,7 @@ def test_compiled_equals_uncompiled_and_all_layers_are_the_same_code(
     torch.compiler.reset()
     found = {}
     for compiled in (False, True):
-        network = with_lora(of_type("llama"), ModelRef("random"), options(dropout=0.0))
+        network = with_lora(of_type("llama"), ModelRef("random"), options(lora_dropout=0.0))
         with torch.no_grad():
             for name, weight in network.named_parameters():
                 if "lora_B" in name:
@@ -128,7 +128,7 @@ def test_compiling_has_to_pay(tmp_path):
     tokens = int(rows.lengths.sum())
 
     def chosen(parameters, attention=able, **changes):
-        config = options(**{"epochs": 3, "max_steps": None, "total_batch": 5} | changes)
+        config = options(**{"epochs": 3, "max_steps": None, "batch_size": 5} | changes)
         return compiles(config, attention, Network(parameters), rows, made)
 
     enough = COMPILING_PAYS / (3 * tokens)

@@ -38,7 +38,7 @@ def base(tmp_path_factory) -> ModelRef:
 
 
 def narrow(**changes):
-    return options(**{"quantization": "nf4", "dropout": 0.0} | changes)
+    return options(**{"quantization": "nf4", "lora_dropout": 0.0} | changes)
 
 
 # ------------------------------------------------------------------------ what needs no library

@@ -42,7 +42,12 @@ def adapter(base, tmp_path_factory):
     folder = tmp_path_factory.mktemp("adapter")
     made = job(folder, base)
     config = LoraTrainingConfig(
-        total_batch=4, r=4, alpha=16.0, learning_rate=0.05, max_steps=3, warmup_ratio=0.0
+        batch_size=4,
+        lora_rank=4,
+        lora_alpha=16.0,
+        learning_rate=0.05,
+        max_steps=3,
+        warmup_ratio=0.0,
     )
     source = Examples(
         [example(f"{n} abc?", "deg hab") for n in range(8)], folder / "tokens", made.chat

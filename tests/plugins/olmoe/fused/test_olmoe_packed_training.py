@@ -286,7 +286,7 @@ IDS = [
 
 @pytest.mark.parametrize("options", MODES, ids=IDS)
 def test_both_paths_log_the_same_losses_over_twenty_steps(stage, request, options):
-    options = {"max_steps": 20, "batch_size": 3, "gradient_accumulation": 3, **options}
+    options = {"max_steps": 20, "batch_size": 9, "micro_batch_size": 3, **options}
     options["learning_rate"] = 1e-3
     facts, _ = stage.run("plain", **options)
     assert facts["kernel"] == "transformers"
@@ -305,7 +305,8 @@ def test_a_resumed_packed_run_ends_with_the_same_bytes(stage, packed):
     options = {
         "contrastive": True,
         "trainable": "all",
-        "gradient_accumulation": 2,
+        "batch_size": 8,
+        "micro_batch_size": 4,
         "checkpoint_every": 2,
         "pass_tokens": 100,
     }

@@ -444,7 +444,7 @@ def test_training_orders_the_pairs(stage):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"trainable": "all", "gradient_accumulation": 2}, {"peft_mode": "lora"}],
+    [{}, {"trainable": "all", "batch_size": 6, "micro_batch_size": 3}, {"peft_mode": "lora"}],
     ids=["router", "all", "lora"],
 )
 def test_a_resumed_run_ends_with_the_same_bytes(stage, options):

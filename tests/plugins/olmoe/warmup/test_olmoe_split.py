@@ -54,7 +54,7 @@ def steps(split: Split) -> list[list[set[int]]]:
     [(2, Split(4, 1, 2)), (4, Split(1, 2, 4, parts=4)), (1, Split(4, 2))],
 )
 def test_a_step_has_the_micro_batches_of_one_process(processes, split):
-    assert split_step(BATCH, ACCUMULATION, processes) == split
+    assert split_step(BATCH * ACCUMULATION, BATCH, processes) == split
     alone, shared = steps(Split(BATCH, ACCUMULATION)), steps(split)
     assert len(shared) == len(alone) == 6
     assert shared == alone  # and in the same order, dealt in turn
@@ -62,8 +62,8 @@ def test_a_step_has_the_micro_batches_of_one_process(processes, split):
 
 
 def test_what_cannot_be_shared_out_is_an_error():
-    with pytest.raises(RecipeError, match="neither batch_size = 4 nor gradient_accumulation = 2"):
-        split_step(BATCH, ACCUMULATION, 3)
+    with pytest.raises(RecipeError, match="neither the 2 micro-batches of a step nor the 4"):
+        split_step(BATCH * ACCUMULATION, BATCH, 3)
 
 
 @pytest.mark.parametrize("over", ["all", "regular"])

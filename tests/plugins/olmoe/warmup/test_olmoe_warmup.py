@@ -168,7 +168,7 @@ def test_modes_train_what_they_say(stage, peft_mode, trainable):
     "options",
     [
         {},
-        {"trainable": "all", "gradient_accumulation": 2},
+        {"trainable": "all", "batch_size": 6, "micro_batch_size": 3},
         {"peft_mode": "lora", "trainable": "all", "activation_checkpointing": True},
     ],
     ids=["router", "all", "lora"],
