@@ -18,6 +18,7 @@ _LINES = {
     "describe": "Show what a component does and its options.",
     "plugins": "List the installed plugins.",
     "recipes": "List, copy or describe the shipped recipes.",
+    "runs": "List past runs: what differed and what came out.",
     "report": "Write the report of a run again.",
 }
 _MODULES = {"list": "list_"}

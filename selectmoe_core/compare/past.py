@@ -1,11 +1,13 @@
 """Finished runs side by side, without running anything."""
 
-from collections.abc import Sequence
+import tomllib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from selectmoe_core.compare.findings import Contender, find
 from selectmoe_core.compare.notes import notes_on
 from selectmoe_core.compare.results import left_out, read_tasks
+from selectmoe_core.compare.runs import changes_shown, differences, flat
 from selectmoe_core.compare.summary import Summary
 from selectmoe_core.errors import StageError
 from selectmoe_core.report.record import RunRecord
@@ -52,6 +54,7 @@ def compare_runs(folders: Sequence[Path]) -> Summary:
     notes = [*notes_on(findings, {}, evaluations)]
     if dropped:
         notes.append(f"left out, since not every run has them: {', '.join(dropped)}")
+    notes += _differing(labels, records)
     first = records[0]
     return Summary(
         f"{len(folders)} runs", findings, {}, tuple(notes), (), first.command, first.started, {}
@@ -64,6 +67,13 @@ def _evaluation(record: RunRecord, arm: str) -> Artifact | None:
         if node.stage == "evaluate" and arm in node.arms:
             return Artifact.load(node.folder)
     return None
+
+
+def _differing(labels: Sequence[str], records: Sequence[RunRecord]) -> Iterator[str]:
+    """Yield in which options each run differs from the first one."""
+    first, *others = (flat(tomllib.loads(record.recipe)) for record in records)
+    for label, options in zip(labels[1:], others, strict=True):
+        yield f"{label} differs from {labels[0]} in {changes_shown(differences(first, options))}"
 
 
 def _labels(folders: Sequence[Path], records: Sequence[RunRecord]) -> list[str]:

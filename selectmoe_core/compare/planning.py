@@ -195,6 +195,7 @@ def _once(rows: Sequence[PlannedArm]) -> list[PlannedArm]:
     """Leave out a baseline that is the same at several points of a grid; name it without point."""
     found: dict[tuple[str, ...], PlannedArm] = {}
     for row in rows:
+        _check_felt(row, rows)
         kind = row.role if row.role != STRATEGY else row.label
         found.setdefault((kind, *row.evaluations), row)
     roles = [row.role for row in found.values()]
@@ -202,6 +203,20 @@ def _once(rows: Sequence[PlannedArm]) -> list[PlannedArm]:
         replace(row, label=row.role) if row.role != STRATEGY and roles.count(row.role) == 1 else row
         for row in found.values()
     ]
+
+
+def _check_felt(row: PlannedArm, rows: Sequence[PlannedArm]) -> None:
+    """Raise where two points of a grid make the same of a strategy."""
+    name = row.label.removesuffix(row.point)
+    for other in rows:
+        same = other.role == row.role == STRATEGY and other.evaluations == row.evaluations
+        if same and other.point != row.point and other.label.removesuffix(other.point) == name:
+            raise RecipeError(
+                f"the grid changes nothing in the strategy '{name.strip()}': {row.point} and "
+                f"{other.point} are the same arm",
+                hint="compare.budget sets how many examples are kept, whatever [select] says; a "
+                "grid over compare.budget changes it",
+            )
 
 
 def _referred(rows: Sequence[PlannedArm]) -> Iterator[PlannedArm]:

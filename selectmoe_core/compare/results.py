@@ -160,3 +160,10 @@ def _value(artifact: Artifact, name: str) -> bool:
     facts = artifact.facts.get("tasks", {}).get(name, {})
     value = facts.get("value")
     return isinstance(value, int | float) and bool(np.isfinite(value))
+
+
+def mean_result(artifact: Artifact) -> float | None:
+    """Return the mean result over the tasks of an evaluation of which more is better."""
+    tasks = [_facts(artifact, name) for name in _top_tasks(artifact) if _value(artifact, name)]
+    values = [float(facts["value"]) for facts in tasks if facts.get("higher_is_better", True)]
+    return float(np.mean(values)) if values else None

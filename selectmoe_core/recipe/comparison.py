@@ -16,6 +16,8 @@ Baseline = Literal["base", "random", "source-balanced random", "length", "full"]
 BASELINES: tuple[Baseline, ...] = ("base", "random", "source-balanced random", "length", "full")
 RUN_BASELINES = ("base", "random")
 """The baselines that ``selectmoe run`` makes too."""
+MOST_SEED = (1 << 32) - 1
+"""Random generators of numpy take seeds of 32 bits."""
 CHANGEABLE = ("chat", "pool", "convert", "warmup", "score", "select", "train", "evaluate")
 """The tables of a recipe that a strategy may change."""
 
@@ -30,7 +32,7 @@ class CompareConfig(Config):
     strategies: Mapping[str, Mapping[str, Any]] = Field(default={})
     """The strategies of ``selectmoe compare``: under each name what it changes in the recipe, as
     ``score.use = "length"``; an empty table is the recipe itself."""
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = (1, 2, 3)
+    seeds: tuple[Annotated[int, Field(ge=0, le=MOST_SEED)], ...] = (1, 2, 3)
     """``selectmoe compare`` trains every arm once with each; random makes a new draw for each."""
     budget: PositiveInt | None = None
     """How many examples every strategy and every random arm of ``selectmoe compare`` keeps; left

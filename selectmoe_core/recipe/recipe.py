@@ -19,7 +19,7 @@ from selectmoe_core.config import (
     user_path,
 )
 from selectmoe_core.errors import Problem
-from selectmoe_core.recipe.comparison import CompareConfig, Variant, lay_variant
+from selectmoe_core.recipe.comparison import MOST_SEED, CompareConfig, Variant, lay_variant
 from selectmoe_core.recipe.overrides import (
     Origins,
     apply_overrides,
@@ -30,10 +30,6 @@ from selectmoe_core.recipe.overrides import (
 from selectmoe_core.tokens.chat import ChatConfig
 
 STAGES = ("pool", "convert", "warmup", "score", "select", "train", "evaluate")
-
-
-MOST_SEED = (1 << 32) - 1
-"""Random generators of numpy take seeds of 32 bits."""
 
 
 class StageOptions(Config):

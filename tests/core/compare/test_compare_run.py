@@ -170,6 +170,13 @@ def test_a_grid_compares_at_each_point(comparing):
     assert len(found["arms"]) == 2 + 2 * 5
 
 
+def test_a_grid_over_budgets(comparing):
+    said = compare(comparing, "compare.budget=[5,9]", "compare.seeds=[1]")
+    assert said.code == 0, said.err
+    kept = {one["label"]: one["kept"] for one in documents(comparing)[0]["arms"]}
+    assert (kept["short budget=5"], kept["random budget=9"]) == (5, 9)
+
+
 def test_a_grid_that_random_does_not_feel_has_one_random(comparing):
     said = compare(comparing, "~compare.strategies", "score.factor=[1.0,-1.0]", "compare.seeds=[1]")
     assert said.code == 0, said.err
@@ -258,6 +265,7 @@ def test_no_line_is_wider_than_the_terminal(comparing, monkeypatch, width):
         (["compare.seeds=[1,1]"], "each only once"),
         (["compare.baselines=[base,rando]"], "rando"),
         (["select.fraction=[]"], "has no value"),
+        (["compare.budget=5", "select.fraction=[0.1,0.2]"], "the grid changes nothing in"),
         (["select.use=threshold", "select.min=1.0"], "needs a selector"),
         (["compare.strategies.x.evaluate.answers=9"], "[evaluate] differs: answers 9 against 400"),
         (["compare.strategies.x.chat.max_length=9"], "the chat format differs: max_length 9"),
