@@ -15,7 +15,7 @@ GAP = 2
 @click.option("--recipe", metavar="NAME", help="Only the runs of this recipe.")
 @click.option("--json", "as_json", is_flag=True, help="Print the runs as JSON.")
 def command(outputs: Path, recipe: str | None, as_json: bool) -> None:
-    """List past runs: when, of which recipe, what differed and what came out.
+    """List past runs: what differed and what came out.
 
     The latest comes first; what differed is told against the run of the same recipe before it. The
     folders can be given to `selectmoe report`, and two of them to `selectmoe compare`.

@@ -1,5 +1,6 @@
 """A comparison for the terminal and as Markdown."""
 
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 
@@ -75,11 +76,13 @@ def _markdown(summary: Summary) -> Iterator[str]:
 
 
 def _wrapped(start: str, said: str, width: int) -> list[str]:
-    indent = " " * len(start)
-    return textwrap.wrap(
-        one_line(said), width, initial_indent=start, subsequent_indent=indent,
+    """Return text in lines; a number and its per cent sign stay together."""
+    whole = re.sub(r"(\d) %", "\\1\N{NO-BREAK SPACE}%", one_line(said))
+    lines = textwrap.wrap(
+        whole, width, initial_indent=start, subsequent_indent=" " * len(start),
         break_on_hyphens=False,
     )  # fmt: skip
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
 
 
 def _table(rows: Sequence[Row], width: int) -> Iterator[str]:
