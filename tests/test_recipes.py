@@ -19,6 +19,8 @@ DATA = Path(os.environ.get("SELECTMOE_DATA") or REPOSITORY.parent / "shared" / "
 LESS = DATA / "less" / "train" / "processed"
 SOURCES = ("cot", "dolly", "flan_v2", "oasst1")
 
+RUN_BASELINES = {"baseline base", "baseline random"}
+
 every_recipe = pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 
 
@@ -47,6 +49,7 @@ def overrides_for(path: Path, less: Path) -> list[str]:
 def test_the_recipes_are_there() -> None:
     assert {path.stem for path in RECIPES} >= {
         "blend",
+        "compare",
         "constraint",
         "contrastive-llama2-7b",
         "default",
@@ -90,7 +93,8 @@ def test_plans_offline(
     assert arms == {("selected",), ("base",), ("random",)}
     scores = [node for node in plan.nodes.values() if node.stage == "score"]
     selector = any("model" in node.inputs for node in scores)
-    assert set(plan.not_needed) == (set() if selector else {"convert", "warmup"})
+    others = {f"baseline {name}" for name in recipe.compare.baselines} - RUN_BASELINES
+    assert set(plan.not_needed) == others | (set() if selector else {"convert", "warmup"})
 
 
 @every_recipe

@@ -12,11 +12,13 @@ from selectmoe_core.plugin.registry import OfferedCommand, Registry
 _LINES = {
     "run": "Run a recipe; finished stages are reused.",
     "plan": "Check a recipe and show what it will do and cost.",
+    "compare": "Compare strategies with random selections, over several seeds.",
     "audit": "Plant damage into a sample of the pool and see which scores notice.",
     "list": "List the components that plugins offer.",
     "describe": "Show what a component does and its options.",
     "plugins": "List the installed plugins.",
     "recipes": "List, copy or describe the shipped recipes.",
+    "runs": "List past runs: what differed and what came out.",
     "report": "Write the report of a run again.",
 }
 _MODULES = {"list": "list_"}

@@ -12,6 +12,7 @@ from selectmoe_core.plan.digests import Digester
 from selectmoe_core.plugin.component import SHARED_STAGES, Kind
 from selectmoe_core.plugin.protocols import Need
 from selectmoe_core.plugin.registry import Entry, Registry
+from selectmoe_core.recipe.comparison import RUN_BASELINES
 from selectmoe_core.recipe.recipe import STAGES, Recipe, SelectOptions, StageOptions, StageTable
 from selectmoe_core.store import FileHashes, Store
 
@@ -166,7 +167,10 @@ class _Builder:
             self._select(self.recipe.tables["select"])
         self._train_and_evaluate(SELECTED)
         for baseline in self.recipe.compare.baselines:
-            self._baseline(baseline)
+            if baseline in RUN_BASELINES:
+                self._baseline(baseline)
+            else:
+                self.not_needed[f"baseline {baseline}"] = "selectmoe compare makes it, run does not"
         self._drop_unread()
 
     def _wants(self, stage: str) -> bool:

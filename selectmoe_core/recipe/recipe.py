@@ -19,6 +19,7 @@ from selectmoe_core.config import (
     user_path,
 )
 from selectmoe_core.errors import Problem
+from selectmoe_core.recipe.comparison import MOST_SEED, CompareConfig, Variant, lay_variant
 from selectmoe_core.recipe.overrides import (
     Origins,
     apply_overrides,
@@ -29,11 +30,6 @@ from selectmoe_core.recipe.overrides import (
 from selectmoe_core.tokens.chat import ChatConfig
 
 STAGES = ("pool", "convert", "warmup", "score", "select", "train", "evaluate")
-Baseline = Literal["base", "random"]
-
-
-MOST_SEED = (1 << 32) - 1
-"""Random generators of numpy take seeds of 32 bits."""
 
 
 class StageOptions(Config):
@@ -77,13 +73,6 @@ class SelectOptions(StageOptions):
 
     score: str | None = None
     """Which score to select by, if the recipe has several."""
-
-
-class CompareConfig(Config):
-    """Which baselines to train and evaluate besides the recipe's own selection."""
-
-    baselines: tuple[Baseline, ...] = ()
-    """``base``: the target model untouched; ``random``: the same selector over random scores."""
 
 
 class AuditConfig(Config):
@@ -151,7 +140,7 @@ class Recipe:
         path: the file.
         head: format, name, seed.
         chat: the chat format of all stages.
-        compare: baselines.
+        compare: baselines, and what ``selectmoe compare`` compares.
         tables: the stages other than ``score``.
         scores: the scores by name; a single ``[score]`` has the name ``""``.
         resolved: the whole recipe after ``extends`` and overrides, as plain TOML values.
@@ -172,7 +161,12 @@ class Recipe:
     audit: AuditConfig = field(default_factory=AuditConfig)
 
 
-def read_recipe(path: Path, overrides: Sequence[str] = (), shipped: Path | None = None) -> Recipe:
+def read_recipe(
+    path: Path,
+    overrides: Sequence[str] = (),
+    shipped: Path | None = None,
+    variant: Variant | None = None,
+) -> Recipe:
     """Read a recipe, the recipes it extends, and overrides such as ``select.fraction=0.1``.
 
     Args:
@@ -180,6 +174,7 @@ def read_recipe(path: Path, overrides: Sequence[str] = (), shipped: Path | None 
         overrides: ``key=value``; the value is TOML, or text if it is not valid TOML; ``~key``
             removes a key.
         shipped: the folder of the shipped recipes.
+        variant: change the recipe into that of one arm of a comparison.
 
     Raises:
         RecipeError: a file is missing or not TOML, or an override is malformed. Mistakes in
@@ -193,6 +188,8 @@ def read_recipe(path: Path, overrides: Sequence[str] = (), shipped: Path | None 
         layer(merged, table, folder, origins, dropped)
     apply_overrides(merged, overrides, origins, dropped)
     check_values(merged)
+    if variant is not None:
+        lay_variant(merged, variant, origins, dropped)
     return _recipe(path, merged, origins, tuple(dropped))
 
 

@@ -5,11 +5,11 @@ from typing import Any
 from selectmoe_core.config import Config
 from selectmoe_core.plugin.component import KINDS
 from selectmoe_core.plugin.registry import Entry, Registry
+from selectmoe_core.recipe.comparison import CompareConfig
 from selectmoe_core.recipe.recipe import (
     OPTIONS,
     STAGES,
     AuditConfig,
-    CompareConfig,
     RecipeHead,
     StageOptions,
 )

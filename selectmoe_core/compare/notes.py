@@ -1,0 +1,102 @@
+"""What a reader must know before the figures: uneven arms, chance, a strong base, truncation."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from selectmoe_core.compare.costs import ArmCost
+from selectmoe_core.compare.findings import MEAN, Findings, Result
+from selectmoe_core.store import Artifact
+
+TOKENS_APART = 0.1
+"""Arms whose selections differ by more than this share of tokens are not on one budget."""
+
+
+def notes_on(
+    findings: Findings,
+    costs: Mapping[str, ArmCost],
+    evaluations: Mapping[str, Sequence[Artifact]],
+) -> Iterator[str]:
+    """Yield what stands above the result, each a sentence without its full stop."""
+    yield from _base(findings)
+    yield from _chance(findings)
+    yield from _seeds(findings, evaluations)
+    yield from _budgets(findings, costs)
+    yield from _evaluation(evaluations)
+    missing = sorted(
+        {arm for task in findings.tasks for arm in task.values if arm not in task.answers}
+    )
+    if missing:
+        yield (
+            f"without an interval: {', '.join(missing)}; their evaluations kept no answers to "
+            "single questions that agree with the results, or answered other questions"
+        )
+
+
+def _base(findings: Findings) -> Iterator[str]:
+    base = [one for one in findings.results if one.contender.role == "base"]
+    trained = [one for one in findings.results if one.contender.role != "base"]
+    sign = 1 if findings.judged[0].higher else -1
+    for one in base:
+        value = one.figures[MEAN].value
+        if trained and all(sign * (value - arm.figures[MEAN].value) > 0 for arm in trained):
+            yield (
+                f"{one.contender.label} is better than every trained arm: training on any of "
+                "these selections made the model worse on these tasks"
+            )
+
+
+def _chance(findings: Findings) -> Iterator[str]:
+    for task in findings.tasks:
+        at = [one for one in findings.results if one.figures[task.name].at_chance]
+        if at:
+            names = "every arm" if len(at) == len(findings.results) else _labels(at)
+            yield (
+                f"at chance on {task.name}: {names}; where two arms are at chance, the task cannot "
+                "say which is better"
+            )
+
+
+def _seeds(findings: Findings, evaluations: Mapping[str, Sequence[Artifact]]) -> Iterator[str]:
+    trained = [one for one in findings.results if one.contender.role != "base"]
+    if trained and all(one.seeds == 1 for one in trained):
+        yield (
+            "each arm was trained with 1 seed: the noise of seeds is unknown, and is no part of "
+            "any interval"
+        )
+    same = [
+        one
+        for one in trained
+        if one.seeds > 1
+        and len({artifact.digest for artifact in evaluations[one.contender.label]}) == 1
+    ]
+    if same:
+        yield f"the seed changes nothing in the training of {_labels(same)}"
+
+
+def _budgets(findings: Findings, costs: Mapping[str, ArmCost]) -> Iterator[str]:
+    for one in findings.results:
+        arm, reference = one.contender.label, one.contender.reference
+        own, other = costs.get(arm), costs.get(reference)
+        if one.contender.role in ("base", "full") or own is None or other is None:
+            continue
+        if own.kept and other.kept and own.kept != other.kept:
+            yield (
+                f"not one budget: {arm} trains on {own.kept:,.0f} examples, {reference} on "
+                f"{other.kept:,.0f}; compare.budget=N gives all arms as many"
+            )
+        elif own.tokens and other.tokens and abs(own.tokens / other.tokens - 1) > TOKENS_APART:
+            yield (
+                f"{arm} trains on as many examples as {reference}, and on "
+                f"{own.tokens / other.tokens:.2f} times as many tokens"
+            )
+
+
+def _evaluation(evaluations: Mapping[str, Sequence[Artifact]]) -> Iterator[str]:
+    """Yield what every evaluation says: it lies with the questions, not with an arm."""
+    every = [artifact for found in evaluations.values() for artifact in found]
+    for text in every[0].facts.get("warnings", ()):
+        if all(text in artifact.facts.get("warnings", ()) for artifact in every):
+            yield str(text)
+
+
+def _labels(results: Sequence[Result]) -> str:
+    return ", ".join(one.contender.label for one in results)

@@ -1,0 +1,327 @@
+"""Comparisons of a chain of fakes: what is shared, what differs by seed, what is kept and said."""
+
+import json
+import re
+
+import pytest
+from conftest import ROWS, tree
+
+STRATEGIES = """
+[compare]
+baselines = ["base", "random", "source-balanced random", "length", "full"]
+seeds = [1, 2, 3]
+
+[compare.strategies.own]
+
+[compare.strategies.short]
+score.factor = -1.0
+"""
+
+
+@pytest.fixture
+def comparing(project):
+    """A project whose recipe compares two strategies; the evaluation keeps its answers."""
+    project.edit('[compare]\nbaselines = ["base", "random"]\n', STRATEGIES)
+    project.edit('use = "fake-eval"\n', 'use = "fake-eval"\nanswers = 400\n')
+    return project
+
+
+def compare(project, *arguments):
+    return project.call("compare", "recipe.toml", *arguments)
+
+
+def documents(project, name="fake"):
+    """What the comparisons left, the oldest first."""
+    paths = project.folder.glob(f"outputs/{name}/*/*/compare.json")
+    return [json.loads(p.read_text()) for p in sorted(paths, key=lambda p: p.stat().st_ctime_ns)]
+
+
+def arm(document, label):
+    [found] = [one for one in document["arms"] if one["label"] == label]
+    return found
+
+
+def rows(project, label):
+    """The ids that an arm trained on, seed by seed."""
+    folder = max(project.folder.glob("outputs/fake/*/*/artifacts"), key=lambda p: p.stat().st_ctime)
+    links = sorted(folder.glob(f"train@{label}-?"))
+    return [(link / "model" / "rows").read_text().split() for link in links]
+
+
+def test_what_arms_share_runs_once(comparing):
+    said = compare(comparing)
+    assert said.code == 0, said.err
+    calls = comparing.calls()
+    assert calls.count("convert") == 1
+    assert calls.count("finished pool") == 1
+    # One warm-up, then three trainings of each of own, short, length, random: 10 rows each.
+    assert calls.count("train 20") == 1
+    assert calls.count("train 10") == 12
+    assert calls.count(f"train {ROWS}") == 3
+    assert calls.count("evaluate base") == 1
+    # The scores of a strategy are shared by its seeds: five shards each.
+    assert sum(call.startswith("score ") for call in calls) == 10
+
+
+def test_arms_of_equal_recipes_share_everything(comparing):
+    assert compare(comparing, "compare.strategies.twin.score.factor=-1.0").code == 0
+    assert comparing.calls().count("train 10") == 12
+    short, twin = (arm(documents(comparing)[0], label) for label in ("short", "twin"))
+    assert short["results"] == twin["results"]
+
+
+def test_every_seed_trains_again_and_random_draws_again(comparing):
+    compare(comparing)
+    draws = rows(comparing, "random")
+    assert len(draws) == 3
+    assert len({frozenset(draw) for draw in draws}) == 3
+    assert len({frozenset(kept) for kept in rows(comparing, "short")}) == 1
+    found = documents(comparing)[0]
+    assert len(set(arm(found, "random")["results"]["letters"]["by_seed"])) == 3
+    assert len(set(arm(found, "short")["results"]["letters"]["by_seed"])) == 3
+    assert len(arm(found, "base")["results"]["letters"]["by_seed"]) == 1
+    assert found["seeds"] == [1, 2, 3]
+
+
+def test_the_mean_difference_is_that_of_the_reported_results(comparing):
+    compare(comparing)
+    found = documents(comparing)[0]
+    short, random = (
+        arm(found, label)["results"]["letters"]["by_seed"] for label in ("short", "random")
+    )
+    expected = sum(one - other for one, other in zip(short, random, strict=True)) / 3
+    difference = arm(found, "short")["results"]["letters"]["difference"]
+    assert difference["value"] == pytest.approx(expected)
+    assert difference["low"] < expected < difference["high"]
+    assert (difference["seeds"], difference["questions"]) == (3, 400)
+    assert found["version"] == 1
+
+
+def test_the_second_call_makes_nothing_and_says_the_same(comparing):
+    first = compare(comparing)
+    comparing.calls()
+    before = {name: text for name, text in tree(comparing.store).items() if "hashes" not in name}
+    second = compare(comparing)
+    assert not [call for call in comparing.calls() if call.startswith(("train", "eval", "score"))]
+    after = {name: text for name, text in tree(comparing.store).items() if "hashes" not in name}
+    assert after == before
+    assert first.out.rpartition("Report:")[0] == second.out.rpartition("Report:")[0]
+
+
+def test_a_failed_comparison_goes_on_where_it_was(comparing):
+    comparing.tell(f"fail-train-{ROWS}")
+    said = compare(comparing)
+    assert said.code == 1
+    assert "told to fail" in said.err
+    done = comparing.calls().count("train 10")
+    assert done > 0
+    comparing.untell(f"fail-train-{ROWS}")
+    assert compare(comparing).code == 0
+    again = comparing.calls()
+    assert again.count("train 10") == 12 - done
+    assert again.count(f"train {ROWS}") == 3
+
+
+def test_new_seeds_add_to_what_is_there(comparing):
+    compare(comparing)
+    comparing.calls()
+    assert compare(comparing, "seed=[1,2,3,4]").code == 0
+    assert (
+        comparing.calls().count("train 10") == 4
+    )  # random, length, own and short: the fourth seed
+    assert documents(comparing)[-1]["seeds"] == [1, 2, 3, 4]
+
+
+def test_a_budget_is_equal_for_all_but_base_and_full(comparing):
+    said = compare(comparing, "compare.budget=7")
+    assert said.code == 0, said.err
+    kept = {one["label"]: one["kept"] for one in documents(comparing)[0]["arms"]}
+    assert kept == {
+        "base": None, "random": 7, "source-balanced random": 7, "length": 7, "full": ROWS,
+        "own": 7, "short": 7,
+    }  # fmt: skip
+    assert "not one budget" not in said.out
+
+
+def test_unequal_budgets_are_said_at_the_top(comparing):
+    said = compare(comparing, "compare.strategies.short.select.fraction=0.5")
+    assert said.out.startswith("Note: ")
+    text = " ".join(said.out.split())
+    assert "not one budget: short trains on 20 examples, random on 10" in text
+
+
+def test_one_seed_says_what_it_does_not_know(comparing):
+    said = compare(comparing, "compare.seeds=[5]")
+    text = " ".join(said.out.split())
+    assert "the noise of seeds is unknown" in text
+    assert "1 seed:" in text
+
+
+def test_a_grid_compares_at_each_point(comparing):
+    said = compare(comparing, "select.fraction=[0.25,0.5]", "compare.seeds=[1,2]")
+    assert said.code == 0, said.err
+    found = documents(comparing)[0]
+    reference = {one["label"]: one["reference"] for one in found["arms"]}
+    assert reference["short fraction=0.25"] == "random fraction=0.25"
+    assert reference["short fraction=0.5"] == "random fraction=0.5"
+    # The base model and the whole pool do not depend on the fraction: one row each.
+    assert (reference["base"], reference["full"]) == ("", "")
+    assert arm(found, "short fraction=0.5")["kept"] == 20
+    assert len(found["arms"]) == 2 + 2 * 5
+
+
+def test_a_grid_over_budgets(comparing):
+    said = compare(comparing, "compare.budget=[5,9]", "compare.seeds=[1]")
+    assert said.code == 0, said.err
+    kept = {one["label"]: one["kept"] for one in documents(comparing)[0]["arms"]}
+    assert (kept["short budget=5"], kept["random budget=9"]) == (5, 9)
+
+
+def test_a_grid_that_random_does_not_feel_has_one_random(comparing):
+    said = compare(comparing, "~compare.strategies", "score.factor=[1.0,-1.0]", "compare.seeds=[1]")
+    assert said.code == 0, said.err
+    found = documents(comparing)[0]
+    labels = [one["label"] for one in found["arms"]]
+    assert labels[:2] == ["base", "random"]
+    assert {one for one in labels if "recipe" in one} == {
+        "recipe factor=1.0", "recipe factor=-1.0",
+    }  # fmt: skip
+    assert {one["reference"] for one in found["arms"]} == {"", "random"}
+
+
+def test_lists_are_values_where_an_option_takes_one(comparing):
+    said = compare(comparing, "evaluate.tasks=[letters,words]", "compare.seeds=[1]")
+    assert said.code == 0, said.err
+    [found] = documents(comparing)
+    assert [task["name"] for task in found["tasks"]] == ["letters", "words"]
+    assert found["judged_tasks"] == ["letters", "words"]
+    mean = arm(found, "short")["results"]["mean"]["value"]
+    own = [arm(found, "short")["results"][name]["value"] for name in ("letters", "words")]
+    assert mean == pytest.approx(sum(own) / 2)
+
+
+def test_recipes_are_strategies_named_by_their_files(comparing):
+    text = comparing.recipe.read_text().partition("[compare]")[0]
+    (comparing.folder / "first.toml").write_text(text)
+    (comparing.folder / "second.toml").write_text(text.replace("reads_model = true", "factor = 2"))
+    said = comparing.call("compare", "first.toml", "second.toml", "seed=[1,2]")
+    assert said.code == 0, said.err
+    labels = [one["label"] for one in documents(comparing)[0]["arms"]]
+    assert labels == ["base", "random", "first", "second"]
+
+
+def test_the_base_model_is_the_one_that_training_starts_from(comparing):
+    """Also where [evaluate] names another model."""
+    other = comparing.folder / "other"
+    other.mkdir()
+    for file in (comparing.folder / "base").iterdir():
+        (other / file.name).write_bytes(file.read_bytes() + b" ")
+    said = compare(comparing, "--plan", "evaluate.model=./other")
+    assert said.code == 0, said.err
+    text = " ".join(said.out.split())
+    assert re.search(r"evaluate@base reads model \S*/base\b", text)
+    assert re.search(r"base is the untouched \S*/base, and the trained arms are evaluated on", text)
+
+
+def test_plan_runs_nothing_and_shows_every_arm(comparing):
+    said = compare(comparing, "--plan")
+    assert said.code == 0, said.err
+    assert comparing.calls() == []
+    assert "arm short: seeds 1, 2, 3" in said.out
+    assert len(re.findall(r"^train@\S+ +fake-train +to do", said.out, re.MULTILINE)) == 18
+    assert not list(comparing.folder.glob("outputs/fake"))
+
+
+def test_every_arm_leaves_a_recipe_that_runs_alone(comparing):
+    compare(comparing)
+    before = arm(documents(comparing)[0], "short")
+    [folder] = comparing.folder.glob("outputs/fake/*/*")
+    comparing.calls()
+    said = comparing.call("run", folder / before["recipes"][1])
+    assert said.code == 0, said.err
+    assert not [call for call in comparing.calls() if call.startswith("train")]
+
+
+@pytest.mark.parametrize("width", [80, 60, 40])
+def test_no_line_is_wider_than_the_terminal(comparing, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    name = "a-strategy-with-a-long-name-" * 3
+    said = compare(comparing, f"compare.strategies.{name}.score.factor=3", "compare.seeds=[1,2]")
+    assert said.code == 0, said.err
+    lines = said.out.rpartition("Report:")[0].splitlines()
+    assert len(lines) > 20
+    assert max(map(len, lines)) <= width
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (["compare.baselines=[base]"], "no baseline 'random' to compare with"),
+        (["compare.strategies.x.scor.use=length"], "the strategy 'x' sets 'scor'"),
+        (["compare.strategies.random.score.factor=2"], "has the name of a baseline"),
+        (["compare.strategies.x.score.factr=2"], "unknown option 'factr'"),
+        (["compare.strategies.x.score.factr=2"], "(in x)"),
+        (["compare.seeds=[]"], "at least one seed"),
+        (["compare.seeds=[1,1]"], "each only once"),
+        (["compare.baselines=[base,rando]"], "rando"),
+        (["select.fraction=[]"], "has no value"),
+        (["compare.budget=5", "select.fraction=[0.1,0.2]"], "the grid changes nothing in"),
+        (["select.use=threshold", "select.min=1.0"], "needs a selector"),
+        (["compare.strategies.x.evaluate.answers=9"], "[evaluate] differs: answers 9 against 400"),
+        (["compare.strategies.x.chat.max_length=9"], "the chat format differs: max_length 9"),
+        (["compare.strategies.x.train.model=./other"], "the model to train differs"),
+        (["~train"], "a comparison needs [train]"),
+        (["compare.budget=0"], "budget"),
+    ],
+)
+def test_what_cannot_be_compared_is_said_before_anything_runs(comparing, change, said):
+    other = comparing.folder / "other"
+    other.mkdir()
+    (other / "config.json").write_text('{"model_type": "other"}')
+    found = compare(comparing, *change)
+    assert found.code == 2, found.err
+    assert said in " ".join(found.err.split())
+    assert comparing.calls() == []
+
+
+def test_other_training_options_are_said_at_the_top(comparing):
+    said = compare(comparing, "compare.strategies.short.train.epochs=3", "compare.seeds=[1]")
+    assert said.code == 0, said.err
+    text = " ".join(said.out.split())
+    assert "short is trained with other options than random: epochs 3 against 1" in text
+
+
+def test_a_plain_run_takes_base_and_random_alone(comparing):
+    said = comparing.run()
+    assert said.code == 0, said.err
+    plan = comparing.plan()
+    assert {name for node in plan["nodes"] for name in node["arms"]} == {
+        "selected", "base", "random",
+    }  # fmt: skip
+    assert "baseline length" in plan["not_needed"]
+
+
+def test_finished_runs_are_compared_without_running(comparing):
+    comparing.run()
+    comparing.run("score.factor=-1.0")
+    comparing.calls()
+    said = comparing.call("compare", *comparing.runs())
+    assert said.code == 0, said.err
+    assert comparing.calls() == []
+    assert "1 seed: the noise of seeds is unknown" in " ".join(said.out.split())
+    alone = comparing.call("compare", comparing.runs()[0])
+    assert alone.code == 1
+    assert "Hint: name two folders" in alone.err
+
+
+def test_names_are_escaped_in_every_output(comparing):
+    said = compare(comparing, 'evaluate.tasks=["<b>|x"]', "compare.seeds=[1]")
+    assert said.code == 0, said.err
+    [folder] = [path.parent for path in comparing.folder.glob("outputs/fake/*/*/compare.html")]
+    page = (folder / "compare.html").read_text()
+    assert "<b>|x" not in page
+    assert "&lt;b&gt;|x" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    text = (folder / "compare.md").read_text()
+    assert "<b>" not in text
+    assert r"\<b\>\|x" in text
