@@ -5,7 +5,7 @@ for OLMoE. Conversion, verification, warm-up and costs read the entry.
 """
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,7 +62,8 @@ class MoeFamily:
         architecture: the name of that model's class.
         example: a model of the family, for hints.
         tensors: names in the checkpoint.
-        modeling: the module with our classes; importing it makes transformers know them.
+        register: makes transformers know our classes; a function that imports them, so that their
+            code counts as the code of what loads such a model.
         experts_class: transformers' module of the experts, as ``module:class``, which conversion
             leaves as they are.
         names: what ``config.json`` calls the sizes.
@@ -78,7 +79,7 @@ class MoeFamily:
     architecture: str
     example: str
     tensors: TensorNames
-    modeling: str
+    register: Callable[[], None]
     experts_class: str
     names: ShapeNames = field(default_factory=ShapeNames)
     defaults: Mapping[str, int] = field(default_factory=dict)
@@ -99,10 +100,6 @@ class MoeFamily:
     def gates(self, layers: int) -> dict[str, int]:
         """Map the name of each gate weight to its layer."""
         return {self.gate(layer): layer for layer in range(layers)}
-
-    def register(self) -> None:
-        """Teach transformers the family's Select-MoE model type."""
-        importlib.import_module(self.modeling).register()
 
     def experts(self) -> Any:  # noqa: ANN401
         """Return transformers' class of the experts."""
@@ -193,6 +190,12 @@ def _flag(config: Mapping[str, Any], name: str, where: str) -> bool:
     return value
 
 
+def _register_olmoe() -> None:
+    from selectmoe_olmoe.model.modeling import register
+
+    register()
+
+
 OLMOE = MoeFamily(
     model_type="olmoe",
     selector_type="select_moe",
@@ -217,7 +220,7 @@ OLMOE = MoeFamily(
             for part in ("gate", "up", "down")
         ),
     ),
-    modeling="selectmoe_olmoe.model.modeling",
+    register=_register_olmoe,
     experts_class="transformers.models.olmoe.modeling_olmoe:OlmoeExperts",
     names=ShapeNames(
         intermediate=("intermediate_size",), experts=("num_experts", "num_local_experts")

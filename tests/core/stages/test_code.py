@@ -20,11 +20,11 @@ STAGES, DATA, FUSED = "selectmoe_core/stages", "selectmoe_core/data", "selectmoe
 OF_TOKENS = [target for need in (Need.MODEL, Need.TOKENS) for target in GIVEN[need]]
 ROOTS = {
     "select": [(MODULES["select"], "run")],
-    "warmup": [(MODULES["warmup"], "run"), ("selectmoe_olmoe.plugin", "_warmup"), *OF_TOKENS],
+    "warmup": [(MODULES["warmup"], "run"), ("selectmoe_olmoe.plugin", "_constraint"), *OF_TOKENS],
     "score": [
         (MODULES["score"], "run"),
         ("selectmoe_router.scorer", "RouterScorer"),
-        ("selectmoe_olmoe.plugin", "_register"),
+        ("selectmoe_olmoe.family", "_register_olmoe"),
         *OF_TOKENS,
     ],
     "ifd": [(MODULES["score"], "run"), ("selectmoe_lm.ifd", "IfdScorer"), *OF_TOKENS],
@@ -82,6 +82,9 @@ def edited(folder: Path, file: str, old: str, new: str) -> set[str]:
         # Kernels are imported within functions, or by what these import.
         (f"{FUSED}/kernels.py", "def silu_times(", "def _silu_times(", {"score", "warmup"}),
         (f"{FUSED}/training_kernels.py", "def cross_entropy(", "def _loss(", {"warmup"}),
+        # A model type is registered by a function that imports its classes.
+        ("selectmoe_olmoe/model/modeling.py", "class SelectMoeForCausalLM(", "class SelectMoe(",
+         {"score", "warmup"}),
         ("selectmoe_router/kernels.py", "def of_tokens(", "def _of_tokens(", {"score"}),
         (f"{STAGES}/token_cache.py", '"encoded"', '"made"', set(ROOTS) - {"select"}),
         # Another component of the same plugin.
@@ -92,7 +95,7 @@ def edited(folder: Path, file: str, old: str, new: str) -> set[str]:
         # Behind the border.
         ("selectmoe_core/report/markdown.py", "import re\n", "import re, os\n", set()),
         ("selectmoe_core/cli/__init__.py", "INTERRUPTED = 130", "INTERRUPTED = 131", set()),
-        ("selectmoe_core/plan/plan.py", '"selected", "base"', '"chosen", "base"', set()),
+        ("selectmoe_core/plan/node.py", '"selected", "base"', '"chosen", "base"', set()),
     ],
 )  # fmt: skip
 def test_an_edit_counts_for_the_stages_that_run_it(copy, file, old, new, expected):
