@@ -542,7 +542,7 @@ def test_a_converted_model_that_was_changed_does_not_pass(cli, olmoe, tmp_path):
 @pytest.fixture
 def in_process(monkeypatch):
     """Carry out stages that compute with torch in this process: starting one takes seconds."""
-    from selectmoe_core.plan.plan import Node
+    from selectmoe_core.plan.node import Node
 
     monkeypatch.setattr(Node, "uses_torch", property(lambda _: False))
 

@@ -12,7 +12,7 @@ from selectmoe_core.store import Artifact, Facts, write_json
 
 if TYPE_CHECKING:
     from selectmoe_core.audit.rendering import Audit
-    from selectmoe_core.plan.plan import Node
+    from selectmoe_core.plan.node import Node
     from selectmoe_core.plugin.registry import Registry
     from selectmoe_core.report import Report, RunRecord
     from selectmoe_core.runner.run import RunOptions

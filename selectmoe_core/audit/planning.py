@@ -12,7 +12,8 @@ from selectmoe_core.data.corruption import Damage
 from selectmoe_core.errors import RecipeError
 from selectmoe_core.plan.binding import Binder
 from selectmoe_core.plan.digests import Digester, installed_code
-from selectmoe_core.plan.plan import SELECTED, Node, Plan, make_plan
+from selectmoe_core.plan.node import SELECTED, Node, Plan
+from selectmoe_core.plan.plan import make_plan
 from selectmoe_core.plugin.component import Component, Kind
 from selectmoe_core.plugin.registry import Entry, Registry
 from selectmoe_core.recipe.recipe import Recipe, ScoreOptions, StageOptions, StageTable

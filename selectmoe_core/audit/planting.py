@@ -15,7 +15,7 @@ from selectmoe_core.data.examples import Example, Message, RawExample
 from selectmoe_core.data.pool import Pool, hash_ids
 from selectmoe_core.data.pool_writer import build_pool
 from selectmoe_core.errors import StageError
-from selectmoe_core.plan.plan import Node
+from selectmoe_core.plan.node import Node
 from selectmoe_core.store import Artifact, Facts
 
 ORDER = 0x5EED

@@ -20,7 +20,7 @@ from selectmoe_core.errors import RecipeError, listing
 from selectmoe_core.recipe.recipe import STAGES
 
 if TYPE_CHECKING:
-    from selectmoe_core.plan.plan import Node
+    from selectmoe_core.plan.node import Node
 
 HASH_LIMIT = 64 << 20
 """``plan`` hashes files up to this size; the hashes of larger ones must be known already."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from selectmoe_core.compare.grid import Point, first_values, points, seeds_first
 from selectmoe_core.errors import RecipeError
+from selectmoe_core.plan.binding import OF_MODEL
 from selectmoe_core.plugin.component import Kind
 from selectmoe_core.plugin.registry import Registry
 from selectmoe_core.recipe.comparison import CompareConfig, Variant
@@ -120,7 +121,7 @@ class _Point:
         path = self.sources.paths[0]
         if role == BASE:
             # The untouched model that training starts from, whatever [evaluate] names.
-            without = ("evaluate.model", "evaluate.revision")
+            without = tuple(f"evaluate.{key}" for key in OF_MODEL)
             changes = {"compare": {"baselines": [BASE]}}
             recipe = self._read(path, Variant(without=without, changes=changes))
             return Arm(self._label(role), role, self.point.label, (Trial(None, recipe),))

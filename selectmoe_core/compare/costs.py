@@ -8,7 +8,7 @@ import numpy as np
 from selectmoe_core.compare.planning import Comparison, PlannedArm
 from selectmoe_core.cost import DEVICES
 from selectmoe_core.plan.estimates import estimate
-from selectmoe_core.plan.plan import Plan
+from selectmoe_core.plan.node import Plan
 from selectmoe_core.plugin.registry import Registry
 from selectmoe_core.store import Artifact
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from selectmoe_core.compare.arms import BASE, Arm
 from selectmoe_core.errors import RecipeError
-from selectmoe_core.plan.plan import Node, Plan
+from selectmoe_core.plan.node import Node, Plan
 
 Planned = tuple[Arm, Sequence[Plan]]
 """An arm and its plan for each seed."""

@@ -10,7 +10,8 @@ from selectmoe_core.compare.arms import BASE, OUTSIDE, RANDOM, STRATEGY, Arm, So
 from selectmoe_core.compare.footing import Planned, check_footing
 from selectmoe_core.errors import Problem, RecipeError, listing
 from selectmoe_core.plan.binding import Binder
-from selectmoe_core.plan.plan import Node, Plan, make_plan
+from selectmoe_core.plan.node import Node, Plan
+from selectmoe_core.plan.plan import make_plan
 from selectmoe_core.plugin.registry import Registry
 
 DRAWN = (RANDOM, "source-balanced random")

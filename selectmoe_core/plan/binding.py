@@ -3,6 +3,7 @@
 import copy
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,10 @@ from selectmoe_core.recipe.recipe import Recipe, ScoreOptions, StageTable, absol
 
 SAMPLED = ("pool", "warmup", "train")
 """The stages that accept ``subset_ratio``."""
+OF_MODEL = ("model", "revision", "trust_remote_code")
+"""The keys that say which model a component works with, and how it is loaded."""
+WITH_MODEL = (Kind.CONVERTER, Kind.TRAINER, Kind.EVALUATOR)
+"""The kinds of component that get a model from their stage, whatever they declare."""
 
 
 class Binder:
@@ -35,7 +40,7 @@ class Binder:
 
     def bind(self, table: StageTable) -> tuple[Entry, Config] | None:
         """Return the component and its options, or ``None`` if they have a mistake."""
-        key = f"{table.where} {table.own.use}"
+        key = _key(table)
         if key not in self._bound:
             self._bound[key] = self._bind(table)
         return self._bound[key]
@@ -52,12 +57,6 @@ class Binder:
         config, problems = examine(entry.component.config, options, where=where, beside=reserved)
         for found in problems:
             self.problem(found.where, found.what, found.hint)
-        if table.own.subset_ratio is not None and table.stage not in SAMPLED:
-            self.problem(
-                table.where,
-                "'subset_ratio' has no effect here",
-                f"it can be used in {', '.join(f'[{stage}]' for stage in SAMPLED)}",
-            )
         if config is None:
             return None
         try:
@@ -66,7 +65,38 @@ class Binder:
                 self.problem(where, f"there is no {missing}", "check the path and the sources")
         except OSError as error:  # a name that is too long, a folder that may not be read
             self.problem(where, f"there is no {error.filename}: {error.strerror}", "check the path")
+        for key, why in _misplaced(table, entry, config).items():
+            if key not in table.carried:
+                self.problem(table.where, f"'{key}' has no effect here", why)
         return entry, config
+
+    def fitted(self) -> Recipe:
+        """Return the recipe without the keys that a replaced component left behind for nothing.
+
+        ``score.use=length`` over a ``[score]`` with a ``model`` leaves that model out; the plan
+        lists it. Only tables that are bound are looked at.
+        """
+        tables = {name: self._fitted(table) for name, table in self.recipe.tables.items()}
+        scores = {name: self._fitted(table) for name, table in self.recipe.scores.items()}
+        self.recipe = replace(self.recipe, tables=tables, scores=scores)
+        return self.recipe
+
+    def _fitted(self, table: StageTable) -> StageTable:
+        bound = self._bound.get(_key(table))
+        if bound is None:
+            return table
+        gone = [key for key in _misplaced(table, *bound) if key in table.carried]
+        path = ".".join(filter(None, (table.stage, table.name)))
+        dropped = [f"{path}.{key} (of {table.carried[key]})" for key in gone]
+        resolved = copy.deepcopy(dict(self.recipe.resolved))
+        place = resolved[table.stage][table.name] if table.name else resolved[table.stage]
+        for key in gone:
+            del place[key]
+        self.recipe = replace(
+            self.recipe, dropped=(*self.recipe.dropped, *dropped), resolved=resolved
+        )
+        kept = table.own.model_dump(include=table.own.model_fields_set - set(gone))
+        return replace(table, own=type(table.own)(**kept))
 
     def needs(self, table: StageTable, kind: Kind) -> frozenset[Need]:
         """Return what the component reads, or nothing if it could not be bound."""
@@ -134,6 +164,29 @@ class Binder:
         """Return the table of the baseline's scorer."""
         own = ScoreOptions(use="random")
         return StageTable("[compare] random", "score", "", own, {}, {})
+
+
+def _key(table: StageTable) -> str:
+    return f"{table.where} {table.own.use}"
+
+
+def _misplaced(table: StageTable, entry: Entry, config: Config) -> dict[str, str]:
+    """Return the stage's own keys that its component has no use for, with what to do instead."""
+    component, given = entry.component, table.own.model_fields_set
+    remove = f"remove it from {table.where}"
+    why: dict[str, str] = {}
+    if entry.kind not in WITH_MODEL and Need.MODEL not in component.needs(config):
+        hint = f"{component.name} works without a model; {remove}"
+        why |= dict.fromkeys(OF_MODEL, hint)
+    elif "model" not in given:
+        hint = f'it goes with a model; add model = "..." to {table.where}, or {remove}'
+        why |= dict.fromkeys(OF_MODEL, hint)
+    if table.stage not in SAMPLED:
+        where = ", ".join(f"[{stage}]" for stage in SAMPLED)
+        why["subset_ratio"] = f"it can be used in {where}; {remove}"
+    if not component.seeded and ("subset_ratio" in why or table.own.subset_ratio is None):
+        why["seed"] = f"{component.name} draws nothing at random; {remove}"
+    return {key: hint for key, hint in why.items() if key in given}
 
 
 def _resolve_paths(table: StageTable, config: type[Config]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from selectmoe_core.cost import (
     seconds,
 )
 from selectmoe_core.errors import ModelError
-from selectmoe_core.plan.plan import Node, Plan
+from selectmoe_core.plan.node import Node, Plan
 from selectmoe_core.plugin.registry import Registry
 from selectmoe_core.runtime.hardware import Machine
 from selectmoe_core.store import Artifact

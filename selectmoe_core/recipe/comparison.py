@@ -10,7 +10,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from selectmoe_core.config import NAME_RULE, Config, is_plain_name
 from selectmoe_core.errors import RecipeError
-from selectmoe_core.recipe.overrides import Origins, layer
+from selectmoe_core.recipe.overrides import RESERVED, Merged
 
 Baseline = Literal["base", "random", "source-balanced random", "length", "full"]
 BASELINES: tuple[Baseline, ...] = ("base", "random", "source-balanced random", "length", "full")
@@ -71,30 +71,34 @@ class Variant:
     changes: Mapping[str, Any] = field(default_factory=dict)
 
 
-def lay_variant(
-    merged: dict[str, Any], variant: Variant, origins: Origins, dropped: list[str]
-) -> None:
+def lay_variant(merged: Merged, variant: Variant) -> None:
     """Change a recipe into that of one arm, which compares nothing by itself.
 
     Raises:
         RecipeError: the recipe has no such strategy.
     """
-    compare = merged.pop("compare", {})
+    compare = merged.table.pop("compare", {})
     if variant.strategy:
         strategies = compare.get("strategies", {}) if isinstance(compare, dict) else {}
         if variant.strategy not in strategies:
             raise RecipeError(f"[compare.strategies] has no '{variant.strategy}'")
         table = copy.deepcopy(strategies[variant.strategy])
-        layer(merged, table, Path.cwd(), origins, dropped)
+        merged.lay(table, Path.cwd())
         here = ("compare", "strategies", variant.strategy)
-        for path, folder in list(origins.items()):
+        for path, folder in list(merged.origins.items()):
             if path[:3] == here and len(path) > 3:
-                origins[path[3:]] = folder
+                merged.origins[path[3:]] = folder
     for name in variant.without:
         *parents, last = name.split(".")
-        place: Any = merged
+        place: Any = merged.table
         for parent in parents:
             place = place.get(parent) if isinstance(place, dict) else None
         if isinstance(place, dict):
             place.pop(last, None)
-    layer(merged, copy.deepcopy(dict(variant.changes)), Path.cwd(), origins, dropped)
+    merged.lay(copy.deepcopy(dict(variant.changes)), Path.cwd())
+    # Nobody wrote these: what a component has no use for, such as a seed, is left out.
+    merged.carried |= {
+        (stage, key): "the comparison"
+        for stage, table in variant.changes.items()
+        for key in table.keys() & RESERVED
+    }

@@ -3,6 +3,7 @@
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,10 @@ from selectmoe_core.errors import Problem, RecipeError
 
 Origins = dict[tuple[str, ...], Path]
 """The folder that the relative paths of a key start from, by the key's full name."""
+
+Carried = dict[tuple[str, ...], str]
+"""Keys that were written for a component which a later layer replaced, by the key's full name, with
+that component's name."""
 
 RESERVED = frozenset(
     {
@@ -25,7 +30,8 @@ RESERVED = frozenset(
         "score",
     }
 )
-"""Keys of a stage that are kept when a later layer changes its ``use``."""
+"""Keys of a stage that are kept when a later layer changes its ``use``, if the new component takes
+them."""
 
 MOST_BYTES = 4 << 20
 MOST_DEPTH = 16
@@ -113,45 +119,68 @@ def find_recipe(path: Path, folder: Path, shipped: Path | None) -> Path:
     )
 
 
-def layer(
-    merged: dict[str, Any],
-    table: dict[str, Any],
-    folder: Path,
-    origins: Origins,
-    dropped: list[str],
-    path: tuple[str, ...] = (),
-) -> None:
-    """Merge a table into another, key by key; a changed ``use`` drops the old one's options."""
-    if path == ("score",) and {_named(table), _named(merged)} == {True, False}:
-        # One score replaces several, or several replace one: no old option fits.
-        _clear(merged, path, dropped)
-    if path and "use" in table and merged.get("use", table["use"]) != table["use"]:
-        _drop(merged, path, dropped)
-    for key, value in table.items():
-        here = (*path, key)
-        if isinstance(value, dict) and isinstance(merged.get(key), dict):
-            layer(merged[key], value, folder, origins, dropped, here)
-        else:
-            merged[key] = value
-            _remember(value, here, folder, origins)
+@dataclass
+class Merged:
+    """Layers laid over one another.
+
+    Attributes:
+        table: the recipe so far.
+        origins: where relative paths start from.
+        dropped: options that fell away because a later layer changed ``use``, in words.
+        carried: reserved keys that stayed when ``use`` changed, and that no later layer wrote.
+    """
+
+    table: dict[str, Any] = field(default_factory=dict)
+    origins: Origins = field(default_factory=dict)
+    dropped: list[str] = field(default_factory=list)
+    carried: Carried = field(default_factory=dict)
+
+    def lay(self, table: dict[str, Any], folder: Path) -> None:
+        """Lay a table over what is there; a changed ``use`` drops the old one's options."""
+        self._lay(self.table, table, folder, ())
+
+    def _lay(
+        self, below: dict[str, Any], table: dict[str, Any], folder: Path, path: tuple[str, ...]
+    ) -> None:
+        if path == ("score",) and {_named(table), _named(below)} == {True, False}:
+            # One score in place of several, or several in place of one: nothing of the old fits.
+            self.dropped.extend(f"{'.'.join(path)}.{key} (of the parent recipe)" for key in below)
+            below.clear()
+        if path and "use" in table and below.get("use", table["use"]) != table["use"]:
+            self._drop(below, path)
+        for key, value in table.items():
+            here = (*path, key)
+            if isinstance(value, dict) and isinstance(below.get(key), dict):
+                self._lay(below[key], value, folder, here)
+            else:
+                below[key] = value
+                self.carried.pop(here, None)
+                _remember(value, here, folder, self.origins)
+
+    def _drop(self, below: dict[str, Any], path: tuple[str, ...]) -> None:
+        """Drop the options of the component that goes; its reserved keys may serve the new one."""
+        for key in list(below):
+            if key in RESERVED:
+                self.carried.setdefault((*path, key), str(below["use"]))
+            elif key != "use" and not isinstance(below[key], dict):
+                self.dropped.append(f"{'.'.join(path)}.{key} (of {below['use']})")
+                del below[key]
 
 
-def apply_overrides(
-    merged: dict[str, Any], overrides: Sequence[str], origins: Origins, dropped: list[str]
-) -> None:
+def apply_overrides(merged: Merged, overrides: Sequence[str]) -> None:
     """Apply ``key=value``, ``+key=value`` or ``~key``, as Hydra users write them.
 
     They form one layer, so that ``score.use=length score.unit=words`` means the same in
     either order.
     """
-    together: dict[str, Any] = {}
+    together = Merged()
     for override in overrides:
         if not override.startswith("~"):
-            layer(together, _as_table(override), Path.cwd(), {}, [])
-    layer(merged, together, Path.cwd(), origins, dropped)
+            together.lay(_as_table(override), Path.cwd())
+    merged.lay(together.table, Path.cwd())
     for override in overrides:
         if override.startswith("~"):
-            _remove(merged, override[1:], override)
+            _remove(merged.table, override[1:], override)
 
 
 def _as_table(override: str) -> dict[str, Any]:
@@ -221,13 +250,6 @@ def _read(path: Path) -> dict[str, Any]:
         ) from None
 
 
-def _drop(merged: dict[str, Any], path: tuple[str, ...], dropped: list[str]) -> None:
-    for key in [key for key in merged if key not in RESERVED]:
-        if key != "use" and not isinstance(merged[key], dict):
-            dropped.append(f"{'.'.join(path)}.{key} (of {merged['use']})")
-            del merged[key]
-
-
 def _named(scores: dict[str, Any]) -> bool | None:
     """Return whether a score table holds several scores by name; ``None`` if that is unclear."""
     if "use" in scores:
@@ -237,11 +259,6 @@ def _named(scores: dict[str, Any]) -> bool | None:
         if any(isinstance(table, dict) and "use" in table for table in scores.values())
         else None
     )
-
-
-def _clear(merged: dict[str, Any], path: tuple[str, ...], dropped: list[str]) -> None:
-    dropped.extend(f"{'.'.join(path)}.{key} (of the parent recipe)" for key in merged)
-    merged.clear()
 
 
 def _remember(value: Any, path: tuple[str, ...], folder: Path, origins: Origins) -> None:  # noqa: ANN401

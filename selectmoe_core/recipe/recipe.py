@@ -21,10 +21,10 @@ from selectmoe_core.config import (
 from selectmoe_core.errors import Problem
 from selectmoe_core.recipe.comparison import MOST_SEED, CompareConfig, Variant, lay_variant
 from selectmoe_core.recipe.overrides import (
+    Merged,
     Origins,
     apply_overrides,
     check_values,
-    layer,
     load_layers,
 )
 from selectmoe_core.tokens.chat import ChatConfig
@@ -122,6 +122,8 @@ class StageTable:
         own: the keys that every stage has.
         options: the component's options, not yet checked.
         origins: the folder that each key's relative paths start from.
+        carried: its own keys that were written for another component than the one it uses now,
+            with that one's name.
     """
 
     where: str
@@ -130,6 +132,7 @@ class StageTable:
     own: StageOptions
     options: Mapping[str, Any]
     origins: Mapping[str, Path]
+    carried: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -180,22 +183,18 @@ def read_recipe(
         RecipeError: a file is missing or not TOML, or an override is malformed. Mistakes in
             the content are kept in ``Recipe.problems``.
     """
-    layers = load_layers(path, shipped)
-    merged: dict[str, Any] = {}
-    origins: Origins = {}
-    dropped: list[str] = []
-    for table, folder in layers:
-        layer(merged, table, folder, origins, dropped)
-    apply_overrides(merged, overrides, origins, dropped)
-    check_values(merged)
+    merged = Merged()
+    for table, folder in load_layers(path, shipped):
+        merged.lay(table, folder)
+    apply_overrides(merged, overrides)
+    check_values(merged.table)
     if variant is not None:
-        lay_variant(merged, variant, origins, dropped)
-    return _recipe(path, merged, origins, tuple(dropped))
+        lay_variant(merged, variant)
+    return _recipe(path, merged)
 
 
-def _recipe(
-    path: Path, merged: dict[str, Any], origins: Origins, dropped: tuple[str, ...]
-) -> Recipe:
+def _recipe(path: Path, layers: Merged) -> Recipe:
+    merged, origins = layers.table, layers.origins
     problems = list(_unknown_tables(merged, path))
     head = _part(RecipeHead, {k: merged[k] for k in HEAD if k in merged}, path.name, problems)
     chat_table = _chat_table(merged.get("chat", {}), origins)
@@ -205,7 +204,7 @@ def _recipe(
     found = [
         table
         for stage in STAGES
-        for table in _stage_tables(stage, merged.get(stage), origins, problems)
+        for table in _stage_tables(stage, merged.get(stage), layers, problems)
     ]
     return Recipe(
         path=path,
@@ -215,7 +214,7 @@ def _recipe(
         tables={table.stage: table for table in found if table.stage != "score"},
         scores={table.name: table for table in found if table.stage == "score"},
         resolved=_with_absolute_paths(merged, origins),
-        dropped=dropped,
+        dropped=tuple(layers.dropped),
         problems=tuple(problems),
         audit=audit or AuditConfig(),
     )
@@ -242,7 +241,7 @@ def _unknown_tables(merged: Mapping[str, Any], path: Path) -> Iterator[Problem]:
 
 
 def _stage_tables(
-    stage: str, table: object, origins: Origins, problems: list[Problem]
+    stage: str, table: object, layers: Merged, problems: list[Problem]
 ) -> Iterator[StageTable]:
     if table is None:
         return
@@ -255,9 +254,9 @@ def _stage_tables(
                 what = f"{name[:100]!r} cannot be the name of a score"
                 problems.append(Problem(f"[{stage}]", what, NAME_RULE))
                 continue
-            yield from _stage_table(stage, name, sub, origins, problems)
+            yield from _stage_table(stage, name, sub, layers, problems)
     else:
-        yield from _stage_table(stage, "", table, origins, problems)
+        yield from _stage_table(stage, "", table, layers, problems)
 
 
 def _only_tables(table: Mapping[str, Any]) -> bool:
@@ -265,17 +264,18 @@ def _only_tables(table: Mapping[str, Any]) -> bool:
 
 
 def _stage_table(
-    stage: str, name: str, table: Mapping[str, Any], origins: Origins, problems: list[Problem]
+    stage: str, name: str, table: Mapping[str, Any], layers: Merged, problems: list[Problem]
 ) -> Iterator[StageTable]:
     where = f"[{stage}.{name}]" if name else f"[{stage}]"
     kind = OPTIONS.get(stage, StageOptions)
     own_table = {key: value for key, value in table.items() if key in kind.model_fields}
     own = _part(kind, own_table, where, problems)
     path = (stage, name) if name else (stage,)
-    of_key = {key: origins.get((*path, key), Path.cwd()) for key in table}
+    of_key = {key: layers.origins.get((*path, key), Path.cwd()) for key in table}
+    carried = {key: layers.carried[*path, key] for key in table if (*path, key) in layers.carried}
     if own is not None:
         options = {key: value for key, value in table.items() if key not in kind.model_fields}
-        yield StageTable(where, stage, name, own, options, of_key)
+        yield StageTable(where, stage, name, own, options, of_key, carried)
 
 
 def _chat_table(table: object, origins: Origins) -> object:

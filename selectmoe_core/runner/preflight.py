@@ -7,7 +7,7 @@ from pathlib import Path
 from selectmoe_core.config import parse
 from selectmoe_core.errors import ModelError, RecipeError, utf8_text
 from selectmoe_core.models.models import ModelRef
-from selectmoe_core.plan.plan import Plan
+from selectmoe_core.plan.node import Plan
 from selectmoe_core.plugin.component import Kind
 from selectmoe_core.plugin.protocols import Job, Need
 from selectmoe_core.plugin.registry import Registry

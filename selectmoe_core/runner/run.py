@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from selectmoe_core.errors import PartError, RecipeError, SelectMoEError, StageError
-from selectmoe_core.plan.plan import Node, Plan
+from selectmoe_core.plan.node import Node, Plan
 from selectmoe_core.plugin.manager import notify
 from selectmoe_core.plugin.registry import Registry
 from selectmoe_core.recipe.recipe import STAGES

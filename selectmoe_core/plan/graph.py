@@ -1,0 +1,224 @@
+"""Which nodes a recipe makes, and what each of them reads."""
+
+from collections.abc import Iterable, Mapping
+from graphlib import CycleError, TopologicalSorter
+
+from selectmoe_core.config import suggest
+from selectmoe_core.models.models import ModelRef
+from selectmoe_core.plan.binding import Binder
+from selectmoe_core.plan.node import BASE, RANDOM, SELECTED, Node
+from selectmoe_core.plugin.component import Kind
+from selectmoe_core.plugin.protocols import Need
+from selectmoe_core.recipe.comparison import RUN_BASELINES
+from selectmoe_core.recipe.recipe import STAGES, Recipe, SelectOptions, StageTable
+
+
+class Graph:
+    """Decides which nodes there are and what each reads."""
+
+    def __init__(self, recipe: Recipe, binder: Binder, until: str | None) -> None:
+        self.recipe = recipe
+        self.binder = binder
+        self.until = until
+        self.last = max((STAGES.index(stage) for stage in self._named()), default=0)
+        """The stage that the recipe names last: it is made, and what it needs."""
+        self.nodes: dict[str, Node] = {}
+        self.not_needed: dict[str, str] = {}
+
+    def build(self) -> None:
+        """Find the nodes; the binder collects the mistakes."""
+        # All tables first, so that a mistake in one does not hide those of later stages.
+        for table in (*self.recipe.tables.values(), *self.recipe.scores.values()):
+            if self._wants(table.stage):
+                self.binder.bind(table)
+        self.recipe = self.binder.fitted()
+        self._check_present()
+        if self._wants("pool") and "pool" in self.recipe.tables:
+            self._add("pool", self.recipe.tables["pool"], {}, SELECTED)
+        self._prepare_selector()
+        self._scores()
+        if self._wants("select") and "select" in self.recipe.tables:
+            self._select(self.recipe.tables["select"])
+        self._train_and_evaluate(SELECTED)
+        for baseline in self.recipe.compare.baselines:
+            if baseline in RUN_BASELINES:
+                self._baseline(baseline)
+            else:
+                self.not_needed[f"baseline {baseline}"] = "selectmoe compare makes it, run does not"
+        self._drop_unread()
+
+    def _named(self) -> list[str]:
+        """Return the stages that the recipe has and the command line wants."""
+        stages = STAGES[: STAGES.index(self.until) + 1] if self.until else STAGES
+        return [stage for stage in stages if stage in self.recipe.resolved]
+
+    def _wants(self, stage: str) -> bool:
+        return STAGES.index(stage) <= self.last
+
+    def _check_present(self) -> None:
+        tables = set(self.recipe.resolved)
+        if self.until and self.until not in tables:
+            there = ", ".join(stage for stage in STAGES if stage in tables)
+            what = f"--until {self.until}: the recipe has no [{self.until}]"
+            self.binder.problem("", what, f"the stages of this recipe: {there}")
+        for stage, needed in (("select", "score"), ("train", "select"), ("warmup", "convert")):
+            if stage in tables and needed not in tables:
+                # Warm-up may also start from a model of its own.
+                warmup = self.recipe.tables.get("warmup")
+                if stage == "warmup" and (warmup is None or warmup.own.model):
+                    continue
+                self.binder.problem(f"[{stage}]", f"needs a table [{needed}]", f"add [{needed}]")
+        if self.recipe.compare.baselines and "evaluate" not in tables:
+            self.binder.problem("[compare]", "baselines need [evaluate]", "add [evaluate]")
+
+    def _prepare_selector(self) -> None:
+        for stage in ("convert", "warmup"):
+            table = self.recipe.tables.get(stage)
+            if table is None or not self._wants(stage):
+                continue
+            inputs = {"model": "convert", "pool": "pool"} if stage == "warmup" else {}
+            if table.own.model:
+                inputs.pop("model", None)
+            self._add(stage, table, inputs, SELECTED)
+
+    def _scores(self) -> None:
+        if not self._wants("score"):
+            return
+        for table in self._ordered_scores():
+            key = f"score:{table.name}" if table.name else "score"
+            self._add(key, table, self._score_inputs(table), SELECTED)
+
+    def _ordered_scores(self) -> Iterable[StageTable]:
+        """Return the scores, each after those that it reads; none where they read one another."""
+        scores = self.recipe.scores
+        reads = {name: self.binder.score_names(table) for name, table in scores.items()}
+        known = {name: [read for read in reads[name] if read in scores] for name in scores}
+        try:
+            return [scores[name] for name in TopologicalSorter(known).static_order()]
+        except CycleError as error:
+            circle = error.args[1][::-1]
+            what = f"the score reads itself: {' reads '.join(circle)}"
+            hint = f"take one of them out of the scores that {circle[0]} reads"
+            self.binder.problem(scores[circle[0]].where, what, hint)
+            return []
+
+    def _score_inputs(self, table: StageTable) -> dict[str, str]:
+        needs = self.binder.needs(table, Kind.SCORER)
+        inputs = {"pool": "pool"} if "pool" in self.nodes else {}
+        if Need.MODEL in needs and not table.own.model:
+            above = [stage for stage in ("warmup", "convert") if stage in self.nodes]
+            if above:
+                inputs["model"] = above[0]
+            else:
+                self.binder.problem(
+                    table.where,
+                    f"{table.own.use} needs a model",
+                    f'add model = "..." to {table.where}, or the tables [convert] and [warmup]',
+                )
+        for name in self.binder.score_names(table):
+            if f"score:{name}" in self.nodes:
+                inputs[f"score:{name}"] = f"score:{name}"
+            elif name not in self.recipe.scores:
+                names = [other for other in self.recipe.scores if other != table.name]
+                self.binder.problem(
+                    table.where, f"there is no [score.{name}]", suggest(name, names)
+                )
+        return inputs
+
+    def _select(self, table: StageTable) -> None:
+        own = table.own
+        assert isinstance(own, SelectOptions)
+        scores = [key for key in self.nodes if key.startswith("score")]
+        chosen = f"score:{own.score}" if own.score else "score"
+        if len(scores) == 1 and not own.score:
+            chosen = scores[0]
+        if not scores:
+            return
+        if own.score in self.recipe.scores and chosen not in scores:
+            return  # it has been reported why that score is not in the plan
+        if chosen not in scores:
+            names = [key.partition(":")[2] for key in scores if ":" in key]
+            what = (
+                f"there is no [score.{own.score}]"
+                if own.score
+                else "the recipe has several scores, but does not say which one to select by"
+            )
+            alone = "there is one [score], without a name: remove 'score' from [select]"
+            hint = f'add to [select]: score = "{names[-1]}"' if names else alone
+            self.binder.problem(table.where, what, hint)
+            return
+        self._add("select", table, {"score": chosen, "pool": "pool"}, SELECTED)
+
+    def _train_and_evaluate(self, arm: str, select: str = "select") -> None:
+        suffix = "" if arm == SELECTED else f"@{arm}"
+        train, evaluate = (self.recipe.tables.get(stage) for stage in ("train", "evaluate"))
+        key = f"train{suffix}"
+        if train is not None and self._wants("train") and select in self.nodes:
+            self._require_model(train)
+            self._add(key, train, {"select": select, "pool": "pool"}, arm)
+        if evaluate is None or not self._wants("evaluate"):
+            return
+        target = evaluate.own.model or (train.own.model if train else None)
+        if target is None:
+            self._require_model(evaluate)
+        inputs = {"train": key} if key in self.nodes and arm != BASE else {}
+        model = self.binder.model(evaluate if evaluate.own.model else (train or evaluate))
+        if arm == BASE and model is not None:
+            model = self.binder.untouched(model, evaluate)
+        self._add(f"evaluate{suffix}", evaluate, inputs, arm, model)
+
+    def _require_model(self, table: StageTable) -> None:
+        if not table.own.model:
+            self.binder.problem(
+                table.where, "no model to start from", f'add to {table.where}: model = "..."'
+            )
+
+    def _baseline(self, baseline: str) -> None:
+        if baseline == BASE:
+            self._train_and_evaluate(BASE, select="")
+            return
+        table = self.recipe.tables.get("select")
+        if table is None or "select" not in self.nodes:
+            return
+        scorer = self.binder.random_scorer()
+        self._add(f"score@{RANDOM}", scorer, {"pool": "pool"}, RANDOM)
+        if not self.binder.by_rank(table):
+            self.binder.problem(
+                "[compare]",
+                f"the baseline 'random' needs a selector that uses ranks; {table.own.use} selects "
+                "by score value",
+                'use top-fraction or top-k, or baselines = ["base"]',
+            )
+        inputs = {"score": f"score@{RANDOM}", "pool": "pool"}
+        self._add(f"select@{RANDOM}", table, inputs, RANDOM)
+        self._train_and_evaluate(RANDOM, select=f"select@{RANDOM}")
+
+    def _add(
+        self,
+        key: str,
+        table: StageTable,
+        inputs: Mapping[str, str],
+        arm: str,
+        model: ModelRef | None = None,
+    ) -> None:
+        bound = self.binder.bind(table)
+        if bound is None:
+            return
+        entry, config = bound
+        present = {role: key for role, key in inputs.items() if key in self.nodes}
+        if model is None and table.own.model:
+            model = self.binder.model(table)
+        if table.stage == "convert" and model is None:
+            self._require_model(table)
+        seed = table.own.seed if table.own.seed is not None else self.recipe.head.seed
+        self.nodes[key] = Node(
+            key, table.stage, entry, config, table.own, present, model, seed, (arm,)
+        )
+
+    def _drop_unread(self) -> None:
+        """Leave out conversion, warm-up and the pool if no wanted stage reads them."""
+        for stage in ("warmup", "convert", "pool"):
+            read = {key for node in self.nodes.values() for key in node.inputs.values()}
+            if stage in self.nodes and stage not in read and STAGES[self.last] != stage:
+                del self.nodes[stage]
+                self.not_needed[stage] = "no wanted stage reads it"

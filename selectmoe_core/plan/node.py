@@ -1,0 +1,94 @@
+"""The nodes of a plan, each bound and named by its digest."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from selectmoe_core.config import Config
+from selectmoe_core.errors import RecipeError
+from selectmoe_core.models.models import ModelRef
+from selectmoe_core.plugin.component import SHARED_STAGES
+from selectmoe_core.plugin.registry import Entry
+from selectmoe_core.recipe.recipe import Recipe, StageOptions
+from selectmoe_core.store import Store
+
+SELECTED, BASE, RANDOM = "selected", "base", "random"
+"""The arms of a run: the recipe's own, the untouched target, and a random selection."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One step of a plan.
+
+    Attributes:
+        key: names it within the plan: ``score``, ``score:ifd``, ``train@random``.
+        stage: its stage.
+        entry: the component that executes it.
+        config: the component's options.
+        own: the stage's own options.
+        inputs: the keys of the nodes it reads, by role.
+        model: the model it starts from, if that is not the output of a node.
+        seed: its seed.
+        arms: the arms it belongs to.
+        digest: covers everything that can change its result; ``None`` until large files are hashed.
+    """
+
+    key: str
+    stage: str
+    entry: Entry
+    config: Config
+    own: StageOptions
+    inputs: Mapping[str, str]
+    model: ModelRef | None
+    seed: int
+    arms: tuple[str, ...]
+    digest: str | None = None
+
+    @property
+    def uses_torch(self) -> bool:
+        """Whether it runs in a child process."""
+        return bool(self.entry.component.torch)
+
+    @property
+    def shared(self) -> bool:
+        """Whether several processes can execute it together."""
+        alone = self.entry.component.one_process or not self.uses_torch
+        return self.stage in SHARED_STAGES and not alone
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The nodes of a run, in an order in which they can be executed.
+
+    Attributes:
+        recipe: the recipe.
+        nodes: the nodes by key.
+        store: holds their artifacts.
+        not_needed: stages of the recipe that nothing wanted needs, with the reason.
+    """
+
+    recipe: Recipe
+    nodes: Mapping[str, Node]
+    store: Store
+    not_needed: Mapping[str, str] = field(default_factory=dict)
+
+    def folder(self, node: Node) -> Path:
+        """Return the folder of a node's artifact."""
+        if node.digest is None:
+            raise RecipeError(f"{node.key}: its inputs are not hashed yet")
+        return self.store.folder(node.stage, node.digest)
+
+    def cached(self, node: Node) -> bool:
+        """Return whether a node is done already."""
+        return node.digest is not None and self.store.find(node.stage, node.digest) is not None
+
+    def origin(self, node: Node) -> ModelRef | None:
+        """Return the model that a node's model is made from, through the nodes between."""
+        while node.model is None and "model" in node.inputs:
+            node = self.nodes[node.inputs["model"]]
+        return node.model
+
+    def above(self, node: Node) -> Iterator[Node]:
+        """Yield the nodes that a node reads."""
+        for key in node.inputs.values():
+            yield self.nodes[key]
