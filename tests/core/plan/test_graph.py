@@ -1,6 +1,7 @@
 """Which nodes a recipe makes: what it names last, and what that reads."""
 
 import json
+from itertools import pairwise
 
 import pytest
 
@@ -120,7 +121,7 @@ def test_scores_that_read_one_another_are_an_error(project, text, circle):
         line = said.err.splitlines()[0].partition("itself: ")[2]
         names = line.split(" reads ")
         assert names[0] == names[-1]
-        assert set(zip(names, names[1:], strict=False)) == {("a", "b"), ("b", "c"), ("c", "a")}
+        assert set(pairwise(names)) == {("a", "b"), ("b", "c"), ("c", "a")}
 
 
 def test_a_blend_of_a_score_with_a_mistake_says_the_mistake_alone(project):
