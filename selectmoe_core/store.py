@@ -1,14 +1,15 @@
 """Artifacts: the result of a stage is a content-addressed folder; its manifest is written last."""
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -18,10 +19,19 @@ from selectmoe_core.errors import StageError, utf8_text
 Facts = Mapping[str, Any]
 """Small JSON values that a stage returns, for the report."""
 
-FORMAT = 1
+FORMAT = 2
 """The version of folders and manifests; a new number makes every artifact again."""
 MANIFEST = "artifact.json"
 DIGEST_LENGTH = 12
+SMALL = 1 << 20
+"""Bytes up to which a file of an artifact is known by its hash, and not by its size alone."""
+UNCHECKED = ("checkpoints", "scratch")
+"""Folders of an artifact that nobody reads once it is whole: they may be removed."""
+NOTES = (".log", ".md")
+"""Files for people, who may change them: no stage reads them."""
+
+Contents = dict[str, tuple[int, str]]
+"""The files of an artifact: the size of each, and the SHA-256 of a small one, else ``""``."""
 
 
 @contextmanager
@@ -75,6 +85,7 @@ class Artifact:
         facts: what the stage returned.
         seconds: how long the stage took, including interrupted attempts.
         details: how it was made: device, dtype, versions, options, digests of the inputs.
+        files: what its folder held when it was saved.
     """
 
     stage: str
@@ -84,9 +95,15 @@ class Artifact:
     facts: Facts = field(default_factory=dict)
     seconds: float = 0.0
     details: Facts = field(default_factory=dict)
+    files: Contents = field(default_factory=dict, compare=False, repr=False)
 
-    def save(self) -> None:
-        """Write the manifest; from then on the node counts as done."""
+    def save(self, passing: Collection[str] = ()) -> None:
+        """Write the manifest; from then on the node counts as done.
+
+        Args:
+            passing: files that are removed once it is done.
+        """
+        files = _contents(self.folder)
         value = {
             "stage": self.stage,
             "component": self.component,
@@ -94,23 +111,45 @@ class Artifact:
             "facts": dict(self.facts),
             "seconds": round(self.seconds, 3),
             "details": dict(self.details),
+            "files": {name: file for name, file in files.items() if name not in passing},
         }
         write_json(self.folder / MANIFEST, value)
 
     @classmethod
     def load(cls, folder: Path) -> "Artifact | None":
-        """Read a finished artifact, or return ``None`` if the node did not finish."""
+        """Read a finished artifact, or return ``None`` if it did not finish or cannot be read.
+
+        ``damage`` says whether its files are as they were written.
+        """
         try:
-            text = (folder / MANIFEST).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
+            found = cls(**json.loads((folder / MANIFEST).read_bytes()) | {"folder": folder})
+            whole = all(isinstance(value, dict) for value in (found.facts, found.details))
+            files = {name: (int(size), str(digest)) for name, (size, digest) in found.files.items()}
+        except (OSError, ValueError, TypeError, AttributeError):
             return None
-        try:
-            return cls(**json.loads(text) | {"folder": folder})
-        except (ValueError, TypeError):
-            raise StageError(
-                f"{folder / MANIFEST} is damaged",
-                hint=f"remove the folder {folder}; the next run makes it again",
-            ) from None
+        return replace(found, files=files) if whole else None
+
+    def damage(self, known: dict[str, str] | None = None) -> str:
+        """Return which file is not as it was written, and how; nothing where all are.
+
+        Args:
+            known: hashes of small files by path, size and time, so that each is read once.
+        """
+        known = {} if known is None else known
+        for name, (size, digest) in self.files.items():
+            path = self.folder / name
+            try:
+                status = path.stat()
+            except OSError:
+                return f"{path} is missing"
+            if status.st_size != size:
+                return f"{path} has {status.st_size:,} bytes and not {size:,}"
+            key = f"{path}|{size}|{status.st_mtime_ns}"
+            if digest and key not in known:
+                known[key] = _hash(path)
+            if digest and known[key] != digest:
+                return f"{path} holds something else than what was written"
+        return ""
 
 
 @dataclass(frozen=True)
@@ -118,14 +157,66 @@ class Store:
     """All artifacts of an output folder, by stage and digest."""
 
     root: Path
+    _hashes: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def folder(self, stage: str, digest: str) -> Path:
         """Return the folder of an artifact, which may not exist yet."""
         return self.root / f"{stage}-{digest[:DIGEST_LENGTH]}"
 
     def find(self, stage: str, digest: str) -> Artifact | None:
-        """Return a finished artifact, or ``None``."""
-        return Artifact.load(self.folder(stage, digest))
+        """Return a finished artifact whose files are as they were written, or ``None``."""
+        found = Artifact.load(self.folder(stage, digest))
+        return None if found is None or self.damage(stage, digest) else found
+
+    def damage(self, stage: str, digest: str) -> str:
+        """Return what is wrong with an artifact that was finished; nothing where nothing is."""
+        folder = self.folder(stage, digest)
+        found = Artifact.load(folder)
+        if found is not None and found.digest == digest:
+            return found.damage(self._hashes)
+        return f"{folder / MANIFEST} is damaged" if (folder / MANIFEST).exists() else ""
+
+    def clear_damage(self, stage: str, digest: str) -> str:
+        """Remove an artifact that is damaged; return what was wrong with it, or nothing."""
+        if damage := self.damage(stage, digest):
+            self.remove(stage, digest)
+        return damage
+
+    @contextmanager
+    def used(self, nodes: Iterable[tuple[str, str]]) -> Iterator[None]:
+        """Keep other runs from removing artifacts, by stage and digest, while the block runs."""
+        with ExitStack() as held:
+            for stage, digest in nodes:
+                held.enter_context(self._hold(stage, digest, fcntl.LOCK_SH))
+            yield
+
+    @contextmanager
+    def unused(self, nodes: Iterable[tuple[str, str]]) -> Iterator[None]:
+        """Hold artifacts alone while the block runs, so that they can be removed.
+
+        Raises:
+            StageError: another run uses one of them.
+        """
+        with ExitStack() as held:
+            for stage, digest in nodes:
+                held.enter_context(self._hold(stage, digest, fcntl.LOCK_EX | fcntl.LOCK_NB))
+            yield
+
+    @contextmanager
+    def _hold(self, stage: str, digest: str, how: int) -> Iterator[None]:
+        self.root.mkdir(parents=True, exist_ok=True)
+        folder = self.folder(stage, digest)
+        with folder.with_name(f"{folder.name}.use").open("w") as file:
+            try:
+                fcntl.flock(file, how)
+            except BlockingIOError:
+                raise StageError(
+                    f"{stage}: another run uses {folder}, which cannot be removed now",
+                    hint="wait until that run has ended, or use another folder with --outputs",
+                ) from None
+            except OSError:  # a file system without locks: nothing is promised there
+                pass
+            yield
 
     def remove(self, stage: str, digest: str) -> None:
         """Remove an artifact: the manifest first, so that a remaining part never counts as done."""
@@ -157,6 +248,24 @@ class Store:
         finally:
             owner.unlink(missing_ok=True)
             lock.release()
+
+
+def _contents(folder: Path) -> Contents:
+    """Return what an artifact consists of: its manifest, hidden files and notes do not count."""
+    found: Contents = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        hidden = any(part.startswith(".") for part in name.parts)
+        notes = path.suffix in NOTES or name.parts[0] in UNCHECKED or name.parts == (MANIFEST,)
+        if not (hidden or notes) and path.is_file():
+            size = path.stat().st_size
+            found[name.as_posix()] = size, _hash(path) if size <= SMALL else ""
+    return found
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read(path: Path) -> str:
@@ -221,8 +330,9 @@ class FileHashes:
         return hashlib.sha256(json.dumps(found).encode()).hexdigest()
 
     def save(self) -> None:
-        """Write the known hashes."""
+        """Write the known hashes; if nothing can be written, files are hashed again next time."""
         if self.memory and self._changed:
-            self.memory.parent.mkdir(parents=True, exist_ok=True)
-            write_json(self.memory, self._known)
-            self._changed = False
+            with suppress(OSError):
+                self.memory.parent.mkdir(parents=True, exist_ok=True)
+                write_json(self.memory, self._known)
+                self._changed = False

@@ -268,23 +268,44 @@ RESULTS = [
          ["select.use=threshold", "select.min=1e9", "compare.baselines=[base]"]),
     Case("more than there are", 1, "only 40 of 40 examples have a score",
          ["select.use=top-k", "select.k=41"]),
-    Case("artifact that is no JSON", 1, "artifact.json is damaged",
-         damage=damaged("select-*/artifact.json")),
-    Case("artifact of zeros", 1, "artifact.json is damaged",
-         damage=damaged("select-*/artifact.json", b"\0" * 64)),
-    Case("artifact of another shape", 1, "artifact.json is damaged",
-         damage=damaged("pool-*/artifact.json", b'{"stage": "pool"}')),
-    Case("scores cut short", 1, "cannot be read", NEXT,
-         damaged("score-*/scores/part-00001.parquet")),
-    Case("a part of the scores lost", 1, "holds 32 scores for a pool of 40", NEXT,
-         lost("score-*/scores/part-00001.parquet")),
-    Case("all scores lost", 1, "no scores in", NEXT, lost("score-*/scores/*.parquet")),
-    Case("pool cut short", 1, "pool", NEXT, damaged("pool-*/pool.arrow")),
-    Case("pool lost", 1, "pool.arrow", NEXT, lost("pool-*/pool.arrow")),
-    Case("counts of the pool lost", 1, "pool.json", NEXT, lost("pool-*/pool.json")),
-    Case("counts of the pool damaged", 1, "pool.json", NEXT, damaged("pool-*/pool.json")),
-    Case("batches of the pool lost", 1, "batches.npy", NEXT, lost("pool-*/batches.npy")),
 ]  # fmt: skip
+
+DAMAGED = {
+    "artifact that is no JSON": ("select", "artifact.json", damaged("select-*/artifact.json")),
+    "emptied artifact": ("score", "artifact.json", damaged("score-*/artifact.json", b"")),
+    "artifact of another shape": (
+        "pool", "artifact.json", damaged("pool-*/artifact.json", b'{"stage": "pool"}')
+    ),
+    "emptied selection": (
+        "select", "selected_data.jsonl", damaged("select-*/selected_data.jsonl", b"")
+    ),
+    "scores cut short": ("score", "part-00001", damaged("score-*/scores/part-00001.parquet")),
+    "a part of the scores lost": ("score", "part-00001", lost("score-*/scores/part-00001.parquet")),
+    "pool lost": ("pool", "pool.arrow", lost("pool-*/pool.arrow")),
+    "counts of the pool lost": ("pool", "pool.json", lost("pool-*/pool.json")),
+    "batches of the pool lost": ("pool", "batches.npy", lost("pool-*/batches.npy")),
+}  # fmt: skip
+"""What is done to the store, the stage and the file that are named."""
+
+
+@pytest.mark.parametrize(("stage", "file", "damage"), DAMAGED.values(), ids=DAMAGED)
+def test_damaged_results_are_made_again_with_a_warning(project, stage, file, damage):
+    assert project.run().code == 0
+    whole = {path: path.read_bytes() for path in project.store.glob("*/selected_data.jsonl")}
+    damage(project)
+    planned = project.call("plan", "recipe.toml")
+    assert f"damaged, to be made again: {stage}" in planned.out
+    # Scores are made again where a selection reads them.
+    said = project.run(*(NEXT if stage in ("pool", "score") else []))
+    assert said.code == 0, said.err
+    assert f"warning: {stage}" in said.err
+    assert file in said.err
+    again = project.run()
+    assert again.code == 0, again.err
+    assert "warning" not in again.err
+    assert "..." not in again.err
+    assert {path: path.read_bytes() for path in whole} == whole
+
 
 CASES = [
     pytest.param(case, id=f"{kind}: {case.name}")

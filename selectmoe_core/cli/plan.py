@@ -89,6 +89,8 @@ def command(
             f"{processes} process{'es' * (processes > 1)} for each of {', '.join(shared)} "
             f"(visible GPUs: {visible_gpus()}); change it with run --num-processes N"
         )
+    for node, damage in plan.damaged():
+        click.echo(f"damaged, to be made again: {node.key} ({damage})")
     for stage, why in plan.not_needed.items():
         click.echo(f"not needed: {stage} ({why})")
     for dropped in plan.recipe.dropped:

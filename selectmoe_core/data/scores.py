@@ -157,7 +157,7 @@ def write_part(
 
 def _write_part(path: Path, table: pa.Table) -> None:
     with _part_file(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
 
 
 def _part_file(path: Path) -> AbstractContextManager[Path]:

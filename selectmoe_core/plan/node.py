@@ -82,6 +82,12 @@ class Plan:
         """Return whether a node is done already."""
         return node.digest is not None and self.store.find(node.stage, node.digest) is not None
 
+    def damaged(self) -> Iterator[tuple[Node, str]]:
+        """Yield the nodes that were done and whose files are damaged, and what is wrong."""
+        for node in self.nodes.values():
+            if node.digest and (damage := self.store.damage(node.stage, node.digest)):
+                yield node, damage
+
     def origin(self, node: Node) -> ModelRef | None:
         """Return the model that a node's model is made from, through the nodes between."""
         while node.model is None and "model" in node.inputs:

@@ -53,6 +53,8 @@ class _Opened:
             artifact = Artifact.load(node.folder)
             if artifact is None:
                 self.notes.append(f"{node.key}: its artifact {node.folder} is missing")
+            elif damage := artifact.damage():
+                self.notes.append(f"{node.key}: {damage}")
             else:
                 found[node.key] = artifact
         return found

@@ -44,6 +44,8 @@ def execute_node(spec: NodeSpec, registry: Registry, say: Callable[[str], None])
     store, world = Store(spec.store), current_world()
     lock = store.lock(spec.stage, spec.digest, say) if world.main else nullcontext()
     with _disk_errors(spec), lock:
+        if world.main:
+            store.clear_damage(spec.stage, spec.digest)  # what was wrong has been said
         made = world.main and store.find(spec.stage, spec.digest) is not None
         if not agreed(made):
             _execute(spec, registry, world)
@@ -95,7 +97,7 @@ def _execute(spec: NodeSpec, registry: Registry, world: World) -> None:
         shutil.rmtree(spec.folder / "scratch", ignore_errors=True)
         Artifact(
             spec.stage, spec.component, spec.digest, spec.folder, facts, seconds, details
-        ).save()
+        ).save(passing=(HOW,))
         (spec.folder / HOW).unlink(missing_ok=True)
 
 
@@ -116,7 +118,14 @@ def _check_how(spec: NodeSpec) -> float:
     if not path.is_file():
         _write_how(spec, 0.0)
         return 0.0
-    how = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        how = json.loads(path.read_bytes())
+        seconds = float(how["seconds"])
+    except (ValueError, KeyError, TypeError):
+        raise StageError(
+            f"{path} is damaged: nobody knows on which device {spec.key} was begun",
+            hint=f"start it again with --fresh {spec.stage}",
+        ) from None
     now = {"device": spec.device.partition(":")[0], "dtype": spec.dtype, "threads": spec.threads}
     for name, value in now.items():
         if how.get(name, value) != value and (name != "threads" or spec.device == "cpu"):
@@ -125,7 +134,7 @@ def _check_how(spec: NodeSpec) -> float:
                 "its result would be a mixture",
                 hint=f"run it with the earlier setting, or start again with --fresh {spec.stage}",
             )
-    return float(how.get("seconds", 0.0))
+    return seconds
 
 
 def _write_how(spec: NodeSpec, seconds: float) -> None:

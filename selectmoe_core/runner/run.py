@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,6 +101,11 @@ def execute_plan(
     return _Run(plan, registry, options, say, purpose or Purpose()).execute()
 
 
+def _names(nodes: Iterable[Node]) -> Iterator[tuple[str, str]]:
+    """Yield what the store calls the artifacts of nodes, each once."""
+    yield from dict.fromkeys((node.stage, node.digest) for node in nodes if node.digest)
+
+
 class _Run:
     def __init__(
         self,
@@ -114,6 +119,8 @@ class _Run:
         self.plan = plan
         self.registry = registry
         self.options = options
+        if options.fresh:
+            self._check_fresh(options.fresh)
         self.say = say
         self.device = resolve_device(options.device)
         self.machine = Machine.here(self.device)
@@ -134,11 +141,9 @@ class _Run:
             self._observe("selectmoe_run_started", run=self.folder)
             if self.options.fresh:
                 self._forget(self.options.fresh)
-            missing = self._missing()
-            self._check(missing)
-            for node in self.plan.nodes.values():
-                self._reuse_or_execute(node, needed=node in missing)
-            outcome = self._report()
+            with self.plan.store.used(_names(self.plan.nodes.values())):
+                self._make_what_is_missing()
+                outcome = self._report()
             self._observe("selectmoe_run_finished", run=self.folder)
         except (Exception, KeyboardInterrupt) as error:
             kinds = (SelectMoEError, KeyboardInterrupt)
@@ -152,6 +157,14 @@ class _Run:
             logging.getLogger("selectmoe").removeHandler(handler)
             handler.close()
         return outcome
+
+    def _make_what_is_missing(self) -> None:
+        for node, damage in self.plan.damaged():
+            self.say(f"warning: {node.key}: {damage}; it is made again where it is needed")
+        missing = self._missing()
+        self._check(missing)
+        for node in self.plan.nodes.values():
+            self._reuse_or_execute(node, needed=node in missing)
 
     def _log_processes(self) -> None:
         """Report how many processes the shared stages have."""
@@ -262,17 +275,23 @@ class _Run:
             sample = save_sample(self._spec(pool), self.registry, self.folder) if pool else None
             check_in_process([self._spec(node, sample) for node in torch_nodes], self.folder)
 
+    def _check_fresh(self, stage: str) -> None:
+        stages = {node.stage for node in self.plan.nodes.values()}
+        if stage not in stages:
+            there = ", ".join(name for name in STAGES if name in stages)
+            why = self.plan.not_needed.get(stage, "this run has no such stage")
+            raise RecipeError(f"--fresh {stage}: {why}", hint=f"the stages of this run: {there}")
+
     def _forget(self, stage: str) -> None:
         """Remove the artifacts of a stage and of everything that reads them."""
-        if stage not in STAGES:
-            raise RecipeError(f"--fresh {stage}: there is no such stage")
-        gone: set[str] = set()
+        gone: dict[str, Node] = {}
         for node in self.plan.nodes.values():
-            if node.stage == stage or gone & set(node.inputs.values()):
-                gone.add(node.key)
-                assert node.digest is not None
-                with self.plan.store.lock(node.stage, node.digest, self.say):
-                    self.plan.store.remove(node.stage, node.digest)
+            if node.stage == stage or gone.keys() & set(node.inputs.values()):
+                gone[node.key] = node
+        names = list(_names(gone.values()))
+        with self.plan.store.unused(names):
+            for name in names:
+                self.plan.store.remove(*name)
 
     def _write_recipe(self) -> None:
         import tomli_w

@@ -21,9 +21,16 @@ def new_folder(outputs: Path, name: str) -> Path:
     raise StageError(f"cannot make a folder for this run at {base}")
 
 
+class _RunLog(logging.FileHandler):
+    """Writes a run's log; where it cannot, the run says so itself at what it writes next."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Print no traceback of logging on top of the run's own error."""
+
+
 def log_to(path: Path) -> logging.Handler:
     """Also write selectmoe's log messages into a file, until the handler is removed."""
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = _RunLog(path, encoding="utf-8")
     handler.setFormatter(
         LogFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S")
     )

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import astuple
 from functools import cache, partial
 from pathlib import Path
@@ -74,9 +75,10 @@ class Code:
     def save(self) -> None:
         """Write what is known about sources."""
         if self._memory and self._learned:
-            self._memory.parent.mkdir(parents=True, exist_ok=True)
-            write_json(self._memory, {"reader": _reader(), "modules": self._known})
-            self._learned = False
+            with suppress(OSError):  # a folder that cannot be written: it is read again next time
+                self._memory.parent.mkdir(parents=True, exist_ok=True)
+                write_json(self._memory, {"reader": _reader(), "modules": self._known})
+                self._learned = False
 
     def _next(self, module: str, part: Part) -> Iterator[Target]:
         own = self._module(module)

@@ -114,9 +114,10 @@ class TokenCache:
         found = self.find()
         if found is None:
             with self.store.lock(STAGE, self.digest, lambda text: print(text, file=sys.stderr)):  # noqa: T201
-                if (
-                    self.store.find(STAGE, self.digest) is None
-                ):  # no other run has made them meanwhile
+                if damage := self.store.clear_damage(STAGE, self.digest):
+                    print(f"  warning: {damage}; tokens are made again", file=sys.stderr)  # noqa: T201
+                # Another run may have made them meanwhile.
+                if self.store.find(STAGE, self.digest) is None:
                     facts = self._tokenise(progress, written)
                     Artifact(STAGE, "tokenizer", self.digest, self.folder, facts).save()
             found = self.find()

@@ -13,7 +13,7 @@ from contextlib import suppress
 import pytest
 
 from selectmoe_core.errors import StageError
-from selectmoe_core.store import MANIFEST, Artifact, FileHashes, Store, replacing, write_json
+from selectmoe_core.store import MANIFEST, SMALL, Artifact, FileHashes, Store, replacing, write_json
 
 DIGEST = "0123456789abcdef" * 4
 
@@ -58,20 +58,103 @@ def test_the_manifest_is_written_by_rename(store, monkeypatch):
     "text",
     ["", "{", "[]", "null", "3", '{"stage": "score"}', '{"unknown": 1}', "\x00" * 40],
 )
-def test_a_damaged_manifest_is_told_and_kept(store, text):
+def test_a_damaged_manifest_is_no_artifact_and_named(store, text):
     folder = make(store).folder
     (folder / MANIFEST).write_text(text)
-    with pytest.raises(StageError, match=r"artifact\.json is damaged") as caught:
-        store.find("score", DIGEST)
-    assert str(folder) in caught.value.hint
+    assert store.find("score", DIGEST) is None
+    assert store.damage("score", DIGEST) == f"{folder / MANIFEST} is damaged"
     assert (folder / MANIFEST).read_text() == text
+    assert "is damaged" in store.clear_damage("score", DIGEST)
+    assert not folder.exists()
+    assert store.clear_damage("score", DIGEST) == ""
 
 
 def test_a_manifest_that_is_not_utf8_is_damaged(store):
     folder = make(store).folder
     (folder / MANIFEST).write_bytes(b'{"stage": "\xff"}')
-    with pytest.raises(StageError, match="damaged"):
-        store.find("score", DIGEST)
+    assert store.find("score", DIGEST) is None
+    assert "is damaged" in store.damage("score", DIGEST)
+
+
+def test_the_manifest_of_another_artifact_is_damaged(store):
+    folder = make(store).folder
+    other = DIGEST[:12] + "f" * 52
+    assert store.folder("score", other) == folder
+    assert store.find("score", other) is None
+    assert "is damaged" in store.damage("score", other)
+
+
+def filled(store):
+    folder = store.folder("score", DIGEST)
+    for name, content in {
+        "scores/part-0.bin": b"small",
+        "empty": b"",
+        "large": bytes(SMALL + 1),
+        "README.md": b"for people",
+        "stage.log": b"for people",
+        "checkpoints/1/model": b"to go on from",
+        "how.json": b"while it is made",
+    }.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    Artifact("score", "length", DIGEST, folder).save(passing=("how.json",))
+    return folder
+
+
+def test_the_manifest_knows_every_file_and_the_hash_of_small_ones(store):
+    folder = filled(store)
+    small = hashlib.sha256(b"small").hexdigest()
+    assert json.loads((folder / MANIFEST).read_text())["files"] == {
+        "scores/part-0.bin": [5, small],
+        "empty": [0, hashlib.sha256().hexdigest()],
+        "large": [SMALL + 1, ""],
+    }
+    assert store.damage("score", DIGEST) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("scores/part-0.bin", None, "is missing"),
+        ("scores/part-0.bin", b"", "has 0 bytes and not 5"),
+        ("scores/part-0.bin", b"smaller", "has 7 bytes and not 5"),
+        ("scores/part-0.bin", b"SMALL", "holds something else than what was written"),
+        ("large", bytes(SMALL), f"has {SMALL:,} bytes and not {SMALL + 1:,}"),
+        ("large", None, "is missing"),
+        # Of a large file the size is known, of notes and of what is there to go on from nothing.
+        ("large", b"\1" * (SMALL + 1), ""),
+        ("README.md", b"", ""),
+        ("stage.log", None, ""),
+        ("checkpoints/1/model", None, ""),
+        ("how.json", None, ""),
+    ],
+)
+def test_a_file_that_is_not_as_it_was_written_is_named(store, name, content, problem):
+    folder = filled(store)
+    assert store.find("score", DIGEST) is not None
+    path = folder / name
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+    os.utime(folder, ns=(1, 1))
+    fresh = Store(store.root)
+    for look in (fresh, store):
+        assert look.damage("score", DIGEST) == (f"{path} {problem}" if problem else "")
+        assert (look.find("score", DIGEST) is None) == bool(problem)
+
+
+def test_what_another_run_uses_is_not_removed(store):
+    names = [("score", DIGEST), ("pool", DIGEST)]
+    other = Store(store.root)
+    with store.used(names), other.used(names):
+        with pytest.raises(StageError, match="another run uses") as caught, other.unused(names):
+            pass
+        assert "--outputs" in caught.value.hint
+    with other.unused(names), pytest.raises(StageError), store.unused(names[1:]):
+        pass
+    with other.unused(names):
+        pass
 
 
 def test_removing_forgets(store):

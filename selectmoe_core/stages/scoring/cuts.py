@@ -8,10 +8,11 @@ depend on anything that may differ when a stage is resumed, and they are stored 
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 from selectmoe_core.cost import CHARACTERS_PER_TOKEN, DEVICES, Workload, seconds
 from selectmoe_core.data.pool import Pool
-from selectmoe_core.errors import ModelError
+from selectmoe_core.errors import ModelError, StageError
 from selectmoe_core.plugin.protocols import Need
 from selectmoe_core.stages.context import Context
 from selectmoe_core.store import write_json
@@ -51,13 +52,27 @@ def shards_of(context: Context, pool: Pool) -> list[Cut]:
     """Return the shards of a stage; a resumed stage keeps its earlier cuts."""
     path = context.folder / CUTS
     if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return list(cuts(len(pool), int(found["examples"]), found.get("least")))
+        return list(cuts(len(pool), *_recorded(path)))
     wanted = context.spec.own.get("shard_examples")
     size = int(wanted) if wanted else _size(context, pool)
     least = size if wanted else max(1, size // LAST)
     write_json(path, {"examples": size, "least": least})
     return list(cuts(len(pool), size, least))
+
+
+def _recorded(path: Path) -> tuple[int, int]:
+    """Return how large the shards of a stage that was begun are, and the least of them."""
+    try:
+        found = json.loads(path.read_bytes())
+        size, least = int(found["examples"]), int(found.get("least", found["examples"]))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        size = least = 0
+    if min(size, least) < 1:
+        raise StageError(
+            f"{path} is damaged: nobody knows how the pool was cut into shards",
+            hint="start the scores again with --fresh score",
+        )
+    return size, least
 
 
 def _size(context: Context, pool: Pool) -> int:

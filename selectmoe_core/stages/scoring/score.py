@@ -29,6 +29,7 @@ from selectmoe_core.runtime.distributed import barrier
 from selectmoe_core.stages.context import Context
 from selectmoe_core.stages.scoring.claims import forget_claims, of_all, spread
 from selectmoe_core.stages.scoring.cuts import Cut, shards_of
+from selectmoe_core.stages.scoring.finished import remove_damaged
 from selectmoe_core.stages.scoring.pipeline import Stretch, written_behind
 from selectmoe_core.stages.token_cache import tokens_meanwhile
 from selectmoe_core.store import Facts, write_json
@@ -73,6 +74,10 @@ def run(context: Context) -> Facts:
 def _score_shards(context: Context, pool: Pool) -> None:
     begin = time.monotonic()
     cuts = shards_of(context, pool)
+    if context.job.world.main:
+        for problem in remove_damaged(context.folder, cuts):
+            print(f"  warning: {context.spec.key}: {problem}: scored again", file=sys.stderr)  # noqa: T201
+    barrier()  # nobody looks for shards before the damaged ones are gone
     with tokens_meanwhile(context) as (job, tokens):
         todo = [cut for cut in cuts if not _is_made(context, cut[0])]
         mine = spread(todo, context.folder, context.job.world)

@@ -9,6 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import LEFT_OUT, ROWS, rows_of, tree, write_rows
 
+from selectmoe_core.errors import StageError
+from selectmoe_core.store import Store
+
 CHAIN = ["pool", "convert", "warmup", "score", "select", "train", "evaluate"]
 STATES = ("...", "done in", "reused", "not needed")
 
@@ -183,6 +186,105 @@ def test_the_size_of_shards_does_not_change_the_scores(project):
         path.read_bytes() for path in project.folder.glob("out*/store/select-*/selected_data.jsonl")
     }
     assert len(found) == 2  # the recipe's own and the random one
+
+
+def half_scored(project):
+    """Let a run fail at its last shard, and return the folder of its scores."""
+    project.tell("fail-score-4")
+    assert project.run("compare.baselines=[base]", "--until", "score").code == 1
+    project.untell("fail-score-4")
+    project.calls()
+    (folder,) = (path for path in project.store.glob("score-*") if path.is_dir())
+    assert len(list((folder / "scores").glob("part-*.parquet"))) == 4
+    return folder
+
+
+def overwrite(path, place, content):
+    whole = path.read_bytes()
+    path.write_bytes(whole[:place] + content + whole[place + len(content) :])
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda path: path.write_bytes(b""), "cannot be read"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-40]), "cannot be read"),
+        (lambda path: overwrite(path, 90, b"?" * 20), "cannot be read"),
+        (lambda path: path.rename(path.with_name("part-00009.parquet")), "for a shard of 0"),
+    ],
+    ids=["emptied", "cut short", "overwritten within", "of no shard"],
+)  # fmt: skip
+def test_a_damaged_shard_of_unfinished_scores_is_scored_again(project, damage, says):
+    whole = project.call("run", "recipe.toml", "--until", "score", "--outputs", "whole")
+    assert whole.code == 0, whole.err
+    damage(half_scored(project) / "scores" / "part-00002.parquet")
+    said = project.run("--until", "score")
+    assert said.code == 0, said.err
+    assert "warning: score: " in said.err
+    assert says in said.err
+    assert [call for call in project.calls() if call.startswith("score")] == ["score 2", "score 4"]
+    for path in (project.folder / "whole" / "store").glob("score-*/scores/*"):
+        ours = project.store / path.relative_to(project.folder / "whole" / "store")
+        assert ours.read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["how.json", "shards.json"])
+@pytest.mark.parametrize("content", ["", "[]", "null", "{}", '{"examples": 0, "seconds": "x"}'])
+def test_damaged_notes_of_an_unfinished_stage_name_the_way_out(project, name, content):
+    (half_scored(project) / name).write_text(content)
+    said = project.run("--until", "score")
+    assert said.code == 1
+    assert f"{name} is damaged" in said.err
+    assert "--fresh score" in said.err
+    assert "Traceback" not in said.err
+    said = project.run("--until", "score", "--fresh", "score")
+    assert said.code == 0, said.err
+
+
+def test_fresh_removes_nothing_that_another_run_uses(project):
+    assert project.run().code == 0
+    before = sorted(project.store.glob("*/artifact.json"))
+    (pool,) = project.store.glob("pool-*/artifact.json")
+    digest = json.loads(pool.read_text())["digest"]
+    with Store(project.store).used([("pool", digest)]):
+        said = project.run("--fresh", "pool")
+        assert said.code == 1
+        assert "pool: another run uses" in said.err
+        assert "wait until that run has ended" in said.err
+        assert sorted(project.store.glob("*/artifact.json")) == before
+        assert project.run("--fresh", "evaluate").code == 0  # nobody uses that
+    assert project.run("--fresh", "pool", "--until", "pool").code == 0
+
+
+def test_a_run_uses_its_artifacts_while_it_lasts(project, monkeypatch):
+    from selectmoe_core.runner.run import _Run
+
+    tried = []
+    report = _Run._report
+
+    def meanwhile(self):
+        with pytest.raises(StageError, match="another run uses"):
+            self._forget("pool")
+        tried.append(1)
+        return report(self)
+
+    monkeypatch.setattr(_Run, "_report", meanwhile)
+    assert project.run("--until", "select").code == 0
+    assert tried == [1]
+
+
+@pytest.mark.parametrize(
+    ("stage", "overrides", "says"),
+    [
+        ("train", ["--until", "select"], "this run has no such stage"),
+        ("warmup", ["score.use=length"], "nothing that is wanted reads it"),
+    ],
+)
+def test_a_stage_that_is_not_part_of_the_run_cannot_be_fresh(project, stage, overrides, says):
+    said = project.run("--fresh", stage, *overrides)
+    assert said.code == 2
+    assert f"--fresh {stage}: {says}" in said.err
+    assert project.runs() == []
 
 
 def test_a_resume_that_would_mix_devices_or_dtypes_stops(project, manager):
