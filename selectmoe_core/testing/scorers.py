@@ -37,9 +37,9 @@ def check_scorer(
     """Run a scorer on a small pool, shard by shard as the core does, and check the contract.
 
     Every example gets a finite score or a reason, never both; the order is kept; two runs are
-    equal to the last bit; scores, details and features do not depend on how the pool is cut or ordered, on
-    the other examples of a shard, on execution-only options, nor on the seed unless the component
-    says ``seeded``.
+    equal to the last bit; scores, details and features do not depend on how the pool is cut or
+    ordered, on the other examples of a shard, on execution-only options, or on the seed unless the
+    component declares ``seeded``.
 
     Args:
         component: the scorer.
