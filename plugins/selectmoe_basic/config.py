@@ -10,20 +10,20 @@ Per = Literal["none", "source"]
 
 
 class RandomConfig(Config):
-    """Score at random: a uniform number that depends on the seed and the example's content alone.
+    """Score at random: a uniform number that depends only on the seed and the example's content.
 
-    The baseline of every comparison. Selecting the top of it is drawing at random.
+    The baseline of every comparison: selecting the best of it is a random draw.
     """
 
 
 class LengthConfig(Config):
     """Score an example by the length of its answers.
 
-    A baseline that many strategies turn out to be near to.
+    A baseline: many strategies turn out to score much like it.
     """
 
     unit: Literal["characters", "words"] = "characters"
-    """Count characters, or words (runs of characters between white space)."""
+    """Count characters, or words (separated by white space)."""
     direction: Literal["long", "short"] = "long"
     """Which answers score higher; for ``short`` the score is minus the length."""
 
@@ -31,39 +31,39 @@ class LengthConfig(Config):
 class TopFractionConfig(Config):
     """Keep the best-scored share of the pool, at least one example, the best first.
 
-    Equal scores are taken in the order of the examples' ids.
+    Ties are broken by the examples' ids.
     """
 
     fraction: Annotated[float, Field(gt=0, le=1)] = 0.05
-    """The share to keep: ``fraction`` times the pool's examples, rounded up; skipped ones count."""
+    """The share of the pool's examples to keep, rounded up; skipped examples count as well."""
     per: Per = "none"
-    """``source`` keeps this share, rounded up, of each source by itself."""
+    """``source`` keeps this share, rounded up, of each source."""
 
 
 class TopKConfig(Config):
     """Keep a number of best-scored examples, the best first.
 
-    Equal scores are taken in the order of the examples' ids.
+    Ties are broken by the examples' ids.
     """
 
     k: PositiveInt = 1000
-    """How many to keep; more than have a score is an error."""
+    """How many examples to keep; it is an error if fewer have a score."""
     per: Per = "none"
-    """``source`` splits ``k`` by the sources' scored examples, by largest remainder."""
+    """``source`` divides ``k`` in proportion to the scored examples of each source."""
 
 
 class ThresholdConfig(Config):
     """Keep every example whose score lies within bounds, the best first.
 
-    How many are kept depends on the scores; equal scores are ordered by the examples' ids.
+    The number kept depends on the scores; ties are ordered by the examples' ids.
     """
 
     min: float | None = None
-    """Keep scores of at least this."""
+    """The lowest score to keep."""
     max: float | None = None
-    """Keep scores of at most this."""
+    """The highest score to keep."""
     per: Per = "none"
-    """``source`` takes both bounds as distances from the mean score of the example's source."""
+    """With ``source``, both bounds are distances from the mean score of the example's source."""
 
     @model_validator(mode="after")
     def _check_bounds(self) -> Self:

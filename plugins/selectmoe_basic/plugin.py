@@ -33,7 +33,7 @@ def selectmoe_scorers() -> list[Component[Any, Scorer]]:
             load("selectmoe_basic.scorers:LengthScorer"),
             about=About(
                 meaning="how long the answers are",
-                range="0 upward; 0 downward where short answers are better",
+                range="0 upward; 0 downward if short answers are better",
                 cost="reads the text once",
             ),
             needs=_pool,
@@ -43,7 +43,7 @@ def selectmoe_scorers() -> list[Component[Any, Scorer]]:
             RandomConfig,
             load("selectmoe_basic.scorers:RandomScorer"),
             about=About(
-                meaning="nothing: the draw that a strategy has to beat",
+                meaning="nothing: the random draw that a strategy has to beat",
                 range="0 to 1",
                 cost="a hash of each id",
             ),
@@ -56,9 +56,9 @@ def selectmoe_scorers() -> list[Component[Any, Scorer]]:
 @hookimpl
 def selectmoe_selectors() -> list[Component[Any, Selector]]:
     """Offer ``top-fraction``, ``top-k`` and ``threshold``."""
-    cost = "time in proportion to the pool; about 25 bytes of memory an example"
+    cost = "time in proportion to the pool; about 25 bytes of memory per example"
     share = About("the best-scored share of the pool", "best first", cost)
-    number = About("so many best-scored examples", "best first", cost)
+    number = About("a number of best-scored examples", "best first", cost)
     bounds = About("every example with a score within bounds", "best first", cost)
     return [
         Component(

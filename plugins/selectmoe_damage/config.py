@@ -3,16 +3,16 @@
 from collections.abc import Mapping
 
 ABOUT: Mapping[str, str] = {
-    "answer_swap": "The answers of another example stand in place of its own.",
-    "answer_shuffle": "The words of the answers (of a short one the letters) stand in disorder.",
+    "answer_swap": "The answers are replaced by those of another example.",
+    "answer_shuffle": "The words of the answers (or letters, if an answer is short) are shuffled.",
     "answer_truncate": "The answers stop somewhere between a fifth and two thirds of their length.",
-    "answer_loop": "A stretch of the answers is said over and over.",
-    "prompt_echo": "The answers say what was asked instead of answering.",
-    "refusal_boilerplate": "The answers decline, in words that fit any question.",
-    "wrong_numbers": "Every number in the answers is another of as many digits.",
-    "instruction_garble": "The words of the instructions are lost, scrambled and out of order.",
+    "answer_loop": "A part of the answers is repeated many times.",
+    "prompt_echo": "The answers repeat the question instead of answering it.",
+    "refusal_boilerplate": "The answers are refusals in words that fit any question.",
+    "wrong_numbers": "Every number in the answers is replaced by another with as many digits.",
+    "instruction_garble": "Words of the instructions are removed, scrambled and reordered.",
     "mojibake": "Characters of the answers were read in the wrong encoding.",
-    "html_debris": "Tags, entities and scraps of a web page stand between the words.",
+    "html_debris": "HTML tags, entities and parts of web pages are between the words.",
     "role_swap": "The user gives the answers and the assistant asks.",
 }
 RATES: Mapping[str, float] = {
@@ -28,5 +28,5 @@ RATES: Mapping[str, float] = {
     "html_debris": 0.4,
     "role_swap": 0.5,
 }
-"""The mixture of docs/evidence.md: what only prompt and answer together show comes more often, and
-what any token gives away less."""
+"""The mixture of docs/evidence.md: damage that is visible only from prompt and answer together is
+drawn more often, and damage that single tokens show less often."""

@@ -1,4 +1,4 @@
-"""Changing the texts of one role and leaving the rest as it is."""
+"""Changing the texts of one role without changing the rest."""
 
 from collections.abc import Callable
 from dataclasses import replace

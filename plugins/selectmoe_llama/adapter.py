@@ -33,8 +33,8 @@ def check_architecture(ref: ModelRef, job: Job) -> None:
     base = job.models.base_of(path) if path is not None else None
     if base is not None:
         raise ModelError(
-            f"{ref} is an adapter of {base}, and llama-lora trains whole models",
-            hint="train with merge = true and name the folder 'merged' beside the adapter; or name "
+            f"{ref} is an adapter of {base}, but llama-lora trains models",
+            hint="train with merge = true and name its folder 'merged', or name "
             "the base to start again from it",
         )
     config = job.models.config(ref)
@@ -42,7 +42,7 @@ def check_architecture(ref: ModelRef, job: Job) -> None:
     if config is not None and found not in LLAMA_LIKE:
         raise ModelError(
             f"{ref} is of type {found!r}, which llama-lora cannot train",
-            hint=f"it trains {', '.join(sorted(LLAMA_LIKE))}",
+            hint=f"it can train {', '.join(sorted(LLAMA_LIKE))}",
         )
 
 
@@ -110,8 +110,8 @@ def load_adapter(model: Any, folder: Path) -> None:  # noqa: ANN401
     own = get_peft_model_state_dict(model, save_embedding_layers=False)
     if {n: w.shape for n, w in saved.items()} != {n: w.shape for n, w in own.items()}:
         raise StageError(
-            f"{folder}: this checkpoint trains other weights than the recipe",
-            hint="start the stage afresh (--fresh train)",
+            f"{folder}: this checkpoint has other trained weights than the recipe",
+            hint="rerun the stage with --fresh train",
         )
     set_peft_model_state_dict(model, saved)
 

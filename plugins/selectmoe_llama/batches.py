@@ -37,7 +37,7 @@ def share_of(config: LoraTrainingConfig, processes: int) -> int:
     """Return how many examples of an optimizer step each process gets.
 
     Raises:
-        RecipeError: ``batch_size`` is no multiple of the number of processes.
+        RecipeError: ``batch_size`` is not a multiple of the number of processes.
     """
     share, rest = divmod(config.batch_size, processes)
     if rest:

@@ -17,9 +17,9 @@ from selectmoe_llama.config import LoraTrainingConfig, pass_tokens
 def selectmoe_trainers() -> list[Component[Any, Trainer]]:
     """Offer ``llama-lora``."""
     about = About(
-        meaning="a low-rank adapter of the target model, learned from the selected examples",
+        meaning="a low-rank adapter for the target model, trained on the selected examples",
         range="",
-        cost="forward and backward passes over the selection, once an epoch",
+        cost="forward and backward passes over the selection, once per epoch",
         paper="LoRA: Hu et al. 2021, arXiv:2106.09685; defaults of LESS: Xia et al. 2024, "
         "arXiv:2402.04333",
     )

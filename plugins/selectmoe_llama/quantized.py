@@ -16,8 +16,8 @@ def check_installed() -> None:
     """Raise a ``StageError`` where bitsandbytes is not installed."""
     if find_spec("bitsandbytes") is None:
         raise StageError(
-            f"{OPTION} is of bitsandbytes, which is not installed",
-            hint="pip install 'selectmoe[qlora]', or take 'none'",
+            f"{OPTION} needs bitsandbytes, which is not installed",
+            hint="pip install 'selectmoe[qlora]', or use 'none'",
         )
 
 
@@ -36,8 +36,8 @@ def load_quantized(ref: ModelRef, job: Job) -> Any:  # noqa: ANN401
     _check_device(job.device)
     if next(job.models.find(ref).glob("*.safetensors"), None) is None:
         raise ModelError(
-            f"{OPTION} quantises models of safetensors alone, and {ref} has none of its own",
-            hint="name the folder or hub id of the unquantised model, or take 'none'",
+            f"{OPTION} can only quantise models in safetensors files, but {ref} has none",
+            hint="name the folder or hub id of the unquantised model, or use 'none'",
         )
     from transformers import BitsAndBytesConfig
 
@@ -65,5 +65,5 @@ def _check_device(device: str) -> None:
         said = " ".join(str(error).split())[:300]
         raise StageError(
             f"{OPTION}: bitsandbytes cannot work on {device}: {said}",
-            hint="install a release of bitsandbytes for this device, or take 'none'",
+            hint="install a release of bitsandbytes for this device, or use 'none'",
         ) from error

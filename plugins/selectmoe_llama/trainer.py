@@ -58,8 +58,8 @@ class LlamaLora:
         check_architecture(model, job)
         if shards_weights():
             raise StageError(
-                "[train] FSDP shares out weights of one dtype alone, and LoRA weights are fp32",
-                hint="name the stage that FSDP is for: --accelerate-config warmup=FILE",
+                "[train] FSDP can only split weights of one dtype, but LoRA weights are fp32",
+                hint="name the stage that uses FSDP: --accelerate-config warmup=FILE",
             )
         with repeatable(job, "train") as checkpoint:
             set_seed(job.seed)

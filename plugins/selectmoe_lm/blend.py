@@ -1,4 +1,4 @@
-"""The blend scorer: finished tables in, one score out."""
+"""The blend scorer: computes one score from finished score tables."""
 
 from collections.abc import Mapping
 

@@ -16,14 +16,14 @@ from selectmoe_lm.opening import model_of
 from selectmoe_lm.turns import Turn, alone, answered_turns, within
 
 Ratio = Literal["loss", "perplexity"]
-NO_TURN = "no answer to an instruction (empty, cut off, or the template hides the instruction)"
-NOT_ALONE = "an answer of one token that nothing opens has no loss alone, and so no IFD"
+NO_TURN = "no answer to an instruction (empty, truncated, or the template hides the instruction)"
+NOT_ALONE = "an answer of one token without an opening token has no loss alone, so it has no IFD"
 INFINITE = "no loss on the answer alone: the IFD has no finite value"
 FROM_ONE = "IFD of 1 or more: the instruction does not help"
 MOST = 0.5
 """Above this share of examples at 1 or more it is the template that speaks, not the data."""
 FEW = 0.01
-"""Above this share of examples without an IFD the user is told."""
+"""Above this share of examples without an IFD there is a warning."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ class IfdScorer:
         warnings = []
         if above > MOST:
             warnings.append(
-                f"{above:.0%} of the examples have an IFD of 1 or more: the chat format puts this "
-                "model off more than the instructions help; try its own template "
+                f"{above:.0%} of the examples have an IFD of 1 or more: for this model, the chat "
+                "format does more harm than the instructions help; try its own template "
                 '([chat] template = "model") or another model'
             )
         if without > FEW:

@@ -17,7 +17,7 @@ HEAD_BYTES = 1 << 28
 
 
 class TokenLosses:
-    """A causal language model that tells its loss token by token.
+    """A causal language model that returns the loss of each token.
 
     Args:
         model: a loaded causal language model of transformers, or PEFT around one.
@@ -25,7 +25,7 @@ class TokenLosses:
         batch_tokens: tokens of a forward pass, padding included.
 
     Raises:
-        ModelError: the model's decoder cannot be told from its head.
+        ModelError: the model's decoder cannot be separated from its head.
     """
 
     def __init__(self, model: Any, device: str, batch_tokens: int) -> None:  # noqa: ANN401
@@ -100,8 +100,8 @@ class TokenLosses:
             if whole.shape == apart.shape and torch.allclose(whole, apart, rtol=1e-2, atol=1e-2):
                 return
         raise ModelError(
-            f"the decoder of {type(self._model).__name__} cannot be told from its head",
-            hint="score with a causal language model that transformers ships",
+            f"the decoder of {type(self._model).__name__} cannot be separated from its head",
+            hint="score with a causal language model that is part of transformers",
         )
 
 

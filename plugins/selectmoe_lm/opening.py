@@ -17,7 +17,7 @@ def model_of(job: Job, scorer: str, batch_tokens: int | None) -> tuple[TokenLoss
     """
     ref = job.inputs.model
     if ref is None:
-        raise ModelError(f"the {scorer} scorer was given no model")
+        raise ModelError(f"the {scorer} scorer has no model")
     model = job.models.load(ref, dtype=job.dtype, device=job.device)
     at_once = batch_tokens or (ON_CPU if job.device == "cpu" else ON_GPU)
     return TokenLosses(model, job.device, at_once), job.models.tokenizer(ref)

@@ -15,7 +15,7 @@ from selectmoe_lm.losses import TokenLosses
 from selectmoe_lm.opening import model_of
 from selectmoe_lm.ranks import percentiles
 
-NOTHING_COUNTS = "no response token (answer empty or cut off)"
+NOTHING_COUNTS = "no response token (the answer is empty or was truncated)"
 
 
 class PerplexityScorer:

@@ -19,7 +19,7 @@ from selectmoe_core.cost import Shape, activation_bytes, forward_flops, weight_b
 from selectmoe_lm.config import ON_GPU, BlendConfig, IfdConfig, PerplexityConfig
 
 ROW_BYTES = 60
-"""Of a scored example in a parquet part: id, score, reason and four details."""
+"""Bytes of a scored example in a Parquet file: id, score, reason and four details."""
 
 
 @hookimpl
@@ -34,8 +34,8 @@ def _perplexity() -> Component[Any, Scorer]:
         PerplexityConfig,
         load("selectmoe_lm.perplexity:PerplexityScorer"),
         about=About(
-            meaning="how surprised a language model is by the answers (the logarithm of their "
-            "perplexity); low loss is fluent or known text, high loss is hard or broken",
+            meaning="how unlikely the answers are to a language model (the logarithm of their "
+            "perplexity); low loss means fluent or known text, high loss hard or broken text",
             range="low: 0 downward; high: 0 upward; mid: -100 to 0; higher is better",
             cost="one forward pass over every token, the head over response tokens only",
             paper="Marion et al. 2023, https://arxiv.org/abs/2309.04564 (the middle was best); "
@@ -53,9 +53,9 @@ def _ifd() -> Component[Any, Scorer]:
         IfdConfig,
         load("selectmoe_lm.ifd:IfdScorer"),
         about=About(
-            meaning="loss (or perplexity) of the answers given the instructions over that of the "
-            "answers alone: near 0 the instructions say it all, at 1 nothing of the answers",
-            range="0 to 1 (upward of 1 without skip_from_one), negated with prefer = low; higher "
+            meaning="loss (or perplexity) of the answers given the instructions, over that of "
+            "the answers alone: near 0 the instructions predict the answers, at 1 not at all",
+            range="0 to 1 (above 1 without skip_from_one), negated with prefer = low; higher "
             "is better",
             cost="a forward pass over every token and one over the response tokens; small models "
             "rank much like large ones",
@@ -66,7 +66,7 @@ def _ifd() -> Component[Any, Scorer]:
         needs=_needs,
         cost=_ifd_cost,
         torch=True,
-        # How many lie at 1 or above is a finding about the pool, not a failure.
+        # The number of examples at 1 or above is a fact about the pool, not a failure.
         max_skipped=lambda config: 1.0 if config.skip_from_one else 0.01,
     )
 
@@ -77,14 +77,14 @@ def _blend() -> Component[Any, TableScorer]:
         BlendConfig,
         load("selectmoe_lm.blend:BlendScorer"),
         about=About(
-            meaning="several scores as one: how an example stands by all of them",
+            meaning="several scores combined into one",
             range="ranks, percentiles or z-scores, summed or multiplied; higher is better",
-            cost="sorts finished scores; 16 bytes of memory an example and score",
+            cost="sorts finished scores; 16 bytes of memory per example and score",
             paper="products of scores: DEITA, Liu et al. 2023, https://arxiv.org/abs/2312.15685",
         ),
         needs=lambda _: frozenset({Need.SCORES}),
         scores=_named_scores,
-        # Each score was held to its own limit.
+        # Each score has been checked against its own limit.
         max_skipped=lambda _: 1.0,
     )
 
@@ -102,7 +102,7 @@ def _perplexity_cost(config: PerplexityConfig, workload: Workload) -> Cost:
 
 
 def _ifd_cost(config: IfdConfig, workload: Workload) -> Cost:
-    # What share of the tokens are responses is not known; at most all of them run twice.
+    # The share of response tokens is not known; at most all tokens run twice.
     return _cost(config.batch_tokens, workload, 2 * workload.tokens)
 
 
@@ -112,7 +112,7 @@ def _cost(batch_tokens: int | None, workload: Workload, tokens: float) -> Cost:
         return Cost(tokens=tokens, disk=disk)
     try:
         shape = Shape.of(workload.model)
-    except KeyError:  # the formulas do not know this architecture
+    except KeyError:  # the formulas do not fit this architecture
         return Cost(tokens=tokens, disk=disk)
     at_once = Shape(**{**vars(shape), "layers": 1, "vocabulary": 0})
     return Cost(

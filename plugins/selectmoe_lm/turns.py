@@ -25,7 +25,7 @@ class Turn:
 
 
 def answered_turns(example: EncodedExample) -> list[Turn]:
-    """Return the answers that follow something a user or the system said.
+    """Return the answers that follow a message of the user or the system.
 
     An answer right after another answer, or after an empty request, has no instruction of its own.
     """

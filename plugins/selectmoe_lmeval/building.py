@@ -108,7 +108,7 @@ def check_file(path: Path, name: str, *, allow_code: bool) -> None:
         raise mistake(
             place,
             "task" if "task" in load_yaml(path, resolve_func=False) else "group",
-            f"'{name}' cannot be part of a file name, and the samples are written under it",
+            f"'{name}' cannot be part of a file name, but a file of samples gets this name",
             "use letters, digits, '-', '_' and '.'",
         )
     _check_functions(place, allow_code=allow_code)
@@ -132,7 +132,7 @@ def _check_functions(place: Place, *, allow_code: bool) -> None:
             raise mistake(
                 place,
                 field,
-                f"it runs Python code ({function.name}), and allow_task_code is off",
+                f"it runs Python code ({function.name}), but allow_task_code is off",
                 "read the code, then set allow_task_code = true in [evaluate]",
             )
         try:
@@ -142,7 +142,7 @@ def _check_functions(place: Place, *, allow_code: bool) -> None:
                 place,
                 field,
                 f"{function.name} cannot be imported: {_first_line(error)}",
-                f"a module stands beside the YAML: {function.folder}",
+                f"put the module next to the YAML: {function.folder}",
             ) from error
 
 
@@ -151,7 +151,7 @@ def _check_module(place: Place, field: str, function: Function) -> None:
     file = function.file
     if file is None:
         what = f"there is no module for {function.name}"
-        raise mistake(place, field, what, f"put it beside the YAML: {function.folder}")
+        raise mistake(place, field, what, f"put it next to the YAML: {function.folder}")
     if file.suffix != ".py":
         return
     try:
@@ -168,7 +168,9 @@ def _check_fields(place: Place, config: Mapping[str, Any]) -> None:
         raise mistake(place, "output_type", f"there is no output type '{kind}'", hint)
     shots = config.get("num_fewshot")
     if shots is not None and (type(shots) is not int or shots < 0):
-        raise mistake(place, "num_fewshot", f"{shots!r:.60} is not a number from 0", "fix it")
+        raise mistake(
+            place, "num_fewshot", f"{shots!r:.60} is not a whole number of at least 0", "fix it"
+        )
     if "class" in config:
         return
     if "dataset_path" not in config and "custom_dataset" not in config:
@@ -195,7 +197,7 @@ def _check_metrics(place: Place, config: Mapping[str, Any], *, allow_code: bool)
         return
     if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
         hint = "write metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]"
-        raise mistake(place, "metric_list", "it is not a list of metrics", hint)
+        raise mistake(place, "metric_list", "it must be a list of metrics", hint)
     own = config.get("process_results") is not None
     for entry in listed:
         metric, aggregation = entry.get("metric"), entry.get("aggregation")
@@ -203,7 +205,9 @@ def _check_metrics(place: Place, config: Mapping[str, Any], *, allow_code: bool)
             raise mistake(place, "metric_list", f"an entry without 'metric': {entry}", "add it")
         if entry.get("hf_evaluate") and not allow_code:
             what = f"the metric '{metric}' is code of the evaluate library (hf_evaluate)"
-            hint = "set allow_task_code = true in [evaluate] if this machine may fetch and run it"
+            hint = (
+                "set allow_task_code = true in [evaluate] if this machine may download and run it"
+            )
             raise mistake(place, "metric_list", what, hint)
         known = own or entry.get("hf_evaluate") or _is_function(metric)
         if not known and metric not in METRIC_REGISTRY:

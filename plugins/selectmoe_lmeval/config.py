@@ -12,45 +12,46 @@ TaskName = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)
 
 
 class LmEvalConfig(Config):
-    """Measure base and tuned model with the lm-evaluation-harness.
+    """Evaluate the base and the tuned model with lm-evaluation-harness.
 
-    Results, standard errors and samples are the harness' own, so they compare with published ones.
+    Results, standard errors and samples are the harness's own, so they are comparable with
+    published ones.
     """
 
     tasks: Annotated[tuple[TaskName, ...], Len(1)]
-    """Tasks, groups or tags: a list, or one text with commas; ``bundled:NAME`` is all tasks a
-    plugin ships under that name."""
+    """Tasks, groups or tags: a list, or one text with commas; ``bundled:NAME`` means all tasks
+    that a plugin ships under that name."""
     include_path: tuple[Path, ...] = content_path(())
-    """Folders with tasks of your own (YAML); relative data files count from the YAML's folder."""
+    """Folders with your own tasks (YAML); relative data files start from the YAML's folder."""
     allow_task_code: bool = False
     """Run the Python code that the tasks of ``include_path`` name (``!function``, ``class``,
-    metrics of the ``evaluate`` library) with your rights; without it such tasks are refused."""
+    metrics of the ``evaluate`` library) with your permissions; otherwise such tasks are refused."""
     task_data: tuple[Path, ...] = content_path(())
-    """Files and folders that the code of your tasks reads from outside ``include_path``: a change
-    of their content makes the evaluation run again. Data that a YAML names counts without it."""
+    """Files and folders outside ``include_path`` that the code of your tasks reads: if their
+    content changes, the evaluation runs again. Data that a YAML names need not be listed."""
     num_fewshot: NonNegativeInt | None = None
-    """Solved examples before each question; by default what the task says, else none."""
+    """Solved examples before each question; by default the task's number, otherwise none."""
     limit: PositiveInt | None = None
-    """Only the first so many questions of each task; for trials, not for results."""
+    """Use only this number of questions of each task; for trials, not for results."""
     batch_size: PositiveInt | Literal["auto"] = execution_only("auto")
-    """Requests of a forward pass; ``auto`` is what fits on a GPU, and 16 on a CPU."""
+    """Requests of a forward pass; ``auto`` means as many as fit on a GPU, and 16 on a CPU."""
     max_batch_size: PositiveInt = execution_only(64)
-    """The most that ``auto`` tries on a GPU."""
+    """The largest batch that ``auto`` tries on a GPU."""
     bootstrap_iters: PositiveInt = 1000
     """Resamplings for standard errors that have no formula (accuracy has one)."""
     apply_chat_template: bool = False
-    """Put questions into the chat template of the model's tokenizer, as the harness does it."""
+    """Put questions into the chat template of the model's tokenizer, as the harness does."""
     fewshot_seed: NonNegativeInt = 1234
-    """Seeds the choice of solved examples; the harness' own default."""
+    """The seed for the choice of solved examples; the default is the harness's."""
     samples: bool = True
-    """Keep every question with the model's answers: comparisons per question need them."""
+    """Store every question with the model's answers; comparisons per question need them."""
     unsafe_code: bool = False
-    """Allow tasks that run code which the model wrote."""
+    """Allow tasks that run code written by the model."""
 
     @field_validator("tasks", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:  # noqa: ANN401
-        """Take ``"arc_easy,sciq"`` as the two tasks that it names."""
+        """Read ``"arc_easy,sciq"`` as two tasks."""
         items = [value] if isinstance(value, str) else value
         if not isinstance(items, list | tuple) or not all(isinstance(i, str) for i in items):
             return value

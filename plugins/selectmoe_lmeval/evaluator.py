@@ -131,7 +131,7 @@ def careful_templates(config: LmEvalConfig) -> Iterator[None]:
     except TemplateError as error:
         raise StageError(
             f"a question does not fit its task's template: {error.message or error}",
-            hint="look at doc_to_text, doc_to_choice and doc_to_target in the task's YAML: a row "
+            hint="check doc_to_text, doc_to_choice and doc_to_target in the task's YAML: a row "
             "may lack a field that they use",
         ) from error
     finally:

@@ -54,7 +54,7 @@ def check_shots(task: Task, place: Place, shots: int) -> None:
         raise mistake(
             place,
             "fewshot_split",
-            f"num_fewshot = {shots}, but {source} has {rows} rows to take examples from",
+            f"num_fewshot = {shots}, but {source} has {rows} rows for examples",
             f"set num_fewshot to at most {rows}, or name a larger split in fewshot_split",
         )
 
@@ -102,9 +102,9 @@ def _answer(rendered: Mapping[str, Any]) -> Any:  # noqa: ANN401
 
 def _choice_problem(choices: Any) -> str | None:  # noqa: ANN401
     if not isinstance(choices, list | tuple):
-        return f"the choices are {choices!r:.80}, not a list"
+        return f"the choices must be a list, got {choices!r:.80}"
     if len(choices) < 2:
-        return f"{len(choices)} choices: there is nothing to choose"
+        return f"{len(choices)} choices: at least two are needed"
     if not all(isinstance(choice, str) for choice in choices):
         return f"the choices are not all texts: {choices!r:.80}"
     if not all(choices):
@@ -123,13 +123,13 @@ def _answer_problem(
     several = {isinstance(answer, list) for answer, _ in answers}
     field = "doc_to_text" if getattr(task, "multiple_input", 0) else "doc_to_target"
     if not bad and len(several) > 1:
-        what = "some answers are lists and some are not"
+        what = "some answers are lists, but others are not"
         return mistake(place, field, what, "give a list for every row, or for none")
     if not bad:
         return None
     answer, choices = answers[bad[0]]
     what = (
-        f"{len(bad)} of {len(answers)} answers are none of the choices, the first in row "
+        f"{len(bad)} of {len(answers)} answers are not among the choices, the first in row "
         f"{bad[0] + 1}: {answer!r:.60} for {list(choices)!r:.120}; they would all count as wrong"
     )
     source = task.get_config("doc_to_target")
@@ -150,7 +150,7 @@ def _answer_hint(
     answers: Sequence[tuple[Any, Sequence[Any]]], bad: Sequence[int], source: object
 ) -> str:
     """Return how to write the answers of this kind: letters, numbers as text, counted from 1."""
-    wanted = "doc_to_target gives the place of the right choice, from 0, or its text"
+    wanted = "doc_to_target must give the index of the right choice, from 0, or its text"
     wrong = [answers[row] for row in bad]
     name = source if isinstance(source, str) and source.isidentifier() else "answer"
     texts = [answer.strip() for answer, _ in wrong if isinstance(answer, str)]
@@ -197,7 +197,7 @@ def _check_request(request: Instance, place: Place) -> None:
             raise mistake(place, "generation_kwargs", described(error), hint) from error
     for text, field in zip(texts, ("doc_to_text", "doc_to_target"), strict=False):
         if not isinstance(text, str):
-            what = f"it gives {text!r:.60} for the first row, not a text"
+            what = f"it must give text, got {text!r:.60} for the first row"
             raise mistake(place, field, what, 'write a template: "{{field}}"')
 
 
@@ -238,14 +238,14 @@ def _check_metric(
             return  # a function whose metrics have names of their own
         given = ", ".join(map(str, found)) or "none"
         what = f"the metric '{metric}' is not computed for output_type {kind}"
-        raise mistake(place, "metric_list", what, f"computed are: {given}")
+        raise mistake(place, "metric_list", what, f"these are computed: {given}")
     try:
         task.aggregation()[metric]([found[metric], found[metric]])
     except (TypeError, KeyError, AttributeError) as error:
         raise mistake(
             place,
             "metric_list",
-            f"the metric '{metric}' gives {found[metric]!r:.60}, which its aggregation cannot take "
+            f"the metric '{metric}' gives {found[metric]!r:.60}, which its aggregation cannot use "
             f"({described(error)})",
             f"is '{metric}' a metric for output_type {kind}, and the aggregation the right one?",
         ) from error

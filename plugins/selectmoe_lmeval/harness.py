@@ -44,7 +44,7 @@ def load_model(model: TargetModel, config: LmEvalConfig, job: Job) -> HFLM:
     if config.apply_chat_template and not tokenizer.chat_template:
         raise StageError(
             f"apply_chat_template is set, but the tokenizer of {model.base} has no chat template",
-            hint="leave it out, or give the tokenizer one (tokenizer_config.json)",
+            hint="remove the option, or add a template to the tokenizer (tokenizer_config.json)",
         )
     batch = config.batch_size
     if batch == "auto" and job.device == "cpu":

@@ -40,8 +40,8 @@ LIBRARIES = (
     *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")),
 )
 DATA_HINT = (
-    "is its data on this machine, or the hub in reach (HF_HUB_OFFLINE, HF_ENDPOINT)? "
-    "the harness' tasks fetch their data from the hub once"
+    "is its data on this machine, or can the hub be reached (HF_HUB_OFFLINE, HF_ENDPOINT)? "
+    "The harness's tasks download their data from the hub once"
 )
 
 
@@ -104,11 +104,11 @@ def explained(error: Exception, place: Place, field: str = "") -> SelectMoEError
     field = field or FIELDS.get(reader, "")
     if reader in SPLITS and isinstance(error, KeyError):
         splits = _splits(error.__traceback__)
-        hint = f"the data has {', '.join(splits)}" if splits else "look at dataset_kwargs"
+        hint = f"the data has {', '.join(splits)}" if splits else "check dataset_kwargs"
         return mistake(place, field, f"there is no split {error}", hint)
     if reader == "download" and isinstance(error, (OSError, DatasetsError, RuntimeError)):
         what = f"{place}: {field}: the data cannot be loaded: {described(error)}"
-        return StageError(what, hint=f"are the files there, and not empty? {DATA_HINT}")
+        return StageError(what, hint=f"do the files exist, and are they not empty? {DATA_HINT}")
     at = frames[-1] if frames else None
     own = at is not None and not _is_library(at.filename)
     line = f" ({Path(at.filename).name}, line {at.lineno})" if own and at else ""
@@ -116,7 +116,7 @@ def explained(error: Exception, place: Place, field: str = "") -> SelectMoEError
         place,
         field or "it cannot be built",
         f"{described(error)}{line}",
-        "does every row have the fields that the task reads, and do code and YAML fit them?",
+        "does every row have the fields that the task's code and YAML read?",
     )
 
 

@@ -13,7 +13,7 @@ def selectmoe_evaluators() -> list[Component[Any, Evaluator]]:
     """Offer ``lm-eval``."""
     about = About(
         meaning="accuracy, or the task's own metric, with its standard error",
-        range="accuracy 0 to 1, higher is better; chance is one over the number of choices",
+        range="accuracy 0 to 1, higher is better; chance is 1 divided by the number of choices",
         cost="a forward pass for each choice of each question",
         paper="lm-evaluation-harness: Gao et al. 2024, doi:10.5281/zenodo.12608602",
     )

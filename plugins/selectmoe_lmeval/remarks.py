@@ -25,8 +25,8 @@ def remarks_before(tasks: Sequence[Task], config: LmEvalConfig, job: Job) -> Ite
             for path in sorted(folder.rglob("*.yaml")):
                 for unseen in unseen_data(path):
                     yield (
-                        f"{path}: a change of {unseen} is not seen: the evaluation would be reused;"
-                        " name local files in task_data, a revision for a dataset of the hub, or"
+                        f"{path}: a change of {unseen} is not noticed: the result would be reused;"
+                        " name local files in task_data, a revision of a hub dataset, or"
                         " rerun with --fresh evaluate"
                     )
     for task in tasks:
@@ -41,7 +41,7 @@ def remarks_after(facts: Mapping[str, Any], truncated: int, unmatched: int) -> I
         yield f"{truncated} requests were longer than the model's context and were truncated"
     if unmatched:
         yield (
-            f"{unmatched} questions have an answer that is none of their choices: they count as "
+            f"{unmatched} questions have an answer that is not among their choices: they count as "
             "wrong (lm_eval.log shows them)"
         )
     for name, task in facts.items():
@@ -49,7 +49,7 @@ def remarks_after(facts: Mapping[str, Any], truncated: int, unmatched: int) -> I
             yield (
                 f"{name} is at chance ({task['metric']} {task['value']:.3f} +- "
                 f"{task['stderr']:.3f}, guessing gives {task['chance']:.3f}): on this task the "
-                "model cannot show which selection is better"
+                "model cannot show whether a selection is better"
             )
 
 
@@ -93,5 +93,5 @@ def _too_long(task: ConfigurableTask, config: LmEvalConfig, job: Job) -> Iterato
     if above:
         yield (
             f"{len(above)} of the first {len(lengths)} questions of {task.task_name} have up to "
-            f"{max(above)} tokens and the model takes {most}: their beginning is cut off"
+            f"{max(above)} tokens, but the model reads only {most}: their beginning is truncated"
         )

@@ -117,7 +117,7 @@ def unseen_data(path: Path) -> Iterator[str]:
     options = merged.get("dataset_kwargs")
     options = options if isinstance(options, dict) else {}
     if isinstance(merged.get("custom_dataset"), Function):
-        yield f"what {merged['custom_dataset'].name} reads"
+        yield f"the data that {merged['custom_dataset'].name} reads"
     for text in _texts([merged.get("dataset_path"), options]):
         if "://" in text and not text.startswith("file://"):
             yield text

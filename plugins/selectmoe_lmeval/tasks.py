@@ -114,7 +114,7 @@ def local_index(folders: Sequence[Path]) -> dict[str, Entry]:
         if not folder.is_dir():
             raise RecipeError(
                 f"[evaluate] lm-eval: there is no folder {folder}",
-                hint="include_path names folders with the YAML files of tasks",
+                hint="include_path must name folders with the YAML files of tasks",
             )
         for path in sorted(folder.rglob("*.yaml")):
             try:
@@ -196,10 +196,8 @@ def _closest(name: str, known: Collection[str]) -> str:
     if hint.startswith("did you mean"):
         return hint
     if "/" in name or name.endswith(".yaml"):
-        return "tasks are named, not given as paths: put their folder into include_path"
-    return (
-        "lm-eval ls tasks shows what the harness knows; a folder of your own goes to include_path"
-    )
+        return "name tasks by name, not by path, and put their folder into include_path"
+    return "`lm-eval ls tasks` lists the harness's tasks; put your own folder into include_path"
 
 
 @cache

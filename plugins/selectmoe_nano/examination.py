@@ -1,4 +1,4 @@
-"""The examination as it is shipped: one JSON object a line, for lm-eval."""
+"""The examination as it is shipped: one JSON object per line, for lm-eval."""
 
 import json
 from collections.abc import Iterator

@@ -32,7 +32,7 @@ class Item(NamedTuple):
     instruction: str
     answer: str
     label: str | None
-    """The kind of damage; None for a sound example. For audits only."""
+    """The kind of damage; None for a clean example. For audits only."""
 
 
 class ExamQuestion(NamedTuple):
@@ -84,20 +84,20 @@ def _fresh(family: Family, rng: Random, seen: set[str], *, unseen: bool) -> Ques
 
 
 def pool(count: int, damaged: float, seed: int) -> Iterator[Item]:
-    """Yield up to ``count`` unique examples, a share ``damaged`` of them spoilt and labelled.
+    """Yield up to ``count`` unique examples; the share ``damaged`` of them is damaged and labelled.
 
     Memory grows with ``count`` (about half a kilobyte each). Fewer come only if the families
     have no more questions, which starts beyond some millions.
     """
     drawn = [pair for pair, _ in zip(stream(seed), range(count), strict=False)]
     rng = Random(seed + 1)
-    spoilt = set(rng.sample(range(len(drawn)), round(damaged * len(drawn))))
+    chosen = set(rng.sample(range(len(drawn)), round(damaged * len(drawn))))
     native: dict[str, list[str]] = {}
     for family, question in drawn:
         native.setdefault(family, []).append(question.answer)
     texts = {question.instruction for _, question in drawn}
     for index, (family, question) in enumerate(drawn):
-        if index in spoilt:
+        if index in chosen:
             donors = _donors(rng, family, question, drawn, native[family])
             yield _spoil(rng, family, question, donors, texts)
         else:

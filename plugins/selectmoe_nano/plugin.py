@@ -15,8 +15,8 @@ TOKENS = 27
 def selectmoe_readers() -> list[Component[Any, Reader]]:
     """Offer ``nano``."""
     about = About(
-        meaning="instruction data whose damage is known, for rehearsals and audits",
-        cost="nothing is read; half a kilobyte of memory and 25 microseconds an example",
+        meaning="generated instruction data with known damage, for trials and audits",
+        cost="nothing is read; half a kilobyte of memory and 25 microseconds per example",
     )
     return [
         Component(
@@ -32,13 +32,13 @@ def selectmoe_readers() -> list[Component[Any, Reader]]:
 
 @hookimpl
 def selectmoe_bundled_models() -> dict[str, Path]:
-    """Offer ``nano-olmoe``, which judges, and ``nano-llama``, which is tuned."""
+    """Offer ``nano-olmoe``, which scores, and ``nano-llama``, which is fine-tuned."""
     return {name: HERE / "models" / name for name in ("nano-llama", "nano-olmoe")}
 
 
 @hookimpl
 def selectmoe_bundled_tasks() -> dict[str, Path]:
-    """Offer ``nano``: multiple choice, from questions that no pool holds."""
+    """Offer ``nano``: multiple-choice questions that are in no pool."""
     return {"nano": HERE / "tasks"}
 
 

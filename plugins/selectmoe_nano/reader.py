@@ -25,7 +25,7 @@ class NanoReader:
             yield _example(item, count)
         if count < self.config.examples:
             raise DataError(
-                f"[pool] nano: there are only {count} different questions of this seed, "
+                f"[pool] nano: with this seed there are only {count} different questions, "
                 f"not {self.config.examples}",
                 hint=f"set examples = {count} or less",
             )

@@ -15,35 +15,35 @@ CONSTRAINT_NAMES = {
 
 
 class TrashcanConfig(Config):
-    """Add trash-can experts to an OLMoE router: tokens that need no expert may go there.
+    """Expand an OLMoE router by trash-can experts, for tokens that need no expert.
 
-    The defaults are the published method's.
+    The defaults are those of the published method.
     """
 
     other_names: ClassVar[Mapping[str, str]] = CONSTRAINT_NAMES
 
     num_trash_experts: Annotated[int, Field(ge=1, le=65536)] | None = None
-    """Trash cans a layer gets; by default as many as a token has slots (top-k)."""
+    """Number of trash cans per layer; by default as many as a token has slots (top-k)."""
     trash_can_init_mean: float = 0.0
     """Mean of the normal distribution that new gate rows are drawn from."""
     trash_can_init_std: NonNegativeFloat = 0.02
     """Standard deviation of the normal distribution that new gate rows are drawn from."""
     constraint_loss_weight: NonNegativeFloat = 0.01
-    """Weight of the constraint in the training loss, written into the model's configuration."""
+    """Weight of the constraint in the training loss; it is stored in the model's configuration."""
     constraint_alpha: PositiveFloat = 1.0
-    """First parameter of the constraint's Beta distribution; 1 leaves out the term in log r."""
+    """First parameter of the constraint's Beta distribution; with 1 there is no term in log r."""
     constraint_beta: PositiveFloat = 2.0
     """Second parameter of the constraint's Beta distribution; above 1 it taxes experts."""
     balance_over: Literal["all", "regular"] = "all"
-    """Balance the load over all outputs of the router, or over the regular experts alone."""
+    """Balance the load over all outputs of the router, or only over the regular experts."""
     router_aux_loss_coef: NonNegativeFloat | None = None
-    """Weight of the balance loss; by default what the source model has."""
+    """Weight of the balance loss; by default that of the source model."""
 
 
 class WarmupConfig(Config):
-    """What both warm-ups have: what is trained, in which steps, and how they are logged and kept.
+    """Options of both warm-ups: what is trained, in which steps, and what is logged and stored.
 
-    A resumed run repeats an uninterrupted one.
+    A resumed run equals an uninterrupted one.
     """
 
     other_names: ClassVar[Mapping[str, str]] = {
@@ -56,16 +56,17 @@ class WarmupConfig(Config):
     }
 
     peft_mode: Literal["full_rank", "lora"] = "full_rank"
-    """Train the weights themselves, or LoRA weights beside them."""
+    """Train the weights themselves, or LoRA weights in addition to them."""
     trainable: Literal["router", "all"] = "router"
-    """Only the gates, or everything; with ``lora``, ``all`` is attention beside full-rank gates."""
+    """Train only the gates, or all weights; with ``lora``, ``all`` means full-rank gates and
+    attention."""
     optimizer: Literal["adamw", "adafactor", "adamw_8bit"] = "adamw"
-    """AdamW, Adafactor (its second moments take next to no memory; no first moments), or AdamW with
-    moments in 8 bits (needs bitsandbytes)."""
+    """AdamW, Adafactor (no first moments, and second moments that take almost no memory), or AdamW
+    with moments in 8 bits (needs bitsandbytes)."""
     weights: Literal["float32", "bfloat16"] = "float32"
-    """What the weights are kept in where all are trained; in bfloat16 they are rounded at random
-    after a step. Gates stay in float32. 7B parameters fit 80 GB with ``bfloat16`` and any optimizer
-    but ``adamw``."""
+    """Data type of the weights if all are trained; bfloat16 weights are rounded stochastically
+    after each step. Gates stay in float32. 7B parameters fit 80 GB with ``bfloat16`` and an
+    optimizer other than ``adamw``."""
     learning_rate: PositiveFloat | None = None
     """Peak learning rate."""
     lm_weight: NonNegativeFloat | None = None
@@ -73,26 +74,27 @@ class WarmupConfig(Config):
     epochs: PositiveFloat = 4.0
     """Passes over the sample."""
     max_steps: PositiveInt | None = None
-    """Stop after so many optimizer steps; by default ``epochs`` decides."""
+    """Stop after this number of optimizer steps; by default ``epochs`` decides."""
     batch_size: PositiveInt = 4
     """Examples of an optimizer step, over all processes; the loss is the mean over their tokens."""
     micro_batch_size: PositiveInt | None = None
     """Examples over which the load is balanced, a divisor of ``batch_size``; by default all of the
     step's. Each process takes whole micro-batches, or all processes share each micro-batch."""
     pass_tokens: PositiveInt = execution_only(16384)
-    """On a GPU, micro-batches of a step join into forward passes of up to so many tokens."""
+    """On a GPU, micro-batches of a step are joined into passes of up to this many tokens."""
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.03
     """Share of the steps in which the learning rate rises from zero."""
     scheduler: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
-    """How the learning rate goes on after its rise."""
+    """The schedule of the learning rate after its warm-up."""
     weight_decay: NonNegativeFloat = 0.0
     """Weight decay."""
     max_grad_norm: PositiveFloat = 1.0
     """Clip the gradient to this norm."""
     lora_rank: PositiveInt = 16
-    """Rank of the LoRA weights; ``peft_mode = "lora"`` only."""
+    """Rank of the LoRA weights; only with ``peft_mode = "lora"``."""
     lora_alpha: PositiveFloat = 32.0
-    """Scale of the LoRA weights times their rank; ``peft_mode = "lora"`` only."""
+    """The product of the LoRA weights is multiplied by ``lora_alpha / lora_rank``; only with
+    ``peft_mode = "lora"``."""
     constraint_loss_weight: NonNegativeFloat | None = None
     """Weight of the constraint; by default the converted model's."""
     constraint_alpha: PositiveFloat | None = None
@@ -100,26 +102,27 @@ class WarmupConfig(Config):
     constraint_beta: PositiveFloat | None = None
     """Second parameter of the constraint's Beta distribution; by default the model's."""
     balance_over: Literal["all", "regular"] | None = None
-    """Which outputs of the router the balance loss covers; by default the model's."""
+    """Which outputs of the router the balance loss covers; by default the model's setting."""
     router_aux_loss_coef: NonNegativeFloat | None = None
     """Weight of the balance loss; by default the model's."""
     statistics: bool = True
-    """Log the share of slots per layer that fall to the trash."""
+    """Log the share of slots in each layer that go to trash cans."""
     checkpoint_every: PositiveInt | None = None
-    """Optimizer steps between checkpoints that are kept for later stages; by default none are."""
+    """Optimizer steps between checkpoints that are kept for later stages; by default none."""
     checkpoint_minutes: PositiveFloat = execution_only(5.0)
-    """Minutes between two checkpoints, the most that a killed run loses; the newest is kept."""
+    """Minutes between two checkpoints: a killed run loses at most this time. Only the newest is
+    kept."""
     activation_checkpointing: bool = execution_only(default=False)
     """Recompute activations in the backward pass: less memory, about a third more time."""
 
     @property
     def peak_learning_rate(self) -> float:
-        """The learning rate that is trained with."""
+        """The learning rate of the training."""
         raise NotImplementedError
 
     @property
     def answer_weight(self) -> float:
-        """The weight of the language-model loss that is trained with."""
+        """The weight of the language-model loss in the training."""
         raise NotImplementedError
 
     @property
@@ -136,16 +139,16 @@ class WarmupConfig(Config):
     def _check(self) -> Self:
         if self.batch_size % self.micro_batch:
             raise ValueError(
-                f"'batch_size' = {self.batch_size} is no multiple of "
+                f"'batch_size' = {self.batch_size} is not a multiple of "
                 f"'micro_batch_size' = {self.micro_batch}"
             )
         return self
 
 
 class ConstraintConfig(WarmupConfig):
-    """Train the router of a Select-MoE model as published: a tax on experts beside the answer loss.
+    """Warm up a Select-MoE model as published: the answer loss and a tax on the use of experts.
 
-    The defaults are the published method's. A resumed run repeats an uninterrupted one.
+    The defaults are those of the published method. A resumed run equals an uninterrupted one.
     """
 
     learning_rate: PositiveFloat = 1e-4
@@ -155,63 +158,63 @@ class ConstraintConfig(WarmupConfig):
 
     @property
     def peak_learning_rate(self) -> float:
-        """The learning rate that is trained with."""
+        """The learning rate of the training."""
         return self.learning_rate
 
     @property
     def answer_weight(self) -> float:
-        """The weight of the language-model loss that is trained with."""
+        """The weight of the language-model loss in the training."""
         return self.lm_weight
 
 
 class ContrastiveConfig(WarmupConfig):
-    """Train the router of a Select-MoE model to tell clean examples from corrupted copies of them.
+    """Warm up a Select-MoE model to separate clean examples from their corrupted copies.
 
     The defaults are those of the evidence (docs/evidence.md). No labels are needed: the copies are
-    made of the sample itself. A resumed run repeats an uninterrupted one.
+    made of the sample itself. A resumed run equals an uninterrupted one.
     """
 
     damages: Mapping[str, NonNegativeFloat] | None = None
-    """Kinds of damage that the copies get and how often each is drawn, relative to the others, as
-    in ``{ answer_swap = 2, mojibake = 1 }``; by default every kind that plugins offer, at its own
-    rate: kinds that only prompt and answer together show come more often."""
+    """The kinds of damage of the copies and their relative rates, for example
+    ``{ answer_swap = 2, mojibake = 1 }``. By default every kind that plugins offer, at its own
+    rate; kinds that are visible only from prompt and answer together are more frequent."""
     contrast_tokens: Literal["end", "response"] = "end"
-    """Where an example and its copy are told apart: at the last token of each answer, which alone
-    has seen all of it, or by the mean over answers. The ``router`` scorer looks there too, unless
-    told otherwise."""
+    """The tokens at which an example and its copy are compared: the last token of each answer (the
+    only one that attends to all of it), or the mean over all answer tokens. The ``router`` scorer
+    uses the same tokens by default."""
     contrast_layers: Literal["together", "each"] = "together"
-    """The layers make one logit together, or each layer has to tell them apart by itself."""
+    """All layers together give one logit, or each layer alone must separate the two."""
     bce_weight: NonNegativeFloat = 1.0
-    """Weight of the cross-entropy on answers' trash mass: 1 for corrupted ones, 0 for clean."""
+    """Weight of the cross-entropy of the answers' trash mass, with the target 1 for corrupted and
+    0 for clean answers."""
     margin_weight: NonNegativeFloat = 1.0
-    """Weight of the loss that is small where a copy has more trash mass than its original."""
+    """Weight of the ranking loss, small if a copy has more trash mass than its original."""
     layer_weights: tuple[NonNegativeFloat, ...] | None = None
-    """How much each layer counts in both losses, relative to the others; by default all count
-    alike."""
+    """The relative weight of each layer in both losses; by default all are equal."""
     learning_rate: PositiveFloat | None = None
     """Peak learning rate. By default 8e-3 with ``trainable = "router"`` (gates alone need a large
     one) and 2e-4 with ``trainable = "all"``."""
     lm_weight: NonNegativeFloat | None = None
-    """Weight of the language-model loss; corrupted copies take no part in it. By default 0 with
+    """Weight of the language-model loss, which excludes corrupted copies. By default 0 with
     ``trainable = "router"`` and 0.2 with ``trainable = "all"``."""
     batch_size: PositiveInt = 4
     """Examples of an optimizer step, over all processes, not counting their corrupted copies."""
     constraint_loss_weight: NonNegativeFloat = 0.0
-    """Weight of the constraint: off, since its tax falls on clean and corrupted alike."""
+    """Weight of the constraint; off by default, because it taxes clean and corrupted alike."""
     balance_over: Literal["all", "regular"] = "regular"
-    """Which outputs of the router the balance loss covers: the regular experts alone, so that clean
-    examples may leave the trash empty."""
+    """Which outputs of the router the balance loss covers; by default only the regular experts, so
+    that clean examples need not use the trash cans."""
 
     @property
     def peak_learning_rate(self) -> float:
-        """The learning rate that is trained with."""
+        """The learning rate of the training."""
         if self.learning_rate is not None:
             return self.learning_rate
         return 8e-3 if self.trainable == "router" else 2e-4
 
     @property
     def answer_weight(self) -> float:
-        """The weight of the language-model loss that is trained with."""
+        """The weight of the language-model loss in the training."""
         if self.lm_weight is not None:
             return self.lm_weight
         return 0.0 if self.trainable == "router" else 0.2

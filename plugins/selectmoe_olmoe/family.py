@@ -138,7 +138,7 @@ class MoeShape:
             top_k, experts = family.names.top_k[0], family.names.experts[0]
             raise ModelError(
                 f"{where}: {top_k} is {shape.top_k}, but {experts} is {shape.experts}: a token "
-                "cannot go to more experts than there are",
+                "cannot have more experts than there are",
                 hint=f"correct {where}, or download the checkpoint again",
             )
         return shape

@@ -47,7 +47,7 @@ def selectmoe_model_types() -> Mapping[str, Callable[[], None]]:
 def selectmoe_converters() -> list[Component[Any, Converter]]:
     """Offer ``olmoe-trashcan``."""
     about = About(
-        meaning="the source model with trash-can experts in every router; all else bit for bit",
+        meaning="the source model with trash-can experts in every router; nothing else is changed",
         range="",
         cost="reads and writes the checkpoint once; memory of one shard, no GPU",
         paper=PAPER,
@@ -77,7 +77,7 @@ def selectmoe_trainers() -> list[Component[Any, Trainer]]:
             ConstraintConfig,
             load("selectmoe_olmoe.warmup.parts:SelectMoeConstraint"),
             about=About(
-                meaning="a router that sends to the trash what the language-model loss can spare",
+                meaning="a router that sends tokens to trash cans if the answer loss allows it",
                 cost=f"{work}; {gates}",
                 paper=PAPER,
             ),
@@ -92,8 +92,8 @@ def selectmoe_trainers() -> list[Component[Any, Trainer]]:
             ContrastiveConfig,
             load("selectmoe_olmoe.warmup.parts:SelectMoeContrastive"),
             about=About(
-                meaning="a router that sends to the trash what looks damaged",
-                cost=f"{work} and over a corrupted copy of each example; {gates}",
+                meaning="a router that sends tokens of damaged examples to trash cans",
+                cost=f"{work} and a corrupted copy of each example; {gates}",
                 paper=f"{PAPER}; ranking loss: Burges et al. 2005",
             ),
             needs=lambda _: WARMUP_NEEDS | {Need.DAMAGES},
@@ -127,7 +127,7 @@ def _shown_damages(config: ContrastiveConfig) -> list[str] | None:
 
 
 def _names(model: Mapping[str, Any]) -> ShapeNames | None:
-    """Return what a model's family calls its sizes."""
+    """Return the names of the sizes in a model's family."""
     kind = model.get("model_type")
     family = family_of_source(kind) or family_of_selector(kind)
     return family.names if family else None
@@ -174,7 +174,7 @@ def _warmup_cost(config: WarmupConfig, work: Workload) -> Cost:
 
 
 def _optimizer_bytes(config: WarmupConfig, trained: float, dtype: str) -> float:
-    """Return bytes of the gradients in ``dtype`` and of the moments that the optimizer keeps."""
+    """Return bytes of the gradients in ``dtype`` and of the optimizer's moments."""
     moments = {
         "adamw": optimizer_bytes(1.0) - BYTES["float32"],
         "adamw_8bit": 2.0,
@@ -184,7 +184,7 @@ def _optimizer_bytes(config: WarmupConfig, trained: float, dtype: str) -> float:
 
 
 def _trained(config: WarmupConfig, shape: Shape) -> int:
-    """Return the number of trained parameters where not all are."""
+    """Return the number of trained parameters if not all are trained."""
     gates = shape.layers * shape.router
     if config.peft_mode == "full_rank":
         return gates

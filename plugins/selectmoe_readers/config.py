@@ -14,7 +14,7 @@ RowFormat = Literal["auto", "messages", "alpaca", "sharegpt", "prompt_completion
 
 
 class Columns(Config):
-    """Which column (key of a JSON object) of a row holds what."""
+    """The column names of a row (keys of a JSON object)."""
 
     messages: Name = "messages"
     """``messages``: the list of ``{"role", "content"}``."""
@@ -33,31 +33,31 @@ class Columns(Config):
     completion: Name = "completion"
     """``prompt_completion``: the answer, as text or as a list of messages."""
     system: Name = "system"
-    """A system message beside the turns; may be missing or empty."""
+    """A system message outside the turns; may be missing or empty."""
     source: Name | tuple[Name, ...] = ("dataset", "source", "category")
-    """The name of the data set that the row came from: the first of these columns that is given."""
+    """The data set that the row came from: the first of these columns that has a value."""
     id: Name = "id"
-    """The row's own id, kept for reports; may be missing."""
+    """The row's own id, stored for reports; may be missing."""
     label: Name = "label"
-    """What is known about the row's quality, kept for judging only; may be missing."""
+    """A label of the row's quality, stored for audits and reports only; may be missing."""
 
 
 class RowConfig(Config):
     """How a row becomes an example."""
 
     format: RowFormat = "auto"
-    """The row format; ``auto`` finds it by the columns of each file's first usable row."""
+    """The row format; ``auto`` finds it from the columns of each file's first usable row."""
     columns: Columns = Columns()
-    """Names of columns where they differ: ``columns = { prompt = "question" }``."""
+    """Names of columns that differ from the default: ``columns = { prompt = "question" }``."""
     source: Name | None = None
-    """One source name for every row, instead of the row's own or the one of its file."""
+    """One source name for all rows, instead of the row's own or that of its file."""
 
 
 class LineConfig(RowConfig):
     """How lines are read."""
 
     max_line_bytes: PositiveInt = 64 << 20
-    """A line of more bytes than this is rejected without being held in memory."""
+    """A line with more bytes than this is rejected, without being read into memory."""
 
 
 Paths = Path | Annotated[tuple[Path, ...], Len(min_length=1)]
@@ -67,7 +67,7 @@ class JsonlConfig(LineConfig):
     """Read JSON lines or arrays: messages, Alpaca, ShareGPT, prompt/completion; compressed too."""
 
     path: Paths = content_path(...)
-    """A file, a folder, a glob pattern, or a list of them; ``.gz`` and ``.zst`` are unpacked."""
+    """A file, a folder, a glob pattern, or a list; ``.gz`` and ``.zst`` are decompressed."""
 
 
 class ParquetConfig(RowConfig):
@@ -81,11 +81,11 @@ class CsvConfig(RowConfig):
     """Read tables (CSV, TSV) with Alpaca or prompt/completion columns, plain or compressed."""
 
     path: Paths = content_path(...)
-    """A file, a folder, a glob pattern, or a list of them; ``.gz`` and ``.zst`` are unpacked."""
+    """A file, a folder, a glob pattern, or a list; ``.gz`` and ``.zst`` are decompressed."""
     delimiter: Annotated[str, Len(1, 1)] | None = None
-    """What stands between two values; left out, a tab in ``.tsv`` files and else a comma."""
+    """The separator between values; by default a tab in ``.tsv`` files, otherwise a comma."""
     max_row_bytes: int = Field(default=16 << 20, ge=1 << 10, le=1 << 30)
-    """Bytes that are read at once: no row may be longer."""
+    """Bytes that are read at once; no row may be longer."""
 
 
 class LessConfig(LineConfig):
@@ -95,9 +95,9 @@ class LessConfig(LineConfig):
     """
 
     path: Path = content_path(...)
-    """The folder ``processed``, or the folder that holds it, directly or as ``train/processed``."""
+    """The folder ``processed``, or a folder that contains it or ``train/processed``."""
     sources: tuple[Name, ...] = ()
-    """Names to read, in this order; empty: all that are found, by name."""
+    """The sources to read, in this order; by default all that are found, ordered by name."""
     format: RowFormat = "messages"
     """The row format; the LESS data is ``messages``."""
 
@@ -105,12 +105,12 @@ class LessConfig(LineConfig):
     @classmethod
     def _each_once(cls, sources: tuple[str, ...]) -> tuple[str, ...]:
         if twice := sorted({name for name in sources if sources.count(name) > 1}):
-            raise ValueError(f"'{twice[0]}' is named twice")
+            raise ValueError(f"'{twice[0]}' is named twice; name each source once")
         return sources
 
 
 class HubConfig(RowConfig):
-    """Read a data set of the Hugging Face hub by its name, or a local copy by its folder."""
+    """Read a data set from the Hugging Face hub by its name, or a local copy by its folder."""
 
     name: Name | None = None
     """The data set's name on the hub, such as ``HuggingFaceH4/no_robots``."""
@@ -121,9 +121,9 @@ class HubConfig(RowConfig):
     config_name: Name | None = None
     """The configuration ("subset") of a data set that has several."""
     dataset_revision: Name | None = None
-    """A commit, tag or branch of the data set; give a commit so that a run can be repeated."""
+    """A commit, tag or branch of the data set; name a commit so that a run can be repeated."""
     streaming: bool = execution_only(False)
-    """Read over the network as it goes, without keeping a copy on disk."""
+    """Stream the data over the network, without keeping a copy on disk."""
 
     @model_validator(mode="after")
     def _one_place(self) -> "HubConfig":

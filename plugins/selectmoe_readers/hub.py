@@ -15,23 +15,23 @@ from selectmoe_readers.splits import Data, chosen, differing_column
 
 BATCH_ROWS = 512
 SAVED = ("state.json", "dataset_dict.json")
-"""What ``save_to_disk`` leaves in a folder."""
+"""Files that ``save_to_disk`` writes into a folder."""
 TRAIN = "train"
-"""The split of a saved data set that names none."""
+"""The split of a saved data set without named splits."""
 
 
 class HubReader:
     """Reads a split of a data set through the ``datasets`` library.
 
-    The token, the cache, a mirror (``HF_ENDPOINT``) and offline mode (``HF_HUB_OFFLINE``) are the
-    library's own: what works there works here.
+    The library handles the token, the cache, a mirror (``HF_ENDPOINT``) and offline mode
+    (``HF_HUB_OFFLINE``).
     """
 
     def __init__(self, config: HubConfig) -> None:
         self.config = config
 
     def check(self, job: Job) -> None:  # noqa: ARG002
-        """Raise a ``DataError`` where the data set or its split is not there."""
+        """Raise a ``DataError`` if the data set or its split does not exist."""
         config = self.config
         if config.path:
             self._require_folder()
@@ -140,7 +140,7 @@ class HubReader:
         if not self._folder.is_dir():
             raise DataError(
                 f"{self._folder} is a file, not a folder",
-                hint='read files with use = "jsonl", "csv" or "parquet"',
+                hint='read a file with use = "jsonl", "csv" or "parquet"',
             )
 
     def _error(self, error: Exception) -> DataError:
@@ -150,25 +150,25 @@ class HubReader:
         if isinstance(error, OSError) and (cache := _cache_of(error)):
             return DataError(
                 f"the cache of the datasets library, {cache}, cannot be used: {error.strerror}",
-                hint="set the environment variable HF_HOME to a folder that can be written",
+                hint="set the environment variable HF_HOME to a writable folder",
             )
         if self.config.path and "cast" in str(error) and (found := self._differing()):
             return DataError(
                 f"the files of {place} differ: {found}",
-                hint='read them with use = "jsonl", "csv" or "parquet", each file for itself',
+                hint='read them with use = "jsonl", "csv" or "parquet", file by file',
             )
         what = str(error).strip().partition("\n")[0] or type(error).__name__
-        hint = "look at name, config_name, split and dataset_revision; offline, only a data set "
+        hint = "check name, config_name, split and dataset_revision; offline, only a data set "
         hint += "that was loaded before can be used; a gated one needs a token (hf auth login)"
         if self.config.path:
-            hint = "'path' is a folder of data files, or one that save_to_disk wrote"
+            hint = "'path' must be a folder of data files, or one that save_to_disk wrote"
         return DataError(f"the data set {place} cannot be loaded: {what}", hint=hint)
 
     def _differing(self) -> str | None:
         try:
             builder = load_dataset_builder(str(self._folder), self.config.config_name)
             return differing_column(builder, self.config.split)
-        except Exception:  # the first error is told: this only looks for its cause
+        except Exception:  # the first error is reported; this only looks for its cause
             return None
 
 

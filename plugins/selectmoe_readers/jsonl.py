@@ -15,17 +15,17 @@ from selectmoe_readers.lines import BUFFER, guarded, lines_of, opened
 from selectmoe_readers.rows import Rows, columns_of
 
 OPENS_OVER_LINES = re.compile(rb'\s*\{[ \t\r]*\n\s*"')
-"""How an object begins that is written over several lines."""
+"""The start of an object that spans several lines."""
 
 
 class JsonlReader:
-    """Reads files of JSON lines, one after the other."""
+    """Reads files of JSON lines, one after another."""
 
     def __init__(self, config: JsonlConfig) -> None:
         self.config = config
 
     def check(self, job: Job) -> None:  # noqa: ARG002
-        """Raise a ``DataError`` where a file is missing."""
+        """Raise a ``DataError`` if a file is missing."""
         inputs(self.config.path, JSONL)
 
     def read(self, job: Job) -> Iterator[RawExample | Reject]:  # noqa: ARG002
@@ -76,27 +76,27 @@ def _lines(
 
 
 def _check_shape(head: bytes, path: Path, config: LineConfig) -> None:
-    """Raise where a file is no JSON lines at all: its lines are not so many bad rows."""
+    """Raise if a file is not JSON lines at all, instead of rejecting each of its lines."""
     if OPENS_OVER_LINES.match(head):
         raise DataError(
-            f"{path} holds JSON written over several lines, not one object a line",
-            hint="write each row on a line of its own: jq -c . FILE",
+            f"{path} has JSON objects that span several lines, not one object per line",
+            hint="write each row on one line: jq -c . FILE",
         )
     if header := looks_like_table(head, columns_of(config)):
         raise DataError(
-            f"{path} is a table (CSV), not JSON lines: it begins with {shown(header)}",
+            f"{path} is a table (CSV), not JSON lines: it starts with {shown(header)}",
             hint='use = "csv"',
         )
 
 
 def _check_object(row: object, path: Path) -> None:
-    """Raise where the only row of a file is an object that holds the rows."""
+    """Raise if the only row of a file is an object that contains the rows."""
     for key, value in row.items() if isinstance(row, dict) else ():
         several = isinstance(value, list) and len(value) > 1 and isinstance(value[0], dict)
         if several or (isinstance(value, dict) and path.name.endswith(".json")):
             raise DataError(
                 f"{path} is one JSON object, not rows: {shown(key)} holds {len(value):,} entries",
-                hint="write the rows as a JSON array or one object a line: jq -c '.KEY[]' FILE",
+                hint="write the rows as a JSON array or one object per line: jq -c '.KEY[]' FILE",
             )
 
 

@@ -1,18 +1,18 @@
-"""What a file really is, by its first bytes, and what to do where it is not what it should be."""
+"""The real type of a file by its first bytes, and what to do if it is the wrong one."""
 
 from collections.abc import Collection
 
 HEAD = 4096
-"""Bytes that are looked at."""
+"""Number of bytes that are checked."""
 PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
-"""How compressed data that is unpacked on the way begins."""
+"""The first bytes of compressed data that the readers decompress."""
 
-_UNPACK = "unpack it first"
+_UNPACK = "decompress it first"
 _UTF8 = "save it as UTF-8: iconv -f {0} -t UTF-8 FILE > NEW_FILE"
-_FETCH = "fetch the file again: what came is not the data"
-_LFS = "the data itself is missing, fetch it: git lfs pull"
+_FETCH = "download the file again: this is not the data"
+_LFS = "the data itself is missing; download it: git lfs pull"
 _CONVERT = "write it as JSON lines or Parquet first"
-_SAVED = 'read the folder that save_to_disk wrote with use = "hub", or write it as Parquet'
+_SAVED = 'read a folder that save_to_disk wrote with use = "hub", or write it as Parquet'
 
 KINDS: tuple[tuple[bytes, str, str], ...] = (
     (b"PAR1", "a Parquet file", 'use = "parquet"'),
@@ -45,7 +45,7 @@ KINDS: tuple[tuple[bytes, str, str], ...] = (
 
 
 def what_it_is(head: bytes) -> tuple[str, str] | None:
-    """Return what a file of other than text is and what to do; ``None`` where it may be text."""
+    """Return the type of a file that is not text and what to do; ``None`` if it may be text."""
     for begin, what, advice in KINDS:
         if head.startswith(begin):
             return what, advice
@@ -54,13 +54,13 @@ def what_it_is(head: bytes) -> tuple[str, str] | None:
     for begin, packing in PACKED.items():
         if head.startswith(begin):
             return f"{packing}-compressed", _UNPACK
-    if head.count(0) * 5 > len(head):  # a stray one is a bad row, not another kind of file
+    if head.count(0) * 5 > len(head):  # a single one is a bad row, not another type of file
         return "binary data, not text", _FETCH
     return None
 
 
 def looks_like_table(head: bytes, columns: Collection[str]) -> str | None:
-    """Return the first line of a file where it reads like the header of a CSV or TSV table."""
+    """Return the first line of a file if it looks like the header of a CSV or TSV table."""
     line = (
         head.removeprefix(b"\xef\xbb\xbf").lstrip().partition(b"\n")[0].decode("utf-8", "replace")
     )

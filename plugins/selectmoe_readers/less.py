@@ -18,13 +18,13 @@ class LessReader:
         self.config = config
 
     def check(self, job: Job) -> None:  # noqa: ARG002
-        """Raise a ``DataError`` where a source is missing."""
+        """Raise a ``DataError`` if a source is missing."""
         inputs(self.config)
 
     def read(self, job: Job) -> Iterator[RawExample | Reject]:  # noqa: ARG002
         """Yield every row as an example or as a reject with its reason."""
         files = inputs(self.config)
-        # The folder names the source, whatever a row says of itself.
+        # The folder names the source, even if a row names another one.
         for file in files:
             named = self.config.model_copy(update={"source": self.config.source or file.source})
             yield from read_lines([file], named)
@@ -34,14 +34,14 @@ def inputs(config: LessConfig) -> list[Input]:
     """Return the file of each source.
 
     Raises:
-        DataError: where the folder has no source, or one that was asked for is not there.
+        DataError: the folder has no source, or a requested source does not exist.
     """
     require(config.path)
     found = _found(config.path)
     if not found:
         raise DataError(
-            f"{config.path} holds no <name>/<name>_data.jsonl",
-            hint="'path' is the folder 'processed' of the LESS data, or one that holds it",
+            f"{config.path} contains no <name>/<name>_data.jsonl",
+            hint="'path' must be the folder 'processed' of the LESS data, or one that contains it",
         )
     missing = [name for name in config.sources if name not in found]
     if missing:
@@ -54,7 +54,7 @@ def inputs(config: LessConfig) -> list[Input]:
 
 
 def present(config: LessConfig) -> list[Path]:
-    """Return the files of the sources; one that is missing by the name it should have."""
+    """Return the files of the sources, also those that are missing."""
     found = _found(config.path)
     if not config.sources:
         return [found[name] for name in sorted(found)] or [config.path]
@@ -68,7 +68,7 @@ def sources_of(config: LessConfig) -> list[str]:
 
 
 def _found(path: Path) -> dict[str, Path]:
-    """Return name to file of the first of ``FOLDERS`` that holds any."""
+    """Return the files by name, from the first of ``FOLDERS`` that contains any."""
     for folder in FOLDERS:
         files: dict[str, Path] = {}
         for packed in COMPRESSED:

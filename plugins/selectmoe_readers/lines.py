@@ -1,4 +1,4 @@
-"""Lines of a file as bytes: U+2028 and its kin are text here, only a line feed ends a line."""
+"""Lines of a file as bytes: only a line feed ends a line, U+2028 and the like are text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from selectmoe_readers.kinds import HEAD, PACKED, what_it_is
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 BUFFER = 1 << 20
 LONGEST = 1 << 30
-"""Bytes of a line that are passed over; a longer one means that the file holds no lines."""
+"""The longest line in bytes; a file with a longer one is not a file of lines."""
 SUFFIXES = {".gz": "gzip", ".zst": "zstd"}
 
 if TYPE_CHECKING:
@@ -24,14 +24,14 @@ Row = TypeVar("Row")
 
 @contextmanager
 def opened(path: Path, wanted: str) -> Iterator[io.BufferedReader]:
-    """Open a file of text, unpacked as it goes; its content says whether it is compressed.
+    """Open a file of text, decompressed while reading; its content shows whether it is compressed.
 
     Args:
         path: the file.
-        wanted: what it should hold, for messages.
+        wanted: the expected content, for messages.
 
     Raises:
-        DataError: it is something else.
+        DataError: it has another type.
     """
     try:
         with io.BufferedReader(io.FileIO(path), BUFFER) as file:
@@ -47,7 +47,7 @@ def _text_of(file: io.BufferedReader[Any], path: Path, wanted: str) -> io.Buffer
     if named and head and packing is None:
         raise DataError(
             f"{path} is not {named}-compressed, though its name ends in {path.suffix}",
-            hint=f"rename it without {path.suffix}, or fetch the file again",
+            hint=f"rename it without {path.suffix}, or download the file again",
         )
     stream = file if packing is None else _unpacked(file, packing)
     other = what_it_is(stream.peek(HEAD)[:HEAD])
@@ -60,10 +60,10 @@ def _text_of(file: io.BufferedReader[Any], path: Path, wanted: str) -> io.Buffer
 def lines_of(stream: BinaryIO, limit: int) -> Iterator[tuple[int, bytes | None]]:
     """Yield each line with its number, from 1; blank lines are left out.
 
-    A line of more than ``limit`` bytes comes as ``None`` and is never held whole.
+    A line with more than ``limit`` bytes is ``None`` and is never read into memory.
 
     Raises:
-        DataError: a line does not end, such as one of a device or of binary data.
+        DataError: a line does not end, as in a device or binary data.
     """
     number = 0
     while line := stream.readline(limit + 1):
@@ -79,7 +79,7 @@ def lines_of(stream: BinaryIO, limit: int) -> Iterator[tuple[int, bytes | None]]
 
 
 def guarded(path: Path, rows: Iterator[tuple[int, Row]], unit: str) -> Iterator[tuple[int, Row]]:
-    """Yield what ``rows`` does; a file that cannot be read on is a ``DataError``."""
+    """Yield the items of ``rows``; an error while reading becomes a ``DataError``."""
     number = 0
     try:
         for number, row in rows:
@@ -90,15 +90,15 @@ def guarded(path: Path, rows: Iterator[tuple[int, Row]], unit: str) -> Iterator[
 
 def _unreadable(path: Path, error: OSError, place: str) -> DataError:
     packed = error.errno is None
-    what = "its compressed data is damaged or cut short" if packed else error.strerror or error
+    what = "its compressed data is damaged or incomplete" if packed else error.strerror or error
     return DataError(
         f"{path}: reading stopped {place}: {what}",
-        hint="fetch the file again" if packed else "look at the file and its disk",
+        hint="download the file again" if packed else "check the file and its disk",
     )
 
 
 def _unpacked(file: BinaryIO, packing: str) -> io.BufferedReader:
-    # pyarrow notices when compressed data is cut short, in both formats; zstandard does not.
+    # pyarrow notices incomplete compressed data in both formats; zstandard does not.
     import pyarrow as pa
 
     stream = pa.CompressedInputStream(pa.PythonFile(file, "r"), packing)
@@ -112,6 +112,6 @@ def _skip_line(file: BinaryIO, line: bytes, number: int) -> None:
         if skipped > LONGEST:
             raise DataError(
                 f"line {number} has more than {LONGEST:,} bytes and does not end",
-                hint="JSON lines hold one object a line: is this another kind of file?",
+                hint="JSON lines have one object per line. Is this another type of file?",
             )
         line = file.readline(BUFFER)

@@ -13,17 +13,17 @@ from selectmoe_readers.kinds import HEAD, what_it_is
 from selectmoe_readers.rows import Rows, columns_of
 
 BATCH_ROWS = 512
-NOT_UTF8 = "not UTF-8: a text column holds other bytes"
+NOT_UTF8 = "not UTF-8: a text column has other bytes"
 
 
 class ParquetReader:
-    """Reads Parquet files, one after the other."""
+    """Reads Parquet files, one after another."""
 
     def __init__(self, config: ParquetConfig) -> None:
         self.config = config
 
     def check(self, job: Job) -> None:  # noqa: ARG002
-        """Raise a ``DataError`` where a file is missing or is no Parquet file."""
+        """Raise a ``DataError`` if a file is missing or is not a Parquet file."""
         for file in inputs(self.config.path, PARQUET):
             _open(file, self.config)[0].close()
 
@@ -37,7 +37,7 @@ def _read(file: Input, config: ParquetConfig) -> Iterator[RawExample | Reject]:
     rows, start = Rows(config, file.source), 0
     parquet, wanted = _open(file, config)
     with parquet:
-        # Row groups can be large: their pages are read as they are needed, not all beforehand.
+        # Row groups can be large, so their pages are read when needed, not all in advance.
         batches = parquet.iter_batches(BATCH_ROWS, columns=wanted or None)
         while True:
             try:
@@ -92,13 +92,13 @@ def _open(file: Input, config: ParquetConfig) -> tuple[pq.ParquetFile, list[str]
         if names.count(name) > 1:
             raise DataError(
                 f"{file.path} has the column '{name}' more than once",
-                hint="write the file with one column of each name",
+                hint="write the file with different column names",
             )
     return parquet, wanted
 
 
 def _not_parquet(file: Input, error: Exception) -> DataError:
-    """Return what a file is that pyarrow cannot open; its footer can be broken in many ways."""
+    """Return the error for a file that pyarrow cannot open."""
     with file.path.open("rb") as opened:
         head = opened.read(HEAD)
     if not head.startswith(b"PAR1"):
@@ -106,11 +106,11 @@ def _not_parquet(file: Input, error: Exception) -> DataError:
             return DataError(f"{file.path} is {other[0]}, not Parquet", hint=other[1])
         if head.lstrip()[:1] in (b"{", b"["):
             return DataError(f"{file.path} is JSON, not Parquet", hint='use = "jsonl"')
-    return _damaged(file, "not a Parquet file that can be read", error)
+    return _damaged(file, "not a readable Parquet file", error)
 
 
 def _damaged(file: Input, what: str, error: Exception) -> DataError:
-    return DataError(f"{file.path}: {what}: {_line(error)}", hint="fetch the file again")
+    return DataError(f"{file.path}: {what}: {_line(error)}", hint="download the file again")
 
 
 def _line(error: Exception) -> str:

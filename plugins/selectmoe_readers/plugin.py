@@ -11,7 +11,7 @@ from selectmoe_readers.config import CsvConfig, HubConfig, JsonlConfig, LessConf
 @hookimpl
 def selectmoe_readers() -> list[Component[Any, Reader]]:
     """Offer ``jsonl``, ``csv``, ``parquet``, ``less`` and ``hub``."""
-    lines = "reads the files once, line by line; memory does not grow with them"
+    lines = "reads the files once, line by line; memory does not grow with their size"
     batches = "reads the files once, a batch of rows at a time"
     hub = "downloads the data set once, or streams it"
     return [
@@ -82,7 +82,7 @@ def _less_files(config: LessConfig) -> Iterable[Path]:
 
 
 def _hub_files(config: HubConfig) -> Iterable[Path]:
-    # The folder as a whole: its name, which names the source, counts beside its content.
+    # The folder as a whole: its name, which gives the source, counts as well as its content.
     return (config.path,) if config.path else ()
 
 
@@ -95,7 +95,7 @@ def _less_sources(config: LessConfig) -> Iterable[str]:
 def _sources(
     files: Callable[[Any], Iterable[Path]],
 ) -> Callable[[JsonlConfig | CsvConfig | ParquetConfig], Iterable[str]]:
-    """Return what names the sources of a component by the names of its files."""
+    """Return a function that names the sources of a component from the names of its files."""
 
     def sources(config: JsonlConfig | CsvConfig | ParquetConfig) -> Iterable[str]:
         from selectmoe_readers.files import sources_of

@@ -1,4 +1,4 @@
-"""Row formats: a row as a mapping becomes an example, or a reject that says why not."""
+"""Row formats: a row becomes an example, or a reject with a reason."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -10,10 +10,10 @@ from selectmoe_readers.config import Columns, RowConfig
 Row = Mapping[str, Any]
 
 TOOL_COLUMNS = ("tools", "functions")
-"""What a row offers its assistant to call."""
+"""Columns with tools that the assistant may call."""
 SHOWN_COLUMNS = 12
 OWN_META = frozenset({"original_id", "where", "label"})
-"""What ``meta`` holds in a row of ``selected_data.jsonl``."""
+"""Keys of ``meta`` in a row of ``selected_data.jsonl``."""
 
 
 class RowError(ValueError):
@@ -21,10 +21,10 @@ class RowError(ValueError):
 
 
 class Rows:
-    """Turns the rows of one file into examples; finds their format at the first usable one."""
+    """Turns the rows of one file into examples; the first usable row decides the format."""
 
     def __init__(self, config: RowConfig, source: str) -> None:
-        """Take ``source`` as the name where neither the options nor a row give one.
+        """Use ``source`` as the name if neither the options nor a row give one.
 
         ``format`` is the row format, ``None`` before it is found.
         """
@@ -35,9 +35,9 @@ class Rows:
         self._found_at = ""
 
     def example(self, row: object, where: str) -> RawExample | Reject:
-        """Return the row as an example, or why it is none."""
+        """Return the row as an example, or a reject with the reason."""
         if not isinstance(row, dict):
-            return Reject(self.source, where, f"a row is not an object but {kind_of(row)}")
+            return Reject(self.source, where, f"a row must be an object, got {kind_of(row)}")
         source = self._source(row)
         columns = self._columns
         try:
@@ -51,7 +51,7 @@ class Rows:
         return RawExample(source, messages, where, _note(identity), _note(label))
 
     def _source(self, row: Row) -> str:
-        """Return what the row says its data set is, else the name of its file."""
+        """Return the data set that the row names, otherwise the name of its file."""
         for column in self._source_columns:
             named = row.get(column)
             if isinstance(named, str) and named.strip():
@@ -61,10 +61,10 @@ class Rows:
         return self.source
 
     def _format_of(self, row: Row, where: str) -> str:
-        """Return the format of the file; a row of another format cannot be read with it."""
+        """Return the format of the file; a row of another format is an error."""
         for column in TOOL_COLUMNS:
             if is_given(row.get(column)):
-                raise RowError(f"the row offers tools ('{column}'); tool use is not supported")
+                raise RowError(f"the row has tools ('{column}'); tool use is not supported")
         own = _detect(row, self._columns)
         if self.format is None and own is not None:
             self.format, self._found_at = own, where
@@ -74,21 +74,21 @@ class Rows:
         if own is None or own == stated or _has(row, stated, self._columns):
             return stated
         if not self._found_at:
-            raise RowError(f"the row is of the format '{own}', but format = \"{stated}\"")
+            raise RowError(f"the row has the format '{own}', but format = \"{stated}\"")
         raise RowError(
-            f"the row is of the format '{own}', but {self._found_at} made this file "
-            f"'{stated}': put each format into a file of its own"
+            f"the row has the format '{own}', but by {self._found_at} this file has the format "
+            f"'{stated}': put each format into a separate file"
         )
 
 
 def source_columns(config: RowConfig) -> tuple[str, ...]:
-    """Return the columns that may name a row's data set, the first one first."""
+    """Return the columns that may name a row's data set, in order."""
     named = config.columns.source
     return (named,) if isinstance(named, str) else named
 
 
 def columns_of(config: RowConfig) -> list[str]:
-    """Return the names of all columns that a reader may look at."""
+    """Return the names of all columns that a reader may use."""
     named = config.columns.model_dump(exclude={"source"}).values()
     return list(dict.fromkeys([*named, *source_columns(config), "meta", *TOOL_COLUMNS]))
 
@@ -128,14 +128,14 @@ def _alpaca(row: Row, columns: Columns) -> tuple[Message, ...]:
 
 def _history(earlier: object, column: str) -> Iterable[Message]:
     if not isinstance(earlier, list | tuple):
-        raise RowError(f"'{column}' is not a list of [question, answer] but {kind_of(earlier)}")
+        raise RowError(f"'{column}' must be a list of [question, answer], got {kind_of(earlier)}")
     for pair in earlier:
         match pair:
             case [str(question), str(answer)]:
                 yield Message("user", question)
                 yield Message("assistant", answer)
             case _:
-                raise RowError(f"'{column}' is not a list of [question, answer], both text")
+                raise RowError(f"'{column}' must be a list of [question, answer], both text")
 
 
 def _prompt_completion(row: Row, columns: Columns) -> tuple[Message, ...]:
@@ -147,7 +147,7 @@ def _prompt_completion(row: Row, columns: Columns) -> tuple[Message, ...]:
 
 
 def _side(row: Row, column: str, role: Role) -> tuple[Message, ...]:
-    """Return a prompt or a completion, which is a text or a list of turns."""
+    """Return a prompt or a completion: text, or a list of turns."""
     value = row.get(column)
     if isinstance(value, list | dict):
         return messages_from(value, column)
@@ -162,7 +162,7 @@ FORMATS: Mapping[str, Convert] = {
     "alpaca": _alpaca,
     "prompt_completion": _prompt_completion,
 }
-"""The formats, the more telling ones first."""
+"""The formats; the more specific ones come first."""
 
 
 def _telling(name: str, columns: Columns) -> tuple[str, ...]:
@@ -191,7 +191,7 @@ def _fits_none(row: Row, columns: Columns) -> str:
     wanted = "; ".join(" + ".join(_telling(name, columns)) for name in FORMATS)
     return (
         f"its columns fit no row format: it has {has}; one of these is needed: {wanted} "
-        "(the option 'columns' takes other names)"
+        "(set other names in the option 'columns')"
     )
 
 
@@ -205,7 +205,7 @@ def _text(row: Row, column: str) -> str:
     if value is None:
         raise RowError(f"'{column}' is missing")
     if not isinstance(value, str):
-        raise RowError(f"'{column}' is not text but {kind_of(value)}")
+        raise RowError(f"'{column}' must be text, got {kind_of(value)}")
     return value
 
 

@@ -9,16 +9,16 @@ GENERIC = frozenset(
     | {"data", "dataset", "datasets", "part", "parts", "shard", "shards", "chunk", "chunks"}
     | {"default", "raw", "processed", ""}
 )
-"""Names that say nothing about the data set: its folder does."""
+"""Names that do not name the data set; the folder's name is used instead."""
 SHARDS = (
     r"[-_.]?\d+[-_.]of[-_.]\d+$",  # train-00000-of-00003
     r"(^|[-_.])(part|shard|chunk)[-_.]?\d+$",  # dolly.part1, part-0001
     r"[-_.](0\d{2,}|\d{5})$",  # dolly-0001, dolly_12345
     r"^\d+([-_]\d+)*$",  # 0001, 000_00000
 )
-"""Ends of names that count the files of one data set."""
+"""Name endings that number the files of one data set."""
 SPARK = re.compile(r"^part-\d+-.+$")
-"""``part-00000-<uuid>-c000``: a file as Spark names it."""
+"""``part-00000-<uuid>-c000``: a file name of Spark."""
 
 
 def source_names(files: Sequence[PurePath]) -> list[str]:
@@ -38,7 +38,7 @@ def source_names(files: Sequence[PurePath]) -> list[str]:
 
 
 def _home(file: PurePath) -> tuple[PurePath, str]:
-    """Return the name of a file's data set, and the folder in which this name stands."""
+    """Return the name of a file's data set, and the folder of that name."""
     name = _without_shard(file.name)
     if name.lower() not in GENERIC:
         return file.parent, name

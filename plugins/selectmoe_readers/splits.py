@@ -1,4 +1,4 @@
-"""Splits of data sets that lie in a folder: whole ones, parts such as ``train[:10%]``, sums."""
+"""Splits of data sets in a folder: whole splits, parts such as ``train[:10%]``, and sums."""
 
 from collections.abc import Mapping
 from typing import Any, TypeAlias
@@ -13,10 +13,10 @@ ROWS = 1024
 
 
 def chosen(splits: Mapping[str, Data], split: str) -> list[Data]:
-    """Return the data that a split means, as ``datasets`` writes splits, piece by piece.
+    """Return the pieces of data that a split names, in the syntax of ``datasets``.
 
     Raises:
-        DataError: there is no such split, or the text means none.
+        DataError: there is no such split, or the text is not a split.
     """
     names = list(splits) if split == "all" else [_name(piece) for piece in split.split("+")]
     for name in names:
@@ -33,7 +33,7 @@ def chosen(splits: Mapping[str, Data], split: str) -> list[Data]:
     except (ValueError, AssertionError) as error:
         raise DataError(
             f"split = '{split}' cannot be read: {error}",
-            hint="write a part as 'train[:10%]', 'train[100:200]', and a sum as 'train+test'",
+            hint="write a part as 'train[:10%]' or 'train[100:200]', and a sum as 'train+test'",
         ) from None
     return [_rows(splits[piece.splitname], piece.from_, piece.to) for piece in pieces]
 
@@ -55,7 +55,7 @@ def _rows(data: Data, start: int, stop: int) -> Data:
 
 
 def differing_column(builder: Any, split: str) -> str | None:  # noqa: ANN401
-    """Return which column has two types in which files of a folder; ``None`` where none has.
+    """Return which column has two types, and in which files; ``None`` if there is none.
 
     Args:
         builder: the folder's, of ``load_dataset_builder``.

@@ -1,4 +1,4 @@
-"""Tables of text: CSV and TSV, a block of rows at a time."""
+"""Tables of text (CSV and TSV), one block of rows at a time."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,13 +15,13 @@ from selectmoe_readers.rows import Rows
 
 
 class CsvReader:
-    """Reads CSV and TSV files, one after the other."""
+    """Reads CSV and TSV files, one after another."""
 
     def __init__(self, config: CsvConfig) -> None:
         self.config = config
 
     def check(self, job: Job) -> None:  # noqa: ARG002
-        """Raise a ``DataError`` where a file is missing or is no table."""
+        """Raise a ``DataError`` if a file is missing or is not a table."""
         for file in inputs(self.config.path, TABLES):
             _header(file, self.config)
 
@@ -38,7 +38,7 @@ class _Broken:
         self.rows: list[tuple[int, str]] = []
 
     def __call__(self, row: csv.InvalidRow) -> str:
-        reason = f"the row has {row.actual_columns} values, the table {row.expected_columns}"
+        reason = f"the row has {row.actual_columns} values, the table has {row.expected_columns}"
         self.rows.append((row.number, reason))
         return "skip"
 
@@ -48,7 +48,7 @@ def _read(file: Input, config: CsvConfig) -> Iterator[RawExample | Reject]:
     names = _header(file, config)
     if not names:
         return
-    # As bytes: a row that is not UTF-8 is then one reject, and no value is taken for a number.
+    # As bytes, so that a row that is not UTF-8 is one reject, and no value is read as a number.
     types = csv.ConvertOptions(column_types=dict.fromkeys(names, pa.binary()))
     with opened(file.path, "a table") as stream:
         try:
@@ -79,7 +79,7 @@ def _reject(rows: Rows, file: Input, broken: tuple[int, str]) -> Reject:
 
 
 def _header(file: Input, config: CsvConfig) -> list[str]:
-    """Return the names of the columns; none where the file is empty."""
+    """Return the names of the columns; none if the file is empty."""
     with opened(file.path, "a table") as stream:
         if not stream.peek(1):
             return []
@@ -91,8 +91,8 @@ def _header(file: Input, config: CsvConfig) -> list[str]:
             raise _stopped(file, 0, error) from error
     if len(set(names)) < len(names):
         raise DataError(
-            f"{file.path} names a column twice: {', '.join(names)}",
-            hint="the first line holds the columns' names, each once",
+            f"{file.path} has two columns of one name: {', '.join(names)}",
+            hint="the first line must have a different name for each column",
         )
     return list(names)
 
@@ -113,5 +113,5 @@ def _parsing(file: Input, config: CsvConfig, broken: _Broken) -> csv.ParseOption
 def _stopped(file: Input, number: int, error: Exception) -> DataError:
     return DataError(
         f"{file.path}: reading stopped after row {number}: {str(error)[:200]}",
-        hint="fix the table; a longer row needs a larger 'max_row_bytes'",
+        hint="fix the table; for longer rows raise 'max_row_bytes'",
     )

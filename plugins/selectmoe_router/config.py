@@ -26,21 +26,22 @@ def _about_statistics() -> str:
 class RouterConfig(Config):
     """Score an example by how much of it the router sends to real experts, not to trash cans.
 
-    One forward pass, no language-model head; the same for every example whatever stands beside it.
+    It takes one forward pass without the language-model head. The score of an example does not
+    depend on the other examples of its batch.
     """
 
     statistic: StatisticName = Field("trash_mass", description=_about_statistics())
     tokens: Literal["response", "end", "all"] | None = None
-    """Tokens to average over: the answers', the last one of each answer, or all (without the
-    format's if ``mask_format``). By default those at which a contrastive warm-up taught the model
-    to tell damage (its ``contrast_tokens``), else the answers'."""
+    """The tokens to average over: those of the answers, the last one of each answer, or all
+    (without the format's if ``mask_format``). By default the ``contrast_tokens`` of a contrastive
+    warm-up, otherwise the answers."""
     layers: str | tuple[NonNegativeInt, ...] = "all"
-    """``all``, ``first:N``, ``last:N`` or a list of layers, from 0; none behind the last is run."""
+    """``all``, ``first:N``, ``last:N`` or a list of numbers from 0; later layers do not run."""
     features: bool = False
-    """Also keep each example's mean router probabilities, layer by layer, as a feature vector."""
+    """Also store each example's mean router probabilities of all layers as a feature vector."""
     batch_tokens: PositiveInt | None = execution_only(None)
-    """Tokens of a forward pass, padding included; a longer example goes by itself. Left out, 32,768
-    on a GPU, which small models need to be kept busy, and 4,096 on a CPU, whose caches hold them.
+    """Tokens of a forward pass, including padding; a longer example has its own pass. By default
+    32,768 on a GPU, which small models need to use it fully, and 4,096 on a CPU.
     """
 
     @field_validator("layers", mode="before")
@@ -60,10 +61,10 @@ class RouterConfig(Config):
 
 
 def chosen_layers(layers: str | tuple[int, ...], count: int) -> tuple[int, ...]:
-    """Return the sorted layer numbers that an option names in a model of ``count`` layers.
+    """Return the sorted layer numbers that an option names in a model with ``count`` layers.
 
     Raises:
-        ValueError: a layer is named that the model does not have.
+        ValueError: the model does not have a layer that the option names.
     """
     if layers == "all":
         return tuple(range(count))

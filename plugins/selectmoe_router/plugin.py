@@ -17,10 +17,10 @@ def selectmoe_scorers() -> list[Component[Any, Scorer]]:
             RouterConfig,
             load("selectmoe_router.scorer:RouterScorer"),
             about=About(
-                meaning="how much of an example the selector's router gives to regular experts "
+                meaning="how much of an example the router gives to regular experts "
                 "rather than to trash cans, as a mean over tokens and layers",
                 range="0 to 1, higher is better (logit_sum: any number)",
-                cost="one forward pass of the selector over every token, without the head",
+                cost="one forward pass of the Select-MoE model over every token, without the head",
                 paper="Select-MoE: trash-can experts in an OLMoE router (docs/method)",
             ),
             needs=lambda _: frozenset({Need.MODEL, Need.POOL, Need.TOKENS}),
@@ -36,7 +36,7 @@ def _cost(config: RouterConfig, workload: Workload) -> Cost:
     try:
         shape = Shape.of(workload.model)
         layers = chosen_layers(config.layers, shape.layers)
-    except (KeyError, ValueError):  # check() names what is wrong
+    except (KeyError, ValueError):  # check() reports the mistake
         return Cost(tokens=workload.tokens)
     run = replace(shape, layers=layers[-1] + 1)
     at_once = replace(shape, layers=1, vocabulary=0)

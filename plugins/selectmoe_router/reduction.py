@@ -1,4 +1,4 @@
-"""Keeping little of much: logits come layer by layer, means over tokens stay."""
+"""Reducing the logits of each layer to means over tokens, so that little memory is used."""
 
 from dataclasses import dataclass
 

@@ -20,20 +20,20 @@ from selectmoe_router.signals import RouterSignals
 
 log = logging.getLogger("selectmoe.router")
 
-NOTHING_COUNTS = "no response token (answer empty or cut off)"
+NOTHING_COUNTS = "no response token (the answer is empty or was truncated)"
 PLAIN = "transformers"
 RESPONSE = "response"
 TOKENS = (RESPONSE, "end", "all")
 
 
 class RouterScorer:
-    """Opens the selector model; see ``RouterConfig``."""
+    """Opens the Select-MoE model; see ``RouterConfig``."""
 
     def __init__(self, config: RouterConfig) -> None:
         self.config = config
 
     def check(self, job: Job) -> None:
-        """Compare the options with the model's configuration, where it is at hand already."""
+        """Compare the options with the model's configuration, if that exists already."""
         model = job.inputs.model
         if model is None or (config := job.models.config(model)) is None:
             return
@@ -47,12 +47,12 @@ class RouterScorer:
         """Load the model and find its routers.
 
         Raises:
-            ModelError: no router, no trash cans where the statistic needs them, or a layer that is
-                not there.
+            ModelError: the model has no router, lacks the trash cans that the statistic needs, or
+                lacks a layer.
         """
         ref = job.inputs.model
         if ref is None:
-            raise ModelError("the router scorer was given no model")
+            raise ModelError("the router scorer has no model")
         model = job.models.load(ref, dtype=job.dtype, device=job.device)
         signals = RouterSignals(model)
         trash, top_k = _trash_and_slots(ref, model.config.to_dict())
@@ -77,7 +77,7 @@ class RouterScorer:
         try:
             return chosen_layers(self.config.layers, count)
         except ValueError as error:
-            raise ModelError(f"{model}: {error}", hint="change the option 'layers'") from None
+            raise ModelError(f"{model}: {error}", hint="correct the option 'layers'") from None
 
 
 class RouterShardScorer:
@@ -101,9 +101,9 @@ class RouterShardScorer:
         self._layers = layers
         self._routing = routing
         self._batch_tokens = config.tokens_at_once(job.device)
-        self._packed, told = signals.packed_decoder()
-        self._kernel = told if self._packed else PLAIN
-        log.info("kernel: %s", self._kernel if self._packed else f"{PLAIN} ({told})")
+        self._packed, reason = signals.packed_decoder()
+        self._kernel = reason if self._packed else PLAIN
+        log.info("kernel: %s", self._kernel if self._packed else f"{PLAIN} ({reason})")
         if self._packed:
             self._compile()
 
@@ -122,7 +122,7 @@ class RouterShardScorer:
         return self.begin(shard)()
 
     def begin(self, shard: Shard) -> Callable[[], ShardScores]:
-        """Send a shard's batches to the device, and return what waits for its scores."""
+        """Send a shard's batches to the device; return a function that waits for the scores."""
         encoded = self._encoded
         tokens = encoded.joined(shard.rows)
         mask = counted(tokens.parts, tokens.starts, self._over, encoded.chat)
@@ -148,7 +148,7 @@ class RouterShardScorer:
         )
 
     def _compile(self) -> None:
-        """Read two short examples, for which kernels are compiled or found on disk."""
+        """Read two short examples, so that kernels are compiled or loaded from disk."""
         tokens = Joined(np.zeros(64, np.int32), np.zeros(64, np.uint8), np.array([0, 32, 64]))
         for _, means in self._read_packed(tokens, np.ones(64, dtype=bool), np.arange(2)):
             means.numpy()
@@ -156,7 +156,7 @@ class RouterShardScorer:
     def _read_packed(
         self, tokens: Joined, mask: np.ndarray, rows: np.ndarray
     ) -> Iterator[tuple[np.ndarray, OnItsWay]]:
-        """Read the examples ``rows`` one behind another; yield their means, on their way."""
+        """Read the examples ``rows`` in one sequence; yield their means."""
         for places in even(tokens.lengths[rows], self._batch_tokens):
             batch = moved(packed(rows[places], tokens, mask), self._job.device)
             means = PackedMeans(batch, self._routing, features=self._config.features)
@@ -205,18 +205,18 @@ def _trash_and_slots(ref: ModelRef, config: dict[str, Any]) -> tuple[int, int]:
     names = ShapeNames()
     if (top_k := names.find(config, "top_k")) is None:
         raise ModelError(
-            f"{ref} has no router: its configuration does not say {' or '.join(names.top_k)}",
-            hint="the router scorer needs a mixture-of-experts model, e.g. a converted OLMoE",
+            f"{ref} has no router: its configuration has no {' or '.join(names.top_k)}",
+            hint="the router scorer needs a mixture of experts, such as a converted OLMoE",
         )
     return int(names.find(config, "trash") or 0), int(top_k)
 
 
 def _taught_tokens(job: Job, ref: ModelRef) -> str:
-    """Return where warm-up taught the router to tell damage; see ``selector.json``."""
+    """Return the tokens at which warm-up trained the router; see ``selector.json``."""
     tokens = job.models.selector(ref).get("tokens", RESPONSE)
     if tokens not in TOKENS:
         raise ModelError(
-            f"{SELECTOR} beside {ref} says tokens is {tokens!r}",
-            hint=f"it is one of {', '.join(TOKENS)}; or set the scorer's option 'tokens'",
+            f"{SELECTOR} of {ref} says tokens = {tokens!r}",
+            hint=f"it must be one of {', '.join(TOKENS)}; or set the scorer's option 'tokens'",
         )
     return str(tokens)

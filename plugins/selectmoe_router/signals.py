@@ -1,4 +1,4 @@
-"""One forward pass, and the router logits of each layer handed over as they come."""
+"""One forward pass, which passes on the router logits of each layer as they are computed."""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -29,14 +29,14 @@ class RouterSignals:
         if not self._layers:
             raise ModelError(
                 f"{type(whole).__name__} has no router whose logits can be read",
-                hint="the router scorer needs a mixture-of-experts model, e.g. a converted OLMoE",
+                hint="the router scorer needs a mixture of experts, such as a converted OLMoE",
             )
 
     def __len__(self) -> int:
         return len(self._layers)
 
     def cut_behind(self, layer: int) -> None:
-        """Drop the decoder's layers behind router layer ``layer``: nothing of them is needed."""
+        """Remove the decoder's layers after router layer ``layer``, which are not needed."""
         last = self._layers[layer][0]
         self._decoder.layers = self._decoder.layers[: last + 1]
         self._layers = self._layers[: layer + 1]
@@ -52,7 +52,7 @@ class RouterSignals:
         token = torch.zeros((1, 1), dtype=torch.long, device=device)
         self.read(token, layers, lambda _, logits: widths.append(logits.shape[-1]))
         if len(widths) != len(self) or len(set(widths)) != 1:
-            raise ModelError(f"the routers of this model gave logits of widths {widths}")
+            raise ModelError(f"the routers of this model have logits of different widths: {widths}")
         return widths[0]
 
     def packed_decoder(self) -> tuple[Any, str]:

@@ -1,4 +1,4 @@
-"""The statistics that the router has of a token: one table, from which all else derives.
+"""The statistics of a token's routing, in one table from which everything else follows.
 
 Columns of ``logits`` and ``probs`` are outputs of the router, the ``experts`` regular ones first,
 then the trash cans. Each statistic grows with the use that a token makes of the regular experts.
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Statistic:
-    """A number that the router gives every token.
+    """A number for every token, computed from its routing.
 
     Attributes:
-        name: what a recipe writes, and the name of the column in the scores.
-        about: what it is, in the words of the option's help.
-        needs_trash: whether it says anything only where there are trash cans.
+        name: its name in recipes, and the name of the column in the scores.
+        about: its description in the option's help.
+        needs_trash: whether it is only useful for models with trash cans.
         plain: ``plain(logits, probs, experts, top_k)``, from ``[tokens, experts + trash]`` twice to
             fp32 ``[tokens]``.
     """
@@ -47,9 +47,9 @@ def trash_mass(_logits: Tensor, probs: Tensor, experts: int, _top_k: int) -> Ten
 
 
 def trash_slots(_logits: Tensor, probs: Tensor, experts: int, top_k: int) -> Tensor:
-    """Return 1 - share of the ``top_k`` slots that fell to trash cans: multiples of ``1 / top_k``.
+    """Return 1 - share of the ``top_k`` slots that went to trash cans: multiples of ``1 / top_k``.
 
-    Of equal probabilities the regular expert's comes first, as Select-MoE's router has it.
+    Ties go to the regular expert, as in Select-MoE's router.
     """
     import torch
 
@@ -80,11 +80,11 @@ def logit_sum(logits: Tensor, _probs: Tensor, experts: int, _top_k: int) -> Tens
 
 STATISTICS = (
     Statistic("trash_mass", "1 - mass on trash cans", True, trash_mass),
-    Statistic("trash_slots", "1 - share of top-k slots that fell to trash cans", True, trash_slots),
+    Statistic("trash_slots", "1 - share of top-k slots that went to trash cans", True, trash_slots),
     Statistic("topk_ratio", "the top-k mass of the regular experts", False, topk_ratio),
     Statistic("logit_sum", "the sum of the regular experts' logits", False, logit_sum),
 )
-"""Every statistic, in the order of the columns. The first that a router has shades tokens."""
+"""Every statistic, in the order of the columns."""
 
 
 def available(trash: int) -> tuple[Statistic, ...]:

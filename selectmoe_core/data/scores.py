@@ -90,8 +90,8 @@ def check_scores(scores: ShardScores, examples: int) -> None:
         raise StageError(
             f"{int(bad.sum())} of {examples} examples got no finite score and no reason, "
             f"the first of them {values[row]}",
-            hint="a scorer must return a finite number or a reason to skip. "
-            "Are the model's weights finite? (selectmoe verify CONVERTED ORIGINAL)",
+            hint="a scorer must return a finite number or a reason to skip. Are the weights "
+            "finite? (selectmoe verify CONVERTED ORIGINAL)",
         )
     for name, detail in scores.details.items():
         _check_detail(name, np.shape(detail), examples)

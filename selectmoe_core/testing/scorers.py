@@ -38,8 +38,8 @@ def check_scorer(
 
     Every example gets a finite score or a reason, never both; the order is kept; two runs are
     equal to the last bit; scores, details and features do not depend on how the pool is cut or
-    ordered, on the other examples of a shard, on execution-only options, nor on the seed unless the
-    component says ``seeded``.
+    ordered, on the other examples of a shard, on execution-only options, or on the seed unless the
+    component declares ``seeded``.
 
     Args:
         component: the scorer.

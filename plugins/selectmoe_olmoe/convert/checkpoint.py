@@ -92,7 +92,7 @@ class Checkpoint:
             more = " and more" if len(missing) > SHOWN else ""
             raise ModelError(
                 f"{self.folder}: missing tensors: {', '.join(missing[:SHOWN])}{more}; {CONFIG} "
-                f"asks for {total:,} in all, and {len(present):,} are here",
+                f"asks for {total:,} in all, but {len(present):,} are here",
                 hint=f"{AGAIN}, in the layout of one tensor per expert",
             )
 
@@ -101,12 +101,12 @@ def _family(folder: Path, model_type: object, *, converted: bool) -> MoeFamily:
     types = {entry.selector_type if converted else entry.model_type: entry for entry in FAMILIES}
     if isinstance(model_type, str) and model_type in types:
         return types[model_type]
-    kind = "a Select-MoE model" if converted else "a model that can get trash cans"
+    kind = "a Select-MoE model" if converted else "a model that can be converted"
     raise ModelError(
         f"{folder}: model_type is {model_type!r}, which is not {kind} ({', '.join(types)})",
-        hint="give the folder that conversion wrote"
+        hint="name the folder that conversion wrote"
         if converted
-        else f"give such a checkpoint, as {' or '.join(entry.example for entry in FAMILIES)}",
+        else f"name such a checkpoint, such as {' or '.join(entry.example for entry in FAMILIES)}",
     )
 
 
@@ -125,7 +125,7 @@ def open_shard(path: Path, framework: Literal["pt", "np"] = "pt") -> Iterator[An
     except FileNotFoundError:
         raise ModelError(f"{path}: this shard is missing", hint=AGAIN) from None
     except SafetensorError as error:
-        raise ModelError(f"{path}: damaged or cut short ({error})", hint=AGAIN) from None
+        raise ModelError(f"{path}: damaged or incomplete ({error})", hint=AGAIN) from None
 
 
 def _tensor_names(path: Path) -> tuple[str, ...]:
@@ -141,11 +141,11 @@ def _shard_names(folder: Path, index: Mapping[str, Any] | None) -> list[str]:
     if any(folder.glob("*.safetensors")):
         raise ModelError(
             f"{folder}: there are several shards, but {INDEX} is missing",
-            hint=f"fetch {INDEX}, which says which shard holds which tensor",
+            hint=f"download {INDEX}, which says which shard holds which tensor",
         )
     if any(folder.glob("*.bin")):
         raise ModelError(
             f"{folder}: the weights are pickled (.bin), which can run code when read",
-            hint="load the model with transformers once and save_pretrained it as safetensors",
+            hint="load the model with transformers and save it with save_pretrained",
         )
     raise ModelError(f"{folder}: no weights (*.safetensors)", hint=AGAIN)

@@ -80,10 +80,10 @@ def _check_new(out: Path) -> None:
     default="float32",
     show_default=True,
     type=click.Choice(["float32", "bfloat16", "float16"]),
-    help="What the logits are compared in.",
+    help="Data type of the comparison of logits.",
 )
-@click.option("--device", default="cpu", show_default=True, help="Where the logits are computed.")
-@click.option("--logits/--no-logits", default=True, help="Compare logits too, or tensors only.")
+@click.option("--device", default="cpu", show_default=True, help="Device that computes the logits.")
+@click.option("--logits/--no-logits", default=True, help="Compare logits too, or only tensors.")
 @click.pass_context
 def verify(
     context: click.Context,

@@ -28,7 +28,7 @@ class TrashcanConverter:
     def convert(self, model: ModelRef, out: Path, job: Job) -> Facts:
         """Write the Select-MoE checkpoint and ``selector.json`` into ``out``.
 
-        The kernel copies what stays as it is, whatever the model's size; an interrupted conversion
+        The kernel copies unchanged data, for models of any size; an interrupted conversion
         goes on with the next shard.
 
         Raises:
@@ -65,6 +65,6 @@ def _open(folder: Path) -> Checkpoint:
     if folder.is_file():
         raise ModelError(
             f"{folder} is a file; the converter reads a folder of safetensors shards",
-            hint="give the model's folder or hub id",
+            hint="name the model's folder or hub id",
         )
     return Checkpoint.open(folder, converted=False)

@@ -31,7 +31,7 @@ def readers() -> Iterator[ThreadPoolExecutor]:
 def copy_run(source: Path, target: Path, run: Run) -> int:
     """Copy one stretch into a file that exists; return its bytes.
 
-    On Linux the kernel copies, and is told beforehand what will be read.
+    On Linux the kernel copies, and learns in advance what will be read.
 
     Raises:
         OSError: the disk is full, or one of the files cannot be read or written.

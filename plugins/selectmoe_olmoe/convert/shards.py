@@ -75,7 +75,7 @@ def convert_checkpoint(
     Every shard is written under a temporary name and renamed when complete, so an interrupted
     conversion of the same source with the same options goes on with the next shard. ``config.json``
     and ``selector``, the content of ``selector.json``, come last: a folder without them is not
-    finished. As after ``cp``, the kernel writes to the disk in its own time. ``advance`` is told
+    finished. As after ``cp``, the kernel writes to the disk later. ``advance`` is called with
     the bytes done.
 
     Raises:
@@ -191,7 +191,7 @@ def _finish(shard: _Shard) -> None:
     if found != shard.after.size:
         raise StageError(
             f"{shard.partial}: it has {found:,} bytes after {shard.after.size:,} were written",
-            hint="does something else write here? convert into a folder of its own",
+            hint="does another program write here? Convert into a separate folder",
         )
     with open_shard(shard.partial, "np") as written:
         assert set(written.keys()) == set(shard.after.places)
@@ -227,14 +227,14 @@ def _check_target(out: Path, source: Checkpoint) -> None:
     for path in out.iterdir() if out.is_dir() else ():
         if path.is_symlink():
             raise StageError(
-                f"{path} is a link: a conversion writes into its own folder alone",
+                f"{path} is a link: a conversion writes only into its own folder",
                 hint="remove the link, or name another folder",
             )
     if (out / CONFIG).exists():
         found = read_object(out / CONFIG).get("model_type")
         if found != source.family.selector_type:
             raise StageError(
-                f"{out}: there is another model already, of type {found!r}",
+                f"{out} already contains another model, of type {found!r}",
                 hint="name another folder, or remove this one",
             )
 

@@ -79,11 +79,11 @@ def check_gate(name: str, gate: Place, source: MoeShape) -> None:
     if gate.shape != expected:
         raise ModelError(
             f"{name}: its shape is {gate.shape}, but config.json asks for {expected}",
-            hint="the sizes in config.json must fit the weights",
+            hint="the sizes in config.json must match the weights",
         )
     if gate.dtype not in {BF16, *FLOATS}:
         raise ModelError(
-            f"{name}: its dtype is {gate.dtype}; a quantised gate cannot take new rows",
+            f"{name}: its dtype is {gate.dtype}; a quantised gate cannot get new rows",
             hint="convert a checkpoint in bf16, fp16 or fp32",
         )
 

@@ -83,7 +83,7 @@ def verify_converted(
         raise StageError(
             f"{converted}: {len(found.differ)} of {found.tensors} tensors differ from {original}: "
             f"{', '.join(found.differ[:SHOWN])}{more}",
-            hint="convert the model again; is this its original?",
+            hint="is this its original? If so, convert the model again",
         )
     facts: dict[str, Any] = {
         "tensors": found.tensors,
@@ -174,7 +174,7 @@ def _check_trash(found: Moments, mine: Checkpoint) -> None:
         raise StageError(
             f"{mine.folder}: the trash rows have mean {found.mean:.4g} and deviation "
             f"{found.std:.4g}; its config.json states {mean:.4g} and {std:.4g}",
-            hint="was it trained after its conversion? verify compares a fresh conversion",
+            hint="was it trained after its conversion? verify is for models before their training",
         )
 
 
@@ -187,9 +187,9 @@ def _check_logits(
     difference = (found.double() - expected.double()).abs().max().item()
     if not torch.equal(found, expected) and not difference <= how.tolerance:
         raise StageError(
-            f"{converted}: with the trash rows off its logits differ from those of {original} by "
+            f"{converted}: without trash rows its logits differ from those of {original} by "
             f"{difference:.3g} in {how.dtype} on {how.device}",
-            hint="tensors are equal, so this is the model's code: please report it",
+            hint="the tensors are equal, so the error is in the model's code: please report it",
         )
     return {
         "logits": "equal" if torch.equal(found, expected) else "within tolerance",

@@ -193,14 +193,14 @@ def obstacle(decoder: Any) -> str | None:  # noqa: ANN401
     """Return why the packed decoder cannot stand in for a model where it is, or ``None``."""
     weight = decoder.embed_tokens.weight
     wide = weight.dtype == torch.float32
-    dtype = "computes in bfloat16 or float16, the model is in float32" if wide else None
+    dtype = "computes in bfloat16 or float16, but the model is in float32" if wide else None
     return of_machine(weight.device, dtype) or of_shape(decoder) or _of_layers(decoder)
 
 
 def of_machine(device: torch.device, dtype: str | None) -> str | None:
     """Return why Triton's kernels cannot run on a device, or what is wrong with the dtype."""
     if device.type != "cuda" or torch.version.hip:
-        return f"needs an NVIDIA GPU, the model is on {device.type}"
+        return f"needs an NVIDIA GPU, but the model is on {device.type}"
     if torch.cuda.get_device_capability(device) < AMPERE:
         return f"needs compute capability 8.0, {torch.cuda.get_device_name(device)} is older"
     if dtype is not None:
@@ -212,9 +212,9 @@ def of_shape(decoder: Any) -> str | None:  # noqa: ANN401
     """Return what about a model's configuration packed passes do not know, or ``None``."""
     config, first = decoder.config, decoder.layers[0]
     if config.hidden_act != "silu" or config.attention_bias or config.clip_qkv is not None:
-        return "knows silu experts without attention bias or clip_qkv only"
+        return "supports only silu experts without attention bias or clip_qkv"
     if config.rope_parameters["rope_type"] in {"dynamic", "longrope"}:
-        return f"does not know rotary positions of type {config.rope_parameters['rope_type']}"
+        return f"does not support rotary positions of type {config.rope_parameters['rope_type']}"
     size = first.self_attn.head_dim
     if size % 16 or size & (size - 1) or config.hidden_size % 16 or config.intermediate_size % 16:
         return "needs a head size that is a power of two, and widths that are multiples of 16"
@@ -228,7 +228,7 @@ def _of_layers(decoder: Any) -> str | None:  # noqa: ANN401
         plain = plain and type(block) is SelectMoeSparseMoeBlock
         plain = plain and plain_experts(block, decoder.config.model_type)
         if not (plain and isinstance(block.gate, TrashcanRouter)):
-            return "reads plain weights only, and the model carries an adapter"
+            return "reads only plain weights, but the model has an adapter"
         if not block.gate.trash_enabled:
             return "the trash cans are switched off"
     return None

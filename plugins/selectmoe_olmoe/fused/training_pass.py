@@ -195,12 +195,12 @@ def of_model(model: Any) -> str | None:  # noqa: ANN401
     if (unknown := of_shape(model.model)) is not None:
         return unknown
     if model.config.attention_dropout:
-        return "knows no attention dropout"
+        return "does not support attention dropout"
     blocks = [layer.mlp for layer in model.model.layers]
     gates = [_gate(block) for block in blocks]
     plain = all(plain_experts(block, model.config.model_type) for block in blocks)
     if not (plain and all(isinstance(gate, TrashcanRouter) for gate in gates)):
-        return "reads plain experts and whole gates only, and the model's carry an adapter"
+        return "reads only plain experts and whole gates, but the model has an adapter"
     return None if all(gate.trash_enabled for gate in gates) else "the trash cans are switched off"
 
 

@@ -38,7 +38,7 @@ class SelectMoeConfig(OlmoeConfig):
     balance_over: Literal["all", "regular"] = "all"
 
     def __post_init__(self, **kwargs: Any) -> None:  # noqa: ANN401
-        """Let as many slots of a token be trash as it has, unless told otherwise."""
+        """Use as many trash cans as a token has slots, unless a number is given."""
         if self.num_trash_experts is None:
             self.num_trash_experts = self.num_experts_per_tok
         if self.num_trash_experts < 1:
@@ -228,5 +228,5 @@ def register() -> None:
     register_checkpoint_conversion_mapping(kind, mapping, overwrite=True)
 
 
-# On import, against the habit of this code: whoever has the class can call ``from_pretrained``.
+# On import, unlike elsewhere in this code, so that the class alone is enough to load a model.
 register()

@@ -1,4 +1,4 @@
-"""Encoded examples as batches: shared out, grouped by length, padded to the batch's longest."""
+"""Batches of encoded examples: divided among processes, grouped by length and padded."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,17 +17,17 @@ from selectmoe_core.training import CountedRows
 Batch = dict[str, Any]
 """A micro-batch or a pass: tensors by name."""
 Join = Callable[[Sequence[Batch]], list[Batch]]
-"""Makes passes of micro-batches."""
+"""Joins micro-batches into passes."""
 ContrastTokens = Literal["end", "response"]
 NOTHING = -1
-"""Stands in an order for no example: it fills up the last step that processes share out."""
+"""Means "no example" in an order: it fills the last step that processes share."""
 MEGABATCH = 50
 """Batches that are sorted by length together: little padding, and still a random order."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """Token ids ``[length]``, each one's loss weight as a target, and if the contrast counts it."""
+    """Token ids ``[length]``, their loss weights as targets, and whether the contrast uses them."""
 
     ids: np.ndarray
     weights: np.ndarray
@@ -35,19 +35,19 @@ class Row:
 
     @classmethod
     def nothing(cls) -> "Row":
-        """Return a row that no term of the loss sees: a forward pass needs a token."""
+        """Return a row that counts in no term of the loss; a forward pass needs a token."""
         none = np.zeros(1)
         return cls(none.astype(np.int32), none.astype(np.float32), none.astype(bool))
 
     @property
     def is_nothing(self) -> bool:
-        """Whether this is no example; one has two tokens, or there would be none to predict."""
+        """Whether this is no example; an example has at least two tokens."""
         return len(self.ids) == 1
 
 
 @dataclass(frozen=True)
 class Split:
-    """How the examples of an optimizer step are shared out.
+    """How the examples of an optimizer step are divided among processes.
 
     Attributes:
         batch: examples of a micro-batch in one process.
@@ -68,13 +68,13 @@ class Split:
 
 
 def split_step(batch_size: int, micro_batch: int, processes: int) -> Split:
-    """Share a step out: whole micro-batches where they can be dealt, else parts of each.
+    """Divide a step: each process gets whole micro-batches if possible, otherwise parts of each.
 
-    Either way a step has the same examples in the same micro-batches, whatever the number of
-    processes; so has every term of the loss, also the balance, which is a statistic of its batch.
+    A step has the same examples in the same micro-batches for any number of processes. So every
+    term of the loss is the same, also the balance, which is a statistic of its micro-batch.
 
     Raises:
-        RecipeError: neither can be divided.
+        RecipeError: neither the micro-batches nor their examples can be divided.
     """
     accumulation = batch_size // micro_batch
     if accumulation % processes == 0:
@@ -110,7 +110,7 @@ class TrainingRows(CountedRows, Dataset[Row]):
 
 
 def contrasted(encoded: EncodedExample, tokens: ContrastTokens) -> np.ndarray:
-    """Return which tokens the contrast looks at, bool ``[length]``."""
+    """Return the tokens that the contrast uses, bool ``[length]``."""
     if tokens == "end":
         return answer_ends(encoded.parts)
     return np.asarray(encoded.parts) == Part.RESPONSE
@@ -152,7 +152,7 @@ class LengthGroupedSampler(Sampler[int]):
             return
         filled = np.full(len(self), NOTHING)
         filled[: len(order)] = order
-        # Micro-batches, or parts of them, are dealt to the processes in turn.
+        # Processes get micro-batches, or parts of them, in turn.
         steps = filled.reshape(-1, split.accumulation, split.processes, split.batch)
         yield from steps.transpose(0, 2, 1, 3).reshape(-1).tolist()
 
@@ -166,13 +166,13 @@ class LengthGroupedSampler(Sampler[int]):
             order[start : start + size] = part[np.argsort(-self.lengths[part], kind="stable")]
         full = len(order) // micro * micro
         batches = order[:full].reshape(-1, micro)
-        # An incomplete batch stays last, or it would shift the borders of those after it.
+        # An incomplete batch stays last; elsewhere it would shift the borders of later ones.
         shuffled = batches[random.permutation(len(batches))].reshape(-1)
         return np.concatenate([shuffled, order[full:]])
 
 
 class StepCollator:
-    """Makes a batch of a process's share of a step: its passes, and what their losses count.
+    """Makes a batch of a process's share of a step: its passes and their totals.
 
     Args:
         batch: examples of a micro-batch in this process.
@@ -203,8 +203,8 @@ class StepCollator:
 def collate(rows: Sequence[Row]) -> dict[str, Tensor]:
     """Return ``input_ids``, ``attention_mask`` and ``loss_weights``, all ``[batch, longest]``.
 
-    The ids behind a row's end are zero and mean nothing: causal attention never lets a real token
-    see them, and neither mask nor weights count them. Nor do they count ``NOTHING``.
+    The ids after a row's end are zero and have no effect: with causal attention no real token
+    attends to them, and neither mask nor weights count them. ``NOTHING`` is not counted either.
     """
     shape = (len(rows), max(len(row.ids) for row in rows))
     ids = torch.zeros(shape, dtype=torch.long)

@@ -39,7 +39,7 @@ def _over_tokens(logs: Tensor, answers: Tensor) -> Tensor:
 def joint(logits: Tensor, layers: Tensor, alike: float) -> Tensor:
     """Return one logit for all layers, ``[1, rows]``: their weighted sum, above ``alike``.
 
-    It is 0 where the router has no preferences. What tells good from bad need not be seen in every
+    It is 0 where the router has no preferences. Damage need not be visible in every
     layer: only the sum is asked for, and the layers that read best can carry it.
 
     Args:
@@ -91,6 +91,8 @@ def layer_weights(weights: Sequence[float] | None, layers: int) -> Tensor:
     if weights is None:
         return torch.full((layers,), 1 / layers)
     if len(weights) != layers or not sum(weights) > 0:
-        raise ValueError(f"layer_weights names {len(weights)} weights for {layers} layers")
+        raise ValueError(
+            f"layer_weights has {len(weights)} weights, but the model has {layers} layers"
+        )
     given = torch.tensor(weights, dtype=torch.float32)
     return given / given.sum()

@@ -29,7 +29,7 @@ class Contrast:
         bce_weight: weight of the cross-entropy.
         margin_weight: weight of the ranking of pairs.
         layers: weights of the layers, which sum to 1.
-        together: whether the layers make one logit together, or each has to tell by itself.
+        together: whether all layers give one logit, or each layer alone must separate the two.
         alike: the trash logit of a router to which all outputs are alike.
     """
 

@@ -129,8 +129,8 @@ def optimizer_of(config: WarmupConfig) -> Made | None:
 def _adamw_8bit() -> type[Optimizer]:
     if find_spec("bitsandbytes") is None:
         raise StageError(
-            "[warmup] optimizer: 'adamw_8bit' is of bitsandbytes, which is not installed",
-            hint="pip install bitsandbytes, or take 'adafactor'",
+            "[warmup] optimizer: 'adamw_8bit' needs bitsandbytes, which is not installed",
+            hint="pip install bitsandbytes, or use 'adafactor'",
         )
     found: type[Optimizer] = import_module("bitsandbytes.optim").AdamW8bit
     return found

@@ -168,7 +168,7 @@ class SelectMoeWarmup:
 
 
 class SelectMoeConstraint(SelectMoeWarmup):
-    """Teaches the router by a tax on experts, as published."""
+    """Trains the router with a tax on experts, as published."""
 
     def __init__(self, config: ConstraintConfig) -> None:
         super().__init__(config)
@@ -185,7 +185,7 @@ class SelectMoeConstraint(SelectMoeWarmup):
 
 
 class SelectMoeContrastive(SelectMoeWarmup):
-    """Teaches the router to tell clean examples from corrupted copies of them."""
+    """Trains the router to separate clean examples from their corrupted copies."""
 
     config: ContrastiveConfig
 
@@ -193,7 +193,7 @@ class SelectMoeContrastive(SelectMoeWarmup):
         super().__init__(config)
 
     def check(self, job: Job) -> None:
-        """Raise as well for damage that nobody offers."""
+        """Also raise for kinds of damage that no plugin offers."""
         super().check(job)
         copy_maker(self.config, job)
 
@@ -203,7 +203,7 @@ class SelectMoeContrastive(SelectMoeWarmup):
         pairs = PairRows(rows, examples, copy_maker(self.config, job), tokenizer, job)
         if not any(pairs.kinds):
             raise DataError(
-                f"none of the {len(rows)} examples can be damaged in any of the kinds given",
+                f"none of the {len(rows)} examples can be damaged by the given kinds",
                 hint="allow more kinds: [warmup] damages",
             )
         return pairs
@@ -241,7 +241,7 @@ def pack(network: Any, config: WarmupConfig, job: Job) -> str:  # noqa: ANN401
     """Give the model its packed forward pass where that can run; return which kernels train."""
     model = network.get_base_model() if hasattr(network, "get_base_model") else network
     dtype = getattr(torch, job.dtype)
-    sharded = "reads whole weights, and FSDP shares them out" if shards_weights() else None
+    sharded = "reads whole weights, but FSDP splits them" if shards_weights() else None
     if (reason := sharded or obstacle(model, dtype)) is not None:
         log.info("kernel: %s (the packed one %s)", PLAIN, reason)
         return PLAIN
@@ -275,7 +275,7 @@ def copy_maker(config: ContrastiveConfig, job: Job) -> CopyMaker:
     damages = tuple(job.damages[name] for name, rate in rates.items() if rate > 0)
     if not damages:
         raise StageError(
-            "[warmup] damages: there is no kind of damage to corrupt copies with",
+            "[warmup] damages: there is no kind of damage for the corrupted copies",
             hint=f"kinds: {', '.join(job.damages) or 'none, since no plugin offers any'}",
         )
     return CopyMaker(damages, rates, job.seed)
@@ -285,7 +285,9 @@ def _contrast(config: ContrastiveConfig, model: Any) -> Contrast:  # noqa: ANN40
     try:
         weights = layer_weights(config.layer_weights, model.num_hidden_layers)
     except ValueError as error:
-        raise StageError(f"[warmup] {error}", hint="one for each layer, not all zero") from None
+        raise StageError(
+            f"[warmup] {error}", hint="give one weight per layer, and at least one above zero"
+        ) from None
     together = config.contrast_layers == "together"
     alike = math.log(model.num_trash_experts / model.num_experts)
     return Contrast(config.bce_weight, config.margin_weight, weights, together, alike)

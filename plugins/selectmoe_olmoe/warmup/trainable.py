@@ -39,7 +39,7 @@ def load_trainable(model: ModelRef, config: WarmupConfig, job: Job) -> Any:  # n
     if found is not None and family_of_selector(found.get("model_type")) is None:
         known = ", ".join(repr(family.selector_type) for family in FAMILIES)
         raise ModelError(
-            f"{model} is of type {found.get('model_type')!r}, and warm-up trains {known}",
+            f"{model} is of type {found.get('model_type')!r}, but warm-up trains {known}",
             hint="convert it first: [convert] use = 'olmoe-trashcan'",
         )
     check_dtype(config, job)
@@ -87,13 +87,13 @@ def check_sharding(config: WarmupConfig) -> None:
         return
     if not (config.all_weights and config.weights == "float32"):
         raise StageError(
-            "[warmup] FSDP shares out weights of one dtype alone, and here gates are fp32",
+            "[warmup] FSDP can only split weights of one dtype, but here gates are fp32",
             hint="set trainable = 'all' and weights = 'float32', or run without FSDP",
         )
     if not gathers_weights():
         raise StageError(
-            "[warmup] FSDP would save checkpoints in pieces, one for each process",
-            hint="in accelerate's configuration: fsdp_state_dict_type: FULL_STATE_DICT",
+            "[warmup] FSDP would save checkpoints in pieces, one per process",
+            hint="set fsdp_state_dict_type: FULL_STATE_DICT in accelerate's configuration",
         )
 
 
@@ -107,8 +107,8 @@ def check_dtype(config: WarmupConfig, job: Job) -> None:
     """Raise where a job computes in fp16, whose gradients underflow, or wider than weights."""
     if config.all_weights and config.weights == "bfloat16" != job.dtype:
         raise StageError(
-            f"[warmup] weights: 'bfloat16' are of no use where the stage computes in {job.dtype}",
-            hint="weights = 'float32', or dtype = 'bfloat16'",
+            f"[warmup] weights = 'bfloat16' has no use if the stage computes in {job.dtype}",
+            hint="set weights = 'float32', or --dtype bfloat16",
         )
     if job.dtype == "float16":
         raise StageError("warm-up cannot train in float16", hint="use bfloat16 or float32")
@@ -144,10 +144,10 @@ def save_trained(
         tokenizer.save_pretrained(out)
     selector = job.models.find(base) / SELECTOR
     if selector.is_file():
-        said = json.loads(selector.read_text(encoding="utf-8"))
+        content = json.loads(selector.read_text(encoding="utf-8"))
         if isinstance(config, ContrastiveConfig):
-            said["tokens"] = config.contrast_tokens  # what the router is worth asking about
-        write_json(out / SELECTOR, said)
+            content["tokens"] = config.contrast_tokens  # the tokens at which the router was trained
+        write_json(out / SELECTOR, content)
     for path in out.glob("*"):
         path.chmod(0o644)  # safetensors makes its files readable by their owner alone
 

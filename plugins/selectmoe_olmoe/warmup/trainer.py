@@ -198,8 +198,8 @@ def load_trained(model: nn.Module, folder: Path) -> None:
     wanted = {n: weight for n, weight in model.named_parameters() if weight.requires_grad}
     if saved.keys() != wanted.keys():
         raise StageError(
-            f"{folder}: this checkpoint trains other tensors than the recipe",
-            hint="start the stage afresh (--fresh warmup)",
+            f"{folder}: this checkpoint has other trained tensors than the recipe",
+            hint="rerun the stage with --fresh warmup",
         )
     options = StateDictOptions(full_state_dict=True, strict=False)
     set_model_state_dict(model, dict(saved), options=options)
