@@ -1,10 +1,16 @@
 """Comparisons of a chain of fakes: what is shared, what differs by seed, what is kept and said."""
 
 import json
+import os
 import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
-from conftest import ROWS, tree
+from conftest import LEFT_OUT, ROWS, tree
 
 STRATEGIES = """
 [compare]
@@ -120,6 +126,45 @@ def test_a_failed_comparison_goes_on_where_it_was(comparing):
     again = comparing.calls()
     assert again.count("train 10") == 12 - done
     assert again.count(f"train {ROWS}") == 3
+
+
+def test_a_killed_comparison_goes_on_where_it_was(comparing):
+    """Killed outright in the middle of its trainings; the rest equals an uninterrupted one."""
+    comparing.tell("slow", "0.2")  # each shard of a strategy's scores
+    command = [sys.executable, "-m", "selectmoe_core", *LEFT_OUT, "compare", "recipe.toml", "-q"]
+    process = subprocess.Popen(command, cwd=comparing.folder, stderr=subprocess.DEVNULL)
+    calls = comparing.control / "calls"
+    deadline = time.monotonic() + 60
+    while not (calls.exists() and "score 1" in calls.read_text()):
+        assert process.poll() is None, "it ended before it was killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = comparing.calls()
+    comparing.untell("slow")
+    assert compare(comparing).code == 0
+    after = comparing.calls()
+    assert before.count("train 10") + after.count("train 10") == 12
+    assert after.count("finished pool") == 0
+    assert after.count("convert") == 0
+    [resumed] = documents(comparing)
+    shutil.rmtree(comparing.store)
+    assert compare(comparing).code == 0
+    uninterrupted = documents(comparing)[-1]
+    for one, other in zip(resumed["arms"], uninterrupted["arms"], strict=True):
+        assert one["results"] == other["results"]
+
+
+def test_a_cost_that_is_no_longer_known_is_said(comparing):
+    compare(comparing)
+    [folder] = comparing.folder.glob("outputs/fake/*/*/artifacts")
+    shutil.rmtree((folder / "score@short").resolve())
+    said = compare(comparing)
+    assert said.code == 0, said.err
+    text = " ".join(said.out.split())
+    assert "the cost leaves out what is no longer in the store: score@short" in text
+    assert not [call for call in comparing.calls() if call == "score 0"][2:]
 
 
 def test_new_seeds_add_to_what_is_there(comparing):
