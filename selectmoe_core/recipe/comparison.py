@@ -86,6 +86,7 @@ def lay_variant(
             raise RecipeError(f"[compare.strategies] has no '{variant.strategy}'")
         table = copy.deepcopy(strategies[variant.strategy])
         layer(merged, table, Path.cwd(), origins, dropped)
+        _drop_choice(merged, table, dropped)
         here = ("compare", "strategies", variant.strategy)
         for path, folder in list(origins.items()):
             if path[:3] == here and len(path) > 3:
@@ -98,3 +99,12 @@ def lay_variant(
         if isinstance(place, dict):
             place.pop(last, None)
     layer(merged, copy.deepcopy(dict(variant.changes)), Path.cwd(), origins, dropped)
+
+
+def _drop_choice(merged: dict[str, Any], table: Mapping[str, Any], dropped: list[str]) -> None:
+    """Drop ``select.score`` where the strategy puts one score in the place of several."""
+    select, score = merged.get("select"), table.get("score", {})
+    chooses = isinstance(table.get("select"), dict) and "score" in table["select"]
+    if "use" in score and isinstance(select, dict) and "score" in select and not chooses:
+        dropped.append(f"select.score (the strategy has one score: {score['use']})")
+        del select["score"]

@@ -245,6 +245,35 @@ def test_lists_are_values_where_an_option_takes_one(comparing):
     assert mean == pytest.approx(sum(own) / 2)
 
 
+def test_an_arm_makes_the_score_it_chooses_by_and_no_other(comparing):
+    """Of several scores; and a strategy may put one score in the place of all."""
+    text = comparing.recipe.read_text()
+    start, end = text.index("[score]"), text.index("[select]")
+    named = "[score.a]\nuse = 'fake-score'\n[score.b]\nuse = 'fake-score'\nfactor = -1.0\n\n"
+    text = text[:start] + named + text[end:].replace("0.25", '0.25\nscore = "a"')
+    text = text.partition("[compare.strategies.own]")[0]
+    comparing.recipe.write_text(
+        text + "[compare.strategies.a]\n[compare.strategies.b]\nselect.score = 'b'\n"
+        "[compare.strategies.one]\nscore.use = 'length'\n"
+    )
+    said = compare(comparing, "--plan", "compare.seeds=[1]")
+    assert said.code == 0, said.err
+    keys = set(re.findall(r"^(score\S*) ", said.out, re.MULTILINE))
+    assert keys == {"score@random", "score@full", "score@length", "score:a@a", "score:b@b"}
+    # `one` scores as the baseline `length` does: all of it is shared.
+    assert "@one" not in said.out
+
+
+def test_arms_in_processes_of_their_own(comparing):
+    said = compare(
+        comparing, "compare.strategies.child.score.use=fake-child", "compare.seeds=[1]",
+        "select.fraction=[0.25,0.5]", "compare.baselines=[random]",
+    )  # fmt: skip
+    assert said.code == 0, said.err
+    labels = {one["label"] for one in documents(comparing)[0]["arms"]}
+    assert "child fraction=0.5" in labels
+
+
 def test_recipes_are_strategies_named_by_their_files(comparing):
     text = comparing.recipe.read_text().partition("[compare]")[0]
     (comparing.folder / "first.toml").write_text(text)
