@@ -17,8 +17,8 @@ GAP = 2
 def command(outputs: Path, recipe: str | None, as_json: bool) -> None:
     """List past runs: what differed and what came out.
 
-    The latest comes first; what differed is told against the run of the same recipe before it. The
-    folders can be given to `selectmoe report`, and two of them to `selectmoe compare`.
+    The latest comes first; each line says what differed from the run of the same recipe before it.
+    `selectmoe report` takes one of the folders, `selectmoe compare` two or more.
     """
     from dataclasses import asdict
 

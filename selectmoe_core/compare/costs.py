@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from selectmoe_core.compare.planning import Comparison, PlannedArm
+from selectmoe_core.compare.planning import Comparison, PlannedArm, PlannedTrial
 from selectmoe_core.cost import DEVICES
 from selectmoe_core.plan.estimates import estimate
 from selectmoe_core.plan.node import Plan
@@ -14,8 +14,8 @@ from selectmoe_core.store import Artifact
 
 PARTS: Mapping[str, tuple[str, ...]] = {
     "warm-up": ("convert", "warmup"),
-    "scoring": ("score",),
-    "selection": ("select",),
+    "scoring": ("embed", "score"),
+    "selection": ("filter", "select"),
     "training": ("train",),
 }
 """What is counted, and the stages that it is made of; the pool and the evaluation are not."""
@@ -30,12 +30,14 @@ class ArmCost:
         flops: estimated by part; ``None`` where a component does not say.
         kept: examples it trains on; ``None`` for the base model.
         tokens: tokens in them, where the trainer counts them.
+        gone: nodes whose artifacts are no longer there: their seconds are not counted.
     """
 
     seconds: Mapping[str, float]
     flops: Mapping[str, float | None]
     kept: float | None
     tokens: float | None
+    gone: tuple[str, ...] = ()
 
     @property
     def total(self) -> float:
@@ -63,30 +65,30 @@ def costs_of(comparison: Comparison, registry: Registry) -> dict[str, ArmCost]:
 
 
 def _cost(arm: PlannedArm, plan: Plan, flops: Mapping[str, float | None]) -> ArmCost:
-    of_seed: list[dict[str, float]] = []
-    flops_of: list[dict[str, float | None]] = []
-    kept, tokens = [], []
-    for trial in arm.trials:
-        keys = list(dict.fromkeys(trial.keys.values()))
-        artifacts = {key: finished(plan, key) for key in keys}
-        by_part = {
-            part: [k for k in keys if plan.nodes[k].stage in of] for part, of in PARTS.items()
-        }
-        of_seed.append(
-            {part: sum(map(_seconds, (artifacts[k] for k in own))) for part, own in by_part.items()}
-        )
-        flops_of.append({part: _sum(flops.get(k) for k in own) for part, own in by_part.items()})
-        kept += [a.facts["kept"] for a in artifacts.values() if a and a.stage == "select"]
-        tokens += [
-            a.facts["tokens"]
-            for a in artifacts.values()
-            if a and a.stage == "train" and a.facts.get("tokens")
-        ]
+    trials = [_of_trial(trial, plan, flops) for trial in arm.trials]
     return ArmCost(
-        {part: float(np.mean([one[part] for one in of_seed])) for part in PARTS},
-        {part: _mean([one[part] for one in flops_of]) for part in PARTS},
-        _mean(kept),
-        _mean(tokens),
+        {part: float(np.mean([trial.seconds[part] for trial in trials])) for part in PARTS},
+        {part: _mean([trial.flops[part] for trial in trials]) for part in PARTS},
+        _mean([trial.kept for trial in trials]),
+        _mean([trial.tokens for trial in trials]),
+        tuple(dict.fromkeys(key for trial in trials for key in trial.gone)),
+    )
+
+
+def _of_trial(trial: PlannedTrial, plan: Plan, flops: Mapping[str, float | None]) -> ArmCost:
+    keys = list(dict.fromkeys(trial.keys.values()))
+    found = {key: finished(plan, key) for key in keys}
+    parts = {
+        part: [key for key in keys if plan.nodes[key].stage in stages]
+        for part, stages in PARTS.items()
+    }
+    facts = {one.stage: one.facts for one in found.values() if one is not None}
+    return ArmCost(
+        {part: sum(_seconds(found[key]) for key in own) for part, own in parts.items()},
+        {part: _sum(flops.get(key) for key in own) for part, own in parts.items()},
+        facts.get("select", {}).get("kept"),
+        facts.get("train", {}).get("tokens"),
+        tuple(key for own in parts.values() for key in own if found[key] is None),
     )
 
 

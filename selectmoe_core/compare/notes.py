@@ -21,6 +21,7 @@ def notes_on(
     yield from _seeds(findings, evaluations)
     yield from _budgets(findings, costs)
     yield from _evaluation(evaluations)
+    yield from _gone(costs)
     missing = sorted(
         {arm for task in findings.tasks for arm in task.values if arm not in task.answers}
     )
@@ -70,6 +71,12 @@ def _seeds(findings: Findings, evaluations: Mapping[str, Sequence[Artifact]]) ->
     ]
     if same:
         yield f"the seed changes nothing in the training of {_labels(same)}"
+
+
+def _gone(costs: Mapping[str, ArmCost]) -> Iterator[str]:
+    gone = dict.fromkeys(key for cost in costs.values() for key in cost.gone)
+    if gone:
+        yield f"the cost leaves out what is no longer in the store: {', '.join(gone)}"
 
 
 def _budgets(findings: Findings, costs: Mapping[str, ArmCost]) -> Iterator[str]:

@@ -172,10 +172,17 @@ class _Merged:
 
 
 def _wanted(plan: Plan, role: str) -> dict[str, Node]:
-    """Return the nodes of an arm: of the base model its evaluation alone."""
-    if role != BASE:
-        return dict(plan.nodes)
-    return {"evaluate": replace(plan.nodes["evaluate@base"], key="evaluate")}
+    """Return what an arm's evaluation needs: no score that it does not choose by."""
+    if role == BASE:
+        return {"evaluate": replace(plan.nodes["evaluate@base"], key="evaluate")}
+    needed: set[str] = set()
+    stack = ["evaluate"]
+    while stack:
+        key = stack.pop()
+        if key not in needed:
+            needed.add(key)
+            stack.extend(plan.nodes[key].inputs.values())
+    return {key: node for key, node in plan.nodes.items() if key in needed}
 
 
 def _slug(label: str) -> str:

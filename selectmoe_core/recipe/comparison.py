@@ -84,6 +84,7 @@ def lay_variant(merged: Merged, variant: Variant) -> None:
             raise RecipeError(f"[compare.strategies] has no '{variant.strategy}'")
         table = copy.deepcopy(strategies[variant.strategy])
         merged.lay(table, Path.cwd())
+        _drop_choice(merged, table)
         here = ("compare", "strategies", variant.strategy)
         for path, folder in list(merged.origins.items()):
             if path[:3] == here and len(path) > 3:
@@ -102,3 +103,12 @@ def lay_variant(merged: Merged, variant: Variant) -> None:
         for stage, table in variant.changes.items()
         for key in table.keys() & RESERVED
     }
+
+
+def _drop_choice(merged: Merged, table: Mapping[str, Any]) -> None:
+    """Drop ``select.score`` where the strategy puts one score in the place of several."""
+    select, score = merged.table.get("select"), table.get("score", {})
+    chooses = isinstance(table.get("select"), dict) and "score" in table["select"]
+    if "use" in score and isinstance(select, dict) and "score" in select and not chooses:
+        merged.dropped.append(f"select.score (the strategy has one score: {score['use']})")
+        del select["score"]

@@ -1,10 +1,16 @@
 """Comparisons of a chain of fakes: what is shared, what differs by seed, what is kept and said."""
 
 import json
+import os
 import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
-from conftest import ROWS, tree
+from conftest import LEFT_OUT, ROWS, tree
 
 STRATEGIES = """
 [compare]
@@ -122,6 +128,45 @@ def test_a_failed_comparison_goes_on_where_it_was(comparing):
     assert again.count(f"train {ROWS}") == 3
 
 
+def test_a_killed_comparison_goes_on_where_it_was(comparing):
+    """Killed outright in the middle of its trainings; the rest equals an uninterrupted one."""
+    comparing.tell("slow", "0.2")  # each shard of a strategy's scores
+    command = [sys.executable, "-m", "selectmoe_core", *LEFT_OUT, "compare", "recipe.toml", "-q"]
+    process = subprocess.Popen(command, cwd=comparing.folder, stderr=subprocess.DEVNULL)
+    calls = comparing.control / "calls"
+    deadline = time.monotonic() + 60
+    while not (calls.exists() and "score 1" in calls.read_text()):
+        assert process.poll() is None, "it ended before it was killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = comparing.calls()
+    comparing.untell("slow")
+    assert compare(comparing).code == 0
+    after = comparing.calls()
+    assert before.count("train 10") + after.count("train 10") == 12
+    assert after.count("finished pool") == 0
+    assert after.count("convert") == 0
+    [resumed] = documents(comparing)
+    shutil.rmtree(comparing.store)
+    assert compare(comparing).code == 0
+    uninterrupted = documents(comparing)[-1]
+    for one, other in zip(resumed["arms"], uninterrupted["arms"], strict=True):
+        assert one["results"] == other["results"]
+
+
+def test_a_cost_that_is_no_longer_known_is_said(comparing):
+    compare(comparing)
+    [folder] = comparing.folder.glob("outputs/fake/*/*/artifacts")
+    shutil.rmtree((folder / "score@short").resolve())
+    said = compare(comparing)
+    assert said.code == 0, said.err
+    text = " ".join(said.out.split())
+    assert "the cost leaves out what is no longer in the store: score@short" in text
+    assert not [call for call in comparing.calls() if call == "score 0"][2:]
+
+
 def test_new_seeds_add_to_what_is_there(comparing):
     compare(comparing)
     comparing.calls()
@@ -198,6 +243,35 @@ def test_lists_are_values_where_an_option_takes_one(comparing):
     mean = arm(found, "short")["results"]["mean"]["value"]
     own = [arm(found, "short")["results"][name]["value"] for name in ("letters", "words")]
     assert mean == pytest.approx(sum(own) / 2)
+
+
+def test_an_arm_makes_the_score_it_chooses_by_and_no_other(comparing):
+    """Of several scores; and a strategy may put one score in the place of all."""
+    text = comparing.recipe.read_text()
+    start, end = text.index("[score]"), text.index("[select]")
+    named = "[score.a]\nuse = 'fake-score'\n[score.b]\nuse = 'fake-score'\nfactor = -1.0\n\n"
+    text = text[:start] + named + text[end:].replace("0.25", '0.25\nscore = "a"')
+    text = text.partition("[compare.strategies.own]")[0]
+    comparing.recipe.write_text(
+        text + "[compare.strategies.a]\n[compare.strategies.b]\nselect.score = 'b'\n"
+        "[compare.strategies.one]\nscore.use = 'length'\n"
+    )
+    said = compare(comparing, "--plan", "compare.seeds=[1]")
+    assert said.code == 0, said.err
+    keys = set(re.findall(r"^(score\S*) ", said.out, re.MULTILINE))
+    assert keys == {"score@random", "score@full", "score@length", "score:a@a", "score:b@b"}
+    # `one` scores as the baseline `length` does: all of it is shared.
+    assert "@one" not in said.out
+
+
+def test_arms_in_processes_of_their_own(comparing):
+    said = compare(
+        comparing, "compare.strategies.child.score.use=fake-child", "compare.seeds=[1]",
+        "select.fraction=[0.25,0.5]", "compare.baselines=[random]",
+    )  # fmt: skip
+    assert said.code == 0, said.err
+    labels = {one["label"] for one in documents(comparing)[0]["arms"]}
+    assert "child fraction=0.5" in labels
 
 
 def test_recipes_are_strategies_named_by_their_files(comparing):
