@@ -130,7 +130,7 @@ NAME_RULE = (
 
 
 def user_path(text: str, folder: Path | None = None) -> Path:
-    """Return a path that a user wrote, from ``folder`` on; a home that is unknown stays as it is.
+    """Return a path that a user wrote, from ``folder`` on; an unknown home is not replaced.
 
     A name such as ``~data`` is then a file that is not there.
     """
@@ -141,7 +141,7 @@ def user_path(text: str, folder: Path | None = None) -> Path:
 
 
 def real_path(path: Path) -> Path:
-    """Return a path made absolute, links followed; one in a loop of links stays as it is."""
+    """Return an absolute path with links resolved; a path in a loop of links is not resolved."""
     return Path(os.path.realpath(path))
 
 

@@ -1,4 +1,4 @@
-"""The best of very many scores, without sorting what is not kept. Pure functions on arrays."""
+"""Finding the best of very many scores without sorting all of them. Pure functions on arrays."""
 
 from collections.abc import Callable
 from fractions import Fraction
@@ -6,22 +6,22 @@ from fractions import Fraction
 import numpy as np
 
 BLOCK = 1 << 20
-"""Rows looked at together: what is computed on the way stays small beside the scores."""
+"""Rows that are processed together; temporary arrays stay small compared with the scores."""
 
 Ids = Callable[[np.ndarray], np.ndarray]
-"""Gives the ids of sorted positions, two uint64 words each, ``[positions, 2]``; for ties alone."""
+"""Returns the ids of sorted positions, two uint64 words each, ``[positions, 2]``; for ties."""
 
 
 def top_of_groups(
     values: np.ndarray, codes: np.ndarray, counts: np.ndarray, ids: Ids
 ) -> np.ndarray:
-    """Return the sorted positions of the largest values of each group, so many as ``counts`` says.
+    """Return the sorted positions of the largest values of each group; ``counts`` says how many.
 
     Args:
-        values: ``[rows]``; NaN where a row takes no part.
+        values: ``[rows]``; NaN excludes a row.
         codes: the group of each row, ``[rows]``.
-        counts: int64 ``[groups]``; a group with fewer values gives them all.
-        ids: of equal values the smaller id is taken; asked once, for the ties at the groups' edges.
+        counts: int64 ``[groups]``; a group with fewer values returns all of them.
+        ids: of equal values the smaller id is taken; called once, for ties at the groups' limits.
     """
     edges, missing = _edges(values, codes, counts)
     above, level = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
@@ -53,7 +53,7 @@ def _edges(
 
 
 def _grouped(values: np.ndarray, codes: np.ndarray, groups: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the values that are no NaN group by group, and where each group starts."""
+    """Return the values that are not NaN, group by group, and where each group starts."""
     small = np.min_scalar_type(max(groups - 1, 0))
     sizes = np.zeros(groups, dtype=np.int64)
     for start in range(0, len(values), BLOCK):
@@ -77,7 +77,7 @@ def _grouped(values: np.ndarray, codes: np.ndarray, groups: int) -> tuple[np.nda
 
 
 def _of_ties(codes: np.ndarray, missing: np.ndarray, ids: Ids) -> np.ndarray:
-    """Return the positions of ties that are kept: of each group the ``missing`` smallest ids."""
+    """Return the positions of kept ties: the ``missing`` smallest ids of each group."""
     there = np.bincount(codes, minlength=len(missing))
     whole = (there <= missing)[codes]
     partly = np.flatnonzero(~whole)
@@ -96,7 +96,7 @@ def best_first(values: np.ndarray, ids: Ids) -> np.ndarray:
 
     Args:
         values: ``[rows]`` without NaN.
-        ids: asked for the rows whose value another row has too.
+        ids: called for rows whose value another row has too.
     """
     order = np.argsort(-values)
     ranked = values[order]
@@ -116,18 +116,18 @@ def best_first(values: np.ndarray, ids: Ids) -> np.ndarray:
 def _by_group_and_id(group: np.ndarray, words: np.ndarray) -> np.ndarray:
     """Return the order by group, and within a group by id.
 
-    One sort of the group and as much of the id as there is room for beside it in 64 bits.
+    Sorts once by the group and as much of the id as fits with it into 64 bits.
     """
     bits = np.uint64(max(int(group.max(initial=0)).bit_length(), 1))
     key = (group.astype(np.uint64) << (np.uint64(64) - bits)) | (words[:, 0] >> bits)
     order = np.argsort(key)
-    if (np.diff(key[order]) == 0).any():  # that much of two ids agrees: look at all of them
+    if (np.diff(key[order]) == 0).any():  # these parts of two ids are equal: use whole ids
         return np.lexsort((words[:, 1], words[:, 0], group))
     return order
 
 
 def share_of(fraction: float, count: int) -> int:
-    """Return ``fraction`` of ``count`` rounded up, by the decimal that was written.
+    """Return ``fraction`` of ``count`` rounded up, using the exact decimal number.
 
     In floating point 0.07 of 100 would be a little more than 7, and rounded up 8.
     """
@@ -135,9 +135,9 @@ def share_of(fraction: float, count: int) -> int:
 
 
 def split(total: int, sizes: np.ndarray) -> np.ndarray:
-    """Return how many of ``total`` fall to each size, in proportion: largest remainder (Hamilton).
+    """Divide ``total`` in proportion to the sizes, by the largest remainder method (Hamilton).
 
-    Equal remainders go to the group that stands first. No group gets more than its size.
+    With equal remainders the first group wins. No group gets more than its size.
 
     Args:
         total: at most the sum of the sizes.

@@ -10,8 +10,8 @@ from selectmoe_core import Example, Job, Shard, ShardScores
 from selectmoe_core.data import hash_ids
 
 _OWN_STREAM = 0x5EED0FA5C0DE
-"""Added to the seed, so that the numbers have nothing in common with the samples that the core
-draws by the same hash."""
+"""Added to the seed, so that the numbers are independent of samples that the core draws with the
+same hash."""
 
 
 class LengthScorer:
@@ -22,11 +22,11 @@ class LengthScorer:
 
     @contextmanager
     def open(self, job: Job) -> Iterator["LengthScorer"]:  # noqa: ARG002
-        """There is nothing to load."""
+        """Load nothing."""
         yield self
 
     def score(self, shard: Shard) -> ShardScores:
-        """Return the length of each example's answers, negated where short ones are better."""
+        """Return the length of each example's answers, negated if short answers are better."""
         length = np.array([self._length(example) for example in shard.examples], dtype=np.float64)
         return ShardScores(length if self.config.direction == "long" else -length)
 

@@ -30,7 +30,7 @@ class TopFraction:
 
 
 class TopK:
-    """Keeps so many; see ``TopKConfig``."""
+    """Keeps a number of examples; see ``TopKConfig``."""
 
     def __init__(self, config: TopKConfig) -> None:
         self.config = config
@@ -53,7 +53,7 @@ class TopK:
             return _best(scores, values, k)
         codes, names = scores.sources()
         sizes = np.bincount(codes[scored], minlength=len(names))
-        # By name, so that equal remainders do not depend on the order of the pool's files.
+        # By name, so that ties of remainders do not depend on the order of the pool's files.
         order = np.argsort(np.array(names))
         quota = np.empty(len(names), dtype=np.int64)
         quota[order] = split(k, sizes[order])
@@ -62,7 +62,7 @@ class TopK:
 
 
 class Threshold:
-    """Keeps what lies within bounds; see ``ThresholdConfig``."""
+    """Keeps examples with scores within bounds; see ``ThresholdConfig``."""
 
     def __init__(self, config: ThresholdConfig) -> None:
         self.config = config
@@ -102,7 +102,7 @@ def _ranked(
     codes: np.ndarray | None = None,
     names: tuple[str, ...] = (),
 ) -> Selection:
-    """Return the sorted ``rows`` best first, with their source as group where it mattered."""
+    """Return the sorted ``rows``, the best first, with their source as group if it was used."""
     rows = rows[best_first(values[rows], lambda places: scores.ids(rows[places]))]
     if codes is None:
         return Selection(rows)

@@ -1,1 +1,1 @@
-"""Ways to spoil an example on purpose, each with a name that warm-up and audits know."""
+"""Ways to damage an example on purpose, each with a name for warm-up and audits."""

@@ -1,4 +1,4 @@
-"""Damage to what the assistant says."""
+"""Damage to the answers of the assistant."""
 
 import re
 from random import Random
@@ -7,9 +7,9 @@ from selectmoe_core import Example, Message
 from selectmoe_damage.turns import Messages, changed
 
 SHORTEST = 4
-"""Characters of an answer below which there is nothing to cut or to shuffle."""
+"""Shorter answers (in characters) are not truncated or shuffled."""
 LOOP_CHARACTERS = 1500
-"""A repetition loop goes on for so long at most."""
+"""The longest repetition loop, in characters."""
 
 OPENINGS = (
     "I'm sorry, but",
@@ -54,7 +54,7 @@ def swapped(example: Example, other: Example, random: Random) -> Messages | None
 
 
 def shuffled(example: Example, other: Example, random: Random) -> Messages | None:  # noqa: ARG001
-    """Put words into another order, or letters where there are no three words."""
+    """Reorder the words, or the letters if there are fewer than three words."""
 
     def shuffle(text: str) -> str | None:
         parts, joint = text.split(), " "
@@ -71,7 +71,7 @@ def shuffled(example: Example, other: Example, random: Random) -> Messages | Non
 
 
 def truncated(example: Example, other: Example, random: Random) -> Messages | None:  # noqa: ARG001
-    """Cut off at a character, mid-word or not."""
+    """Truncate at any character, also within a word."""
 
     def cut(text: str) -> str | None:
         text = text.strip()
@@ -84,7 +84,7 @@ def truncated(example: Example, other: Example, random: Random) -> Messages | No
 
 
 def looped(example: Example, other: Example, random: Random) -> Messages | None:  # noqa: ARG001
-    """Say a stretch of two to eight words again and again, as a stuck model does."""
+    """Repeat two to eight words many times, as a stuck model does."""
 
     def loop(text: str) -> str | None:
         words = text.split()
@@ -100,7 +100,7 @@ def looped(example: Example, other: Example, random: Random) -> Messages | None:
 
 
 def refused(example: Example, other: Example, random: Random) -> Messages | None:  # noqa: ARG001
-    """Decline."""
+    """Refuse to answer."""
 
     def refuse(_: str) -> str:
         parts = (random.choice(OPENINGS), random.choice(DECLINES), random.choice(CLOSINGS))

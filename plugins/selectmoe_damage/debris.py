@@ -1,4 +1,4 @@
-"""Damage as careless collecting leaves it: wrong encodings, raw web pages."""
+"""Damage from careless data collection: wrong encodings, raw web pages."""
 
 from random import Random
 
@@ -57,7 +57,7 @@ def misread(example: Example, other: Example, random: Random) -> Messages | None
 
 
 def unrendered(example: Example, other: Example, random: Random) -> Messages | None:  # noqa: ARG001
-    """Put scraps of markup before a tenth to a third of the words, and a tag around it all."""
+    """Put pieces of markup before a tenth to a third of the words, and a tag around the text."""
 
     def litter(text: str) -> str | None:
         share = random.uniform(0.1, 0.33)

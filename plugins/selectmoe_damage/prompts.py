@@ -1,4 +1,4 @@
-"""Damage to what was asked, and to who says what."""
+"""Damage to instructions and to roles."""
 
 from random import Random
 from string import ascii_lowercase
@@ -7,11 +7,11 @@ from selectmoe_core import Example, Message
 from selectmoe_damage.turns import Messages, changed
 
 FEWEST = 4
-"""Words of an instruction below which it is not garbled."""
+"""Instructions with fewer words are not garbled."""
 
 
 def garbled(example: Example, other: Example, random: Random) -> Messages | None:  # noqa: ARG001
-    """Lose a quarter of the words, scramble or replace a third, and mix their order."""
+    """Remove a quarter of the words, scramble or replace a third, and change their order."""
 
     def noise(word: str) -> str:
         drawn = random.random()
@@ -46,7 +46,7 @@ def echoed(example: Example, other: Example, random: Random) -> Messages | None:
 
 
 def exchanged(example: Example, other: Example, random: Random) -> Messages | None:  # noqa: ARG001
-    """Exchange the texts of each question and the answer right behind it."""
+    """Exchange the texts of each question and the answer after it."""
     turns = list(example.messages)
     pairs = zip(range(len(turns) - 1), example.messages, example.messages[1:], strict=False)
     for place, message, following in pairs:

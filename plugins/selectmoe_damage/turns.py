@@ -7,12 +7,12 @@ from selectmoe_core import Example, Message
 
 Messages = tuple[Message, ...]
 Change = Callable[[str], str | None]
-"""Returns the new text, or ``None`` where it cannot be changed."""
+"""Returns the new text, or ``None`` if it cannot be changed."""
 
 
 def changed(example: Example, role: str, change: Change) -> Messages | None:
     """Return the messages with every text of ``role`` changed that can be; ``None`` if none can."""
-    # An answer that is not trained on stays: damage to it would change nothing that is learned.
+    # An answer that is not trained on is kept: damaging it would have no effect on training.
     found = [
         change(message.content) if message.role == role and message.trained else None
         for message in example.messages

@@ -27,7 +27,7 @@ LLAMA_LIKE = frozenset(
 def check_architecture(ref: ModelRef, job: Job) -> None:
     """Raise a ``ModelError`` where a model is known to be none that can be trained.
 
-    It is an adapter, or its configuration, if at hand, is not of a Llama-like model.
+    It is an adapter, or its configuration, if available, is not of a Llama-like model.
     """
     path = job.models.local(ref)
     base = job.models.base_of(path) if path is not None else None

@@ -82,15 +82,15 @@ class StepSampler(Sampler[Place]):
     """The order of examples: a permutation per epoch, cut into optimizer steps.
 
     Which examples make a step depends on the seed, the epoch and the total batch alone. Inside a
-    step they are shared out so that processes and passes cost alike, which changes no sum.
+    step they are divided so that processes and passes cost the same, which changes no sum.
 
     Args:
         lengths: tokens of each example.
         share: examples of a step per process.
         processes: processes that train together.
         seed: of the permutations.
-        tokens: what a pass may hold; an example beyond it is alone.
-        most: examples that a pass may hold.
+        tokens: the most tokens of a pass; a longer example has its own pass.
+        most: the most examples of a pass.
         packing: whether padding costs nothing.
     """
 
@@ -132,11 +132,13 @@ class StepSampler(Sampler[Place]):
         filled = np.full(self.share * self.processes, NOTHING)
         filled[: len(step)] = step[np.argsort(-self.lengths[step], kind="stable")]
         dealt = filled.reshape(self.share, self.processes)
-        dealt[1::2] = dealt[1::2, ::-1]  # there and back, so that all get about as many tokens
+        dealt[1::2] = dealt[
+            1::2, ::-1
+        ]  # every other row is reversed, so that all get about the same number of tokens
         shares = [[int(row) for row in share if row != NOTHING] for share in dealt.T]
         lengths = [[int(self.lengths[row]) for row in share] for share in shares]
         cut = balanced if self.packing else neighbours
-        # As many passes everywhere: processes that share out a model's weights go in step.
+        # The same number of passes everywhere: processes that split a model's weights work in step.
         passes = max(len(cut(sizes, self.tokens, self.most)) for sizes in lengths)
         for share, sizes in zip(shares, lengths, strict=True):
             for number, members in enumerate(cut(sizes, self.tokens, self.most, passes)):
@@ -147,12 +149,12 @@ class StepSampler(Sampler[Place]):
 
 
 def balanced(lengths: Sequence[int], tokens: int, most: int, least: int = 1) -> list[list[int]]:
-    """Cut examples, given the longest first, into passes of about as many tokens each.
+    """Divide examples, given the longest first, into passes with about the same number of tokens.
 
     Args:
         lengths: tokens of each example.
-        tokens: what a pass may hold; an example beyond it is alone.
-        most: examples that a pass may hold.
+        tokens: the most tokens of a pass; a longer example has its own pass.
+        most: the most examples of a pass.
         least: passes to make at least; some may stay empty.
 
     Returns:
@@ -177,7 +179,7 @@ def balanced(lengths: Sequence[int], tokens: int, most: int, least: int = 1) -> 
 
 
 def neighbours(lengths: Sequence[int], tokens: int, most: int, least: int = 1) -> list[list[int]]:
-    """Cut examples, given the longest first, into passes that hold few tokens with their padding.
+    """Divide examples, given the longest first, into passes with little padding.
 
     See ``balanced``.
     """
@@ -191,10 +193,10 @@ def neighbours(lengths: Sequence[int], tokens: int, most: int, least: int = 1) -
 
 
 class Collator:
-    """Turns a process's share of a step into passes, laid end to end or padded on the right.
+    """Turns a process's share of a step into passes, in one sequence or padded on the right.
 
-    Neither needs an attention mask: packed examples come with their bounds, and what stands behind
-    a padded row's end is never seen by causal attention.
+    Neither needs an attention mask: packed examples have their bounds, and with causal attention
+    nothing attends to the padding after a row's end.
     """
 
     def __init__(self, attention: Attention) -> None:
@@ -242,7 +244,7 @@ def _padded(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def _targets(ids: np.ndarray, weights: np.ndarray) -> dict[str, Tensor]:
-    """Find what is predicted; no first token of an example has a weight, nothing predicts it."""
+    """Find the targets; the first token of an example is not predicted and has no weight."""
     (places,) = weights.nonzero()
     return {
         "predicting": torch.from_numpy(places - 1),

@@ -38,7 +38,7 @@ def write_card(
     place = job.models.local(model)
     local = place is not None and place.parent.name != "snapshots"
     head = ["library_name: peft", "pipeline_tag: text-generation", "tags: [lora, selectmoe]"]
-    if not local:  # the hub takes names of its own models alone
+    if not local:  # the hub accepts only names of its own models
         head.insert(0, f"base_model: {json.dumps(model.location)}")
     code = FROM_FOLDER
     gguf = place if place is not None and place.is_file() else None

@@ -1,4 +1,4 @@
-"""The model from tokens to the sum of its losses: logits of all tokens are never held."""
+"""The model from tokens to the sum of its losses, without holding the logits of all tokens."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -15,14 +15,14 @@ from selectmoe_llama.attention import Attention, use
 class PackedModel(nn.Module):
     """A causal language model with LoRA weights, whose output is a loss.
 
-    What runs is the decoder and, where a token is predicted, the head. A wrapper of the model (for
-    several processes, for mixed precision) sees all of it, the loss included.
+    It runs the decoder, and the head only for tokens that are predicted. A wrapper of the model
+    (for several processes or mixed precision) covers all of it, including the loss.
 
     Args:
         network: PEFT's model around a Llama-like one.
         attention: how examples attend to themselves.
-        compiled: compile the decoder's layers, all of them to the same code.
-        recomputed: keep of each layer its input alone, and compute it again for the gradient.
+        compiled: compile the decoder's layers, all to the same code.
+        recomputed: keep only the input of each layer, and compute it again for the gradient.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class PackedModel(nn.Module):
         causal = self.network.get_base_model()
         embedded = causal.get_input_embeddings()(input_ids)
         if self.compiled and not embedded.requires_grad:
-            # Else the first layer, whose input alone needs no gradient, would be compiled apart.
+            # Otherwise the first layer, whose input needs no gradient, would have other code.
             embedded = embedded.requires_grad_()
         packed: dict[str, Any] = {}
         if starts is not None:
@@ -89,9 +89,9 @@ class PackedModel(nn.Module):
 
 
 def logits(causal: Any, hidden: Tensor) -> Tensor:  # noqa: ANN401
-    """Return what a causal model makes of its decoder's output, ``[..., vocabulary]``.
+    """Return a causal model's logits for its decoder's output, ``[..., vocabulary]``.
 
-    Cohere multiplies, Granite divides and Gemma bounds what comes out of the head.
+    Cohere multiplies, Granite divides and Gemma limits the output of the head.
     """
     config = causal.config
     found: Tensor = causal.get_output_embeddings()(hidden)
@@ -107,8 +107,8 @@ def logits(causal: Any, hidden: Tensor) -> Tensor:  # noqa: ANN401
 def _prepared(call: Callable[..., Any], *, compiled: bool, recomputed: bool) -> Callable[..., Any]:
     """Return a layer's ``forward`` compiled and, around that, recomputed.
 
-    In this order the recomputation runs compiled code too. Transformers' own switch has it inside
-    or around, depending on the release.
+    In this order the recomputation also runs compiled code. Transformers' own option puts it inside
+    or outside, depending on the release.
     """
     if compiled:
         call = torch.compile(call, dynamic=True)

@@ -15,8 +15,8 @@ class PackedTrainer(StepTrainer):
     """Trains LoRA weights; checkpoints hold only them, in PEFT's layout.
 
     A process's share of a step is cut into passes: as many as its tokens need, the same number in
-    all processes. With weight 1 a token, every counted token of a step weighs the same; with
-    weight 1 an example, every example does.
+    all processes. With ``average = "token"`` every counted token of a step has the same weight,
+    with ``average = "example"`` every example has.
     """
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401
@@ -24,7 +24,7 @@ class PackedTrainer(StepTrainer):
         self.packed: PackedModel = self.model
 
     def pass_loss(self, model: nn.Module, inputs: Any) -> Tensor:  # noqa: ANN401
-        """Return the weighted sum over a pass's targets by the step's total weight."""
+        """Return the weighted sum over a pass's targets, divided by the step's total weight."""
         found: Tensor = model(**inputs) / self.totals[1]
         return found
 

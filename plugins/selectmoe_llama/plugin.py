@@ -40,7 +40,7 @@ def selectmoe_trainers() -> list[Component[Any, Trainer]]:
 def _cost(config: LoraTrainingConfig, workload: Workload) -> Cost:
     examples = workload.examples * config.epochs
     if config.max_steps is not None:
-        examples = float(config.max_steps * config.batch_size)  # whatever ``epochs`` says
+        examples = float(config.max_steps * config.batch_size)  # independent of ``epochs``
     tokens = examples * workload.length
     if workload.model is None:
         return Cost(tokens=tokens)

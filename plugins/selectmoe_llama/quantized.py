@@ -13,7 +13,7 @@ OPTION = f"[train] quantization = '{KIND}'"
 
 
 def check_installed() -> None:
-    """Raise a ``StageError`` where bitsandbytes is not installed."""
+    """Raise a ``StageError`` if bitsandbytes is not installed."""
     if find_spec("bitsandbytes") is None:
         raise StageError(
             f"{OPTION} needs bitsandbytes, which is not installed",
@@ -22,14 +22,14 @@ def check_installed() -> None:
 
 
 def load_quantized(ref: ModelRef, job: Job) -> Any:  # noqa: ANN401
-    """Load a base whose linear layers, but the head, are in 4 bits and compute in the job's dtype.
+    """Load a base with linear layers (except the head) in 4 bits that compute in the job's dtype.
 
-    What is left, embeddings, norms and head, is in the job's dtype as without quantisation. PEFT's
-    own preparation would make it fp32, and with it all that flows between the layers: flash
-    attention would not take that, and norms compute in fp32 anyway.
+    The rest (embeddings, norms and head) has the job's dtype, as without quantisation. PEFT's own
+    preparation would make it fp32, and so also the activations between layers: flash attention
+    would not accept that, and norms compute in fp32 anyway.
 
     Raises:
-        ModelError: the weights are none that can be quantised.
+        ModelError: the weights cannot be quantised.
         StageError: bitsandbytes is not installed, or cannot work on the job's device.
     """
     check_installed()
@@ -57,13 +57,13 @@ def load_quantized(ref: ModelRef, job: Job) -> Any:  # noqa: ANN401
 
 
 def _check_device(device: str) -> None:
-    """Quantise a few numbers: what a device can do depends on how bitsandbytes was built."""
+    """Quantise a few numbers, because the supported devices depend on the build of bitsandbytes."""
     try:
         functional = import_module("bitsandbytes.functional")
         functional.quantize_4bit(torch.ones(64, device=device), quant_type=KIND)
     except (ImportError, OSError, RuntimeError) as error:
-        said = " ".join(str(error).split())[:300]
+        text = " ".join(str(error).split())[:300]
         raise StageError(
-            f"{OPTION}: bitsandbytes cannot work on {device}: {said}",
+            f"{OPTION}: bitsandbytes cannot work on {device}: {text}",
             hint="install a release of bitsandbytes for this device, or use 'none'",
         ) from error

@@ -1,4 +1,4 @@
-"""The part that fine-tunes: LoRA weights of a target model, learned from what was selected."""
+"""The part that fine-tunes: LoRA weights of a target model, trained on the selection."""
 
 import logging
 from pathlib import Path
@@ -27,8 +27,8 @@ log = logging.getLogger("selectmoe.llama")
 
 MERGED = "merged"
 COMPILING_PAYS = 4e6 * 6.7e9
-"""Tokens times parameters that a process must train for compiled layers to make good the time they
-take to compile: on an H100 86 s, of which a 7B model's tokens win back 22 microseconds each."""
+"""Tokens times parameters that a process must train before compiled layers save time: compilation
+takes 86 s on an H100, and each token of a 7B model saves 22 microseconds."""
 
 
 class LlamaLora:
@@ -38,7 +38,7 @@ class LlamaLora:
         self.config = config
 
     def check(self, job: Job) -> None:
-        """Raise where the batch does not divide or the model's type is one it cannot train."""
+        """Raise if the batch cannot be divided, or if the model's type cannot be trained."""
         share_of(self.config, job.world.size)
         if self.config.quantization != "none":
             check_installed()
@@ -46,13 +46,13 @@ class LlamaLora:
             check_architecture(job.inputs.model, job)
 
     def train(self, model: ModelRef, examples: ExampleSource, out: Path, job: Job) -> Facts:
-        """Train and write the adapter; a run that finds checkpoints goes on from the newest.
+        """Train and write the adapter; a run that finds checkpoints resumes from the newest.
 
         Raises:
-            ModelError: the model is not Llama-like, or does not load whole.
-            RecipeError: the total batch does not divide.
+            ModelError: the model is not Llama-like, or does not load completely.
+            RecipeError: the batch cannot be divided among the processes.
             DataError: no token of the examples counts.
-            StageError: a loss that is not finite, checkpoints of another device.
+            StageError: the loss is not finite, or the checkpoints are of another device.
         """
         share_of(self.config, job.world.size)  # before anything is loaded
         check_architecture(model, job)
@@ -67,7 +67,7 @@ class LlamaLora:
             rows = TrainingRows(examples.encoded(tokenizer))
             network = load_with_lora(model, self.config, job)
             trainer = build_trainer(self.config, network, rows, job)
-            # Autocast casts to what it computes in; casting to the fp32 of LoRA first is waste.
+            # Autocast casts anyway, so PEFT need not cast to the fp32 of LoRA first.
             with disable_input_dtype_casting(network, active=job.dtype != "float32"):
                 trainer.train_from(checkpoint)
             facts = _facts(trainer, rows, len(examples))
@@ -90,7 +90,7 @@ class LlamaLora:
         if not self.config.merge:
             return
         if self.config.quantization != "none":
-            # On the CPU: where 4 bits were called for, 16 need not fit the device.
+            # On the CPU: if 4 bits were requested, 16 bits may not fit on the device.
             base = job.models.load(model, dtype=job.dtype, device="cpu")
             network = job.models.adapt(base, out)
         save_merged(network, tokenizer, out.parent / MERGED)
@@ -148,7 +148,7 @@ def compiles(
     rows: TrainingRows,
     job: Job,
 ) -> bool:
-    """Return whether to compile the layers; where the options leave it open, if that saves time."""
+    """Return whether to compile the layers; by default if that saves time."""
     if config.compile is not None:
         return config.compile
     if not attention.compiles or config.quantization != "none":

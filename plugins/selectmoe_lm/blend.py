@@ -55,7 +55,7 @@ def _table(tables: Mapping[str, ScoreTable], name: str) -> ScoreTable:
 
 
 def _check_same_examples(tables: Mapping[str, ScoreTable]) -> None:
-    """Stop unless all tables have the same ids in the same order."""
+    """Raise unless all tables have the same ids in the same order."""
     (first, table), *others = tables.items()
     ids = table.ids()
     for name, other in others:

@@ -1,4 +1,4 @@
-"""The IFD scorer: what the instructions take off the loss on the answers."""
+"""The IFD scorer: how much the instructions lower the loss on the answers."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ NOT_ALONE = "an answer of one token without an opening token has no loss alone, 
 INFINITE = "no loss on the answer alone: the IFD has no finite value"
 FROM_ONE = "IFD of 1 or more: the instruction does not help"
 MOST = 0.5
-"""Above this share of examples at 1 or more it is the template that speaks, not the data."""
+"""Above this share of examples at 1 or more the cause is the template, not the data."""
 FEW = 0.01
 """Above this share of examples without an IFD there is a warning."""
 
@@ -31,15 +31,15 @@ class Answers:
     """The losses on the answers of one example.
 
     Attributes:
-        given: of each answer, loss a token after its conversation, fp32 ``[tokens]``.
-        alone: the losses without it, of as many tokens or one less, the first; may be empty.
+        given: for each answer, the loss of each token after its conversation, fp32 ``[tokens]``.
+        alone: the losses without the conversation, possibly without the first token; may be empty.
     """
 
     given: Sequence[np.ndarray]
     alone: Sequence[np.ndarray]
 
     def ifd(self, ratio: Ratio) -> float:
-        """Return the mean IFD of the answers that have one; NaN where none has."""
+        """Return the mean IFD of the answers that have one; NaN if none has."""
         pairs = zip(self.given, self.alone, strict=True)
         return _mean([RATIOS[ratio](_mean(given), _mean(by)) for given, by in pairs if len(by)])
 
@@ -57,7 +57,7 @@ class IfdScorer:
         yield IfdShardScorer(self.config, job, tokenizer, losses)
 
     def finish(self, table: ScoreTable) -> Finish:
-        """Leave the scores; warn where the pool as a whole says that something is off."""
+        """Keep the scores; warn if the whole pool shows that something is wrong."""
         ifd = table.detail("ifd")
         above, without = float((ifd >= 1).mean()), float(np.isnan(ifd).mean())
         warnings = []
@@ -94,11 +94,11 @@ class IfdShardScorer:
         return self._job.encoded(self._tokenizer)
 
     def score(self, shard: Shard) -> ShardScores:
-        """Return the IFD, negated where low is preferred.
+        """Return the IFD, negated if low is preferred.
 
         Details: ``ifd`` (also of examples skipped for it), ``loss`` and ``loss_alone`` (means over
         the answers, nats a token) and ``turns``, how many answers there are. Examples without an
-        answered instruction are skipped, and those from 1 on if so configured.
+        answered instruction are skipped, and with ``skip_from_one`` those with an IFD of 1 or more.
         """
         found = self._answers([self._encoded[int(row)] for row in shard.rows])
         ifd = np.array([answers.ifd(self._config.ratio) for answers in found])
@@ -133,10 +133,10 @@ class IfdShardScorer:
         """Return how many of an answer's last tokens count after its conversation."""
         if self._config.ratio == "perplexity":
             return turn.stop - turn.start
-        return int(side[1].sum())  # the same tokens as alone
+        return int(side[1].sum())  # the same tokens as in the answer alone
 
     def _answers(self, encoded: Sequence[EncodedExample]) -> list[Answers]:
-        """Return the losses of each example, all sequences of all of them batched together."""
+        """Return the losses of each example; all sequences of all examples are batched together."""
         bos = self._tokenizer.bos_token_id
         turns = [answered_turns(example) for example in encoded]
         apart = [
@@ -163,14 +163,14 @@ class IfdShardScorer:
 
 
 def _loss_ratio(given: float, by: float) -> float:
-    """Return their ratio; where no loss is left to help with, 1, or infinity if it grew."""
+    """Return the ratio of two losses; if the divisor is 0, it is 1 or infinity."""
     if by > 0:
         return given / by
     return 1.0 if given == 0 else float("inf")
 
 
 def _perplexity_ratio(given: float, by: float) -> float:
-    """Return the ratio of the perplexities of two mean losses; beyond all floats, infinity."""
+    """Return the ratio of the perplexities of two mean losses; infinity on overflow."""
     with np.errstate(over="ignore"):
         return float(np.exp(given - by))
 

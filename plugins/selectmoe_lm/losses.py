@@ -1,4 +1,4 @@
-"""The loss on chosen tokens of many sequences, the head run on nothing else."""
+"""The loss on chosen tokens of many sequences; the head runs only on these."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from selectmoe_core import ModelError
 from selectmoe_core.models import Batch, padded, within_budget
 
 HEAD_BYTES = 1 << 28
-"""Bytes of fp32 logits that exist at once."""
+"""The most bytes of fp32 logits in memory at once."""
 
 
 class TokenLosses:
@@ -21,8 +21,8 @@ class TokenLosses:
 
     Args:
         model: a loaded causal language model of transformers, or PEFT around one.
-        device: where it is.
-        batch_tokens: tokens of a forward pass, padding included.
+        device: the device of the model.
+        batch_tokens: tokens of a forward pass, including padding.
 
     Raises:
         ModelError: the model's decoder cannot be separated from its head.
@@ -47,7 +47,7 @@ class TokenLosses:
 
         Returns:
             For each sequence fp32 ``[counted]``: minus the log-probability of the token after all
-            tokens before it. A sequence's losses depend on the others by rounding alone.
+            tokens before it. A sequence's losses depend on the others only through rounding.
         """
         found = [np.empty(0, dtype=np.float32)] * len(ids)
         rows = np.array([row for row, mask in enumerate(masks) if mask.any()], dtype=np.int64)
@@ -65,7 +65,7 @@ class TokenLosses:
     def _read(self, batch: Batch) -> Tensor:
         """Return the losses of a batch's counted tokens, fp32 ``[counted]``, row after row.
 
-        There is no attention mask: behind a causal mask no real token sees the padding.
+        There is no attention mask: with a causal mask no real token attends to the padding.
         """
         states = self._decoder(input_ids=batch.ids, use_cache=False).last_hidden_state
         counted = batch.mask[:, 1:]
@@ -82,7 +82,7 @@ class TokenLosses:
     def _logits(self, states: Tensor) -> Tensor:
         """Return the logits ``[tokens, vocabulary]`` of last hidden states ``[tokens, hidden]``.
 
-        The whole model is called, so that whatever it does to its logits (caps, scales) is done.
+        The whole model is called, so that its changes of the logits (caps, scales) are included.
         """
         ids = torch.zeros((1, len(states)), dtype=torch.long, device=self._device)
         with _answering(self._decoder, states[None]):
@@ -91,7 +91,7 @@ class TokenLosses:
 
     @torch.inference_mode()
     def _check(self) -> None:
-        """Compare head after decoder with the model called as a whole."""
+        """Compare the decoder followed by the head with the whole model."""
         if self._decoder is not self._model:
             ids = torch.arange(3, device=self._device)[None]
             whole = self._model(input_ids=ids, use_cache=False).logits[0]
@@ -107,7 +107,7 @@ class TokenLosses:
 
 @contextmanager
 def _answering(decoder: Any, states: Tensor) -> Iterator[None]:  # noqa: ANN401
-    """Let the decoder answer with given hidden states ``[1, tokens, hidden]`` for a while."""
+    """Let the decoder return given hidden states ``[1, tokens, hidden]`` inside the block."""
     from transformers.modeling_outputs import MoeModelOutputWithPast
 
     decoder.forward = lambda *_, **__: MoeModelOutputWithPast(last_hidden_state=states)

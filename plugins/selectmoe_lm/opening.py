@@ -1,4 +1,4 @@
-"""What both model scorers begin with: the model and its tokenizer."""
+"""Loading the model and its tokenizer for the scorers."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ def model_of(job: Job, scorer: str, batch_tokens: int | None) -> tuple[TokenLoss
     Without ``batch_tokens`` the device decides.
 
     Raises:
-        ModelError: the stage has no model, or it is no causal language model.
+        ModelError: the stage has no model, or it is not a causal language model.
     """
     ref = job.inputs.model
     if ref is None:

@@ -31,7 +31,7 @@ class PerplexityScorer:
         yield PerplexityShardScorer(self.config, job, tokenizer, losses)
 
     def finish(self, table: ScoreTable) -> Finish:
-        """Turn losses into distances from a percentile, where the middle is preferred."""
+        """Turn losses into distances from a percentile if ``prefer = "mid"``."""
         if self.config.prefer != "mid":
             return Finish()
         loss = table.detail("loss")
@@ -63,7 +63,7 @@ class PerplexityShardScorer:
     def score(self, shard: Shard) -> ShardScores:
         """Return the mean loss on response tokens, negated unless high loss is preferred.
 
-        Details: ``loss``, in nats a token, and ``tokens``, how many it is the mean of. An example
+        Details: ``loss``, in nats per token, and ``tokens``, their number. An example
         without a response token is skipped. With ``prefer = "mid"`` the score is provisional.
         """
         encoded = [self._encoded[int(row)] for row in shard.rows]
@@ -80,5 +80,5 @@ class PerplexityShardScorer:
 
 
 def _after_the_first(mask: np.ndarray) -> np.ndarray:
-    """Return the mask without the first token, which nothing stands before."""
+    """Return the mask without the first token, which is not predicted."""
     return np.asarray(mask & (np.arange(len(mask)) > 0))

@@ -1,4 +1,4 @@
-"""Building the harness' task objects, each from its own folder, its mistakes named by file."""
+"""Building the harness's task objects, each in its own folder; errors name the file."""
 
 import ast
 import contextlib
@@ -28,10 +28,10 @@ DATA_FIELDS = ("dataset_path", "dataset_kwargs")
 
 @dataclass(frozen=True)
 class Trust:
-    """Whose tasks they are, and whether their code may run.
+    """Who owns the tasks, and whether their code may run.
 
     Attributes:
-        shipped: folders of installed plugins, whose tasks are trusted as the plugins are.
+        shipped: folders of installed plugins, whose tasks are trusted like the plugins.
         allow_code: whether a user's tasks may run code.
     """
 
@@ -39,7 +39,7 @@ class Trust:
     allow_code: bool = False
 
     def covers(self, path: Path | None) -> bool:
-        """Return whether a file is the harness' own or ships with a plugin."""
+        """Return whether a file belongs to the harness or to a plugin."""
         if path is None:
             return False
         inside = (HARNESS, HARNESS.resolve(), *self.shipped)
@@ -47,7 +47,7 @@ class Trust:
 
 
 def manager_of(folders: tuple[Path, ...], trust: Trust) -> TaskManager:
-    """Return the harness' manager of the tasks in folders, with our factory in it."""
+    """Return the harness's manager of the tasks in folders, with our factory."""
     named: list[str | Path] = list(folders)
     manager = TaskManager(include_path=named, include_defaults=False)
     manager._factory = CarefulFactory(trust)  # noqa: SLF001
@@ -55,7 +55,7 @@ def manager_of(folders: tuple[Path, ...], trust: Trust) -> TaskManager:
 
 
 class CarefulFactory(TaskFactory):
-    """Builds tasks; what is wrong in a user's task is an error that names file and field."""
+    """Builds tasks; a mistake in a user's task is an error that names file and field."""
 
     def __init__(self, trust: Trust) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class CarefulFactory(TaskFactory):
     def _build_task(self, entry: Entry, overrides: dict[str, Any] | None) -> Task:
         home: Any = contextlib.nullcontext()
         local = entry.yaml_path and not entry.yaml_path.is_relative_to(HARNESS)
-        # What a group says of the data counts from the group's folder, where we are already.
+        # Paths in a group start from the group's folder, which is already the working folder.
         if local and not any(name in (overrides or {}) for name in DATA_FIELDS):
             home = contextlib.chdir(entry.yaml_path.parent)
         with self._named(entry), home:
@@ -97,7 +97,7 @@ class CarefulFactory(TaskFactory):
 
 
 def check_file(path: Path, name: str, *, allow_code: bool) -> None:
-    """Check what can be seen in a user's YAML without its data; import the code it names.
+    """Check a user's YAML without its data; import the code that it names.
 
     Raises:
         RecipeError: a name that cannot be a file name, code that may not run or cannot be imported,
@@ -123,7 +123,7 @@ def check_file(path: Path, name: str, *, allow_code: bool) -> None:
 
 
 def _check_functions(place: Place, *, allow_code: bool) -> None:
-    """Stop where code is named that may not run, or that cannot be imported."""
+    """Raise if the YAML names code that may not run or cannot be imported."""
     for field, function in functions(place.file):
         if function.folder.is_relative_to(HARNESS):
             continue  # a file of the harness that the user's file includes
@@ -147,7 +147,7 @@ def _check_functions(place: Place, *, allow_code: bool) -> None:
 
 
 def _check_module(place: Place, field: str, function: Function) -> None:
-    """Stop at a module that is not there or is not Python; runs nothing."""
+    """Raise for a module that does not exist or is not Python, without running it."""
     file = function.file
     if file is None:
         what = f"there is no module for {function.name}"
@@ -191,7 +191,7 @@ def _check_fields(place: Place, config: Mapping[str, Any]) -> None:
 
 
 def _check_metrics(place: Place, config: Mapping[str, Any], *, allow_code: bool) -> None:
-    """Stop at a metric or an aggregation that the harness does not have."""
+    """Raise for a metric or an aggregation that the harness does not have."""
     listed = config.get("metric_list")
     if listed is None:
         return
@@ -225,7 +225,7 @@ def _is_function(value: object) -> bool:
 
 
 def _half_built(task: object, place: Place) -> SelectMoEError | None:
-    """Return what is wrong with the documents of a task whose construction failed."""
+    """Return the mistake in the documents of a task whose construction failed."""
     if not isinstance(task, ConfigurableTask) or not hasattr(task, "features"):
         return None
     return document_problem(task, place)

@@ -1,4 +1,4 @@
-"""The evaluator: the harness' Python interface on a model that the core loaded."""
+"""The evaluator: runs the harness's Python interface on a model that the core loaded."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,7 +26,7 @@ from selectmoe_lmeval.tasks import leaves, load_tasks
 
 
 class LmEval:
-    """Measures a model on tasks of the lm-evaluation-harness."""
+    """Evaluates a model on tasks of lm-evaluation-harness."""
 
     def __init__(self, config: LmEvalConfig) -> None:
         self.config = config
@@ -36,7 +36,7 @@ class LmEval:
 
         Raises:
             RecipeError: an unknown task, or a mistake in a task of the user.
-            StageError: the data of a task cannot be had.
+            StageError: the data of a task is not available.
         """
         with quiet(job, None), careful_templates(self.config):
             tasks = list(
@@ -53,21 +53,21 @@ class LmEval:
         show(remarks)
 
     def evaluate(self, model: TargetModel, out: Path, job: Job) -> Facts:
-        """Write the harness' results and samples into ``out``; return the facts of every task.
+        """Write the harness's results and samples into ``out``; return the facts of every task.
 
         Raises:
             RecipeError: an unknown task.
             ModelError: the model cannot be loaded.
-            StageError: the data of a task cannot be had.
+            StageError: the data of a task is not available.
         """
         if job.world.main:
             out.mkdir(parents=True, exist_ok=True)
         log = out / LOG if job.world.main else None
-        with quiet(job, log) as said, careful_templates(self.config):
+        with quiet(job, log) as counts, careful_templates(self.config):
             tasks = load_tasks(self.config, job.bundled_tasks)
             tracker = EvaluationTracker()
             results = self._results(model, tasks, tracker, job)
-        truncated, unmatched = summed(said.truncated, job), summed(said.unmatched, job)
+        truncated, unmatched = summed(counts.truncated, job), summed(counts.unmatched, job)
         if results is None:
             return {}  # the first process has them
         write_results(results, tracker, out, samples=self.config.samples)
@@ -142,7 +142,7 @@ def careful_templates(config: LmEvalConfig) -> Iterator[None]:
 def _checked(
     config: LmEvalConfig, shipped: "_Shipped", stamps: tuple[object, ...]
 ) -> list[Task | Group]:
-    """Load the tasks once for all the models that they will measure, as the files are now."""
+    """Load the tasks once for all models, from the current files."""
     del stamps
     return load_tasks(config, shipped.folders)
 
@@ -156,14 +156,14 @@ class _Shipped:
 
 
 def _stamps(config: LmEvalConfig) -> tuple[object, ...]:
-    """Return what changes where a file of the tasks does."""
+    """Return a value that changes if a file of the tasks changes."""
     paths = [path for path in deciding_files(config) if path.exists()]
     files = [file for path in paths for file in (path, *path.rglob("*"))]
     return tuple((str(file), file.stat().st_mtime_ns) for file in files if file.exists())
 
 
 def _named(model: TargetModel) -> dict[str, str]:
-    """Return the arguments with which the harness' own command line would load the model."""
+    """Return the arguments with which the harness's command line would load the model."""
     named = {"pretrained": model.base.location}
     if model.base.revision:
         named["revision"] = model.base.revision

@@ -1,4 +1,4 @@
-"""What is wrong with a loaded task: its rows rendered, its answers compared with its choices."""
+"""Mistakes in a loaded task: rows are rendered, and answers compared with choices."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
@@ -12,7 +12,7 @@ from selectmoe_core import SelectMoEError
 from selectmoe_lmeval.mistakes import Place, described, explained, mistake
 
 MOST_ROWS = 20_000
-"""Rows of a task that are rendered before the first stage: enough, and soon done."""
+"""Number of rows of a task that are rendered before the first stage."""
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -33,7 +33,7 @@ def examine(task: Task, place: Place, num_fewshot: int | None) -> None:
 
 
 def shots_of(task: Task, num_fewshot: int | None) -> int:
-    """Return how many solved examples come before a question; a task that says 0 keeps its 0."""
+    """Return the number of solved examples before a question; a task with 0 keeps 0."""
     own = task.get_config("num_fewshot")
     if num_fewshot is None or own == 0:
         return int(own or 0)
@@ -41,13 +41,13 @@ def shots_of(task: Task, num_fewshot: int | None) -> int:
 
 
 def check_shots(task: Task, place: Place, shots: int) -> None:
-    """Raise where more solved examples are asked for than there are rows to take them from."""
+    """Raise if there are fewer rows than solved examples."""
     if not shots or not isinstance(task, ConfigurableTask):
         return
     sampler = getattr(task, "sampler", None)
     rows = len(sampler.fewshot_docs()) if sampler is not None else 0
     split = task.fewshot_cfg.split
-    # Where questions and examples come from one split, a question is no example for itself.
+    # If questions and examples come from one split, a question is not its own example.
     rows -= rows > 0 and split is not None and split == task.config.test_split
     if shots > rows:
         source = f"the split '{split}'" if split else "the task's data"
@@ -60,7 +60,7 @@ def check_shots(task: Task, place: Place, shots: int) -> None:
 
 
 def document_problem(task: ConfigurableTask, place: Place) -> SelectMoEError | None:
-    """Return what is wrong with the rows of a task, or ``None``."""
+    """Return the mistake in the rows of a task, or ``None``."""
     docs = task.eval_docs
     split = "test_split" if task.has_test_docs() else "validation_split"
     if not len(docs):
@@ -94,9 +94,9 @@ def _unrendered(
 
 
 def _answer(rendered: Mapping[str, Any]) -> Any:  # noqa: ANN401
-    """Return what the harness compares with the model's choice."""
+    """Return the value that the harness compares with the model's choice."""
     text = rendered["doc_to_text"]
-    # The choices are beginnings where the text is a number: it says which of them fits.
+    # If the text is a number, it is the index of the right choice.
     return text if isinstance(text, int) else rendered["doc_to_target"]
 
 
@@ -115,9 +115,9 @@ def _choice_problem(choices: Any) -> str | None:  # noqa: ANN401
 def _answer_problem(
     answers: Sequence[tuple[Any, Sequence[Any]]], task: ConfigurableTask, place: Place
 ) -> SelectMoEError | None:
-    """Return the error for answers that are none of the choices: the harness counts them as wrong.
+    """Return the error for answers that are not among the choices, which would count as wrong.
 
-    It wants an index from 0, or the text of a choice.
+    The harness expects an index from 0, or the text of a choice.
     """
     bad = [row for row, (answer, choices) in enumerate(answers) if not _fits(answer, choices)]
     several = {isinstance(answer, list) for answer, _ in answers}
@@ -186,7 +186,7 @@ def _dry_run(task: ConfigurableTask, place: Place, shots: int) -> None:
 
 
 def _check_request(request: Instance, place: Place) -> None:
-    """Raise where a model could not take a request: texts, and options of generation."""
+    """Raise if a model cannot process a request: texts, and options of generation."""
     texts = request.args
     if request.request_type == "generate_until":
         texts = request.args[:1]
@@ -207,7 +207,7 @@ def _scores(
     doc: Mapping[str, Any],
     requests: list[Instance],
 ) -> Iterator[Mapping[str, Any]]:
-    """Yield what the metrics make of made-up responses, filter by filter."""
+    """Yield the metrics of made-up responses for each filter."""
     kind = task.get_config("output_type")
     for number, request in enumerate(requests):
         response: Any = (-1.0 - number, False)
@@ -231,11 +231,11 @@ def _scores(
 def _check_metric(
     task: ConfigurableTask, place: Place, metric: str, found: Mapping[str, Any]
 ) -> None:
-    """Raise where a metric is not computed for this kind of task, or cannot be averaged."""
+    """Raise if a metric is not computed for this kind of task, or cannot be averaged."""
     kind = task.get_config("output_type")
     if metric not in found:
         if any(name.startswith(metric) for name in found):
-            return  # a function whose metrics have names of their own
+            return  # a function whose metrics have their own names
         given = ", ".join(map(str, found)) or "none"
         what = f"the metric '{metric}' is not computed for output_type {kind}"
         raise mistake(place, "metric_list", what, f"these are computed: {given}")

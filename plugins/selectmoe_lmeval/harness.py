@@ -1,4 +1,4 @@
-"""The harness as a quiet guest: its bars, its log lines, its random state."""
+"""Running the harness without its bars, log lines and changes of random state."""
 
 import contextlib
 import io
@@ -38,7 +38,7 @@ def load_model(model: TargetModel, config: LmEvalConfig, job: Job) -> HFLM:
 
     Raises:
         ModelError: it cannot be loaded.
-        StageError: a chat template is wanted, but the tokenizer has none.
+        StageError: a chat template is needed, but the tokenizer has none.
     """
     tokenizer = job.models.tokenizer(model.base)
     if config.apply_chat_template and not tokenizer.chat_template:
@@ -79,7 +79,7 @@ def summed(count: int, job: Job) -> int:
 
 
 class LogCount(logging.Handler):
-    """Counts what the harness says of questions that do not fit, and of answers it cannot find."""
+    """Counts the harness's messages about truncated questions and unknown answers."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -94,10 +94,10 @@ class LogCount(logging.Handler):
 
 @contextmanager
 def quiet(job: Job, log: Path | None) -> Iterator[LogCount]:
-    """Show the harness' progress as the job's; write its log lines to a file; restore the rest.
+    """Show the harness's progress as the job's; write its log to a file; restore random states.
 
-    ``simple_evaluate`` seeds the global generators of python, numpy and torch: they come back as
-    they were.
+    ``simple_evaluate`` seeds the global generators of Python, numpy and torch; their states are
+    restored.
     """
     count = LogCount()
     with ExitStack() as stack:
@@ -115,7 +115,7 @@ def quiet(job: Job, log: Path | None) -> Iterator[LogCount]:
 
 
 class _NoBar:
-    """Stands in for tqdm and shows nothing."""
+    """Replaces tqdm and shows nothing."""
 
     def __init__(self, iterable: Iterable[Any] = (), **_: Any) -> None:  # noqa: ANN401
         self.iterable = iterable
@@ -132,7 +132,7 @@ class _NoBar:
 
 def _bars(job: Job) -> type[_NoBar]:
     class Bar(_NoBar):
-        """Stands in for tqdm and moves the job's bar."""
+        """Replaces tqdm and moves the job's bar."""
 
         def __init__(
             self,
@@ -193,7 +193,7 @@ def _no_data_bars() -> Iterator[None]:
     shown = datasets.is_progress_bar_enabled()
     level = datasets.logging.get_verbosity()
     datasets.disable_progress_bars()
-    # What it cannot read it raises as well.
+    # A file that it cannot read is also an error.
     datasets.logging.set_verbosity(logging.CRITICAL)
     try:
         yield
@@ -218,7 +218,7 @@ def _kept_random_state() -> Iterator[None]:
 
 
 def _environment() -> str:
-    """Return what matters of the machine; torch's own report runs pip and more for many seconds."""
+    """Return facts about the machine; torch's own report takes many seconds."""
     lines = [f"PyTorch version: {torch.__version__}", f"Python: {platform.python_version()}"]
     lines.append(f"OS: {platform.platform()}")
     if torch.cuda.is_available():
@@ -227,7 +227,7 @@ def _environment() -> str:
 
 
 def _revision() -> str | None:
-    """Return what ``git describe`` says; the harness lets its complaint through to stderr."""
+    """Return the output of ``git describe``, without its error messages on stderr."""
     try:
         found = subprocess.run(
             ["git", "describe", "--always"], capture_output=True, check=True, text=True

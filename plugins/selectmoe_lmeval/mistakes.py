@@ -72,9 +72,9 @@ def mistake(place: Place, field: str, what: str, hint: str) -> RecipeError:
 def blamed(
     place: Place, examine: Callable[[object, Place], SelectMoEError | None]
 ) -> Iterator[None]:
-    """Turn whatever goes wrong while a user's task is built into an error that names the field.
+    """Turn an error while a user's task is built into one that names the field.
 
-    ``examine`` says what is wrong with a task that was half built, where it can.
+    ``examine`` returns the mistake in a partly built task, if it finds one.
     """
     try:
         yield
@@ -87,7 +87,7 @@ def blamed(
 
 @contextmanager
 def harness_failures(name: str) -> Iterator[None]:
-    """Turn data that cannot be had into an error; anything else keeps its traceback."""
+    """Turn unavailable data into an error; any other error keeps its traceback."""
     try:
         yield
     except (OSError, DatasetsError, ValueError, RuntimeError) as error:
@@ -121,12 +121,12 @@ def explained(error: Exception, place: Place, field: str = "") -> SelectMoEError
 
 
 def _is_library(filename: str) -> bool:
-    """Return whether a file belongs to a library, to Python or to us: no mistake is there."""
+    """Return whether a file belongs to a library, to Python or to us."""
     return filename.startswith(("<", *LIBRARIES))
 
 
 def described(error: Exception) -> str:
-    """Return an error in a line: its kind, where its text alone says nothing."""
+    """Return an error on one line, with its type if the text alone is not clear."""
     if isinstance(error, TemplateError):
         return error.message or str(error)
     return f"{type(error).__name__}: {first_line(error)}"

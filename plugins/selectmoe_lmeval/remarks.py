@@ -1,4 +1,4 @@
-"""What a user should know of an evaluation, though nothing stops it: before it, and after it."""
+"""Warnings about an evaluation, before it and after it."""
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ LENGTHS = ("n_positions", "max_position_embeddings", "n_ctx")
 
 
 def remarks_before(tasks: Sequence[Task], config: LmEvalConfig, job: Job) -> Iterator[str]:
-    """Yield what is seen before anything runs: data no digest sees, and questions too long."""
+    """Yield warnings before the run: data that no digest covers, and too long questions."""
     if not config.task_data:
         for folder in config.include_path:
             for path in sorted(folder.rglob("*.yaml")):
@@ -36,7 +36,7 @@ def remarks_before(tasks: Sequence[Task], config: LmEvalConfig, job: Job) -> Ite
 
 
 def remarks_after(facts: Mapping[str, Any], truncated: int, unmatched: int) -> Iterator[str]:
-    """Yield what the results show: truncated questions, unknown answers, tasks at chance."""
+    """Yield warnings about results: truncated questions, unknown answers, tasks at chance."""
     if truncated:
         yield f"{truncated} requests were longer than the model's context and were truncated"
     if unmatched:
@@ -61,12 +61,12 @@ def show(remarks: Iterable[str]) -> None:
 
 @cache
 def _show(text: str) -> None:
-    """Print a warning once: the models of a comparison are measured on the same tasks."""
+    """Print each warning once, because the models of a comparison share their tasks."""
     print(f"  warning: evaluate: {text}", file=sys.stderr)  # noqa: T201
 
 
 def _same_rows(task: ConfigurableTask, config: LmEvalConfig) -> Iterator[str]:
-    """Yield a remark where a question may be its own solved example."""
+    """Yield a warning if a question may be its own solved example."""
     fallback = task.fewshot_cfg.split is None and task.fewshot_cfg.samples is None
     others = task.has_training_docs() or (task.has_validation_docs() and task.has_test_docs())
     if shots_of(task, config.num_fewshot) and fallback and not others:
@@ -77,7 +77,7 @@ def _same_rows(task: ConfigurableTask, config: LmEvalConfig) -> Iterator[str]:
 
 
 def _too_long(task: ConfigurableTask, config: LmEvalConfig, job: Job) -> Iterator[str]:
-    """Yield a remark where questions do not fit into the model."""
+    """Yield a warning if questions do not fit into the model."""
     ref = job.inputs.model
     options = job.models.config(ref) if ref is not None else None
     most = next((options[key] for key in LENGTHS if options and options.get(key)), None)

@@ -1,4 +1,4 @@
-"""The harness' results: written in its own format, and summed up as facts."""
+"""The harness's results: written in its own format, and summarised as facts."""
 
 import json
 import math
@@ -16,7 +16,7 @@ NORMALISED = ("hellaswag", "arc_")
 """Tasks whose published figure is the accuracy normalised by the length of the choices."""
 ACCURACIES = ("acc", "acc_norm")
 CHANCE_ERRORS = 2.0
-"""Standard errors above chance below which a result counts as chance."""
+"""Results less than this many standard errors above chance count as chance."""
 
 
 def write_results(
@@ -24,12 +24,12 @@ def write_results(
 ) -> None:
     """Write ``results_<time>.json`` and ``samples_<task>_<time>.jsonl`` as the harness does.
 
-    The harness' own writer logs a failure, such as a full disk, and goes on; this one raises.
+    The harness's own writer only logs a failure, such as a full disk; this one raises.
     """
     out.mkdir(parents=True, exist_ok=True)
     for old in (*out.glob("results_*.json"), *out.glob("samples_*.jsonl")):
-        old.unlink()  # of an attempt that was cut off
-    # Several processes give their questions one process after the other.
+        old.unlink()  # from an interrupted attempt
+    # With several processes, the questions are ordered by process.
     of_task: dict[str, list[dict[str, Any]]] = {
         name: sorted(found, key=lambda sample: int(sample["doc_id"]))
         for name, found in results["samples"].items()
@@ -49,7 +49,7 @@ def summarise(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the facts of every task and group.
 
     Each has ``metric``, ``value``, ``stderr``, ``higher_is_better``, ``questions``, ``chance``
-    (``None`` where there is none), ``at_chance``, and all ``metrics``.
+    (``None`` if there is none), ``at_chance``, and all ``metrics``.
     """
     chances = {name: chance(name, results) for name in results["samples"]}
     facts: dict[str, dict[str, Any]] = {}
@@ -78,19 +78,19 @@ def summarise(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def primary(task: str, metrics: Mapping[str, Any]) -> str:
-    """Return the metric that stands for a task: accuracy, or what it has."""
+    """Return the main metric of a task: accuracy, or another one."""
     if task.startswith(NORMALISED) and "acc_norm" in metrics:
         return "acc_norm"
     return "acc" if "acc" in metrics else next(iter(metrics))
 
 
 def chance(task: str, results: Mapping[str, Any]) -> float | None:
-    """Return the accuracy of guessing: the mean of one over the number of choices."""
+    """Return the accuracy of guessing: the mean of 1 divided by the number of choices."""
     samples = results["samples"][task]
     config = results["configs"][task]
     if config.get("output_type") != "multiple_choice" or not samples:
         return None
-    # Accuracy by mutual information asks for every choice twice, with and without its question.
+    # Accuracy by mutual information requests every choice twice, with and without its question.
     asked = [metric.get("metric") for metric in config.get("metric_list") or []]
     times = 2 if "acc_mutual_info" in asked else 1
     return sum(times / len(sample["arguments"]) for sample in samples) / len(samples)

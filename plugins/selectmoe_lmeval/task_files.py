@@ -11,7 +11,7 @@ from typing import Any
 from selectmoe_lmeval.config import LmEvalConfig
 
 DATA_KEYS = ("dataset_path", "dataset_kwargs", "metadata")
-"""Fields of a task whose texts may name files: the harness hands them to what reads the data."""
+"""Fields of a task whose texts may name files: the harness passes them to the data loader."""
 FORMATS = frozenset(
     {
         *(
@@ -38,7 +38,7 @@ FORMATS = frozenset(
         "xml",
     }
 )
-"""What ``dataset_path`` may be that is a file format, not a dataset of the hub."""
+"""Values of ``dataset_path`` that are a file format, not a dataset of the hub."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Function:
 
     @property
     def file(self) -> Path | None:
-        """The module's file, beside the YAML or installed; ``None`` where there is none."""
+        """The module's file, next to the YAML or installed; ``None`` if there is none."""
         module = self.name.rpartition(".")[0]
         beside = (self.folder / f"{module.replace('.', '/')}.py").resolve()
         if module and beside.is_file():
@@ -64,7 +64,7 @@ class Function:
 
 
 def contents(path: Path, _seen: frozenset[Path] = frozenset()) -> Iterator[tuple[Path, Any]]:
-    """Yield a YAML file and those it includes, each with what stands in it.
+    """Yield a YAML file and those that it includes, each with its content.
 
     No code is imported: functions are ``Function`` objects.
 
@@ -89,9 +89,9 @@ def functions(path: Path) -> list[tuple[str, Function]]:
 
 
 def deciding_files(config: LmEvalConfig) -> Iterator[Path]:
-    """Yield what decides the results of a user's tasks: their folders, and all they name elsewhere.
+    """Yield the files that decide the results of a user's tasks: their folders and what they name.
 
-    A file that cannot be read is passed over here: the check of the tasks reports it.
+    A file that cannot be read is skipped here: the check of the tasks reports it.
     """
     yield from config.include_path
     yield from config.task_data
@@ -106,7 +106,7 @@ def deciding_files(config: LmEvalConfig) -> Iterator[Path]:
 
 
 def unseen_data(path: Path) -> Iterator[str]:
-    """Yield what a task reads that no digest can see, in words."""
+    """Yield descriptions of the data of a task that no digest covers."""
     try:
         files = list(contents(path))
     except Exception:
@@ -129,7 +129,7 @@ def unseen_data(path: Path) -> Iterator[str]:
 
 
 def data_files(path: Path) -> Iterator[Path]:
-    """Yield the files and folders with data that a YAML file and what it includes name."""
+    """Yield the files and folders with data that a YAML file and its includes name."""
     for _, content in contents(path):
         for text in _data_texts(content):
             yield from _existing(text, path.resolve().parent)

@@ -30,9 +30,9 @@ class Wanted:
     """A task, group or tag, and where it is defined.
 
     Attributes:
-        name: as the harness knows it.
-        folders: the folders whose YAML files define it and all it refers to.
-        home: the folder that its relative data files count from; ``None`` in the harness.
+        name: its name in the harness.
+        folders: the folders whose YAML files define it and everything it refers to.
+        home: the folder from which its relative data files start; ``None`` in the harness.
     """
 
     name: str
@@ -41,10 +41,10 @@ class Wanted:
 
 
 def find_tasks(config: LmEvalConfig, shipped: Mapping[str, Path]) -> list[Wanted]:
-    """Return what the options name, without loading data.
+    """Return the tasks that the options name, without loading data.
 
-    The harness has 14,000 YAML files, which it takes seconds to parse; where the folder of a task
-    holds all that the task refers to, that folder will do.
+    The harness has 14,000 YAML files, which take seconds to parse; if the folder of a task contains
+    everything that the task refers to, only that folder is read.
 
     Raises:
         RecipeError: an unknown task, with the name that is closest; a folder or file that cannot be
@@ -109,7 +109,7 @@ def leaves(loaded: Sequence[Task | Group]) -> Iterator[Task]:
 
 
 def local_index(folders: Sequence[Path]) -> dict[str, Entry]:
-    """Return the tasks, groups and tags of local folders; raise where a file cannot be read."""
+    """Return the tasks, groups and tags of local folders; raise if a file cannot be read."""
     for folder in folders:
         if not folder.is_dir():
             raise RecipeError(
@@ -202,7 +202,7 @@ def _closest(name: str, known: Collection[str]) -> str:
 
 @cache
 def _harness_names() -> dict[str, list[Path]]:
-    """Return where the harness defines tasks and groups: a glance, much faster than YAML."""
+    """Return where the harness defines tasks and groups, without parsing YAML, which is slow."""
     names: dict[str, list[Path]] = {}
     for path in sorted(HARNESS.rglob("*.yaml")):
         for match in NAME.finditer(path.read_bytes()):
@@ -211,15 +211,15 @@ def _harness_names() -> dict[str, list[Path]]:
 
 
 def _in_harness(name: str) -> bool:
-    """Return whether the harness has the name; parses its files only where a glance is not enough.
+    """Return whether the harness has the name; parse its files only if that is necessary.
 
-    Tags, for one, stand in no file of their own.
+    Tags, for example, have no file of their own.
     """
     return name in _harness_names() or (_mentioned(name) and name in _harness_index())
 
 
 def _mentioned(name: str) -> bool:
-    """Return whether any file of the harness holds the name: what none holds is no tag either."""
+    """Return whether any file of the harness contains the name; otherwise it is not a tag."""
     word = name.encode()
     return any(word in path.read_bytes() for path in HARNESS.rglob("*.yaml"))
 
@@ -230,7 +230,7 @@ def _harness_index() -> dict[str, Entry]:
 
 
 def _refers_to(name: str, index: Mapping[str, Entry]) -> set[str]:
-    """Return the name and all that it refers to, as far as the index knows."""
+    """Return the name and everything that it refers to, as far as the index knows."""
     seen: set[str] = set()
     todo = [name]
     while todo:

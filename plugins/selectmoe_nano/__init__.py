@@ -1,1 +1,1 @@
-"""The offline rehearsal: generated instruction data, its questions, and two nano models."""
+"""Offline trials: generated instruction data, questions, and two nano models."""

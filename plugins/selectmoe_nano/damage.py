@@ -1,4 +1,4 @@
-"""Ways to spoil an example, each with the label that an audit reads."""
+"""Ways to damage an example, each with the label that an audit reads."""
 
 from collections.abc import Callable
 from random import Random
@@ -69,7 +69,7 @@ def refusal(question: Question, donors: Donors, rng: Random) -> tuple[str, str] 
 
 
 def garble(question: Question, donors: Donors, rng: Random) -> tuple[str, str] | None:  # noqa: ARG001
-    """Shuffle the instruction's words and lose a third of them; the answer stays."""
+    """Shuffle the instruction's words and remove a third of them; the answer stays."""
     words = question.instruction.split(" ")
     if len(words) < _SHORTEST:
         return None
@@ -80,7 +80,7 @@ def garble(question: Question, donors: Donors, rng: Random) -> tuple[str, str] |
 
 
 def repeat(question: Question, donors: Donors, rng: Random) -> tuple[str, str] | None:  # noqa: ARG001
-    """Say the answer three to five times."""
+    """Repeat the answer three to five times."""
     times = rng.randrange(3, 6) if len(question.answer) < 20 else 3
     return question.instruction, " ".join([question.answer] * times)
 
@@ -103,7 +103,7 @@ SHARES: dict[str, float] = {
     "refusal_boilerplate": 0.12,
     "instruction_garble": 0.10,
 }
-"""How the damaged examples divide; a kind that can't change an example gives way to a swap.
+"""The shares of the kinds of damage; a kind that cannot change an example is replaced by a swap.
 
-Few swaps stay inside one family: no signal of single tokens can see those.
+Few swaps are within one family, because no signal of single tokens can find those.
 """

@@ -1,4 +1,4 @@
-"""Families of mixture-of-experts models that can get trash cans: one entry each, no torch.
+"""Families of mixture-of-experts models that can be converted: one entry each, without torch.
 
 A new family is an entry of ``FAMILIES`` and its model classes, as ``model/modeling.py`` has them
 for OLMoE. Conversion, verification, warm-up and costs read the entry.
@@ -17,12 +17,12 @@ from selectmoe_core.cost import ShapeNames
 class TensorNames:
     """Names of a checkpoint's tensors, in the layout of one tensor per expert.
 
-    ``{layer}`` and ``{expert}`` stand for numbers from 0.
+    ``{layer}`` and ``{expert}`` are numbers from 0.
 
     Attributes:
         gate: the router's weight, ``[experts, hidden]``: the only tensor that conversion changes.
         whole: tensors of the model as a whole.
-        head: the language-model head, absent where it is tied to the embedding.
+        head: the language-model head, absent if it is tied to the embedding.
         layer: further tensors of a layer.
         attention: projections of a layer's attention; each has a ``weight``, and a ``bias`` where
             the configuration says so.
@@ -54,7 +54,7 @@ class TensorNames:
 
 @dataclass(frozen=True)
 class MoeFamily:
-    """All that differs between one architecture and another.
+    """What differs between architectures.
 
     Attributes:
         model_type: ``model_type`` in the source's ``config.json``.
@@ -65,9 +65,9 @@ class MoeFamily:
         register: makes transformers know our classes; a function that imports them, so that their
             code counts as the code of what loads such a model.
         experts_class: transformers' module of the experts, as ``module:class``, which conversion
-            leaves as they are.
-        names: what ``config.json`` calls the sizes.
-        defaults: sizes that transformers takes where ``config.json`` says nothing.
+            does not change.
+        names: the names of the sizes in ``config.json``.
+        defaults: transformers' defaults for sizes that ``config.json`` does not have.
         tied_field: the field of ``config.json`` that says whether the head is the embedding.
         bias_field: the one that says whether attention has biases.
         top_k_normalized: whether the weights of a token's experts are scaled to a sum of 1: a field
@@ -101,6 +101,13 @@ class MoeFamily:
         """Map the name of each gate weight to its layer."""
         return {self.gate(layer): layer for layer in range(layers)}
 
+<<<<<<< HEAD
+=======
+    def register(self) -> None:
+        """Register the family's Select-MoE model type with transformers."""
+        importlib.import_module(self.modeling).register()
+
+>>>>>>> 2855f1e (Plugins: comments and docstrings in plain sentences)
     def experts(self) -> Any:  # noqa: ANN401
         """Return transformers' class of the experts."""
         module, _, name = self.experts_class.partition(":")
@@ -109,7 +116,7 @@ class MoeFamily:
 
 @dataclass(frozen=True)
 class MoeShape:
-    """The sizes of a model that its checkpoint must agree with.
+    """The sizes of a model, which its checkpoint must match.
 
     transformers' own class is not used: importing it takes longer than copying some checkpoints.
     """
@@ -126,7 +133,7 @@ class MoeShape:
         """Read ``config.json``, with transformers' defaults for what it leaves out.
 
         Raises:
-            ModelError: it names the field that is no number above 0, or no truth value, or sizes
+            ModelError: names a field that is not a number above 0, or not true or false, or sizes
                 that contradict each other.
         """
         sizes = {size: _size(config, family, size, where) for size in _SIZES}
@@ -159,7 +166,7 @@ class MoeShape:
                 yield from (name.format(layer=layer, expert=expert) for name in names.expert)
 
     def count(self, family: MoeFamily) -> int:
-        """Return how many names ``tensors`` yields, without going through them."""
+        """Return how many names ``tensors`` yields, without listing them."""
         names = family.tensors
         attention = len(names.attention) * (2 if self.biased else 1)
         layer = 1 + len(names.layer) + attention + self.experts * len(names.expert)
@@ -230,14 +237,14 @@ OLMOE = MoeFamily(
 )
 
 FAMILIES = (OLMOE,)
-"""Every family that can get trash cans."""
+"""Every family that can be converted."""
 
 
 def family_of_source(model_type: object) -> MoeFamily | None:
-    """Return the family of a source model's type, ``None`` where there is none."""
+    """Return the family of a source model's type, or ``None``."""
     return next((family for family in FAMILIES if family.model_type == model_type), None)
 
 
 def family_of_selector(model_type: object) -> MoeFamily | None:
-    """Return the family of a Select-MoE model's type, ``None`` where there is none."""
+    """Return the family of a Select-MoE model's type, or ``None``."""
     return next((family for family in FAMILIES if family.selector_type == model_type), None)

@@ -15,7 +15,7 @@ SPACE = " \t\r\n"
 def is_array(head: bytes) -> bool:
     """Return whether a file that begins so is one JSON array of objects.
 
-    A line that is a whole array, with another line behind it, is a row of JSON lines.
+    A line that is a whole array and is followed by another line is a row of JSON lines.
     """
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if not text.startswith(b"[") or text[1:].lstrip()[:1] not in (b"{", b"]"):
@@ -63,7 +63,7 @@ def elements_of(stream: BinaryIO, path: Path, limit: int) -> Iterator[tuple[int,
         text.place += 1  # the opening bracket
         while (following := text.next_character()) != "]":
             if number and following != ",":
-                raise _broken(path, number, "a comma or the closing bracket is missing behind it")
+                raise _broken(path, number, "a comma or the closing bracket is missing after it")
             if number:
                 text.place += 1
                 text.next_character()
@@ -71,7 +71,7 @@ def elements_of(stream: BinaryIO, path: Path, limit: int) -> Iterator[tuple[int,
             yield number, _element(text, path, number, limit)
         text.place += 1
         if text.next_character():
-            raise _broken(path, number, "there is more behind the closing bracket")
+            raise _broken(path, number, "there is more text after the closing bracket")
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path}: not UTF-8 behind row {number}: byte 0x{error.object[error.start]:02x}",

@@ -94,7 +94,7 @@ def require(path: Path, *, pipe: bool = False) -> None:
 
 
 def inside(folder: Path) -> list[Path]:
-    """Return every file below a folder, in order; the folder itself where there is none."""
+    """Return every file below a folder, in order; the folder itself if there is none."""
     found = sorted(
         file for file in folder.rglob("*") if file.is_file() and not hidden(file, folder)
     )

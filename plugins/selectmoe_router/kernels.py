@@ -2,8 +2,8 @@
 
 They compute what ``statistics`` and ``measures`` define, in fp32. Each statistic of the table has
 an argument here, its upper-case name: the column that it is written to, negative where the router
-does not have it. Triton is imported here at the top, so import this module only where Triton is
-known to be there.
+does not have it. Triton is imported here at the top, so import this module only if Triton is
+installed.
 """
 
 # ruff: noqa: ANN001, ANN201, D103, N803
@@ -57,7 +57,7 @@ def of_tokens(
         mask=real[:, None] & known,
         other=float("-inf"),
     ).to(tl.float32)
-    # What does not count is zero from here on; a mean then needs only sums.
+    # Tokens that do not count are zero from here on, so a mean needs only sums.
     keep = tl.load(counted + row, mask=real, other=0) != 0
     values = tl.where(real[:, None], values, 0.0)
     values = tl.where(known, values, float("-inf"))

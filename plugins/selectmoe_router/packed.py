@@ -1,4 +1,4 @@
-"""Batches without padding, and their means: for models that read packed sequences."""
+"""Batches without padding, and their means, for models that read packed sequences."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from selectmoe_router.reduction import Routing
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """Examples one behind another, on the device.
+    """Examples in one sequence, on the device.
 
     Attributes:
         rows: their positions in the shard, int64 ``[batch]``.
@@ -89,7 +89,7 @@ def packed(rows: np.ndarray, tokens: Joined, counted: np.ndarray) -> PackedBatch
 
 
 def moved(batch: PackedBatch, device: str) -> PackedBatch:
-    """Return the batch on a device, on its way there where that is a GPU."""
+    """Return the batch on a device; a copy to a GPU may still be running."""
     if not device.startswith("cuda"):
         return batch
     # The allocator keeps page-locked memory until the copy is done.
@@ -97,7 +97,7 @@ def moved(batch: PackedBatch, device: str) -> PackedBatch:
 
 
 class PackedMeans:
-    """Takes a packed batch's logits layer by layer and keeps the means over each example."""
+    """Receives a packed batch's logits layer by layer and keeps the means of each example."""
 
     def __init__(self, batch: PackedBatch, routing: Routing, *, features: bool) -> None:
         self._batch = batch
@@ -170,7 +170,7 @@ class PackedMeans:
 
 
 def _kernels(device: torch.device) -> Any:  # noqa: ANN401
-    """Return the Triton kernels where they can run, else ``None``."""
+    """Return the Triton kernels if they can run, otherwise ``None``."""
     if device.type != "cuda":
         return None
     try:

@@ -27,13 +27,13 @@ class Routing:
         return tuple(entry.name for entry in available(self.trash))
 
     def width(self, *, features: bool) -> int:
-        """Return how many means a layer has: the statistics and, if wanted, all outputs' mass."""
+        """Return how many means a layer has: the statistics and, on request, all outputs' mass."""
         return len(self.statistics) + (self.experts + self.trash if features else 0)
 
     def offsets(self, *, features: bool) -> dict[str, int]:
-        """Return the kernel's names of columns and their places, ``ABSENT`` where there is none.
+        """Return the kernel's names of columns and their places, ``ABSENT`` if there is none.
 
-        The outputs' mass begins at ``FEATURES``, behind the statistics.
+        The outputs' mass begins at ``FEATURES``, after the statistics.
         """
         places = {name: place for place, name in enumerate(self.statistics)}
         offsets = {entry.offset: places.get(entry.name, ABSENT) for entry in STATISTICS}
@@ -48,7 +48,7 @@ class Routing:
 
 
 class TokenMeans:
-    """Takes a batch's logits layer by layer and keeps the means over its tokens."""
+    """Receives a batch's logits layer by layer and keeps the means over its tokens."""
 
     def __init__(self, mask: Tensor, routing: Routing, *, features: bool) -> None:
         self._mask = mask
@@ -70,7 +70,7 @@ class TokenMeans:
 
 
 class OnItsWay:
-    """A tensor that is copied to the host while the device goes on."""
+    """A tensor that is copied to the host while the device continues."""
 
     def __init__(self, tensor: Tensor) -> None:
         self._host = tensor
@@ -82,14 +82,14 @@ class OnItsWay:
             self._done.record(torch.cuda.current_stream(tensor.device))
 
     def numpy(self) -> np.ndarray:
-        """Wait until it is here, and return it."""
+        """Wait for the copy, and return it."""
         if self._done is not None:
             self._done.synchronize()
         return np.asarray(self._host.numpy())
 
 
 class ShardTable:
-    """Puts the means of batches back in the shard's order; NaN where no batch filled it.
+    """Puts the means of batches into the shard's order; rows without a batch are NaN.
 
     Attributes:
         columns: ``[examples, layers]`` for every statistic.

@@ -186,7 +186,7 @@ def counted(parts: np.ndarray, starts: np.ndarray, tokens: str, chat: ChatFormat
     """Return which tokens count for the score, bool ``[tokens]``.
 
     Args:
-        parts: what each token is part of, of examples one behind another, ``[tokens]``.
+        parts: what each token is part of, of examples one after another, ``[tokens]``.
         starts: the first token of each example.
         tokens: the scorer's option.
         chat: the format.

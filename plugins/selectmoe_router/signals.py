@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from selectmoe_core import ModelError
 
 Take = Callable[[int, Tensor], None]
-"""Gets a layer's number and its logits ``[batch * length, outputs]``."""
+"""Receives a layer's number and its logits ``[batch * length, outputs]``."""
 
 
 class RouterSignals:
@@ -19,7 +19,7 @@ class RouterSignals:
     Layers are numbered from 0 over those that have a router.
 
     Raises:
-        ModelError: the model has no router whose logits transformers knows how to record.
+        ModelError: the model has no router whose logits transformers can record.
     """
 
     def __init__(self, model: Any) -> None:  # noqa: ANN401
@@ -45,7 +45,7 @@ class RouterSignals:
         """Return how many outputs a router has, from a pass over one token.
 
         Raises:
-            ModelError: the routers differ in width, or not every one is called in a pass.
+            ModelError: the routers differ in width, or a pass does not call all of them.
         """
         widths: list[int] = []
         layers = range(len(self))
@@ -70,15 +70,15 @@ class RouterSignals:
 
     @torch.inference_mode()
     def read(self, ids: Tensor, layers: Sequence[int], take: Take) -> None:
-        """Run the decoder without its head and hand over the logits of the chosen layers.
+        """Run the decoder without its head and pass on the logits of the chosen layers.
 
         What ``take`` does not keep is freed before the next layer runs. There is no attention mask:
-        behind a causal mask no real token sees the padding on its right.
+        with a causal mask no real token attends to the padding on its right.
 
         Args:
             ids: token ids ``[batch, length]``, padded on the right with any token.
-            layers: numbers of the layers wanted.
-            take: called once a layer, in order.
+            layers: the numbers of the layers.
+            take: called once per layer, in order.
         """
         with ExitStack() as stack:
             for layer in layers:

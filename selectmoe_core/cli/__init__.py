@@ -123,11 +123,11 @@ def _call(arguments: list[str]) -> int:
         sys.stderr.close()
         return 0
     except Exception as error:
-        return _unforeseen(error)
+        return _unexpected(error)
     return result if isinstance(result, int) else 0
 
 
-def _unforeseen(error: Exception) -> int:
+def _unexpected(error: Exception) -> int:
     """Print a bug with its traceback, and an error of the disk without one."""
     if refused := of_disk(error, "a file cannot be written or read"):
         show(refused)

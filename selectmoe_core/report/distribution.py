@@ -191,9 +191,9 @@ def lengths(pool: Pool, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             turns = messages.flatten()
             parent = pc.list_parent_indices(messages).to_numpy()
             characters = pc.utf8_length(turns.field("content")).to_numpy().astype(np.float64)
-            said = pc.equal(turns.field("role"), "assistant").to_numpy(zero_copy_only=False)
+            is_answer = pc.equal(turns.field("role"), "assistant").to_numpy(zero_copy_only=False)
             text.append(np.bincount(parent, characters, minlength=high - low))
-            answer.append(np.bincount(parent, characters * said, minlength=high - low))
+            answer.append(np.bincount(parent, characters * is_answer, minlength=high - low))
         start += batch.num_rows
     return np.concatenate(text), np.concatenate(answer)
 

@@ -77,8 +77,8 @@ class Team:
             time.sleep(LOOK)
         if self._failed(number):
             there = [name for name in over if self.store.check([name])]
-            told = [text for name in there if (text := self.store.get(name).decode())]
-            cause(map(Failure.load, told)).end_run(key, stage, size)
+            texts = [text for name in there if (text := self.store.get(name).decode())]
+            cause(map(Failure.load, texts)).end_run(key, stage, size)
 
     def end(self) -> None:
         """Release the other processes; called by the first process."""

@@ -200,9 +200,9 @@ class TemplateRenderer:
             ) from None
         except Exception as error:  # a template is a program that others wrote
             roles = ", ".join(turn["role"] for turn in turns[:8]) + (", ..." * (len(turns) > 8))
-            said = " ".join(f"{error or type(error).__name__}".split())[:300]
+            text = " ".join(f"{error or type(error).__name__}".split())[:300]
             raise ModelError(
-                f"{self.name} cannot render a conversation of {roles}: {said}", hint=hint
+                f"{self.name} cannot render a conversation of {roles}: {text}", hint=hint
             ) from error
 
 

@@ -1,4 +1,4 @@
-"""The questions beside this file, wherever it lies."""
+"""Loads the questions in this file's folder."""
 
 import json
 from pathlib import Path

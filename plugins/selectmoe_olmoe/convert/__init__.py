@@ -1,1 +1,1 @@
-"""Conversion of a pretrained checkpoint into a Select-MoE model, and the proof that it is one."""
+"""Conversion of a pretrained checkpoint into a Select-MoE model, and its verification."""

@@ -1,4 +1,4 @@
-"""A checkpoint on disk: which shard holds which tensor, and what must be there."""
+"""A checkpoint on disk: which shard holds which tensor, and which tensors must exist."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -46,7 +46,7 @@ class Checkpoint:
             converted: Whether it is a Select-MoE model, or a model of one of the families.
 
         Raises:
-            ModelError: Another kind of model, a damaged or absent file, a tensor that is missing.
+            ModelError: the model is of another kind, or a file or tensor is damaged or missing.
         """
         config = read_config(folder)
         family = _family(folder, config.get("model_type"), converted=converted)
@@ -115,7 +115,7 @@ def open_shard(path: Path, framework: Literal["pt", "np"] = "pt") -> Iterator[An
     """Open a shard for reading tensors on the CPU, memory-mapped; ``np`` imports no torch.
 
     Raises:
-        ModelError: The file is absent, cut short or not a safetensors file.
+        ModelError: the file is missing, incomplete or not a safetensors file.
     """
     if path.exists() and not path.is_file():
         raise ModelError(f"{path}: not a regular file", hint=AGAIN)

@@ -49,7 +49,7 @@ def convert(
     _check_new(out)
     source = ModelRef(model, revision)
     with command_job(context, seed=seed, model=source) as job:
-        try:  # what is wrong with the source is wrong input: nothing was written yet
+        try:  # a mistake in the source is wrong input: nothing has been written yet
             job.models.find(source)
             converter.check(job)
         except ModelError as error:

@@ -10,7 +10,7 @@ from selectmoe_olmoe.convert.trash_rows import trash_count
 
 NAME = "olmoe-trashcan"
 VERSION = 2
-"""Raised when the same options would give other bytes."""
+"""Increased when the same options give other bytes."""
 
 
 class TrashcanConverter:
@@ -29,7 +29,7 @@ class TrashcanConverter:
         """Write the Select-MoE checkpoint and ``selector.json`` into ``out``.
 
         The kernel copies unchanged data, for models of any size; an interrupted conversion
-        goes on with the next shard.
+        continues with the next shard.
 
         Raises:
             ModelError: Not a checkpoint of a known family, or a damaged one.

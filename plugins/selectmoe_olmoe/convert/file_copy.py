@@ -1,4 +1,4 @@
-"""Copy and compare stretches of files, several at once, without holding what they hold."""
+"""Copy and compare parts of files, several at once, in little memory."""
 
 import os
 import sys
@@ -11,25 +11,25 @@ from pathlib import Path
 from selectmoe_olmoe.convert.layout import Run
 
 THREADS = 4
-"""Stretches read at once: a disk behind a network answers several requests as fast as one."""
+"""Parts that are read at once: a network disk answers several requests as fast as one."""
 PIECE = 64 << 20
-"""Bytes of a stretch that a thread takes."""
+"""Bytes that a thread copies at a time."""
 BUFFER = 4 << 20
 
 
 @contextmanager
 def readers() -> Iterator[ThreadPoolExecutor]:
-    """Give threads that read; where the block fails, what they have not begun is dropped."""
+    """Yield a pool of threads; if the block fails, work that has not begun is dropped."""
     pool = ThreadPoolExecutor(THREADS, "read")
     try:
         yield pool
     finally:
-        # After a block that ended well nothing is left to drop.
+        # After a successful block there is nothing to drop.
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 def copy_run(source: Path, target: Path, run: Run) -> int:
-    """Copy one stretch into a file that exists; return its bytes.
+    """Copy one part into an existing file; return its bytes.
 
     On Linux the kernel copies, and learns in advance what will be read.
 
@@ -55,7 +55,7 @@ def copy_run(source: Path, target: Path, run: Run) -> int:
 
 
 def same_bytes(one: Path, other: Path, run: Run) -> bool:
-    """Return whether a stretch holds the same bytes in both files; two buffers are in memory."""
+    """Return whether a part has the same bytes in both files; two buffers are in memory."""
     with one.open("rb", buffering=0) as a, other.open("rb", buffering=0) as b:
         a.seek(run.source)
         b.seek(run.target)
@@ -74,7 +74,7 @@ def read_at(source: Path, place: int, size: int) -> bytes:
 
 
 def write_at(target: Path, place: int, content: bytes) -> None:
-    """Write bytes into a file that exists."""
+    """Write bytes into an existing file."""
     with target.open("r+b") as file:
         file.seek(place)
         file.write(content)

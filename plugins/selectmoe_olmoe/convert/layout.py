@@ -1,8 +1,8 @@
-"""Where the tensors of a safetensors file lie, and where they will lie once some have grown.
+"""Positions of the tensors in a safetensors file, before and after some are expanded.
 
 A safetensors file is eight bytes (the length of its header, little-endian), the header (JSON) and
-the tensors' bytes. safetensors itself checks every file, before and after; what it does not say is
-where a tensor lies, and that is read here.
+the tensors' bytes. safetensors itself checks every file, before and after; it does not give the
+positions of tensors, which are read here.
 """
 
 import json
@@ -22,8 +22,8 @@ class Place:
     Attributes:
         dtype: as safetensors writes it, such as ``BF16``.
         shape: its dimensions.
-        start: its first byte, counted from where the tensors begin.
-        stop: the byte after its last.
+        start: its first byte, counted from the start of the tensors.
+        stop: the byte after its last byte.
     """
 
     dtype: str
@@ -34,12 +34,12 @@ class Place:
 
 @dataclass(frozen=True)
 class Run:
-    """Bytes that stand together in both files.
+    """Bytes that are contiguous in both files.
 
     Attributes:
         source: where they begin in the source file.
         target: where they begin in the target file.
-        size: how many they are.
+        size: the number of bytes.
     """
 
     source: int
@@ -58,7 +58,7 @@ class Layout:
 
     Attributes:
         places: tensor name -> its place, in the order of the bytes.
-        metadata: the file's own notes, such as ``{"format": "pt"}``.
+        metadata: the metadata of the file, such as ``{"format": "pt"}``.
         begin: where the tensors begin in the file.
     """
 
@@ -68,7 +68,7 @@ class Layout:
 
     @classmethod
     def read(cls, path: Path) -> "Layout":
-        """Read the header of a file that safetensors has opened without complaint."""
+        """Read the header of a file that safetensors has opened without an error."""
         with path.open("rb") as file:
             length = int.from_bytes(file.read(PREFIX), "little")
             header = json.loads(file.read(length))
@@ -86,7 +86,7 @@ class Layout:
         return self.begin + max((place.stop for place in self.places.values()), default=0)
 
     def grown(self, names: Mapping[str, int]) -> "Layout":
-        """Return the layout with so many more rows of each named tensor, all else in its order."""
+        """Return the layout after adding rows to each named tensor, in the same order."""
         places: dict[str, Place] = {}
         at = 0
         for name, place in self.places.items():
@@ -106,7 +106,7 @@ class Layout:
         return _header(self.places, self.metadata)
 
     def runs(self, grown: "Layout") -> Iterator[Run]:
-        """Yield what has to be copied into the grown file; new rows come between the runs."""
+        """Yield what must be copied into the expanded file; new rows come between the runs."""
         run = Run(self.begin, grown.begin, 0)
         for name, place in self.places.items():
             source = self.begin + place.start

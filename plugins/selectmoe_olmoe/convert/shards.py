@@ -1,4 +1,4 @@
-"""Convert a checkpoint on disk, shard in, shard out: the model is never built."""
+"""Convert a checkpoint on disk shard by shard: the model is never built."""
 
 import errno
 import hashlib
@@ -35,13 +35,13 @@ MODE = 0o644
 
 @dataclass(frozen=True)
 class _Shard:
-    """One shard to be written.
+    """One shard to write.
 
     Attributes:
         source: the shard of the original.
-        target: where the converted one comes.
+        target: the path of the converted shard.
         before: the original's layout.
-        after: the converted one's.
+        after: the converted shard's layout.
         gates: name of each gate in it -> its layer.
     """
 
@@ -53,12 +53,12 @@ class _Shard:
 
     @property
     def partial(self) -> Path:
-        """Where it is written until it is complete."""
+        """The path to write to until it is complete."""
         return self.target.with_name(f".{self.target.name}.partial")
 
     @property
     def done(self) -> bool:
-        """Whether it is there already, at its full length."""
+        """Whether it already exists with its full length."""
         return self.target.is_file() and self.target.stat().st_size == self.after.size
 
 
@@ -73,13 +73,13 @@ def convert_checkpoint(
     """Write the Select-MoE checkpoint of ``source`` into ``out``; return the bytes of its shards.
 
     Every shard is written under a temporary name and renamed when complete, so an interrupted
-    conversion of the same source with the same options goes on with the next shard. ``config.json``
-    and ``selector``, the content of ``selector.json``, come last: a folder without them is not
-    finished. As after ``cp``, the kernel writes to the disk later. ``advance`` is called with
-    the bytes done.
+    conversion of the same source with the same options continues with the next shard.
+    ``config.json`` and ``selector``, the content of ``selector.json``, come last: a folder without
+    them is not finished. As after ``cp``, the kernel writes to the disk later. ``advance`` is
+    called with the bytes done.
 
     Raises:
-        ModelError: A gate that cannot grow, a damaged shard.
+        ModelError: a gate cannot be expanded, or a shard is damaged.
         StageError: The disk is full, or another conversion writes into ``out``.
     """
     if out.resolve() == source.folder.resolve():
@@ -106,7 +106,7 @@ def convert_checkpoint(
 
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
-    """Hold the sole right to write into a folder: two would write into the same partial files."""
+    """Lock a folder for writing: two conversions would write into the same partial files."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(out / LOCK)
@@ -120,7 +120,7 @@ def _alone(out: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        # While it is held: afterwards it may be another's.
+        # While the lock is held: afterwards the file may belong to another conversion.
         (out / LOCK).unlink(missing_ok=True)
         lock.release()
 
@@ -135,7 +135,7 @@ def _index(
 
 
 def _planned(source: Checkpoint, name: str, out: Path, trash: int) -> _Shard:
-    """Look at a shard's header and its gates."""
+    """Read and check a shard's header and its gates."""
     path = source.folder / name
     before = Layout.read(path)
     layers = source.gates
@@ -157,7 +157,7 @@ def _write_shards(
     seed: int,
     advance: Callable[[float], None],
 ) -> None:
-    """Let threads copy the shards one after the other, each in pieces, and add the new rows."""
+    """Let threads copy the shards in order, each in pieces, and add the new rows."""
     with _clean(out, *(shard.partial for shard in shards)), readers() as pool:
         copies = [_begin_copies(shard, pool) for shard in shards]
         for shard, pieces in zip(shards, copies, strict=True):
@@ -186,7 +186,7 @@ def _write_rows(shard: _Shard, config: TrashcanConfig, seed: int) -> None:
 
 
 def _finish(shard: _Shard) -> None:
-    """Let safetensors read what was written, and give the file its name."""
+    """Check the written file with safetensors, and give it its final name."""
     found = shard.partial.stat().st_size
     if found != shard.after.size:
         raise StageError(
@@ -223,7 +223,7 @@ def _clean(folder: Path, *partials: Path) -> Iterator[None]:
 
 
 def _check_target(out: Path, source: Checkpoint) -> None:
-    """Refuse a folder with another kind of model, or with links: they may point anywhere."""
+    """Refuse a folder with another kind of model, or with links, which may point anywhere."""
     for path in out.iterdir() if out.is_dir() else ():
         if path.is_symlink():
             raise StageError(
@@ -273,7 +273,7 @@ def _small_files(source: Checkpoint) -> list[Path]:
 
     Raises:
         ModelError: one of them is a link to a file elsewhere, whose content must not be copied. In
-            the hub's cache every file is a link, to the model's own blobs.
+            the hub's cache every file is a link to the model's own blobs.
     """
     folder = source.folder.resolve()
     home = folder.parent.parent if folder.parent.name == "snapshots" else folder

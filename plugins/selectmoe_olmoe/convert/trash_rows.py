@@ -1,4 +1,4 @@
-"""What conversion changes: the rows that are added to a gate, the configuration, the index."""
+"""What conversion changes: the new rows of a gate, the configuration, and the index."""
 
 import hashlib
 from collections.abc import Mapping
@@ -24,12 +24,12 @@ HALF = 8
 
 
 def trash_count(config: TrashcanConfig, source: MoeShape) -> int:
-    """Return how many trash cans a layer gets: by default one for each slot of a token."""
+    """Return the number of trash cans per layer: by default one for each slot of a token."""
     return config.num_trash_experts or source.top_k
 
 
 def layer_seed(seed: int, layer: int) -> int:
-    """Return the seed of a layer's new rows, so that they don't depend on the order of shards."""
+    """Return the seed of a layer's new rows, which does not depend on the order of shards."""
     digest = hashlib.sha256(f"trash cans of layer {layer}, seed {seed}".encode()).digest()
     return int.from_bytes(digest[:8]) >> 1
 
@@ -47,8 +47,8 @@ def standard_normal(count: int, seed: int) -> np.ndarray:
     """Return the float32 ``[count]`` that ``torch.randn`` draws under a seed, without torch.
 
     Importing torch from a cold disk can take as long as copying a checkpoint. These are torch's
-    numbers on the CPU but for the last bits, where its approximations of the logarithm and the
-    cosine depend on the processor, and for the last 16 where ``count`` is no multiple of 16:
+    numbers on the CPU except for the last bits, where its approximations of the logarithm and the
+    cosine depend on the processor, and for the last 16 if ``count`` is not a multiple of 16:
     Mersenne Twister, 24 bits to a uniform number, Box and Muller's transform in blocks of 16.
     """
     blocks = -(-count // (2 * HALF))

@@ -1,4 +1,4 @@
-"""Prove that a converted model is its original plus trash rows: tensors first, then logits."""
+"""Verify that a converted model is its original plus trash rows: tensors first, then logits."""
 
 import math
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ SAMPLE = (
 SHOWN = 8
 SIGMAS = 6.0
 PIECE = 1 << 22
-"""Numbers that are compared at once: those of an embedding would fill gigabytes."""
+"""Numbers that are compared at once, because a whole embedding would fill gigabytes."""
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Moments:
     squares: float = 0.0
 
     def add(self, rows: Tensor) -> None:
-        """Take in ``[trash, hidden]``."""
+        """Add ``[trash, hidden]``."""
         values = rows.double()
         self.count += values.numel()
         self.total += values.sum().item()
@@ -54,7 +54,7 @@ class Moments:
 
 @dataclass
 class Comparison:
-    """What the comparison of tensors found."""
+    """The result of the comparison of tensors."""
 
     tensors: int = 0
     largest: float = 0.0
@@ -67,13 +67,13 @@ def verify_converted(
 ) -> dict[str, Any]:
     """Compare a converted checkpoint with its original.
 
-    Every tensor but the gates must be equal within ``how.tolerance`` (0: the same bits); of a gate
-    the first rows must be. The trash rows must look drawn from the stated normal distribution. Then
-    the logits of sample text with the trash rows off must equal the original's.
+    Every tensor except the gates must be equal within ``how.tolerance`` (0: the same bits), and
+    so must the first rows of each gate. The trash rows must fit the stated normal distribution.
+    Then the logits of sample text with the trash rows off must equal the original's.
 
     Raises:
-        StageError: It names the tensors that differ, or the largest difference of the logits.
-        ModelError: One of the two is not what it should be.
+        StageError: names the tensors that differ, or the largest difference of the logits.
+        ModelError: one of the two is not a valid model of its kind.
     """
     mine = Checkpoint.open(converted, converted=True)
     theirs = Checkpoint.open(job.models.find(original), converted=False)
@@ -97,7 +97,7 @@ def verify_converted(
 
 
 def compare_tensors(mine: Checkpoint, theirs: Checkpoint, tolerance: float, job: Job) -> Comparison:
-    """Compare tensor by tensor: bytes first, and numbers where those differ."""
+    """Compare tensor by tensor: first the bytes, and the numbers if the bytes differ."""
     found = Comparison()
     found.differ = [f"{name} (only in one)" for name in sorted(_lone(mine, theirs))]
     ours, other = mine.where, theirs.where
@@ -152,7 +152,7 @@ def _tensor(model: Checkpoint, shard: str, name: str) -> Tensor:
 
 
 def _difference(one: Tensor, other: Tensor) -> float:
-    """Return the largest absolute difference of tensors whose bits differ; infinite if unlike."""
+    """Return the largest absolute difference of two tensors; infinite if shapes differ."""
     if one.shape != other.shape:
         return math.inf
     difference = 0.0
@@ -161,12 +161,12 @@ def _difference(one: Tensor, other: Tensor) -> float:
         if math.isnan(largest):
             return math.inf
         difference = max(difference, largest)
-    # Equal values in other bits (-0, another dtype) are a difference too, if the smallest.
+    # Equal values with other bits (-0, another dtype) are the smallest possible difference.
     return max(difference, math.ulp(0.0))
 
 
 def _check_trash(found: Moments, mine: Checkpoint) -> None:
-    """Raise unless mean and deviation are within six standard errors of the stated."""
+    """Raise unless mean and deviation are within six standard errors of the stated values."""
     mean, std = mine.config["trash_can_init_mean"], mine.config["trash_can_init_std"]
     rounding = 0.005 * (abs(mean) + std)
     error = SIGMAS * std / math.sqrt(max(found.count, 1))
@@ -207,7 +207,7 @@ def _sample(original: ModelRef, job: Job) -> tuple[Tensor, Tensor, str]:
         tokenizer = job.models.tokenizer(original)
         rows = [tokenizer(text)["input_ids"] for text in SAMPLE]
         kind = "text"
-    except ModelError:  # a bare checkpoint can be verified too; the facts say how
+    except ModelError:  # a checkpoint without tokenizer can be verified too; the facts say how
         generator = torch.Generator().manual_seed(0)
         size = int(config["vocab_size"])
         rows = [torch.randint(size, (n,), generator=generator).tolist() for n in (48, 31, 17, 2)]
@@ -228,7 +228,7 @@ def _logits(
     *,
     selector: bool = False,
 ) -> tuple[Tensor, float | None]:
-    """Return the real tokens' logits on the CPU, and a selector's share of slots in the trash."""
+    """Return the real tokens' logits on the CPU, and the share of slots that go to trash cans."""
     from selectmoe_olmoe.model.losses import trash_share
 
     model = job.models.load(ref, dtype=how.dtype, device=how.device)
@@ -246,5 +246,5 @@ def _logits(
     kept = logits[inputs["attention_mask"].bool()].cpu()
     del model, logits
     if how.device.startswith("cuda"):
-        torch.cuda.empty_cache()  # the next model needs the room
+        torch.cuda.empty_cache()  # the next model needs the memory
     return kept, trash

@@ -1,4 +1,4 @@
-"""Causal attention within packed sequences: flash attention, or padded rows where there is none."""
+"""Causal attention within packed sequences: flash attention, or padded rows without it."""
 
 import inspect
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from torch.nn import functional
 
 
 class Attention(Protocol):
-    """Causal attention of each sequence to itself alone."""
+    """Causal attention of each sequence only to itself."""
 
     name: str
 

@@ -1,8 +1,8 @@
 """Autograd functions of packed training over interchangeable ``TrainingSteps``.
 
-Each saves no more than its backward pass needs, computes gradients of those inputs alone that ask
-for one, and never asks the device a question. Weights may be fp32 while products run in bf16: they
-are cast where they are used, again in the backward pass, so that no copy is kept.
+Each saves only what its backward pass needs, computes only the requested gradients, and never waits
+for the device. Weights may be fp32 while products run in bf16: they are cast when they are used,
+again in the backward pass, so that no copy is kept.
 """
 
 # mypy: disable-error-code="no-untyped-call"
@@ -19,7 +19,7 @@ from selectmoe_olmoe.fused.ops import Gate, Routed
 from selectmoe_olmoe.fused.training_ops import Tables, TrainingSteps
 
 LOGIT_BYTES = 2**28
-"""Vocabulary logits of so many bytes are held at once."""
+"""The most bytes of vocabulary logits that are held at once."""
 
 
 class _AddNorm(Function):
@@ -276,7 +276,7 @@ def experts(
 ) -> Tensor:
     """Return ``x`` plus the weighted sum of the experts of ``hidden``, both ``[N, H]``.
 
-    Slots that fell to the trash are computed in neither direction. The outputs of the experts are
+    Slots that go to trash cans are computed in neither direction. The outputs of the experts are
     not kept: the gradient of a slot's weight comes from the activations.
 
     Args:
@@ -299,7 +299,7 @@ def linear_cross_entropy(
     """Return the weighted sum of the labels' negative log probabilities, an fp32 scalar.
 
     The logits are made and turned into gradients a chunk at a time, already in the forward pass:
-    the whole of them never exists (as in Liger-Kernel, Hsu et al. 2024, arXiv:2410.10989).
+    they never exist all at once (as in Liger-Kernel, Hsu et al. 2024, arXiv:2410.10989).
 
     Args:
         hidden: ``[M, H]``.

@@ -1,7 +1,7 @@
 """Triton kernels of the packed decoder: each joins memory-bound steps into one pass.
 
 ``launches`` holds the functions that call them and says what they compute. Triton is imported
-here at the top, so import this module only where Triton is known to be there. Row numbers are
+here at the top, so import this module only if Triton is installed. Row numbers are
 64-bit: a batch's pairs times the hidden size exceed 32 bits.
 """
 
@@ -118,7 +118,7 @@ def gate(
             rest = tl.where(column[None, :] == place[:, None], float("-inf"), rest)
     for slot in tl.static_range(TOP_K):
         best = tl.max(left, axis=1)
-        # Ties go to the lowest column: regular experts stand before the trash cans.
+        # Ties go to the lowest column: regular experts come before the trash cans.
         place = tl.argmax(left, axis=1)
         tl.store(index + row64 * TOP_K + slot, place.to(tl.int32), mask=real)
         share = tl.exp(best - largest) / mass / chosen
@@ -171,7 +171,7 @@ def spread(hidden, position, out, width, TOP_K: tl.constexpr, BLOCK: tl.constexp
     value = tl.load(hidden + row * width + column, mask=inside)
     for slot in tl.static_range(TOP_K):
         target = tl.load(position + row * TOP_K + slot).to(tl.int64)
-        # A trash can's slot has no row: nothing of it lies before column 0.
+        # A trash can's slot has no row, so all its columns are masked.
         end = tl.where(target >= 0, width, 0)
         tl.store(out + target * width + column, value, mask=column < end)
 
@@ -214,7 +214,7 @@ def combine(
     for slot in tl.static_range(TOP_K):
         source = tl.load(position + row * TOP_K + slot).to(tl.int64)
         share = tl.load(scores + row * TOP_K + slot)
-        # A trash can's slot is read nowhere: memory behind it was never written.
+        # A trash can's slot is never read: its memory was never written.
         end = tl.where(source >= 0, width, 0)
         part = tl.load(pairs + source * width + column, mask=column < end, other=0.0)
         value += share * part.to(tl.float32)

@@ -77,7 +77,7 @@ class TritonSteps:
         out: Tensor,
         eps: float,
     ) -> Tensor:
-        """Write what ``norm_rotary_`` makes of ``x`` into ``out``, and return that."""
+        """Write the result of ``norm_rotary_`` for ``x`` into ``out``, and return it."""
         rows, heads, size = x.shape
         self._kernels.norm_rotary[(rows,)](
             x,
@@ -125,7 +125,7 @@ class TritonSteps:
         return Routed(logits, index, position, scores, ends)
 
     def _order(self, index: Tensor, experts: int) -> tuple[Tensor, Tensor]:
-        """Sort the pairs by expert, in the order of tokens within one, without asking the device.
+        """Sort the pairs by expert, and by token within an expert, without waiting for the device.
 
         Blocks of pairs count their experts; a running sum over experts, then blocks, says where
         each block's pairs of an expert begin.

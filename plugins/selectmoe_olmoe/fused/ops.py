@@ -16,14 +16,14 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class Routed:
-    """Where the slots of a batch go.
+    """The routing of the slots of a batch.
 
     Attributes:
         logits: fp32 ``[N, E + T]``.
-        index: ``[N, K]``: the output of each slot, from ``E`` up a trash can.
+        index: ``[N, K]``: the output of each slot; from ``E`` on it is a trash can.
         position: int32 ``[N, K]``: a pair's row in expert order, -1 for a trash can's.
         scores: fp32 ``[N, K]``: the weight of each slot.
-        ends: int32 ``[E]``: the row behind each expert's last; the last is the number of pairs.
+        ends: int32 ``[E]``: the row after each expert's last one; the last is the number of pairs.
     """
 
     logits: Tensor
@@ -78,11 +78,11 @@ class Steps(Protocol):
         ...
 
     def spread(self, hidden: Tensor, position: Tensor) -> Tensor:
-        """Copy ``[N, H]`` into expert order ``[P, H]``; rows behind the last pair stay unset."""
+        """Copy ``[N, H]`` into expert order ``[P, H]``; rows after the last pair stay unset."""
         ...
 
     def silu_times(self, both: Tensor, ends: Tensor) -> Tensor:
-        """``silu(gate) * up`` of ``[P, 2 I]``: ``[P, I]``; rows behind the last stay unset."""
+        """``silu(gate) * up`` of ``[P, 2 I]``: ``[P, I]``; rows after the last stay unset."""
         ...
 
     def combine(

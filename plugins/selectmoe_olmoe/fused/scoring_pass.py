@@ -1,9 +1,9 @@
-"""A forward pass for scoring: sequences packed without padding, router logits handed over.
+"""A forward pass for scoring: packed sequences without padding; router logits are passed on.
 
-What transformers' decoder computes, taken apart so that memory-bound steps are few: dense and
+It computes what transformers' decoder computes, with few memory-bound steps: dense and
 grouped matrix products and attention come from torch, everything between them from ``Steps``.
-Nothing behind the last wanted router runs, not even its experts, and no gradient is kept. Shapes
-depend on the tokens of a batch alone: the device is never asked how the routing went.
+Nothing after the last wanted router runs, not even its experts, and no gradient is kept. Shapes
+depend only on the tokens of a batch, so the host never waits for the routing.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ from selectmoe_olmoe.model.router import TrashcanRouter
 
 AMPERE = (8, 0)
 Take = Callable[[int, Tensor], None]
-"""Gets a layer's number and its logits, fp32 ``[tokens, experts + trash]``."""
+"""Receives a layer's number and its logits, fp32 ``[tokens, experts + trash]``."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class PackedDecoder:
     model keeps views).
 
     Args:
-        decoder: a ``SelectMoeModel`` that ``obstacle`` finds nothing against.
+        decoder: a ``SelectMoeModel`` for which ``obstacle`` returns ``None``.
         steps: how the memory-bound steps run; by default Triton's kernels.
         attention: how sequences attend to themselves; by default the best the device has.
     """
@@ -85,10 +85,10 @@ class PackedDecoder:
         layers: Sequence[int],
         take: Take,
     ) -> None:
-        """Run the decoder up to the last of ``layers`` and hand over the chosen layers' logits.
+        """Run the decoder up to the last of ``layers`` and pass on the chosen layers' logits.
 
         Args:
-            ids: token ids of all sequences one behind another, int64 ``[tokens]``.
+            ids: token ids of all sequences one after another, int64 ``[tokens]``.
             positions: each token's place in its sequence, int32 ``[tokens]``.
             starts: first token of each sequence and, last, ``tokens``: int32 ``[sequences + 1]``.
             longest: tokens of the longest sequence.
@@ -130,7 +130,7 @@ class PackedDecoder:
     def layer(
         self, number: int, x: Tensor, positions: Tensor, starts: Tensor, longest: int
     ) -> Tensor:
-        """Return what one whole layer makes of ``[tokens, hidden]``: for comparisons."""
+        """Return the output of one whole layer for ``[tokens, hidden]``: for comparisons."""
         steps, eps, layer = self._steps, self._eps, self._layers[number]
         normed = steps.norm(x, layer.input_norm, eps)
         attended = self._attend(layer, normed, positions, starts, longest)
@@ -190,7 +190,7 @@ def run_experts(
 
 
 def obstacle(decoder: Any) -> str | None:  # noqa: ANN401
-    """Return why the packed decoder cannot stand in for a model where it is, or ``None``."""
+    """Return why the packed decoder cannot replace a model on its device, or ``None``."""
     weight = decoder.embed_tokens.weight
     wide = weight.dtype == torch.float32
     dtype = "computes in bfloat16 or float16, but the model is in float32" if wide else None
@@ -198,7 +198,7 @@ def obstacle(decoder: Any) -> str | None:  # noqa: ANN401
 
 
 def of_machine(device: torch.device, dtype: str | None) -> str | None:
-    """Return why Triton's kernels cannot run on a device, or what is wrong with the dtype."""
+    """Return why Triton's kernels cannot run on a device or with a dtype, or ``None``."""
     if device.type != "cuda" or torch.version.hip:
         return f"needs an NVIDIA GPU, but the model is on {device.type}"
     if torch.cuda.get_device_capability(device) < AMPERE:
@@ -209,7 +209,7 @@ def of_machine(device: torch.device, dtype: str | None) -> str | None:
 
 
 def of_shape(decoder: Any) -> str | None:  # noqa: ANN401
-    """Return what about a model's configuration packed passes do not know, or ``None``."""
+    """Return what packed passes do not support in a model's configuration, or ``None``."""
     config, first = decoder.config, decoder.layers[0]
     if config.hidden_act != "silu" or config.attention_bias or config.clip_qkv is not None:
         return "supports only silu experts without attention bias or clip_qkv"

@@ -1,7 +1,7 @@
 """Triton kernels of packed training: what the forward pass of scoring lacks, and all gradients.
 
 ``training_launches`` holds the functions that call them and says what they compute. Triton is
-imported here at the top, so import this module only where Triton is known to be there. Row numbers
+imported here at the top, so import this module only if Triton is installed. Row numbers
 are 64-bit: a batch's pairs times the hidden size exceed 32 bits.
 """
 

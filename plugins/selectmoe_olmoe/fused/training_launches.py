@@ -1,6 +1,6 @@
 """The steps of packed training as launches of Triton kernels; ``training_ops`` says what they do.
 
-The forward pass shares the kernels of scoring where they fit: ``kernels`` and ``launches``.
+The forward pass uses the kernels of scoring if they fit: ``kernels`` and ``launches``.
 """
 
 from dataclasses import replace
@@ -14,8 +14,8 @@ from selectmoe_olmoe.fused.ops import Gate, Routed
 from selectmoe_olmoe.fused.training_ops import Tables
 
 PROGRAMS = 528
-"""At most so many programs share the rows of a norm whose weight has a gradient, four for each of
-an H100's processors: each leaves a row of partial sums."""
+"""The most programs that share the rows of a norm whose weight has a gradient: four for each of an
+H100's processors. Each writes a row of partial sums."""
 
 
 class TritonTrainingSteps:

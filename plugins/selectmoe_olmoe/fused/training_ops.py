@@ -76,18 +76,18 @@ class TrainingSteps(Protocol):
 
         Args:
             routed: what ``route`` returned.
-            scores: gradient of the scores, zero for slots that fell to the trash.
+            scores: gradient of the scores, zero for slots that go to trash cans.
             logits: gradient that reaches the logits themselves.
             normed: whether the scores of a token were made to sum to 1.
         """
         ...
 
     def spread(self, hidden: Tensor, position: Tensor) -> Tensor:
-        """Copy ``[N, H]`` into expert order ``[P, H]``; rows behind the last pair stay unset."""
+        """Copy ``[N, H]`` into expert order ``[P, H]``; rows after the last pair stay unset."""
         ...
 
     def silu_times(self, both: Tensor, ends: Tensor) -> Tensor:
-        """``silu(gate) * up`` of ``[P, 2 I]``: ``[P, I]``; rows behind the last stay unset."""
+        """``silu(gate) * up`` of ``[P, 2 I]``: ``[P, I]``; rows after the last stay unset."""
         ...
 
     def silu_times_backward(
@@ -104,7 +104,7 @@ class TrainingSteps(Protocol):
 
         Returns:
             The gradients of ``both`` and of the scores, and the activations times their scores,
-            ``[P, I]``; rows behind the last pair stay unset.
+            ``[P, I]``; rows after the last pair stay unset.
         """
         ...
 

@@ -1,7 +1,7 @@
-"""A forward pass for training: rows packed without padding, gradients for what is trained alone.
+"""A forward pass for training: packed rows without padding; only trained weights get gradients.
 
-It computes what the model of transformers computes, over the model's own parameters, so training,
-saving and adapters stay as they are. ``autograd`` holds the parts.
+It computes what transformers' model computes, with the model's own parameters, so training, saving
+and adapters work as usual. ``autograd`` holds the parts.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from selectmoe_olmoe.warmup.packed_rows import Packed
 
 @dataclass
 class PackedOutput(ModelOutput):
-    """What a pass gives the losses.
+    """The results of a pass for the losses.
 
     Attributes:
         cross_entropy: the weighted sum over the labels, a scalar in fp32.
@@ -40,7 +40,7 @@ class PackedOutput(ModelOutput):
 
 @dataclass(frozen=True)
 class _Rows:
-    """What attention asks about the rows of a batch."""
+    """What attention needs to know about the rows of a batch."""
 
     positions: Tensor
     starts: Tensor
@@ -51,10 +51,10 @@ class PackedTraining:
     """The forward pass of a Select-MoE model over packed rows, with gradients.
 
     Args:
-        model: a ``SelectMoeForCausalLM`` that ``obstacle`` finds nothing against.
+        model: a ``SelectMoeForCausalLM`` for which ``obstacle`` returns ``None``.
         dtype: what products are computed in; parameters may be wider.
-        recompute: keep a layer's input alone and compute the rest again in the backward pass.
-        head_gradient: whether the cross-entropy is to have a gradient.
+        recompute: keep only a layer's input and compute the rest again in the backward pass.
+        head_gradient: whether the cross-entropy needs a gradient.
         steps: how the memory-bound steps run; by default Triton's kernels.
     """
 

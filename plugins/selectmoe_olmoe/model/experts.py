@@ -1,4 +1,4 @@
-"""The sparse block: regular experts compute, slots that fell to a trash can cost nothing."""
+"""The sparse block: regular experts compute; slots that go to a trash can cost nothing."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from selectmoe_olmoe.model.router import TrashcanRouter
 
 
 class SelectMoeSparseMoeBlock(nn.Module):
-    """A block with a wider gate; it adopts the experts instead of allocating them again."""
+    """A block with an expanded gate; it reuses the experts instead of allocating them again."""
 
     def __init__(self, gate: TrashcanRouter, experts: Any) -> None:  # noqa: ANN401
         super().__init__()
@@ -30,9 +30,9 @@ class SelectMoeSparseMoeBlock(nn.Module):
 
 
 def flattened_experts(experts: Any, hidden: Tensor, index: Tensor, weights: Tensor) -> Tensor:  # noqa: ANN401
-    """Run transformers' grouped kernels over the regular (token, slot) pairs alone.
+    """Run transformers' grouped kernels only over the regular (token, slot) pairs.
 
-    Every pair becomes a token with one slot, so only the public call of the experts is relied on.
+    Every pair becomes a token with one slot, so only the public call of the experts is used.
     The pairs return to their slots before the sum, which is therefore the sum that the source model
     takes: equal bit for bit when no slot is trash, and free of atomic additions in both directions.
 
@@ -57,7 +57,7 @@ def flattened_experts(experts: Any, hidden: Tensor, index: Tensor, weights: Tens
 def eager_experts(experts: Any, hidden: Tensor, index: Tensor, weights: Tensor) -> Tensor:  # noqa: ANN401
     """Loop over the experts in use, in the source model's order of operations (equal bit for bit).
 
-    The stacked weights are taken apart once: indexing them expert by expert would write a
+    The stacked weights are split once: indexing them expert by expert would write a
     zero gradient of the whole stack for each expert in the backward pass.
     Shapes as in ``flattened_experts``.
     """

@@ -2,7 +2,7 @@
 
 All of them are functions of the recorded router logits: one ``[tokens, experts + trash]`` tensor a
 layer, where tokens is batch x length in row-major order, padding included. ``mask`` is
-``[tokens]``, true for real tokens; padding counts nowhere.
+``[tokens]``, true for real tokens; padding is never counted.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,12 +19,12 @@ BalanceOver = Literal["all", "regular"]
 def log_ratio(logits: Tensor, num_experts: int, top_k: int) -> tuple[Tensor, Tensor]:
     """Return ``log r`` and ``log(1 - r)``, each ``[tokens]`` in fp32.
 
-    ``r`` is the probability of the ``top_k`` likeliest regular experts in the softmax over all
+    ``r`` is the probability of the ``top_k`` most likely regular experts in the softmax over all
     outputs. Both logarithms come from log-sum-exp over logits, so neither loses digits at the ends
     and the gradient never vanishes by clamping.
 
     Args:
-        logits: ``[tokens, num_experts + trash]`` with at least one output beside the top k.
+        logits: ``[tokens, num_experts + trash]`` with at least one output besides the top k.
         num_experts: Number of regular experts.
         top_k: Number of experts that count.
     """
@@ -58,12 +58,12 @@ def balance_loss(
     over: BalanceOver = "all",
     gather: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """Load-balancing loss of the Switch Transformer as OLMoE takes it; a scalar in fp32.
+    """Load-balancing loss of the Switch Transformer as used by OLMoE; a scalar in fp32.
 
     ``n * sum_e f_e P_e``, with ``f_e`` the mean number of slots of a token that go to output ``e``,
     ``P_e`` its mean probability, both over layers and real tokens, and ``n`` the number of outputs.
-    ``over="regular"`` leaves the trash columns out, as if the model had none. Where processes share
-    a batch, ``gather`` adds up a tensor over them: each returns its part of the whole batch's loss.
+    ``over="regular"`` leaves out the trash columns, as if the model had none. If processes share
+    a batch, ``gather`` sums a tensor over them: each returns its part of the whole batch's loss.
     """
     width = logits[0].shape[-1] if over == "all" else num_experts
     keep = mask.to(torch.float32)
@@ -84,7 +84,7 @@ def balance_loss(
 
 @torch.no_grad()
 def trash_share(logits: Sequence[Tensor], mask: Tensor, num_experts: int, top_k: int) -> Tensor:
-    """Share of real tokens' slots that fall to a trash can, ``[layers]`` in fp32."""
+    """Share of real tokens' slots that go to a trash can, ``[layers]`` in fp32."""
     shares = []
     for layer in logits:
         _, index = select(layer.float().softmax(dim=-1), num_experts, top_k)

@@ -47,7 +47,7 @@ class SelectMoeConfig(OlmoeConfig):
 
 
 _NAMES = {field.name for field in fields(MoeCausalLMOutputWithPast)}
-# transformers renamed the output's field; both names are in use among the supported releases.
+# transformers renamed the output's field; the supported releases use both names.
 CACHE = "cache" if "cache" in _NAMES else "past_key_values"
 
 
@@ -63,11 +63,11 @@ class SelectMoeCausalLMOutput(MoeCausalLMOutputWithPast):
 
 
 class _SelectMoeMixin:
-    """What the bare and the causal model share."""
+    """Shared by the decoder and the causal model."""
 
     @classmethod
     def _can_set_experts_implementation(cls) -> bool:
-        # transformers looks for a decorator in this module's source; OLMoE's experts carry it.
+        # transformers looks for a decorator in this module's source; OLMoE's experts have it.
         return True
 
     @torch.no_grad()
@@ -80,7 +80,7 @@ class _SelectMoeMixin:
 
     @contextmanager
     def trash_disabled(self: Any) -> Iterator[None]:
-        """Within the block no probability goes to the trash: the source model's own routing."""
+        """Inside the block trash cans get no probability: routing is that of the source."""
         routers = [m for m in self.modules() if isinstance(m, TrashcanRouter)]
         before = [router.trash_enabled for router in routers]
         try:
@@ -110,7 +110,7 @@ class SelectMoeModel(_SelectMoeMixin, OlmoeModel):
     def packed_decoder(self) -> tuple[Any, str]:
         """Return a faster forward pass for scoring and its kernels' name, or ``None`` and why not.
 
-        It reads sequences without padding and hands over router logits (``PackedDecoder.read``);
+        It reads sequences without padding and passes on router logits (``PackedDecoder.read``);
         the weights stay this model's.
         """
         from selectmoe_olmoe.fused.scoring_pass import PackedDecoder, obstacle
@@ -126,7 +126,7 @@ class SelectMoeForCausalLM(_SelectMoeMixin, OlmoeForCausalLM):
 
     config: SelectMoeConfig
     packed_training: Any = None
-    """A ``PackedTraining`` over this model, for a trainer that hands over packed rows."""
+    """A ``PackedTraining`` of this model, for a trainer that passes packed rows."""
 
     def __init__(self, config: SelectMoeConfig) -> None:
         super(OlmoeForCausalLM, self).__init__(config)  # not OlmoeForCausalLM's: no second decoder

@@ -22,9 +22,9 @@ LOW_BITS = 16
 class StochasticRounding(Optimizer):
     """Runs another optimizer in fp32 over bf16 parameters, one parameter at a time.
 
-    A step is taken from an fp32 copy and rounded up or down at random, so that the mean of the
+    A step is computed in an fp32 copy and rounded up or down at random, so that the mean of the
     rounded weight is the weight: a bf16 weight of 0.02 would lose every step below 6e-5 otherwise.
-    No fp32 copy outlives the step of its parameter. Parameters in fp32 are stepped as they are.
+    No fp32 copy outlives the step of its parameter. Parameters in fp32 are stepped directly.
 
     Args:
         params: parameters or their groups.
@@ -71,14 +71,14 @@ class StochasticRounding(Optimizer):
         return {**super().state_dict(), "inner": inner}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up what ``state_dict`` returned."""
+        """Load what ``state_dict`` returned."""
         super().load_state_dict({name: state_dict[name] for name in ("state", "param_groups")})
         for optimizer, state in zip(self._inner, state_dict["inner"], strict=True):
             optimizer.load_state_dict(state)
 
 
 def _shadow(weight: Tensor) -> Tensor:
-    """Return what stands in for a parameter: itself in fp32, else an fp32 one without content."""
+    """Return a parameter in fp32: itself, or an empty fp32 one in its place."""
     if weight.dtype == torch.float32:
         return weight
     return nn.Parameter(torch.empty(0, dtype=torch.float32, device=weight.device))
@@ -96,7 +96,7 @@ def _step(inner: Optimizer, shadow: Tensor, weight: Tensor) -> None:
 
 
 def stochastically_rounded(values: Tensor) -> Tensor:
-    """Return fp32 values in bf16: the neighbours above and below by their distance, at random."""
+    """Return fp32 values rounded at random to bf16, by their distance to both neighbours."""
     bits = values.view(torch.int32)
     noise = torch.randint_like(bits, 1 << LOW_BITS)
     return ((bits + noise) & -(1 << LOW_BITS)).view(torch.float32).to(torch.bfloat16)
@@ -106,7 +106,7 @@ def optimizer_of(config: WarmupConfig) -> Made | None:
     """Return the optimizer and its options; ``None`` is the ``Trainer``'s own AdamW.
 
     Raises:
-        StageError: it belongs to a library that is not installed.
+        StageError: its library is not installed.
     """
     narrow = config.all_weights and config.weights == "bfloat16"
     options: dict[str, Any] = {"lr": config.peak_learning_rate, "weight_decay": config.weight_decay}

@@ -2,7 +2,7 @@
 
 ``logits`` is fp32 ``[layers, N, experts + trash]``, ``index`` ``[layers, N, top_k]`` the output of
 each slot, ``micro`` fp32 ``[B, N]`` as in ``packed_rows``. Joining micro-batches into a pass
-changes nothing: what is no sum over tokens is taken for each micro-batch by itself.
+changes nothing: a term that is not a sum over tokens is computed for each micro-batch separately.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,7 @@ def balance_sum(
 ) -> Tensor:
     """Return the sum over micro-batches of their tokens times ``losses.balance_loss``; a scalar.
 
-    Where processes share micro-batches, ``gather`` adds up a tensor over them.
+    If processes share micro-batches, ``gather`` sums a tensor over them.
     """
     layers, _, top_k = index.shape
     width = logits.shape[-1] if over == "all" else num_experts
@@ -51,7 +51,7 @@ def balance_sum(
 
 
 def trash_sum(index: Tensor, micro: Tensor, num_experts: int) -> Tensor:
-    """Return the sum over tokens of the share of slots that fall to the trash, ``[layers]``."""
+    """Return the sum over tokens of the share of slots that go to trash cans, ``[layers]``."""
     return (index >= num_experts).float().mean(dim=-1) @ micro.sum(dim=0)
 
 

@@ -1,4 +1,4 @@
-"""Training rows one behind another, without padding, and how micro-batches join into one pass.
+"""Training rows in one sequence without padding, and joining micro-batches into one pass.
 
 A packed batch is a mapping, so that loaders can move it to a device; ``N`` tokens, ``R`` rows:
 
@@ -34,7 +34,7 @@ def collate_packed(rows: Sequence[Row]) -> Packed:
 
 
 def collate_packed_pairs(pairs: Sequence[Pair]) -> Packed:
-    """Return a packed micro-batch: the clean examples, behind them the copies of some."""
+    """Return a packed micro-batch: the clean examples, followed by the copies of some."""
     copies = [(place, pair.copy) for place, pair in enumerate(pairs) if pair.copy is not None]
     places = [place for place, _ in copies]
     return _packed([pair.clean for pair in pairs], places, [copy for _, copy in copies])
@@ -46,7 +46,7 @@ def packed_counts(batch: Packed) -> Tensor:
 
 
 def packed_pair_counts(batch: Packed) -> Tensor:
-    """Return beside the same the number of pairs, fp32 ``[3]``."""
+    """Return the same and the number of pairs, fp32 ``[3]``."""
     return torch.cat([packed_counts(batch), torch.tensor([float(batch["pairs"])])])
 
 
@@ -71,7 +71,7 @@ def _packed(rows: Sequence[Row], originals: Sequence[int], copies: Sequence[Row]
     starts = np.concatenate([[0], lengths.cumsum()])
     ids = np.concatenate([row.ids for row in every]).astype(np.int64)
     weights = np.concatenate([row.weights for row in every]).astype(np.float32)
-    weights[starts[:-1]] = 0.0  # nothing predicts a first token
+    weights[starts[:-1]] = 0.0  # the first token is not predicted
     labels = weights.nonzero()[0]
     micro = torch.zeros(1, len(ids))
     micro[0, : starts[len(rows)]] = 1.0
@@ -96,7 +96,7 @@ def _packed(rows: Sequence[Row], originals: Sequence[int], copies: Sequence[Row]
 
 
 def _answers(rows: Sequence[tuple[int, Row]]) -> tuple[Tensor, Tensor]:
-    """Return the contrast's tokens of rows that start where it is said, and each one's row."""
+    """Return the contrast's tokens of rows with the given starts, and the row of each."""
     tokens = [start + row.answer.nonzero()[0] for start, row in rows]
     pairs = [np.full(len(some), number) for number, some in enumerate(tokens)]
     empty = [np.zeros(0, dtype=np.int64)]

@@ -1,4 +1,4 @@
-"""Pairs of a clean example and a corrupted copy, which every epoch makes again, in one batch."""
+"""Pairs of a clean example and its corrupted copy, which is made again for every epoch."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,12 +25,12 @@ from selectmoe_olmoe.warmup.batches import (
 )
 
 NEIGHBOURS = 4096
-"""Examples that borrow from one another: so many are in memory at once."""
+"""Number of examples in memory at once; copies take text only from these."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """An example and its corrupted copy; one without takes no part in the contrast."""
+    """An example and its corrupted copy; an example without a copy has no part in the contrast."""
 
     clean: Row
     copy: Row | None
@@ -38,16 +38,16 @@ class Pair:
 
 @dataclass(frozen=True)
 class CopyMaker:
-    """How corrupted copies are made: of which kinds, how often each, by which seed."""
+    """How corrupted copies are made: the kinds, their rates, and the seed."""
 
     damages: Sequence[Damage]
     rates: Mapping[str, float]
     seed: int
 
     def copies(self, examples: Iterable[Example], epoch: int) -> Iterator[tuple[Example, str]]:
-        """Yield each example's copy and its kind; where none can be made, the example and ``""``.
+        """Yield each example's copy and its kind, or the example and ``""`` if none can be made.
 
-        It depends on the examples and their order, on seed and epoch, and on nothing else.
+        The result depends only on the examples and their order, the seed and the epoch.
         """
         seed = random_of(self.seed, "epoch", epoch).getrandbits(63)
         rest = iter(examples)
@@ -58,10 +58,10 @@ class CopyMaker:
 
 
 class PairRows(Dataset[Pair]):
-    """The training rows, each beside its corrupted copy of the current epoch.
+    """The training rows, each with its corrupted copy for the current epoch.
 
-    A copy that equals its original once both are truncated, or that has no token left for the
-    contrast to look at, is left out.
+    A copy is left out if it equals its original after both are truncated, or if the contrast has
+    no token to compare.
 
     Attributes:
         kinds: the kind of damage in each row's copy of the current epoch, or ``""``.
@@ -92,7 +92,7 @@ class PairRows(Dataset[Pair]):
                 kinds.append(kind)
                 yield copy
 
-        # Each process writes its own: it may be at another epoch than the others.
+        # Each process writes its own, because it may be in another epoch than the others.
         folder = self.job.scratch / f"copies-{epoch}-{self.job.world.rank}"
         encoded = encode(copies(), folder, self.job.chat, self.tokenizer)
         self.copies = encoded.take(self.rows.rows)
@@ -143,10 +143,10 @@ class PairSampler(LengthGroupedSampler):
 
 
 def collate_pairs(pairs: Sequence[Pair]) -> Batch:
-    """Return a batch: the clean examples, behind them the copies of those that have one.
+    """Return a batch: the clean examples, followed by the copies of those that have one.
 
-    Beside what ``collate`` gives: ``answers``, bool ``[rows, longest]``, true for the tokens that
-    the contrast counts; ``originals``, ``[copies]``, the row that each copy was made from.
+    In addition to what ``collate`` returns: ``answers``, bool ``[rows, longest]``, true for the
+    tokens that the contrast counts; ``originals``, ``[copies]``, the row of each copy's original.
     """
     rows = [pair.clean for pair in pairs] + [pair.copy for pair in pairs if pair.copy is not None]
     batch = collate(rows)
@@ -158,7 +158,7 @@ def collate_pairs(pairs: Sequence[Pair]) -> Batch:
 
 
 def clean_part(batch: Batch) -> Batch:
-    """Return the part of a batch without the copies, which stand last."""
+    """Return the part of a batch without the copies, which come last."""
     rows = len(batch["input_ids"]) - len(batch["originals"])
     names = ("input_ids", "attention_mask", "loss_weights")
     return {name: batch[name][:rows] for name in names}

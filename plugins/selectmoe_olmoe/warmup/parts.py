@@ -1,4 +1,4 @@
-"""The parts that warm up: both teach the router of a converted model what is worth an expert."""
+"""The parts of the two warm-ups, which train the router of a converted model."""
 
 import logging
 import math
@@ -57,29 +57,29 @@ SHOWN = (
     "corrupted_trash_mass",
     "trash_share",
 )
-"""What the facts hold of the first and of the last step."""
+"""The metrics of the first and the last step that the facts contain."""
 
 
 class SelectMoeWarmup:
-    """Trains a Select-MoE model on the examples it is given; a subclass says on what in them."""
+    """Trains a Select-MoE model on examples; a subclass defines the rows and the trainer."""
 
     def __init__(self, config: WarmupConfig) -> None:
         self.config = config
 
     def check(self, job: Job) -> None:
-        """Raise for a dtype that cannot be trained in, or a batch that cannot be shared out."""
+        """Raise for a dtype that cannot be used for training, or a batch that cannot be divided."""
         check_dtype(self.config, job)
         optimizer_of(self.config)
         self._split(job)
 
     def train(self, model: ModelRef, examples: ExampleSource, out: Path, job: Job) -> Facts:
-        """Train and write the result; a run that finds checkpoints goes on from the newest.
+        """Train and write the result; a run that finds checkpoints resumes from the newest.
 
         Raises:
-            ModelError: Not a Select-MoE model, or one that does not load whole.
-            DataError: No token of the examples counts; none of them can be damaged.
-            StageError: A loss that is not finite, checkpoints of other circumstances, options that
-                do not fit the model.
+            ModelError: not a Select-MoE model, or it does not load completely.
+            DataError: no token of the examples counts, or none of them can be damaged.
+            StageError: the loss is not finite, the checkpoints were made under other conditions, or
+                options do not fit the model.
         """
         with repeatable(job, "warmup") as checkpoint:
             set_seed(job.seed)
@@ -93,7 +93,7 @@ class SelectMoeWarmup:
             trainer.train_from(checkpoint)
             counted = rows.rows if isinstance(rows, PairRows) else rows
             facts = {**trainer.facts(counted, len(examples)), **_facts(trainer), **about}
-            network.config.use_cache = use_cache  # the Trainer switches it off for good
+            network.config.use_cache = use_cache  # the Trainer switches it off permanently
             whole = trainer.whole_weights()
             if job.world.main:
                 out.mkdir(parents=True, exist_ok=True)
@@ -105,11 +105,11 @@ class SelectMoeWarmup:
     def rows(
         self, examples: ExampleSource, tokenizer: Tokenizer, job: Job
     ) -> TrainingRows | PairRows:
-        """Return what is trained on."""
+        """Return the rows to train on."""
         raise NotImplementedError
 
     def about(self, rows: Any) -> Facts:  # noqa: ANN401, ARG002
-        """Return what is reported of the rows before training."""
+        """Return facts about the rows before training."""
         return {}
 
     def trainer(
@@ -123,7 +123,7 @@ class SelectMoeWarmup:
         config, split = self.config, self._split(job)
         kernel = pack(network, config, job)
         packed = kernel != PLAIN
-        # Processes that share micro-batches go through them in step: none of them are joined.
+        # Processes that share micro-batches must have the same passes, so none are joined.
         budget = config.pass_tokens if split.parts == 1 else 1
         arguments = training_arguments(
             job,
@@ -132,7 +132,7 @@ class SelectMoeWarmup:
             share=split.share,
             bf16=job.dtype == "bfloat16" and not packed and _wide(config),
             recomputes=packed,
-            # Else each copy of a batch would wait for the device to finish what it has.
+            # Otherwise each copy of a batch would wait until the device has finished its work.
             accelerator_config={"non_blocking": job.device != "cpu"},
         )
         return self.built(
@@ -155,7 +155,7 @@ class SelectMoeWarmup:
         )
 
     def collator(self, split: Split, join: Join, *, packed: bool) -> StepCollator:
-        """Return what makes batches of rows; ``join`` makes passes of packed micro-batches."""
+        """Return the collator of rows; ``join`` joins packed micro-batches into passes."""
         raise NotImplementedError
 
     def built(self, shape: Any, **options: Any) -> WarmupTrainer:  # noqa: ANN401, ARG002
@@ -178,7 +178,7 @@ class SelectMoeConstraint(SelectMoeWarmup):
         return TrainingRows(examples.encoded(tokenizer))
 
     def collator(self, split: Split, join: Join, *, packed: bool) -> StepCollator:
-        """Return what makes batches of rows; ``join`` makes passes of packed micro-batches."""
+        """Return the collator of rows; ``join`` joins packed micro-batches into passes."""
         if packed:
             return StepCollator(split.batch, collate_packed, packed_counts, join)
         return StepCollator(split.batch, collate, counts)
@@ -213,7 +213,7 @@ class SelectMoeContrastive(SelectMoeWarmup):
         return {"corrupted_copies": dict(Counter(rows.kinds))}
 
     def collator(self, split: Split, join: Join, *, packed: bool) -> StepCollator:
-        """Return what makes batches of pairs; ``join`` makes passes of packed micro-batches."""
+        """Return the collator of pairs; ``join`` joins packed micro-batches into passes."""
         if packed:
             return StepCollator(split.batch, collate_packed_pairs, packed_pair_counts, join)
         return StepCollator(split.batch, collate_pairs, pair_counts)
@@ -233,12 +233,12 @@ def _facts(trainer: WarmupTrainer) -> Facts:
 
 
 def _wide(config: WarmupConfig) -> bool:
-    """Whether weights are kept wider than a stage in bf16 computes."""
+    """Whether weights are stored in a wider dtype than bf16."""
     return config.all_weights and config.weights == "float32"
 
 
 def pack(network: Any, config: WarmupConfig, job: Job) -> str:  # noqa: ANN401
-    """Give the model its packed forward pass where that can run; return which kernels train."""
+    """Give the model its packed forward pass if that can run; return the name of the kernels."""
     model = network.get_base_model() if hasattr(network, "get_base_model") else network
     dtype = getattr(torch, job.dtype)
     sharded = "reads whole weights, but FSDP splits them" if shards_weights() else None
@@ -249,7 +249,7 @@ def pack(network: Any, config: WarmupConfig, job: Job) -> str:  # noqa: ANN401
         model,
         dtype=dtype,
         recompute=config.activation_checkpointing,
-        # Without weight its gradient is zero, unless the head itself is trained.
+        # With weight 0 its gradient is zero, unless the head itself is trained.
         head_gradient=config.answer_weight > 0 or config.all_weights,
     )
     kernel: str = model.packed_training.kernel
@@ -258,7 +258,7 @@ def pack(network: Any, config: WarmupConfig, job: Job) -> str:  # noqa: ANN401
 
 
 def copy_maker(config: ContrastiveConfig, job: Job) -> CopyMaker:
-    """Return what makes corrupted copies of the kinds that the options name.
+    """Return the maker of corrupted copies of the kinds that the options name.
 
     Raises:
         StageError: a kind that no plugin offers, or no kind at all.

@@ -1,4 +1,4 @@
-"""Which weights warm-up trains, in which dtype, and how the result is saved."""
+"""The weights that warm-up trains, their dtype, and how the result is saved."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -25,14 +25,14 @@ OVERRIDES = (
 
 
 def load_trainable(model: ModelRef, config: WarmupConfig, job: Job) -> Any:  # noqa: ANN401
-    """Load the Select-MoE model and mark what is trained.
+    """Load the Select-MoE model and mark the trained weights.
 
     Trained weights are fp32, unless ``weights`` says otherwise: a bf16 weight of 0.02 cannot take a
     step below 6e-5 unless it is rounded at random. Gates are fp32 in any case, and multiply in the
     dtype of the activations; where all weights are trained, the rest is left to autocast.
 
     Raises:
-        ModelError: Not a Select-MoE model.
+        ModelError: not a Select-MoE model.
         StageError: fp16, whose gradients underflow.
     """
     found = job.models.config(model)
@@ -48,7 +48,7 @@ def load_trainable(model: ModelRef, config: WarmupConfig, job: Job) -> Any:  # n
 
 
 def trainable(loaded: Any, config: WarmupConfig) -> Any:  # noqa: ANN401
-    """Mark what of a loaded model is trained, and return it with its LoRA weights, if any."""
+    """Mark the trained weights of a model, and return it with its LoRA weights, if any."""
     for name, value in _overrides(config).items():
         setattr(loaded.config, name, value)
     loaded.requires_grad_(config.all_weights)
@@ -64,7 +64,7 @@ def gathered(
     config: WarmupConfig,
     job: Job,
 ) -> Any:  # noqa: ANN401
-    """Return a plain model with the weights that processes had shared out among them.
+    """Return a plain model with the weights that were split among processes.
 
     Args:
         whole: all weights, by name.
@@ -78,7 +78,7 @@ def gathered(
 
 
 def check_sharding(config: WarmupConfig) -> None:
-    """Raise where processes share out weights (FSDP) in a way that the warm-up cannot use.
+    """Raise if weights are split among processes (FSDP) in a way that the warm-up cannot use.
 
     Raises:
         StageError: not all weights are trained, or not in fp32; checkpoints would be in pieces.
@@ -104,7 +104,7 @@ def _overrides(config: WarmupConfig) -> dict[str, Any]:
 
 
 def check_dtype(config: WarmupConfig, job: Job) -> None:
-    """Raise where a job computes in fp16, whose gradients underflow, or wider than weights."""
+    """Raise if a job computes in fp16, whose gradients underflow, or wider than its weights."""
     if config.all_weights and config.weights == "bfloat16" != job.dtype:
         raise StageError(
             f"[warmup] weights = 'bfloat16' has no use if the stage computes in {job.dtype}",
@@ -127,10 +127,10 @@ def save_trained(
     job: Job,
     tokenizer: Any,  # noqa: ANN401
 ) -> None:
-    """Write the result: gates and a pointer to their base, or where more was trained a checkpoint.
+    """Write the result: gates and a pointer to their base, or a checkpoint if more was trained.
 
-    Weights are saved in the dtype the stage computed in: for the gates that is exactly the rounding
-    the last forward pass saw.
+    Weights are saved in the dtype of the stage; gates are then rounded exactly as in the last
+    forward pass.
     """
     dtype = getattr(torch, job.dtype)
     if config.peft_mode == "lora":
@@ -149,7 +149,7 @@ def save_trained(
             content["tokens"] = config.contrast_tokens  # the tokens at which the router was trained
         write_json(out / SELECTOR, content)
     for path in out.glob("*"):
-        path.chmod(0o644)  # safetensors makes its files readable by their owner alone
+        path.chmod(0o644)  # safetensors makes its files readable only by their owner
 
 
 def _with_lora(model: Any, config: WarmupConfig) -> Any:  # noqa: ANN401
@@ -163,7 +163,7 @@ def _with_lora(model: Any, config: WarmupConfig) -> Any:  # noqa: ANN401
         lora_alpha=config.lora_alpha,
         target_modules=[] if router else family.tensors.attention_modules,
         target_parameters=[family.tensors.gate_parameter] if router else None,
-        # The trash rows are new: no low rank could lift them, so the gates stay whole.
+        # The trash rows are new, and a low rank cannot train them enough, so gates stay full-rank.
         modules_to_save=None if router else [family.tensors.gate_module],
     )
     return get_peft_model(model, lora)

@@ -25,7 +25,7 @@ from selectmoe_olmoe.warmup.packed_losses import balance_sum, constraint_sum, tr
 from selectmoe_olmoe.warmup.packed_rows import Packed
 
 PLAIN = "transformers"
-"""The kernel of a model that computes as transformers has it, padded batch by padded batch."""
+"""The kernel of a model that uses transformers' own code with padded batches."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,15 @@ class Terms:
 
 
 class WarmupTrainer(StepTrainer):
-    """Trains whatever requires a gradient; checkpoints hold only that, in its own dtype.
+    """Trains the parameters that require a gradient; checkpoints hold only these, in their dtype.
 
     Each term of the loss is divided by its count over the whole optimizer step. (The balance loss
-    is no sum over tokens: its micro-batches are weighted by their tokens.)
+    is not a sum over tokens: its micro-batches are weighted by their tokens.)
 
     Args:
         terms: the weights and shapes of the loss.
         base: the model that training starts from, to which checkpoints point.
-        statistics: whether to log the share of slots that fall to the trash.
+        statistics: whether to log the share of slots that go to trash cans.
         kernel: what computes the passes; unless it is ``PLAIN`` they are packed (``packed_rows``)
             for the model's ``packed_training``.
         shared: whether processes share each micro-batch.
@@ -85,7 +85,7 @@ class WarmupTrainer(StepTrainer):
         return self.objective(outputs.logits, outputs.router_logits, inputs)
 
     def objective(self, vocabulary: Tensor, logits: tuple[Tensor, ...], inputs: Batch) -> Tensor:
-        """Return the sum of the loss terms, and note each.
+        """Return the sum of the loss terms, and record each.
 
         Args:
             vocabulary: the model's logits, ``[batch, length, vocabulary]``.
@@ -115,14 +115,14 @@ class WarmupTrainer(StepTrainer):
         return self._sum(cross_entropy, balance, constraint)
 
     def packed_objective(self, outputs: PackedOutput, inputs: Packed) -> Tensor:
-        """Return the sum of the loss terms of a packed pass, and note each."""
+        """Return the sum of the loss terms of a packed pass, and record each."""
         terms, micro = self.terms, inputs["micro"]
         tokens, targets = self.totals[:2]
         logits, index = outputs.logits, outputs.index
         assert outputs.cross_entropy is not None
         assert logits is not None
         assert index is not None
-        # A term that only is noted needs no gradient.
+        # A term that is only logged needs no gradient.
         with torch.set_grad_enabled(terms.constraint_weight > 0):
             constraint = constraint_sum(
                 logits, micro, terms.num_experts, terms.top_k, terms.alpha, terms.beta
@@ -136,7 +136,7 @@ class WarmupTrainer(StepTrainer):
         return self._sum(outputs.cross_entropy / targets, balance / tokens, constraint / tokens)
 
     def _gather(self) -> Callable[[Tensor], Tensor] | None:
-        """Return what adds up a tensor over the processes that share a micro-batch, if any do."""
+        """Return a function that sums a tensor over processes that share micro-batches, if any."""
         return self.accelerator.reduce if self.shared else None
 
     def _sum(self, cross_entropy: Tensor, balance: Tensor, constraint: Tensor) -> Tensor:
@@ -151,19 +151,19 @@ class WarmupTrainer(StepTrainer):
         )
 
     def note(self, name: str, value: Tensor) -> None:
-        """Add a micro-batch's share of a figure that is logged, one number or one a layer."""
+        """Add a micro-batch's share of a logged figure: one number, or one per layer."""
         value = value.detach()
         self._sums[name] = self._sums[name] + value if name in self._sums else value
 
     def figures(self) -> dict[str, float]:
-        """Return the step's sums of all that was noted, over all processes."""
+        """Return the step's sums of all recorded figures, over all processes."""
         if not self._sums:
             return {}
         values = torch.cat([value.reshape(-1) for value in self._sums.values()])
         summed = self.accelerator.reduce(values, reduction="sum")
         parts = summed.split([value.numel() for value in self._sums.values()])
         means = torch.stack([part.mean() for part in parts])
-        numbers = torch.cat([means, summed]).tolist()  # the device is asked but once a step
+        numbers = torch.cat([means, summed]).tolist()  # one transfer from the device per step
         found = dict(zip(self._sums, numbers, strict=False))
         rest = iter(numbers[len(parts) :])
         for name, value in self._sums.items():
@@ -174,7 +174,7 @@ class WarmupTrainer(StepTrainer):
         return found
 
     def save_weights(self, folder: Path, whole: Mapping[str, Tensor] | None) -> None:
-        """Write the trained parameters and a pointer to the model that the others are of."""
+        """Write the trained parameters and a pointer to the model with all others."""
         tensors = trained_tensors(self.model)
         if whole is not None:
             tensors = {name: whole[name] for name in tensors}
@@ -193,7 +193,7 @@ def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def load_trained(model: nn.Module, folder: Path) -> None:
-    """Copy a checkpoint's tensors into the model; every trained parameter must be there."""
+    """Copy a checkpoint's tensors into the model; every trained parameter must exist in it."""
     saved = load_file(folder / PARTIAL_WEIGHTS)
     wanted = {n: weight for n, weight in model.named_parameters() if weight.requires_grad}
     if saved.keys() != wanted.keys():
