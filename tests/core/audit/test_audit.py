@@ -63,7 +63,7 @@ def test_a_row_without_a_score_stands_last():
     assert auroc(np.array([NAN]), np.array([-5.0])).value == 0.0
     assert auroc(np.array([NAN]), np.array([NAN])).value == 0.5
     assert math.isnan(auroc(np.array([1.0]), np.array([0.0])).stderr)
-    with pytest.raises(ValueError, match="needs a clean row"):
+    with pytest.raises(ValueError, match="needs at least one clean row"):
         auroc(np.array([1.0]), np.array([]))
 
 
@@ -123,7 +123,7 @@ def test_a_score_that_knows_can_be_trusted():
     assert found.precision.kept == 60
     assert verdict.level == "yes"
     assert "sees cut, shuffled and swapped" in verdict.sentences[1]
-    assert "(60 rows) 100 % ± 0 are clean, of all rows 50 %" in " ".join(verdict.sentences)
+    assert "(60 rows) 100 % ± 0 are clean; of all rows, 50 % are" in " ".join(verdict.sentences)
 
 
 def test_a_random_score_is_no_better_than_chance():
@@ -152,7 +152,7 @@ def test_a_score_that_misses_a_kind_is_trusted_in_part():
     assert abs(by_kind["swapped"] - 0.5) < 0.1
     assert verdict.level == "partly"
     assert verdict.sentences[:2] == (
-        "To be trusted in part: it does not see swapped.",
+        "It can be trusted partly: it does not find swapped.",
         "It sees cut and shuffled; misses swapped.",
     )
 
@@ -164,7 +164,7 @@ def test_a_measure_of_length_is_called_so():
     assert found.overall.value > 0.7
     assert found.answer > 0.99
     assert verdict.level == "no"
-    assert verdict.sentences[0] == "Mostly a measure of length."
+    assert verdict.sentences[0] == "It mostly measures length."
     assert "rank correlation +1.00" in " ".join(verdict.sentences)
 
 
@@ -182,7 +182,7 @@ def test_kinds_that_warm_up_was_shown_do_not_decide():
     assert found.unseen.value < 0.8
     assert verdict.level == "partly"
     assert verdict.sentences[0] == (
-        "To be trusted in part: its AUROC on kinds that warm-up was never shown is "
+        "It can be trusted partly: its AUROC on kinds that warm-up was never shown is "
         f"{found.unseen.value:.3f}, below 0.8."
     )
     # Unseen kinds left out of the account, the same score would pass.
@@ -217,7 +217,7 @@ def test_the_best_rows_of_shown_kinds_do_not_count_for_trust():
     assert found.unseen_precision.value == (sample.labels[rows][best] == CLEAN).mean()
     assert found.precision.value - 1.96 * found.precision.stderr > found.precision.base
     assert verdict.level == "partly"
-    assert "not surely cleaner" in verdict.sentences[0]
+    assert "not clearly cleaner" in verdict.sentences[0]
 
 
 def test_a_score_without_a_warm_up_is_not_told_of_one():
@@ -226,14 +226,14 @@ def test_a_score_without_a_warm_up_is_not_told_of_one():
     score += np.random.default_rng(8).normal(size=len(score))
     found, verdict = verdict_of(score, sample)
     assert 0.5 < found.unseen.value < 0.8
-    assert verdict.sentences[0].startswith("To be trusted in part: its AUROC is 0.")
+    assert verdict.sentences[0].startswith("It can be trusted partly: its AUROC is 0.")
 
 
 def test_a_score_that_knows_what_it_was_shown_alone_is_not_trusted():
     sample = sample_of()
     _, verdict = verdict_of(knows(sample, "cut", "shuffled"), sample, shown=("cut", "shuffled"))
     assert verdict.level == "no"
-    assert verdict.sentences[0] == "It knows the damage that warm-up was shown, and no other."
+    assert verdict.sentences[0] == "It finds only the damage that warm-up was shown."
 
 
 def test_a_score_whose_best_rows_are_damaged_is_trusted_in_part():
@@ -248,9 +248,9 @@ def test_a_score_whose_best_rows_are_damaged_is_trusted_in_part():
     assert found.precision.value == 24 / 60
     assert verdict.level == "partly"
     assert verdict.sentences[0] == (
-        "To be trusted in part: its best rows are not surely cleaner than all rows."
+        "It can be trusted partly: its best rows are not clearly cleaner than all rows."
     )
-    assert "are clean, of all rows 50 %" in verdict.sentences[2]
+    assert "are clean; of all rows, 50 % are" in verdict.sentences[2]
 
 
 def test_skipped_rows_are_counted_and_stand_last():
@@ -350,7 +350,7 @@ def test_an_audit_tells_a_score_that_knows_from_others(desk):
     # Marks make answers longer, so that length prefers the damaged ones.
     assert found["fake-score"]["level"] == "no"
     assert all(len(line) <= 100 for line in said.out.splitlines())
-    assert "eyes: To be trusted in part: " in " ".join(said.out.split())
+    assert "eyes: It can be trusted partly: " in " ".join(said.out.split())
     assert "it does not see foreign. It sees" in " ".join(said.out.split())
     text = next(desk.folder.glob("outputs/fake/*/*/audit.md")).read_text()
     assert "# Audit of fake" in text
@@ -551,7 +551,7 @@ def test_the_recipe_says_what_an_audit_takes_for_granted(desk):
         (["--score", "eyse"], "did you mean 'eyes'?"),
         (["audit.sampel=3"], "did you mean 'sample'?"),
         (["audit.sample=3"], "greater than or equal to 20"),
-        (["~warmup.subset_ratio"], "draws the whole pool"),
+        (["~warmup.subset_ratio"], "uses the whole pool"),
         (["~score", "~select", "~train", "~evaluate", "~compare"], "no score to audit"),
     ],
 )

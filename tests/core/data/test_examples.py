@@ -71,8 +71,8 @@ def test_messages_from_keeps_roles_and_texts():
     [
         (None, "not a list"),
         ([], "at least one"),
-        ({"role": "user"}, "not a list of turns but an object"),
-        (["hi"], "not an object but text"),
+        ({"role": "user"}, "must be a list of turns, got an object"),
+        (["hi"], "must be an object, got text"),
         ([{"content": "x"}], "unknown role None"),
         ([{"role": "narrator", "content": "x"}], "unknown role 'narrator'"),
         ([{"role": ["user"], "content": "x"}], r"unknown role \['user'\]"),
@@ -91,8 +91,8 @@ def test_messages_from_says_what_is_wrong(items, reason):
         ((), "no message"),
         ((("user", "q"),), "no answer"),
         ((("user", "q"), ("assistant", " \n")), "every answer of the assistant is empty"),
-        ((("assistant", "a"),), "begins with the assistant"),
-        ((("user", "q"), ("system", "s"), ("assistant", "a")), "system message stands after"),
+        ((("assistant", "a"),), "starts with the assistant"),
+        ((("user", "q"), ("system", "s"), ("assistant", "a")), "system message is not the first"),
     ],
 )
 def test_unusable_conversations(turns, problem):

@@ -170,8 +170,8 @@ def test_a_pool_opened_again_is_the_same(shared):
     [
         (Reject("s", "f:9", "broken"), "f:9: broken"),
         (row(answer=" ", where="f:9"), "f:9: every answer of the assistant is empty"),
-        (row(answer="\ud83d", where="f:9"), "f:9: its text holds half of a surrogate pair"),
-        (row(source="\udc00", where="f:9"), "f:9: its text holds half of a surrogate pair"),
+        (row(answer="\ud83d", where="f:9"), "f:9: its text has half of a surrogate pair"),
+        (row(source="\udc00", where="f:9"), "f:9: its text has half of a surrogate pair"),
         (row(original_id="\udc00", where="f:9"), "half of a surrogate pair"),
         (RawExample("s", (), "f:9"), "f:9: it has no message"),
     ],
@@ -237,8 +237,8 @@ BAD = Reject("s", "f:9", "no answer")
     [
         ([], [], False, "fix the row"),
         ([], [BAD] * 300, False, "none of the next 100 rows can be used either"),
-        ([], [BAD] * 3 + [row()], True, "of the 4 rows behind it 3 cannot be used either"),
-        ([row()], [BAD] * 7, True, "of the 7 rows behind it 7 cannot be used either"),
+        ([], [BAD] * 3 + [row()], True, "3 of the next 4 rows cannot be used either"),
+        ([row()], [BAD] * 7, True, "7 of the next 7 rows cannot be used either"),
         ([row()], [row("r")] * 7, True, "to leave out such rows"),
         ([], [row()] * 300, True, "to leave out such rows"),
     ],

@@ -56,7 +56,7 @@ REFUSED = {
         answer(function_call={"name": "f"}),
         [{"from": "human", "value": "q"}, {"from": "gpt", "value": "", "tool_calls": [{"n": 1}]}],
     ],
-    "a turn is a tool's ('Tool')": [[*PLAIN, {"role": "Tool", "content": "x"}]],
+    "a turn is by a tool ('Tool')": [[*PLAIN, {"role": "Tool", "content": "x"}]],
     "would be lost": [answer(reasoning_content="because"), answer(thinking="because")],
     "'train_detail', which is not supported": [answer(train_detail=[{"begin": 0}])],
     "must be 0 (not trained on) or 1": [
@@ -66,14 +66,14 @@ REFUSED = {
         answer(loss=float("nan")),
     ],
     "contradicts itself: 'weight' and 'train' differ": [answer(weight=0, train=True)],
-    "asks to be trained on ('train')": [[{**PLAIN[0], "train": True}, PLAIN[1]]],
+    "'train' asks to train on a user turn": [[{**PLAIN[0], "train": True}, PLAIN[1]]],
     "both 'content' and 'value', and they differ": [answer(value="b")],
     "list of 2 parts": [answer(content=[{"type": "text", "text": "a"}] * 2)],
     "holds 'image_url'; only text": [answer(content=[{"type": "image_url", "image_url": "x"}])],
     "content of a turn is missing": [answer(content=None), answer(content=[{"type": "text"}])],
     "lists of different lengths": [{"role": ["user"], "content": ["q", "a"]}],
-    "not a list of turns but an object": [{"role": "user", "content": "q"}, {}],
-    "not a list of turns but text": ["hello", "[" * 100_000],
+    "must be a list of turns, got an object": [{"role": "user", "content": "q"}, {}],
+    "must be a list of turns, got text": ["hello", "[" * 100_000],
 }
 
 

@@ -62,7 +62,7 @@ DAMAGE = {
     "template": (written("chat_template.jinja", "x" * ((1 << 20) + 1)), "1,048,577 bytes"),
     "deep": (written("config.json", "[" * 100000), "not valid JSON"),
     "digits": (written("config.json", '{"a": ' + "1" * 5000 + "}"), "not valid JSON"),
-    "list": (written("config.json", "[]"), "no JSON object"),
+    "list": (written("config.json", "[]"), "expected a JSON object"),
     "layers": (reconfigured(num_hidden_layers=10**9), "num_hidden_layers is 1000000000"),
     "more layers than tensors": (reconfigured(num_hidden_layers=4000), "4,000.* 21 tensors"),
     "experts": (reconfigured(num_experts=10**9), "num_experts"),
@@ -73,7 +73,7 @@ DAMAGE = {
     "type": (reconfigured(model_type=["llama"]), "model_type"),
     "rope": (reconfigured(rope_parameters="fast"), "configuration of .* cannot be loaded"),
     "epsilon": (reconfigured(rms_norm_eps="small"), "configuration of .* cannot be loaded"),
-    "own code": (reconfigured(**NATIVE), "Python code of its own"),
+    "own code": (reconfigured(**NATIVE), "it contains Python code"),
 }
 
 

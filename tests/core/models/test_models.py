@@ -283,7 +283,7 @@ def in_cache(cache, folder, commit="a" * 40, name="org--model"):
 
 
 def test_a_hub_name_offline_says_which_switches_to_look_at(loader, cache):
-    with pytest.raises(ModelError, match="org/model is neither a folder nor to be had") as caught:
+    with pytest.raises(ModelError, match="org/model is neither a folder nor available") as caught:
         load(loader, "org/model")
     assert all(name in caught.value.hint for name in ("HF_HUB_OFFLINE", "HF_ENDPOINT", "login"))
 
@@ -449,7 +449,7 @@ def test_the_digest_of_a_partial_checkpoint_covers_its_base(loader, partial, fol
     ("damage", "message"),
     [
         (lambda f: (f / PARTIAL).write_text("{"), "not valid JSON"),
-        (lambda f: (f / PARTIAL).write_text("[]"), "no JSON object"),
+        (lambda f: (f / PARTIAL).write_text("[]"), "expected a JSON object"),
         (lambda f: (f / PARTIAL).write_text("{}"), "names no base"),
         (lambda f: (f / PARTIAL).write_text('{"base": {"location": 3}}'), "names no base"),
         (lambda f: (f / PARTIAL_WEIGHTS).unlink(), "cannot be read"),

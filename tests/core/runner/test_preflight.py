@@ -115,7 +115,7 @@ def test_a_row_with_thoughts_that_the_template_drops_is_named(folder, registry):
     assert len(check(folder, registry)) == 2  # shapes: with and without a system message
     with (folder / "data.jsonl").open("a") as file:
         file.write(row("q", "<think>t</think>a"))
-    with pytest.raises(ModelError, match=r"data\.jsonl:4: .*does not write an answer as it is"):
+    with pytest.raises(ModelError, match=r"data\.jsonl:4: .*changes the text of an answer"):
         check(folder, registry)
 
 

@@ -66,7 +66,7 @@ def edited(folder: Path, file: str, old: str, new: str) -> set[str]:
     [
         (
             f"{STAGES}/select.py",
-            "raise StageError(\"the selector gave a position twice\")",
+            "raise StageError(\"the selector returned a position twice\")",
             "pass",
             {"select"},
         ),

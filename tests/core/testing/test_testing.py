@@ -250,7 +250,7 @@ class ReadsThePool(Score):
         (TooFew, "scores of shape"),
         (Constant, "all scores are equal"),
         (SkipsAll, "no example got a score"),
-        (ScoresAndSkips, "skipped .* and has the score"),
+        (ScoresAndSkips, "skipped .* but has the score"),
         (GivesAnArray, "gave a ndarray, not ShardScores"),
         (BatchMatters, "with another 'batch', 'score' differs"),
         (DetailOfShard, "'rank' differs"),
@@ -384,7 +384,7 @@ def test_sound_selectors_pass():
         (ByValue, "say by_rank=False"),
         (ByPart, "with the table in 7 parts"),
         (Draws, "part uses job.seed but is not declared as seeded"),
-        (LameGroup, "'group' has not one entry"),
+        (LameGroup, "'group' must have one entry"),
         (GivesRows, "gave a ndarray, not a Selection"),
     ],
 )
@@ -440,7 +440,7 @@ class ReadsOnce(Reads):
         (_reads(replace(Reads.rows[1], reason="")), "no reason"),
         (_reads(Reads.rows[1]), "the pool is empty"),
         (ReadsAList, "row by row"),
-        (ReadsOnce, "a second read gives other rows"),
+        (ReadsOnce, "a second read returns other rows"),
     ],
 )
 def test_broken_readers_are_caught(part, message):

@@ -71,7 +71,7 @@ def test_an_answer_without_an_end_is_refused(turn, prompt):
 def test_an_answer_that_is_not_written_as_it_is_is_refused():
     thinking = HEADER.replace("m.content", "m.content.split('</think>')[-1]")
     assert answers(thinking, turns("q", "a")) == ["a<end>"]
-    with pytest.raises(ModelError, match=r"does not write an answer as it is.*<think>"):
+    with pytest.raises(ModelError, match=r"changes the text of an answer.*<think>"):
         answers(thinking, turns("q", "<think>x</think>a"))
 
 
@@ -92,7 +92,9 @@ LOOPS = {
 def test_a_template_without_an_end_is_stopped_and_named(loop, monkeypatch):
     monkeypatch.setattr(templates, "MOST_SECONDS", 0.3)
     start = time.process_time()
-    with pytest.raises(ModelError, match=r"chat template a file was stopped: it took over 0.3 s"):
+    with pytest.raises(
+        ModelError, match=r"chat template a file was stopped: it took more than 0.3 s"
+    ):
         model_format(loop + CHATML).render(turns("q", "a"), tokenizer_of("bytes"))
     assert time.process_time() - start < 5
 

@@ -185,7 +185,7 @@ def test_examples_in_which_nothing_counts_are_left_out_and_counted(base, tmp_pat
 
 
 def test_nothing_to_learn_is_an_error(base, tmp_path):
-    with pytest.raises(StageError, match="in none of the 2 examples does a token count") as caught:
+    with pytest.raises(StageError, match="no token of the 2 examples counts") as caught:
         train(base, [example("x" * 99, "y"), example("z" * 99, "y")], tmp_path, options(),
               chat={"max_length": 50})  # fmt: skip
     assert "max_length" in caught.value.hint

@@ -45,14 +45,16 @@ def narrow(**changes):
 
 
 def test_a_quantised_base_is_never_compiled():
-    with pytest.raises(ValidationError, match="'compile' cannot be with quantization = \"nf4\""):
+    with pytest.raises(
+        ValidationError, match="'compile' cannot be used with quantization = \"nf4\""
+    ):
         LoraTrainingConfig(quantization="nf4", compile=True)
     assert LoraTrainingConfig(quantization="nf4", compile=False).compile is False
 
 
 def test_a_missing_library_is_said_before_anything_is_loaded(base, tmp_path, monkeypatch):
     monkeypatch.setattr(quantized, "find_spec", lambda _: None)
-    with pytest.raises(StageError, match="is of bitsandbytes, which is not installed") as caught:
+    with pytest.raises(StageError, match="needs bitsandbytes, which is not installed") as caught:
         LlamaLora(narrow()).check(job(tmp_path, base))
     assert "selectmoe[qlora]" in caught.value.hint
     LlamaLora(options()).check(job(tmp_path, base))
@@ -79,7 +81,7 @@ def test_a_gguf_file_is_not_quantised_again(base, tmp_path, monkeypatch):
     monkeypatch.setattr(quantized, "_check_device", lambda _: None)
     file = tmp_path / "small.gguf"
     file.write_bytes(b"GGUF")
-    with pytest.raises(ModelError, match="models of safetensors alone"):
+    with pytest.raises(ModelError, match="can only quantise models in safetensors"):
         load_with_lora(ModelRef(str(file)), narrow(), job(tmp_path, base))
 
 

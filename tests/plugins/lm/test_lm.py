@@ -377,7 +377,7 @@ def test_what_a_model_does_to_its_logits_behind_the_head_counts():
 
 def test_a_model_without_a_decoder_of_its_own_is_refused(llama):
     model = LlamaForCausalLM.from_pretrained(llama.location)
-    with pytest.raises(ModelError, match="cannot be told from its head"):
+    with pytest.raises(ModelError, match="cannot be separated from its head"):
         TokenLosses(model.model, "cpu", 64)
 
 

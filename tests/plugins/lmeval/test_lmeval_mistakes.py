@@ -84,7 +84,7 @@ def put(key, value):
 @pytest.mark.parametrize(
     ("change", "said", "hint"),
     [
-        (put("answer", 7), "9 of 9 answers are none of the choices", "from 0"),
+        (put("answer", 7), "9 of 9 answers are not among the choices", "from 0"),
         (put("answer", lambda n: 3 if n == 8 else 0), "1 of 9 answers .* row 9: 3", "from 0"),
         (put("answer", -1), "row 1: -1", "from 0"),
         (put("answer", lambda n: 1 + n % 3), "row 3: 3", 'doc_to_target: "{{answer - 1}}"'),

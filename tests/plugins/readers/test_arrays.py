@@ -69,7 +69,7 @@ def test_elements_are_those_of_the_whole_array(tmp_path, rows, size, indent, asc
         (b'[{"a": 1} {"b": 2}]', "row 1 of the JSON array: a comma or the closing bracket"),
         (b'[{"a": 1},]', "row 2 of the JSON array: not valid JSON"),
         (b'[{"a": 1}', "a comma or the closing bracket is missing"),
-        (b'[{"a": 1}] [{"a": 1}]', "there is more behind the closing bracket"),
+        (b'[{"a": 1}] [{"a": 1}]', "there is more text after the closing bracket"),
         (b'[{"a": "\xff"}]', "not UTF-8 behind row 0: byte 0xff"),
         (b'[{"a": ' + b"[" * 200_000, "nested too deeply"),
         (b'[{"a": ' + b"9" * 5000 + b"}]", "not usable JSON: Exceeds the limit"),
@@ -127,4 +127,4 @@ def test_what_is_an_array(head, expected):
 def test_an_array_on_each_line_is_a_row_on_each_line(tmp_path):
     path = write(tmp_path / "f.jsonl", [{"role": "user"}], [{"role": "user"}])
     found = read("jsonl", path=str(path))
-    assert [row.reason for row in found] == ["a row is not an object but a list"] * 2
+    assert [row.reason for row in found] == ["a row must be an object, got a list"] * 2

@@ -68,13 +68,13 @@ KINDS = {
     "xz": (lambda: lzma.compress(LINES), "xz-compressed", "unxz"),
     "zip": (lambda: archive("zip"), "a zip archive", "unzip"),
     "tar": (lambda: archive("tar"), "a tar archive", "tar xf"),
-    "HTML": (lambda: b"<!DOCTYPE html><html>404</html>", "an HTML page", "fetch the file again"),
+    "HTML": (lambda: b"<!DOCTYPE html><html>404</html>", "an HTML page", "download the file again"),
     "binary": (lambda: bytes(range(32)) * 4 + bytes(200), "binary data", "fetch"),
     "CSV": (lambda: b"instruction,input,output\nq,,a\n", "a table (CSV)", 'use = "csv"'),
     "TSV": (lambda: b'"prompt"\t"completion"\nq\ta\n', "a table (CSV)", 'use = "csv"'),
     "JSON over lines": (
         lambda: json.dumps(ROWS[0], indent=1).encode(),
-        "JSON written over several lines",
+        "JSON objects that span several lines",
         "jq -c . FILE",
     ),
     "an object of rows": (

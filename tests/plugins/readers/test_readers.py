@@ -120,7 +120,10 @@ def test_a_file_keeps_the_format_of_its_first_usable_row(tmp_path):
     first, second, third = read("jsonl", path=str(path))
     assert "fit no row format: it has 'x'" in first.reason
     assert isinstance(second, RawExample)
-    assert "of the format 'messages', but f.jsonl:2 made this file 'prompt_comp" in third.reason
+    assert (
+        "the format 'messages', but by f.jsonl:2 this file has the format 'prompt_comp"
+        in third.reason
+    )
 
 
 def test_columns_can_be_mapped(tmp_path):
@@ -145,15 +148,15 @@ def test_source_names(tmp_path):
 
 
 BAD_ROWS = [
-    ("messages", ["x"], "a row is not an object but a list"),
-    ("messages", "x", "a row is not an object but text"),
-    ("messages", None, "a row is not an object but null"),
+    ("messages", ["x"], "a row must be an object, got a list"),
+    ("messages", "x", "a row must be an object, got text"),
+    ("messages", None, "a row must be an object, got null"),
     ("messages", {"text": "x"}, "'messages' is missing"),
     ("messages", {"messages": "x"}, "'messages' is not a list"),
     ("messages", {"messages": []}, "at least one turn"),
     ("messages", {"messages": [{"role": "narrator", "content": "x"}]}, "unknown role 'narrator'"),
     ("messages", {"messages": [{"role": "user", "content": 3}]}, "not text but a number"),
-    ("messages", {"messages": [{"role": "tool", "content": "x"}]}, "a turn is a tool's ('tool')"),
+    ("messages", {"messages": [{"role": "tool", "content": "x"}]}, "a turn is by a tool ('tool')"),
     (
         "messages",
         {"messages": [{"role": "assistant", "content": None, "tool_calls": [{"id": 1}]}]},
@@ -165,7 +168,7 @@ BAD_ROWS = [
     ("alpaca", {"instruction": "x", "output": "y", "history": "z"}, "'history' is not a list"),
     ("alpaca", {"instruction": "x", "output": "y", "history": [["z"]]}, "'history' is not a list"),
     ("sharegpt", {"conversations": []}, "at least one turn"),
-    ("sharegpt", {"conversations": ["x"]}, "a turn is not an object but text"),
+    ("sharegpt", {"conversations": ["x"]}, "a turn must be an object, got text"),
     ("sharegpt", {"conversations": [{"from": "cat", "value": "x"}]}, "unknown role 'cat'"),
     (
         "sharegpt",
@@ -177,7 +180,7 @@ BAD_ROWS = [
     ("sharegpt", {"conversations": [{"from": "observation", "value": "x"}]}, "tool use"),
     ("prompt_completion", {"prompt": "x"}, "'completion' is missing"),
     ("prompt_completion", {"prompt": "x", "completion": 1.5}, "'completion' is not text"),
-    ("prompt_completion", {"prompt": [1], "completion": [2]}, "not an object but a number"),
+    ("prompt_completion", {"prompt": [1], "completion": [2]}, "must be an object, got a number"),
 ]
 
 
@@ -302,7 +305,7 @@ def test_damaged_compressed_files_stop(tmp_path, suffix, damage):
     else:
         data[len(data) // 2 : len(data) // 2 + 2000] = rng.randbytes(2000)
     path.write_bytes(data)
-    with pytest.raises(DataError, match="damaged or cut short") as raised:
+    with pytest.raises(DataError, match="damaged or incomplete") as raised:
         read("jsonl", path=str(path))
     assert str(path) in str(raised.value)
     assert raised.value.hint

@@ -143,7 +143,7 @@ def test_the_plan_names_the_sources_of_files(run, tmp_path):
         write(tmp_path / "data" / name / "train.jsonl", chat(name, "a"))
     said = run(f"pool.path={tmp_path / 'data'}", command="plan")
     assert said.code == 0
-    assert "pool sources by file names: dolly, flan" in said.out
+    assert "pool sources by file name: dolly, flan" in said.out
 
 
 def test_half_a_surrogate_in_a_source_is_one_reject(run, tmp_path):

@@ -93,7 +93,7 @@ def test_a_row_longer_than_a_block_is_an_error(tmp_path):
 
 
 def test_headers(tmp_path):
-    with pytest.raises(DataError, match="names a column twice"):
+    with pytest.raises(DataError, match="has two columns of one name"):
         read("csv", path=str(write(tmp_path / "f.csv", b"prompt,prompt\nq,a\n")))
     (found,) = read("csv", path=str(write(tmp_path / "g.csv", b"x,y\n1,2\n")))
     assert "fit no row format: it has 'x', 'y'" in found.reason

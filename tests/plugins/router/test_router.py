@@ -452,7 +452,7 @@ def test_selector_json_that_names_no_tokens_is_an_error(select_moe, examples, tm
     shutil.copytree(select_moe.location, folder)
     (folder / "selector.json").write_text(json.dumps({"tokens": tokens}))
     job = _job(ModelRef(str(folder)), examples[:5], tmp_path / "encoded")
-    with pytest.raises(ModelError, match=r"selector\.json beside .* says tokens is") as caught:
+    with pytest.raises(ModelError, match=r"selector\.json of .* says tokens =") as caught:
         _score(job, examples[:5])
     assert "response, end, all" in caught.value.hint
     assert len(_score(job, examples[:5], tokens="all")[0].score) == 5

@@ -334,7 +334,7 @@ def test_a_model_is_not_converted_over_itself(single):
 def test_another_model_is_not_overwritten(source, single, tmp_path):
     target = tmp_path / "precious"
     shutil.copytree(single, target)
-    with pytest.raises(StageError, match="another model already, of type 'olmoe'"):
+    with pytest.raises(StageError, match="already contains another model, of type 'olmoe'"):
         convert(source, target)
     assert (target / "model.safetensors").read_bytes() == (
         single / "model.safetensors"

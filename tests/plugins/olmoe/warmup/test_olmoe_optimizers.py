@@ -129,7 +129,7 @@ def test_what_is_not_there_or_of_no_use_is_said(stage, monkeypatch):
     with pytest.raises(StageError, match="bitsandbytes"):
         optimizer_of(ConstraintConfig(optimizer="adamw_8bit"))
     job = stage.job()
-    with pytest.raises(StageError, match="of no use where the stage computes in float32"):
+    with pytest.raises(StageError, match="has no use if the stage computes in float32"):
         check_dtype(ConstraintConfig(**WHOLE), job)
     check_dtype(ConstraintConfig(**WHOLE), replace(job, dtype="bfloat16"))
     check_dtype(ConstraintConfig(weights="bfloat16"), job)

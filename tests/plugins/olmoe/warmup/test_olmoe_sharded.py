@@ -72,8 +72,12 @@ def test_shared_out_weights_train_as_whole_ones_and_resume(tmp_path):
 @pytest.mark.parametrize(
     ("options", "kind", "said"),
     [
-        ({}, "FULL_STATE_DICT", "one dtype alone"),
-        ({"trainable": "all", "weights": "bfloat16"}, "FULL_STATE_DICT", "one dtype alone"),
+        ({}, "FULL_STATE_DICT", "only split weights of one dtype"),
+        (
+            {"trainable": "all", "weights": "bfloat16"},
+            "FULL_STATE_DICT",
+            "only split weights of one dtype",
+        ),
         ({"trainable": "all"}, "SHARDED_STATE_DICT", "in pieces"),
         ({"trainable": "all"}, None, "in pieces"),
     ],
