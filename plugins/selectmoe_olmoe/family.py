@@ -101,13 +101,6 @@ class MoeFamily:
         """Map the name of each gate weight to its layer."""
         return {self.gate(layer): layer for layer in range(layers)}
 
-<<<<<<< HEAD
-=======
-    def register(self) -> None:
-        """Register the family's Select-MoE model type with transformers."""
-        importlib.import_module(self.modeling).register()
-
->>>>>>> 2855f1e (Plugins: comments and docstrings in plain sentences)
     def experts(self) -> Any:  # noqa: ANN401
         """Return transformers' class of the experts."""
         module, _, name = self.experts_class.partition(":")

@@ -165,8 +165,6 @@ class Graph:
         model = self.binder.model(evaluate if evaluate.own.model else (train or evaluate))
         if arm == BASE and model is not None:
             model = self.binder.untouched(model, evaluate)
-        if arm == BASE and model is not None:
-            model = self.binder.untouched(model, evaluate)
         self._add(f"evaluate{suffix}", evaluate, inputs, arm, model)
 
     def _require_model(self, table: StageTable) -> None:

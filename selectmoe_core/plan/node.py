@@ -94,12 +94,6 @@ class Plan:
             node = self.nodes[node.inputs["model"]]
         return node.model
 
-    def origin(self, node: Node) -> ModelRef | None:
-        """Return the model that a node's model is made from, through the nodes between."""
-        while node.model is None and "model" in node.inputs:
-            node = self.nodes[node.inputs["model"]]
-        return node.model
-
     def above(self, node: Node) -> Iterator[Node]:
         """Yield the nodes that a node reads."""
         for key in node.inputs.values():
