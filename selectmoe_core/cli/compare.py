@@ -40,16 +40,16 @@ if TYPE_CHECKING:
 @click.option(
     "--num-processes",
     type=click.IntRange(min=1),
-    help="Processes of warm-up, score, train and evaluate; by default, one per GPU.",
+    help="Number of processes for warmup, score, train and evaluate; one per GPU by default.",
 )
 @click.option(
     "--accelerate-config",
     "accelerate_configs",
     multiple=True,
     metavar="[STAGE=]FILE",
-    help="Configuration file of accelerate for these processes, as for FSDP; of one stage or all.",
+    help="Configuration file of accelerate, for example for FSDP; for one stage or for all.",
 )
-@click.option("--quiet", "-q", is_flag=True, help="Print the result and errors only.")
+@click.option("--quiet", "-q", is_flag=True, help="Print only the result and errors.")
 @click.option("--verbose", "-v", is_flag=True, help="Show what the libraries log.")
 @click.pass_context
 def command(
@@ -69,9 +69,9 @@ def command(
 
     Each RECIPE is a strategy, named by its file; a recipe with [compare.strategies] brings several.
     Baselines, seeds and budget are those of [compare] in the first one. KEY=VALUE changes all of
-    them; a list where an option takes one value makes a grid, as in select.fraction=[0.05,0.1], and
-    seed=[1,2,3] sets the seeds. What arms share runs once, finished work is reused. Two or more
-    folders of finished runs in place of recipes are compared without running anything.
+    them; a list for an option that takes one value makes a grid, as in select.fraction=[0.05,0.1], and
+    seed=[1,2,3] sets the seeds. What arms share runs once, and finished work is reused. Two or more
+    folders of finished runs instead of recipes are compared without running anything.
     """
     from selectmoe_core.compare import Sources, plan_comparison
     from selectmoe_core.runner.launch import launch_of
