@@ -1,6 +1,7 @@
 """The command ``selectmoe``: thin commands, one module each, imported when they are called."""
 
 import os
+import select
 import sys
 import traceback
 from contextlib import suppress
@@ -15,12 +16,19 @@ from selectmoe_core.runtime.processes import Ended, ended_by_signals
 from selectmoe_core.runtime.terminal import safe_streams
 
 INTERRUPTED = 130
+DISABLE = "--disable-plugin"
+STDOUT = 1
+"""Its file descriptor."""
 UTF8 = "SELECTMOE_UTF8"
 """The variable that says that Python was started again in its UTF-8 mode."""
 
 
 class LazyGroup(click.Group):
     """Imports a command's module when it is asked for; plugins may add commands."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the options that say which plugins are left out, wherever they stand."""
+        return super().parse_args(ctx, _first(args))
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the core's commands in the order of the chain, then those of plugins."""
@@ -51,6 +59,23 @@ class LazyGroup(click.Group):
                 formatter.write_text(f"{problem}. Hint: {problem.hint}")
 
 
+def _first(arguments: list[str]) -> list[str]:
+    """Return the arguments with each ``--disable-plugin NAME`` before the command."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    moved: list[str] = []
+    kept: list[str] = []
+    rest = iter(arguments[:end])
+    for argument in rest:
+        if argument == DISABLE:
+            name = next(rest, None)
+            if name is None:
+                raise click.BadOptionUsage(DISABLE, f"Option '{DISABLE}' requires an argument.")
+            moved += [argument, name]
+        else:
+            (moved if argument.startswith(f"{DISABLE}=") else kept).append(argument)
+    return [*moved, *kept, *arguments[end:]]
+
+
 def _unknown(ctx: click.Context, name: str, known: list[str]) -> click.UsageError:
     owner = owner_among(left_out(ctx), name)
     if owner is not None:
@@ -69,7 +94,7 @@ def _leave_out(ctx: click.Context, _: click.Parameter, names: tuple[str, ...]) -
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="selectmoe")
 @click.option(
-    "--disable-plugin",
+    DISABLE,
     multiple=True,
     metavar="NAME",
     is_eager=True,
@@ -98,7 +123,23 @@ def main(arguments: list[str] | None = None) -> None:
 def call(arguments: list[str]) -> int:
     """Run the command line and return the exit code."""
     with safe_streams():
-        return _call(arguments)
+        code = _call(arguments)
+        with suppress(BrokenPipeError):
+            sys.stdout.flush()
+    if _reader_is_gone():
+        # What is left in the buffer has nowhere to go; the interpreter would complain at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
+    return code
+
+
+def _reader_is_gone() -> bool:
+    """Return whether stdout is a pipe that nobody reads any more, as with ``| head``."""
+    try:
+        poll = select.poll()
+        poll.register(STDOUT, 0)
+        return any(event & select.POLLERR for _, event in poll.poll(0))
+    except OSError:  # closed from the beginning
+        return False
 
 
 def _call(arguments: list[str]) -> int:
@@ -118,10 +159,10 @@ def _call(arguments: list[str]) -> int:
     except SelectMoEError as error:
         show(error)
         return error.exit_code
-    except BrokenPipeError:
-        # The reader of stdout has closed it, as `| head` does.
-        sys.stderr.close()
-        return 0
+    except (BrokenPipeError, SystemExit):  # click turns the one into the other
+        if _reader_is_gone():
+            return 0
+        raise
     except Exception as error:
         return _unexpected(error)
     return result if isinstance(result, int) else 0

@@ -18,6 +18,7 @@ from selectmoe_core.config import real_path, suggest
 from selectmoe_core.cost import DEVICES
 from selectmoe_core.errors import RecipeError, listing
 from selectmoe_core.recipe.recipe import STAGES
+from selectmoe_core.runtime.terminal import one_line
 
 if TYPE_CHECKING:
     from selectmoe_core.plan.node import Node
@@ -89,6 +90,8 @@ def command(
             f"{processes} process{'es' * (processes > 1)} for each of {', '.join(shared)} "
             f"(visible GPUs: {visible_gpus()}); change it with run --num-processes N"
         )
+    for problem in dict.fromkeys(row["cost_problem"] for row in rows if row["cost_problem"]):
+        click.echo(f"Warning: {one_line(problem)}; its figures are unknown", err=True)
     for node, damage in plan.damaged():
         click.echo(f"damaged, to be made again: {node.key} ({damage})")
     for stage, why in plan.not_needed.items():

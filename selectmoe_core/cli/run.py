@@ -1,5 +1,6 @@
 """``selectmoe run``."""
 
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from selectmoe_core.errors import RecipeError
 from selectmoe_core.recipe.recipe import STAGES, Recipe
 
 if TYPE_CHECKING:
+    from selectmoe_core.plan.node import Plan
     from selectmoe_core.runner.external_launch import Team
     from selectmoe_core.runner.run import RunOptions
 
@@ -115,6 +117,20 @@ def _run(context: click.Context, recipe: Recipe, options: "RunOptions", until: s
     for warning in outcome.report.warnings:
         click.echo(f"Warning: {warning}")
     click.echo(f"Report: {_shown(outcome.folder / 'report.html')}")
+    for line in _further(plan, _shown(outcome.folder), shlex.quote(str(recipe.path))):
+        say(line)
+
+
+def _further(plan: "Plan", folder: Path, recipe: str) -> Iterator[str]:
+    """Yield where the results are, and commands that may come next."""
+    yield f"Results: {folder / 'artifacts'}"
+    stages = {node.stage for node in plan.nodes.values()}
+    if "score" in stages:
+        yield f"Next: selectmoe audit {recipe}   (which damage do the scores notice?)"
+    if "select" in stages:
+        yield f"Next: selectmoe run {recipe} select.use=top-fraction select.fraction=0.1"
+    elif "score" not in stages:
+        yield f"Next: selectmoe plan {recipe}   (what is done, and what further stages cost)"
 
 
 @contextmanager

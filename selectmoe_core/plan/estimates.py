@@ -47,7 +47,7 @@ def estimate(plan: Plan, registry: Registry, device: Device) -> list[dict[str, A
 
 def _row(plan: Plan, registry: Registry, node: Node, device: Device, cores: int) -> dict[str, Any]:
     amount = _amount(plan, node)
-    cost = _cost(plan, registry, node, amount, device)
+    cost, problem = _cost(plan, registry, node, amount, device)
     done = plan.cached(node)
     time = seconds(cost, device, cores)
     figures = {
@@ -66,15 +66,32 @@ def _row(plan: Plan, registry: Registry, node: Node, device: Device, cores: int)
         "reads": {**node.inputs, **({"model": str(node.model)} if node.model else {})},
         "arms": list(node.arms),
         "estimated": amount.estimated,
+        "cost_problem": problem,
         "cost": figures,
         "shown": {name: shown(name, value) for name, value in figures.items()},
     }
 
 
-def _cost(plan: Plan, registry: Registry, node: Node, amount: Amount, device: Device) -> Cost:
-    component = node.entry.component
-    if component.cost is None:
-        return Cost()
+def _ask(node: Node, workload: Workload) -> tuple[Cost, str]:
+    """Return what a component's formula says, and what went wrong in it."""
+    formula = node.entry.component.cost
+    if formula is None:
+        return Cost(), ""
+    try:
+        cost = formula(node.config, workload)
+        if not isinstance(cost, Cost):
+            raise TypeError(f"it returned {cost!r}, not a Cost")  # noqa: TRY301
+    except Exception as error:
+        # A plugin's formula, which may not know the configuration of this model.
+        what = f"{type(error).__name__}: {error}"
+        name = f"the cost formula of {node.entry.component.name} (plugin {node.entry.plugin})"
+        return Cost(), f"{name} failed: {what[:200]}"
+    return cost, ""
+
+
+def _cost(
+    plan: Plan, registry: Registry, node: Node, amount: Amount, device: Device
+) -> tuple[Cost, str]:
     workload = Workload(
         examples=amount.examples or 0.0,
         tokens=amount.tokens or 0.0,
@@ -83,11 +100,7 @@ def _cost(plan: Plan, registry: Registry, node: Node, amount: Amount, device: De
         dtype="float32" if device.name == "cpu" else "bfloat16",
     )
     known = amount.tokens is not None or node.stage in ("pool", "convert", "evaluate")
-    try:
-        return component.cost(node.config, workload) if known else Cost()
-    except (KeyError, TypeError, ValueError, ArithmeticError):
-        # The formulas do not fit the configuration of this model.
-        return Cost()
+    return _ask(node, workload) if known else (Cost(), "")
 
 
 def _model_config(plan: Plan, registry: Registry, node: Node) -> Mapping[str, Any] | None:
@@ -129,7 +142,7 @@ def _pool(plan: Plan, node: Node) -> Amount:
         return Amount(float(artifact.facts["examples"]), characters / CHARACTERS_PER_TOKEN)
     component = node.entry.component
     if component.cost is not None:
-        cost = component.cost(node.config, Workload(0, 0, estimated=True, model=None, dtype=""))
+        cost, _ = _ask(node, Workload(0, 0, estimated=True, model=None, dtype=""))
         return _sampled(Amount(cost.examples, cost.tokens), node)
     if component.files is not None:
         size = sum(_bytes(path) for path in component.files(node.config))
@@ -158,7 +171,7 @@ def _selected(plan: Plan, select: Node) -> Amount:
     if component.cost is None or amount.examples is None:
         return Amount()
     workload = Workload(amount.examples, amount.tokens or 0, estimated=True, model=None, dtype="")
-    return amount.share(component.cost(select.config, workload).examples)
+    return amount.share(_ask(select, workload)[0].examples)
 
 
 def shown(name: str, value: float | None) -> str:

@@ -370,13 +370,46 @@ def test_an_interrupt_ends_with_130(cli, monkeypatch):
     assert "Traceback" not in said.err
 
 
-def test_a_reader_that_has_gone_is_no_error():
-    command = f"{sys.executable} -m selectmoe_core {' '.join(LEFT_OUT)} recipes schema | head -c 10"
+@pytest.mark.parametrize("arguments", ["recipes schema", "list", "plugins", "--help"])
+def test_a_reader_that_has_gone_is_no_error(arguments):
+    command = f"{sys.executable} -m selectmoe_core {' '.join(LEFT_OUT)} {arguments} | head -c 0"
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False
     )
-    assert "Traceback" not in done.stderr
-    assert len(done.stdout) == 10
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+
+
+def test_another_pipe_that_breaks_is_an_error(cli, monkeypatch):
+    def broken(*_, **__):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("selectmoe_core.cli.plugins.find_plugins", broken)
+    with pytest.raises((BrokenPipeError, SystemExit)):
+        cli("plugins")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--disable-plugin", "lm", "list", "scorer"],
+        ["list", "--disable-plugin", "lm", "scorer"],
+        ["list", "scorer", "--disable-plugin=lm"],
+        ["list", "--disable-plugin", "olmoe", "scorer", "--disable-plugin", "lm"],
+    ],
+)
+def test_a_plugin_can_be_left_out_anywhere_on_the_line(cli, arguments):
+    assert "perplexity" in cli("list", "scorer").out
+    said = cli(*arguments)
+    assert said.code == 0, said.err
+    assert "perplexity" not in said.out
+    assert "length" in said.out
+
+
+def test_a_plugin_to_leave_out_needs_a_name(cli):
+    said = cli("list", "--disable-plugin")
+    assert said.code == 2
+    assert "requires an argument" in said.err
 
 
 # ------------------------------------------------------------------------------------- output
@@ -390,8 +423,21 @@ def test_the_list_has_every_component_with_its_plugin(cli):
     assert kinds == sorted(kinds, key=lambda kind: list(Kind).index(Kind(kind)))
     assert all(line.endswith(".") for line in lines)
     only = cli("list", "selector").out.splitlines()
-    assert only == [line for line in lines if line.startswith("selector")]
+    of_kind = [line.split() for line in lines if line.startswith("selector")]
+    assert [line.split() for line in only] == of_kind  # the columns are as wide as they need to be
     assert len(only) >= 3
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100])
+def test_the_list_fits_the_terminal_and_breaks_no_word(cli, monkeypatch, columns):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    whole = cli("list").out
+    words = sorted(whole.split())
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = cli("list").out.splitlines()
+    assert len(lines) > len(whole.splitlines())
+    assert sorted(" ".join(lines).split()) == words
+    assert max(map(len, lines)) <= columns
 
 
 def test_the_description_shows_every_option_with_its_default(cli):

@@ -5,6 +5,8 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from conftest import ROWS, rows_of, write_rows
@@ -21,6 +23,7 @@ from selectmoe_core.cost import (
     training_flops,
     weight_bytes,
 )
+from selectmoe_core.plugin.registry import Registry
 
 ALL = {
     "pool",
@@ -343,7 +346,7 @@ def test_what_a_replaced_component_left_is_dropped_where_the_new_one_has_no_use_
     plain = project.digests("score.use=length", "~score.model")
     said = project.call("plan", "recipe.toml", "score.use=length")
     assert said.code == 0, said.err
-    assert "dropped, since 'use' changed: score.model (of fake-score)" in said.out
+    assert "dropped because 'use' changed: score.model (of fake-score)" in said.out
     assert "max_skipped" not in said.out
     assert project.digests("score.use=length") == plain
     # The same in a child recipe; a third layer may swap back, and then the model counts again.
@@ -499,6 +502,50 @@ def test_a_model_that_the_formulas_do_not_know_is_unknown_not_a_crash(project):
     )  # fmt: skip
     assert said.code == 0, said.err
     assert "?" in said.out
+
+
+@pytest.mark.parametrize("error", [KeyError("hidden_size"), RuntimeError("odd"), None])
+def test_a_cost_formula_that_fails_is_named_with_its_plugin(project, monkeypatch, error):
+    from fake_chain import selectmoe_scorers
+
+    from selectmoe_core.plugin.registry import Entry
+
+    def formula(config, workload):
+        if error is not None:
+            raise error
+        return 3
+
+    (component,) = (found for found in selectmoe_scorers() if found.name == "fake-score")
+    broken = replace(component, cost=formula)
+    real = Registry.get
+
+    def get(self, kind, name, *, where):
+        entry = real(self, kind, name, where=where)
+        return Entry(kind, broken, entry.plugin) if name == "fake-score" else entry
+
+    monkeypatch.setattr(Registry, "get", get)
+    said = project.call("plan", "recipe.toml")
+    assert said.code == 0, said.err
+    assert "the cost formula of fake-score (plugin fake) failed" in said.err
+    assert said.err.count("Warning") == 1
+    (row,) = (line for line in said.out.splitlines() if line.startswith("score  "))
+    assert "?" in row
+
+
+@pytest.mark.parametrize("outputs", ["file/below", "closed/outputs"])
+def test_a_plan_needs_no_folder_that_can_be_written(project, monkeypatch, outputs):
+    (project.folder / "file").write_text("")
+    expected = project.plan()
+    real = Path.mkdir
+
+    def mkdir(self, *arguments, **options):
+        if "closed" in self.parts:
+            raise PermissionError(13, "Permission denied", str(self))
+        return real(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    assert project.plan("--outputs", outputs) == expected
+    assert not (project.folder / "closed").exists()
 
 
 def test_a_file_too_large_to_hash_in_passing_is_said_to_be(project, monkeypatch):
