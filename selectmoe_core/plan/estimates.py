@@ -82,7 +82,7 @@ def _cost(plan: Plan, registry: Registry, node: Node, amount: Amount, device: De
         model=_model_config(plan, registry, node),
         dtype="float32" if device.name == "cpu" else "bfloat16",
     )
-    known = amount.tokens is not None or node.stage in ("pool", "convert", "evaluate")
+    known = amount.tokens is not None or node.stage in ("pool", "questions", "convert", "evaluate")
     try:
         return component.cost(node.config, workload) if known else Cost()
     except (KeyError, TypeError, ValueError, ArithmeticError):
@@ -107,7 +107,7 @@ def _amount(plan: Plan, node: Node) -> Amount:
     if "select" in node.inputs:
         return _sampled(_selected(plan, plan.nodes[node.inputs["select"]]), node)
     pool = plan.nodes.get("pool")
-    if pool is None or node.stage in ("convert", "evaluate"):
+    if pool is None or node.stage in ("questions", "convert", "evaluate"):
         return Amount()
     return _sampled(_pool(plan, pool), node) if node.stage != "pool" else Amount()
 
