@@ -92,7 +92,7 @@ def test_questions_come_from_the_evaluation_and_from_nothing_else_of_it(filtered
         (("filter.short.questions=true", "evaluate.use=fake-silent-eval"), "does not give them"),
         (("filter.short.use=fake-filtre",), "there is no filter named 'fake-filtre'"),
         (("filter.short=3",), "each filter has a table with a name of its own"),
-        (("filter.short.subset_ratio=0.5",), "'subset_ratio' means nothing here"),
+        (("filter.short.subset_ratio=0.5",), "'subset_ratio' has no effect here"),
         (("filter.short.anwser=x",), "did you mean 'answer'?"),
     ],
 )
