@@ -160,8 +160,8 @@ def test_leaks_equal_a_plain_comparison(tmp_path):
         if n % 3 == 0:  # hold a stretch of a question, with other case and punctuation
             text = asked[random.integers(40)]
             stretch = (text.text if n % 2 else text.answers[0]).split()
-            start = random.integers(len(stretch))
-            own[5:5] = [w.upper() + "," for w in stretch[start : start + random.integers(5, 25)]]
+            start = random.integers(max(len(stretch) - 8, 1))
+            own[5:5] = [w.upper() + "," for w in stretch[start : start + random.integers(9, 25)]]
         rows.append(conversation(f"{n} words", " ".join(own)))
     for answers in (True, False):
         config = LeakConfig(ngram=11, shortest=7, common=0, answers=answers)
