@@ -33,11 +33,20 @@ if TYPE_CHECKING:
         RawExample,
         Reject,
     )
+    from selectmoe_core.data.marks import (
+        Marks,
+    )
+    from selectmoe_core.data.questions import (
+        Question,
+        read_questions,
+    )
     from selectmoe_core.data.scores import (
         Finish,
         ScoreTable,
-        Selection,
         ShardScores,
+    )
+    from selectmoe_core.data.selection import (
+        Selection,
     )
     from selectmoe_core.errors import (
         DataError,
@@ -72,6 +81,7 @@ if TYPE_CHECKING:
         Converter,
         Evaluator,
         ExampleSource,
+        Filter,
         Job,
         Need,
         Reader,
@@ -106,7 +116,10 @@ __getattr__ = lazy_names(
         "selectmoe_core.cost": "Cost Workload",
         "selectmoe_core.data.corruption": "Damage",
         "selectmoe_core.data.examples": "Example Message RawExample Reject",
-        "selectmoe_core.data.scores": "Finish ScoreTable Selection ShardScores",
+        "selectmoe_core.data.marks": "Marks",
+        "selectmoe_core.data.questions": "Question read_questions",
+        "selectmoe_core.data.scores": "Finish ScoreTable ShardScores",
+        "selectmoe_core.data.selection": "Selection",
         "selectmoe_core.errors": "DataError ModelError RecipeError SelectMoEError StageError "
         "shown utf8_text",
         "selectmoe_core.models.models": "ModelRef TargetModel",
@@ -114,7 +127,7 @@ __getattr__ = lazy_names(
         "selectmoe_core.plugin.command": "Command",
         "selectmoe_core.plugin.component": "About Component Kind",
         "selectmoe_core.plugin.loading": "load",
-        "selectmoe_core.plugin.protocols": "Converter Evaluator ExampleSource Job Need "
+        "selectmoe_core.plugin.protocols": "Converter Evaluator ExampleSource Filter Job Need "
         "Reader Scorer Selector Shard ShardScorer TableScorer Trainer VerifyOptions",
         "selectmoe_core.plugin.specs": "hookimpl",
         "selectmoe_core.runtime.hardware": "resolve_device",
@@ -138,13 +151,16 @@ __all__ = [
     "Example",
     "ExampleSource",
     "Facts",
+    "Filter",
     "Finish",
     "Job",
     "Kind",
+    "Marks",
     "Message",
     "ModelError",
     "ModelRef",
     "Need",
+    "Question",
     "RawExample",
     "Reader",
     "RecipeError",
@@ -172,6 +188,7 @@ __all__ = [
     "parse_options",
     "plain_name",
     "print_facts",
+    "read_questions",
     "read_regular",
     "resolve_device",
     "shown",

@@ -1,11 +1,13 @@
-"""What this plugin offers: ``random``, ``length``; ``top-fraction``, ``top-k``, ``threshold``."""
+"""What this plugin offers: scorers that need no model, and the ordinary selectors."""
 
 from typing import Any
 
 from selectmoe_basic.config import (
+    BandConfig,
     LengthConfig,
     RandomConfig,
     ThresholdConfig,
+    TokenBudgetConfig,
     TopFractionConfig,
     TopKConfig,
 )
@@ -55,7 +57,7 @@ def selectmoe_scorers() -> list[Component[Any, Scorer]]:
 
 @hookimpl
 def selectmoe_selectors() -> list[Component[Any, Selector]]:
-    """Offer ``top-fraction``, ``top-k`` and ``threshold``."""
+    """Offer ``top-fraction``, ``top-k``, ``threshold``, ``band`` and ``token-budget``."""
     cost = "time in proportion to the pool; about 25 bytes of memory per example"
     share = About("the best-scored share of the pool", "best first", cost)
     number = About("a number of best-scored examples", "best first", cost)
@@ -82,7 +84,33 @@ def selectmoe_selectors() -> list[Component[Any, Selector]]:
             about=bounds,
             by_rank=False,
         ),
+        _band(cost),
+        _token_budget(),
     ]
+
+
+def _band(cost: str) -> Component[Any, Selector]:
+    return Component(
+        "band",
+        BandConfig,
+        load("selectmoe_basic.selectors:Band"),
+        about=About("the examples between two percentiles of the scores", "best first", cost),
+        cost=lambda config, work: Cost(examples=(config.high - config.low) / 100 * work.examples),
+    )
+
+
+def _token_budget() -> Component[Any, Selector]:
+    cost = "a sort of the scores, and tokenising the pool where nothing has done it"
+    return Component(
+        "token-budget",
+        TokenBudgetConfig,
+        load("selectmoe_basic.selectors:TokenBudget"),
+        about=About("as many of the best examples as fit so many tokens", "best first", cost),
+        needs=lambda _: frozenset({Need.POOL, Need.MODEL, Need.TOKENS}),
+        cost=lambda config, work: Cost(
+            examples=min(work.examples, config.tokens / max(work.length, 1.0))
+        ),
+    )
 
 
 def _pool(_: Config) -> frozenset[Need]:

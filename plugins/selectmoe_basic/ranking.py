@@ -132,23 +132,3 @@ def share_of(fraction: float, count: int) -> int:
     In floating point 0.07 of 100 would be a little more than 7, and rounded up 8.
     """
     return -int(-Fraction(repr(fraction)) * count // 1)
-
-
-def split(total: int, sizes: np.ndarray) -> np.ndarray:
-    """Divide ``total`` in proportion to the sizes, by the largest remainder method (Hamilton).
-
-    With equal remainders the first group wins. No group gets more than its size.
-
-    Args:
-        total: at most the sum of the sizes.
-        sizes: int64 ``[groups]``.
-    """
-    whole = int(sizes.sum())
-    if not whole:
-        return np.zeros(len(sizes), dtype=np.int64)
-    exact = [total * int(size) for size in sizes]
-    floors = np.array([part // whole for part in exact], dtype=np.int64)
-    remainders = np.array([part % whole for part in exact], dtype=np.float64)
-    given = np.argsort(-remainders, kind="stable")[: total - int(floors.sum())]
-    floors[given] += 1
-    return floors

@@ -16,9 +16,10 @@ from lm_eval.api.task import Task
 from lm_eval.loggers import EvaluationTracker
 from lm_eval.tasks import TaskManager
 
-from selectmoe_core import Facts, Job, RecipeError, StageError, TargetModel
+from selectmoe_core import Facts, Job, Question, RecipeError, StageError, TargetModel
 from selectmoe_lmeval.config import LmEvalConfig
 from selectmoe_lmeval.harness import LOG, load_model, quiet, summed
+from selectmoe_lmeval.questions import asked
 from selectmoe_lmeval.remarks import remarks_after, remarks_before, show
 from selectmoe_lmeval.results import summarise, write_results
 from selectmoe_lmeval.task_files import deciding_files
@@ -76,6 +77,17 @@ class LmEval:
         show(remarks)
         facts = {"tasks": tasks_facts, "truncated_requests": truncated}
         return {**facts, "warnings": remarks} if remarks else facts
+
+    def questions(self, job: Job) -> Iterator[Question]:
+        """Yield every question of every task, also those that ``limit`` leaves out.
+
+        Raises:
+            RecipeError: an unknown task.
+            StageError: the data of a task cannot be had.
+        """
+        with quiet(job, None), careful_templates(self.config):
+            for task in leaves(load_tasks(self.config, job.bundled_tasks)):
+                yield from asked(task)
 
     def _check_unsafe(self, tasks: Iterable[Task]) -> None:
         unsafe = [task.task_name for task in tasks if getattr(task, "UNSAFE_CODE", False)]

@@ -26,8 +26,19 @@ def selectmoe_evaluators() -> list[Component[Any, Evaluator]]:
             needs=lambda _: frozenset({Need.MODEL, Need.TASKS}),
             torch=True,
             files=_files,
+            questions=_asking,
         )
     ]
+
+
+def _asking(config: LmEvalConfig) -> LmEvalConfig:
+    """Return the options that decide which questions there are, the others at their defaults."""
+    return LmEvalConfig(
+        tasks=config.tasks,
+        include_path=config.include_path,
+        allow_task_code=config.allow_task_code,
+        task_data=config.task_data,
+    )
 
 
 def _files(config: LmEvalConfig) -> Iterable[Path]:

@@ -20,6 +20,9 @@ _LINES = {
     "recipes": "List, copy or describe the shipped recipes.",
     "runs": "List past runs: what differed and what came out.",
     "report": "Write the report of a run again.",
+    "export": "Write the selection of a run in the format of a trainer.",
+    "diff": "Compare the selections of two runs: common rows, sources, lengths.",
+    "explain": "Say why a row of the pool was selected, or why not.",
 }
 _MODULES = {"list": "list_"}
 """Modules whose name differs from the command's."""

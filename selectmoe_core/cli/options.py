@@ -3,8 +3,9 @@
 import os
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -23,6 +24,8 @@ class FolderPath(click.Path):
             self.fail("the path is empty; the working folder is '.'", param, ctx)
         return super().convert(value, param, ctx)
 
+
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 recipe_argument = click.argument("recipe", type=click.Path(path_type=Path))
 overrides_argument = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
@@ -54,6 +57,20 @@ threads_option = click.option(
     type=click.IntRange(min=0),
     help="Number of threads on the CPU; 0 means one per core.",
 )
+
+
+arm_option = click.option(
+    "--arm",
+    default="selected",
+    show_default=True,
+    help="Whose selection: the recipe's own, or that of a baseline, as random.",
+)
+
+
+def run_argument(name: str) -> Callable[[FunctionT], FunctionT]:
+    """Return an argument that names the folder of a run."""
+    folder = click.Path(exists=True, file_okay=False, path_type=Path)
+    return click.argument(name, type=folder)
 
 
 def registry(context: click.Context) -> Registry:

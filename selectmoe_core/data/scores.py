@@ -339,18 +339,3 @@ def replace_scores(table: ScoreTable, score: np.ndarray) -> None:
         piece = pa.array(now[start : start + len(part)], pa.float64())
         start += len(part)
         _write_part(path, part.set_column(part.column_names.index("score"), "score", piece))
-
-
-@dataclass(frozen=True)
-class Selection:
-    """What a selector keeps.
-
-    Attributes:
-        rows: positions in the score table, int64, the best first, each once.
-        group: the group in which each kept row was chosen (its source, its cluster), or ``None``.
-        reason: why each kept row was chosen, or ``None``; for many rows, use an Arrow dictionary.
-    """
-
-    rows: np.ndarray
-    group: Sequence[str] | pa.Array | None = None
-    reason: Sequence[str] | pa.Array | None = None

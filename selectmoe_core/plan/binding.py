@@ -78,7 +78,8 @@ class Binder:
         """
         tables = {name: self._fitted(table) for name, table in self.recipe.tables.items()}
         scores = {name: self._fitted(table) for name, table in self.recipe.scores.items()}
-        self.recipe = replace(self.recipe, tables=tables, scores=scores)
+        filters = {name: self._fitted(table) for name, table in self.recipe.filters.items()}
+        self.recipe = replace(self.recipe, tables=tables, scores=scores, filters=filters)
         return self.recipe
 
     def _fitted(self, table: StageTable) -> StageTable:
@@ -144,12 +145,28 @@ class Binder:
             return model
         return self.untouched(base, table) if base is not None else model
 
+    def target_model(self, table: StageTable) -> ModelRef | None:
+        """Return the model whose tokens a filter or selector counts: its own, or that of [train].
+
+        Where there is neither, that is noted as a mistake.
+        """
+        train = self.recipe.tables.get("train")
+        if table.own.model or train is None or not train.own.model:
+            if not table.own.model:
+                self.problem(
+                    table.where,
+                    f"{table.own.use} counts tokens and needs a model",
+                    f'add model = "..." to {table.where}, or a table [train] with one',
+                )
+            return self.model(table)
+        return self.model(train)
+
     def resolved(self) -> dict[str, Any]:
         """Return the recipe as it runs from any folder: every path in it is absolute."""
         out = copy.deepcopy(dict(self.recipe.resolved))
         if "template" in out.get("chat", {}):
             out["chat"]["template"] = self.recipe.chat.template
-        for table in (*self.recipe.tables.values(), *self.recipe.scores.values()):
+        for table in self.recipe.stage_tables:
             place = out[table.stage][table.name] if table.name else out[table.stage]
             if model := self.model(table):
                 place["model"] = model.location

@@ -26,6 +26,7 @@ GIVEN: Mapping[Need, tuple[Target, ...]] = {
         ("selectmoe_core.stages.token_cache", "encoded_pool"),
         ("selectmoe_core.tokens.chat", "ChatFormat"),
     ),
+    Need.QUESTIONS: (("selectmoe_core.data.questions", "read_questions"),),
     Need.SCORES: (("selectmoe_core.data.scores", "ScoreTable"),),
     Need.DAMAGES: (("selectmoe_core.data.corruption", "Damage"),),
 }
@@ -39,7 +40,7 @@ CHECKS_ONLY = frozenset(
 CODE = "code-hashes.json"
 """The file in the store that remembers what is known about source files."""
 
-LIBRARIES = {"evaluate": ("lm-eval",)}
+LIBRARIES = {"evaluate": ("lm-eval",), "questions": ("lm-eval",)}
 """Packages whose version can change the result of a stage."""
 
 

@@ -99,7 +99,7 @@ def _cost(
         model=_model_config(plan, registry, node),
         dtype="float32" if device.name == "cpu" else "bfloat16",
     )
-    known = amount.tokens is not None or node.stage in ("pool", "convert", "evaluate")
+    known = amount.tokens is not None or node.stage in ("pool", "questions", "convert", "evaluate")
     return _ask(node, workload) if known else (Cost(), "")
 
 
@@ -120,7 +120,7 @@ def _amount(plan: Plan, node: Node) -> Amount:
     if "select" in node.inputs:
         return _sampled(_selected(plan, plan.nodes[node.inputs["select"]]), node)
     pool = plan.nodes.get("pool")
-    if pool is None or node.stage in ("convert", "evaluate"):
+    if pool is None or node.stage in ("questions", "convert", "evaluate"):
         return Amount()
     return _sampled(_pool(plan, pool), node) if node.stage != "pool" else Amount()
 

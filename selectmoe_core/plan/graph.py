@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
 
-from selectmoe_core.config import suggest
+from selectmoe_core.config import Config, suggest
 from selectmoe_core.models.models import ModelRef
 from selectmoe_core.plan.binding import Binder
+from selectmoe_core.plan.filters import filter_steps
 from selectmoe_core.plan.node import BASE, RANDOM, SELECTED, Node
 from selectmoe_core.plugin.component import Kind
 from selectmoe_core.plugin.protocols import Need
@@ -28,13 +29,15 @@ class Graph:
     def build(self) -> None:
         """Find the nodes; the binder collects the mistakes."""
         # All tables first, so that a mistake in one does not hide those of later stages.
-        for table in (*self.recipe.tables.values(), *self.recipe.scores.values()):
+        for table in self.recipe.stage_tables:
             if self._wants(table.stage):
                 self.binder.bind(table)
         self.recipe = self.binder.fitted()
         self._check_present()
         if self._wants("pool") and "pool" in self.recipe.tables:
             self._add("pool", self.recipe.tables["pool"], {}, SELECTED)
+        for step in filter_steps(self.recipe, self.binder) if self._wants("filter") else ():
+            self._add(step.key, step.table, step.inputs, SELECTED, step.model, step.config)
         self._prepare_selector()
         self._scores()
         if self._wants("select") and "select" in self.recipe.tables:
@@ -147,7 +150,14 @@ class Graph:
             hint = f'add to [select]: score = "{names[-1]}"' if names else alone
             self.binder.problem(table.where, what, hint)
             return
-        self._add("select", table, {"score": chosen, "pool": "pool"}, SELECTED)
+        self._add_select("select", table, chosen, SELECTED)
+
+    def _add_select(self, key: str, table: StageTable, score: str, arm: str) -> None:
+        """Add a selection; the filters do not depend on the score, so that every arm has them."""
+        filters = {name: name for name, node in self.nodes.items() if node.stage == "filter"}
+        counts = Need.MODEL in self.binder.needs(table, Kind.SELECTOR)
+        model = self.binder.target_model(table) if counts else None
+        self._add(key, table, {"score": score, "pool": "pool", **filters}, arm, model)
 
     def _train_and_evaluate(self, arm: str, select: str = "select") -> None:
         suffix = "" if arm == SELECTED else f"@{arm}"
@@ -189,8 +199,7 @@ class Graph:
                 "by score value",
                 'use top-fraction or top-k, or baselines = ["base"]',
             )
-        inputs = {"score": f"score@{RANDOM}", "pool": "pool"}
-        self._add(f"select@{RANDOM}", table, inputs, RANDOM)
+        self._add_select(f"select@{RANDOM}", table, f"score@{RANDOM}", RANDOM)
         self._train_and_evaluate(RANDOM, select=f"select@{RANDOM}")
 
     def _add(
@@ -200,11 +209,12 @@ class Graph:
         inputs: Mapping[str, str],
         arm: str,
         model: ModelRef | None = None,
+        config: Config | None = None,
     ) -> None:
         bound = self.binder.bind(table)
         if bound is None:
             return
-        entry, config = bound
+        entry = bound[0]
         present = {role: key for role, key in inputs.items() if key in self.nodes}
         if model is None and table.own.model:
             model = self.binder.model(table)
@@ -212,13 +222,15 @@ class Graph:
             self._require_model(table)
         seed = table.own.seed if table.own.seed is not None else self.recipe.head.seed
         self.nodes[key] = Node(
-            key, table.stage, entry, config, table.own, present, model, seed, (arm,)
+            key, table.stage, entry, config or bound[1], table.own, present, model, seed, (arm,)
         )
 
     def _drop_unread(self) -> None:
-        """Leave out conversion, warm-up and the pool if no wanted stage reads them."""
-        for stage in ("warmup", "convert", "pool"):
-            read = {key for node in self.nodes.values() for key in node.inputs.values()}
-            if stage in self.nodes and stage not in read and STAGES[self.last] != stage:
-                del self.nodes[stage]
-                self.not_needed[stage] = "no wanted stage reads it"
+        """Leave out filters, conversion, warm-up and pool if no wanted stage reads them."""
+        filters = [key for key, node in self.nodes.items() if node.stage == "filter"]
+        for key in (*filters, "questions", "warmup", "convert", "pool"):
+            read = {name for node in self.nodes.values() for name in node.inputs.values()}
+            wanted = key in self.nodes and STAGES[self.last] == self.nodes[key].stage
+            if key in self.nodes and key not in read and not wanted:
+                del self.nodes[key]
+                self.not_needed[key] = "no wanted stage reads it"

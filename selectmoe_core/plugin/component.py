@@ -18,6 +18,7 @@ class Kind(StrEnum):
     """The kinds of component, in the order of the chain."""
 
     READER = "reader"
+    FILTER = "filter"
     CONVERTER = "converter"
     SCORER = "scorer"
     SELECTOR = "selector"
@@ -32,6 +33,8 @@ class Kind(StrEnum):
 
 KINDS = {
     "pool": Kind.READER,
+    "questions": Kind.EVALUATOR,
+    "filter": Kind.FILTER,
     "convert": Kind.CONVERTER,
     "warmup": Kind.TRAINER,
     "score": Kind.SCORER,
@@ -77,7 +80,8 @@ class Component(Generic[ConfigT, PartT_co]):
         about: what a user should know.
         needs: what it reads, given its options.
         cost: an estimate of what it will use, or ``None`` if that is unknown.
-        requires: modules of an optional extra, checked without importing them.
+        requires: modules of an optional extra, checked without importing them; if the package has
+            another name than the module, both: ``re2:google-re2``.
         seeded: whether the stage's seed changes the result.
         by_rank: a selector whose choice depends on the order of the scores alone.
         torch: whether it computes with torch: such a stage runs in a child process.
@@ -92,6 +96,8 @@ class Component(Generic[ConfigT, PartT_co]):
             ``None`` means 1 %.
         damages: the kinds of damage that a trainer shows the model, ``None`` for all that have
             a rate: an audit separates them from kinds that the model never saw.
+        questions: an evaluator's options cut down to those that decide which questions it asks;
+            it says that the evaluator can give them (``AskingEvaluator``).
     """
 
     name: str
@@ -110,6 +116,7 @@ class Component(Generic[ConfigT, PartT_co]):
     scores: Callable[[ConfigT], Iterable[str]] | None = None
     max_skipped: Callable[[ConfigT], float] | None = None
     damages: Callable[[ConfigT], Iterable[str] | None] | None = None
+    questions: Callable[[ConfigT], ConfigT] | None = None
 
     @property
     def summary(self) -> str:

@@ -18,6 +18,7 @@ CALLED = {
     "scores": ("config",),
     "max_skipped": ("config",),
     "damages": ("config",),
+    "questions": ("config",),
 }
 """The fields that the core calls, with their arguments."""
 REQUIRED = ("build", "needs")

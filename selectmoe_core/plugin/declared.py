@@ -16,7 +16,12 @@ OF_JOB = {
     "damages": Need.DAMAGES,
     "bundled_tasks": Need.TASKS,
 }
-OF_INPUTS = {"model": Need.MODEL, "pool": Need.POOL, "scores": Need.SCORES}
+OF_INPUTS = {
+    "model": Need.MODEL,
+    "pool": Need.POOL,
+    "questions": Need.QUESTIONS,
+    "scores": Need.SCORES,
+}
 """The fields that a component may read only if it declares the need."""
 
 

@@ -192,13 +192,20 @@ class Guarded:
 
 def _expected(name: str) -> tuple[type, str] | None:
     """Return the type that a method must return, and its name in messages."""
-    from selectmoe_core.data.scores import Finish, Selection, ShardScores
+    from selectmoe_core.data.marks import Marks
+    from selectmoe_core.data.scores import Finish, ShardScores
+    from selectmoe_core.data.selection import Selection
 
     if name in ("score", "combine"):
         return ShardScores, "ShardScores"
     if name in ("convert", "verify", "train", "evaluate"):
         return Mapping, "a mapping of facts"
-    return {"select": (Selection, "a Selection"), "finish": (Finish, "a Finish")}.get(name)
+    others: dict[str, tuple[type, str]] = {
+        "select": (Selection, "a Selection"),
+        "finish": (Finish, "a Finish"),
+        "mark": (Marks, "Marks"),
+    }
+    return others.get(name)
 
 
 def _place(arguments: tuple[Any, ...]) -> str:

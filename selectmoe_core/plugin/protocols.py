@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
     from selectmoe_core.data.corruption import Damage
     from selectmoe_core.data.examples import Example, RawExample, Reject
-    from selectmoe_core.data.scores import Finish, ScoreTable, Selection, ShardScores
+    from selectmoe_core.data.marks import Marks
+    from selectmoe_core.data.pool import Pool
+    from selectmoe_core.data.questions import Question
+    from selectmoe_core.data.scores import Finish, ScoreTable, ShardScores
+    from selectmoe_core.data.selection import Selection
     from selectmoe_core.models.models import ModelRef, TargetModel
     from selectmoe_core.store import Facts
     from selectmoe_core.tokens.chat import ChatFormat, Tokenizer
@@ -36,6 +40,8 @@ class Need(StrEnum):
     """The pool's folder; parts that work on shards or rows receive these without it."""
     TOKENS = "tokens"
     """Token ids under the model's tokenizer: ``Job.encoded`` and ``Job.chat``."""
+    QUESTIONS = "questions"
+    """The questions that the recipe's evaluation asks: ``Job.inputs.questions``."""
     SCORES = "scores"
     """Finished tables of other scores, by name."""
     DAMAGES = "damages"
@@ -75,6 +81,7 @@ class Inputs(_Strict):
     model: ModelRef | None = None
     pool: Path | None = None
     scores: Mapping[str, Path] = field(default_factory=dict)
+    questions: Path | None = None
 
 
 def _no_metrics(step: int, values: Mapping[str, float]) -> None:
@@ -222,6 +229,14 @@ class TableScorer(Protocol):
         ...
 
 
+class Filter(Protocol):
+    """Finds rows that should not be selected, whatever their score."""
+
+    def mark(self, pool: Pool, job: Job) -> Marks:
+        """Return the rows to leave out, and the groups of which the best-scored row alone stays."""
+        ...
+
+
 class Selector(Protocol):
     """Decides from the scores which examples to keep."""
 
@@ -260,6 +275,14 @@ class CheckingPart(Protocol):
         ...
 
 
+class AskingEvaluator(Protocol):
+    """Optional for an evaluator whose component says which options decide its questions."""
+
+    def questions(self, job: Job) -> Iterator[Question]:
+        """Yield what the evaluation asks, so that filters can keep it out of the selection."""
+        ...
+
+
 class FinishingScorer(Protocol):
     """Optional for a scorer whose final scores depend on the whole pool."""
 
@@ -285,14 +308,12 @@ class EagerShardScorer(Protocol):
 
 
 OPTIONAL: Mapping[type, tuple[type, ...]] = {
-    **dict.fromkeys(
-        (Reader, Converter, TableScorer, Selector, Trainer, Evaluator), (CheckingPart,)
-    ),
+    **dict.fromkeys((Reader, Converter, TableScorer, Filter, Selector, Trainer), (CheckingPart,)),
     Scorer: (CheckingPart, FinishingScorer),
     ShardScorer: (EagerShardScorer,),
     TableScorer: (CheckingPart,),
     Selector: (CheckingPart,),
     Trainer: (CheckingPart,),
-    Evaluator: (CheckingPart,),
+    Evaluator: (CheckingPart, AskingEvaluator),
 }
 """All optional methods of parts; the conformance kit checks those that a part has."""

@@ -79,11 +79,12 @@ class Registry:
                 f"{where}: there is no {kind} named '{name}'",
                 hint=suggest(name, known, otherwise=f"the {kind}s"),
             )
-        for module in entry.component.requires:
+        for required in entry.component.requires:
+            module, _, distribution = required.partition(":")
             if importlib.util.find_spec(module.partition(".")[0]) is None:
                 raise RecipeError(
                     f"{where}: {name} needs the package '{module}', which is not installed",
-                    hint=f"pip install {module}",
+                    hint=f"pip install {distribution or module}",
                 )
         return entry
 

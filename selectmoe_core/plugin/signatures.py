@@ -8,6 +8,7 @@ from selectmoe_core.plugin.protocols import (
     OPTIONAL,
     Converter,
     Evaluator,
+    Filter,
     Need,
     Reader,
     Scorer,
@@ -18,6 +19,7 @@ from selectmoe_core.plugin.protocols import (
 
 PROTOCOLS = {
     Kind.READER: Reader,
+    Kind.FILTER: Filter,
     Kind.CONVERTER: Converter,
     Kind.SCORER: Scorer,
     Kind.SELECTOR: Selector,

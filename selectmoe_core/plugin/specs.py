@@ -12,6 +12,7 @@ from selectmoe_core.plugin.component import Component
 from selectmoe_core.plugin.protocols import (
     Converter,
     Evaluator,
+    Filter,
     Reader,
     Scorer,
     Selector,
@@ -29,6 +30,12 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 @hookspec
 def selectmoe_readers() -> Iterable[Component[Any, Reader]]:
     """Offer readers: they find the examples of a pool."""
+    return ()
+
+
+@hookspec
+def selectmoe_filters() -> Iterable[Component[Any, Filter]]:
+    """Offer filters: they mark rows to leave out, and groups whose best row alone is kept."""
     return ()
 
 

@@ -29,7 +29,7 @@ from selectmoe_core.recipe.overrides import (
 )
 from selectmoe_core.tokens.chat import ChatConfig
 
-STAGES = ("pool", "convert", "warmup", "score", "select", "train", "evaluate")
+STAGES = ("pool", "filter", "convert", "warmup", "score", "select", "train", "evaluate")
 
 
 class StageOptions(Config):
@@ -106,6 +106,8 @@ OPTIONS: Mapping[str, type[StageOptions]] = {
     "score": ScoreOptions,
     "select": SelectOptions,
 }
+NAMED = ("score", "filter")
+"""Stages of which a recipe can have several, each by a name."""
 HEAD = tuple(RecipeHead.model_fields)
 TABLES = (*STAGES, "chat", "compare", "audit")
 _AS_TABLE = "write [TABLE] on a line of its own and its keys below, or TABLE.KEY=VALUE"
@@ -144,8 +146,9 @@ class Recipe:
         head: format, name, seed.
         chat: the chat format of all stages.
         compare: baselines, and what ``selectmoe compare`` compares.
-        tables: the stages other than ``score``.
+        tables: the stages other than ``score`` and ``filter``.
         scores: the scores by name; a single ``[score]`` has the name ``""``.
+        filters: the filters by name, in the order of the recipe.
         resolved: the whole recipe after ``extends`` and overrides, as plain TOML values.
         dropped: options that were removed because a later layer changed ``use``.
         problems: mistakes found so far.
@@ -162,6 +165,12 @@ class Recipe:
     dropped: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = field(default=())
     audit: AuditConfig = field(default_factory=AuditConfig)
+    filters: Mapping[str, StageTable] = field(default_factory=dict)
+
+    @property
+    def stage_tables(self) -> tuple[StageTable, ...]:
+        """Every table of a stage, those of scores and filters too."""
+        return (*self.tables.values(), *self.filters.values(), *self.scores.values())
 
 
 def read_recipe(
@@ -211,12 +220,13 @@ def _recipe(path: Path, layers: Merged) -> Recipe:
         head=head or RecipeHead(format=1, name="invalid"),
         chat=chat or ChatConfig(),
         compare=compare or CompareConfig(),
-        tables={table.stage: table for table in found if table.stage != "score"},
+        tables={table.stage: table for table in found if table.stage not in NAMED},
         scores={table.name: table for table in found if table.stage == "score"},
         resolved=_with_absolute_paths(merged, origins),
         dropped=tuple(layers.dropped),
         problems=tuple(problems),
         audit=audit or AuditConfig(),
+        filters={table.name: table for table in found if table.stage == "filter"},
     )
 
 
@@ -248,10 +258,13 @@ def _stage_tables(
     if not isinstance(table, dict):
         problems.append(Problem(f"[{stage}]", f"must be a table, got {table!r}", _AS_TABLE))
         return
-    if stage == "score" and "use" not in table and _only_tables(table):
+    if stage == "filter" and not all(isinstance(value, dict) for value in table.values()):
+        hint = 'write [filter.NAME] and below it use = "..."; the name is yours'
+        problems.append(Problem("[filter]", "each filter has a table with a name of its own", hint))
+    elif stage == "filter" or (stage == "score" and "use" not in table and _only_tables(table)):
         for name, sub in table.items():
             if not is_plain_name(name):
-                what = f"{name[:100]!r} cannot be the name of a score"
+                what = f"{name[:100]!r} cannot be the name of a {stage}"
                 problems.append(Problem(f"[{stage}]", what, NAME_RULE))
                 continue
             yield from _stage_table(stage, name, sub, layers, problems)

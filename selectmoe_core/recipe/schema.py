@@ -44,6 +44,7 @@ def _complete() -> dict[str, Any]:
     several = {"additionalProperties": {"type": "object", "required": ["use"]}}
     tables: dict[str, Any] = dict.fromkeys(STAGES, named)
     tables["score"] = {"anyOf": [named, several]}
+    tables["filter"] = several
     return {"required": ["format", "name", "pool"], "properties": tables}
 
 
@@ -58,6 +59,8 @@ def _schema(config: type[Config], owner: str, definitions: dict[str, Any]) -> di
 def _stage(stage: str, entries: list[Entry], definitions: dict[str, Any]) -> dict[str, Any]:
     components = [_component(stage, entry, definitions) for entry in entries]
     table: dict[str, Any] = {"anyOf": [*components, _extension(components)]}
+    if stage == "filter":
+        return {"type": "object", "additionalProperties": table}
     if stage == "score":
         several = {"type": "object", "additionalProperties": {"anyOf": list(table["anyOf"])}}
         table["anyOf"] = [*table["anyOf"], several]

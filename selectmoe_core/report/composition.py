@@ -121,7 +121,21 @@ def summarise_selection(
         int(facts["of"]),
         shares(offered, kept, other),
         labels,
+        tuple(_left_out(facts.get("left_out") or {}, shown)),
+        tuple(facts.get("warnings") or ()),
     )
+
+
+def _left_out(
+    counts: Mapping[str, Mapping[str, int]], shown: Mapping[str, str]
+) -> Iterator[tuple[str, str, int]]:
+    """Yield source, reason and number of rows, the largest first; small sources are one."""
+    rows: Counter[tuple[str, str]] = Counter()
+    for source, reasons in counts.items():
+        for reason, count in reasons.items():
+            rows[shown.get(source, source), reason] += count
+    for (source, reason), count in sorted(rows.items(), key=lambda row: (-row[1], row[0])):
+        yield source, reason, count
 
 
 def _counts(facts: Facts, key: str) -> dict[str, int]:

@@ -226,11 +226,18 @@ def _selection(selection: SelectionSummary) -> Iterator[str]:
         f"{escape(selection.component)} kept {count(selection.kept)} of "
         f"{plural(selection.of, 'example')}."
     )
+    for warning in selection.warnings:
+        yield from ("", f"**The selector warns:** {escape(warning)}.")
     yield ""
     yield from _shares("source", selection.sources)
     if selection.labels:
         yield ""
         yield from _shares("label", selection.labels)
+    if selection.left_out:
+        total = sum(rows for _, _, rows in selection.left_out)
+        yield from ("", f"Filters left out {plural(total, 'row')}:", "")
+        found = [(source, reason, count(rows)) for source, reason, rows in selection.left_out]
+        yield from table([("source", "filter and reason", "left out"), *found], text_columns=2)
 
 
 def _shares(head: str, groups: Sequence[Share]) -> list[str]:

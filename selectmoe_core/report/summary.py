@@ -197,6 +197,10 @@ class SelectionSummary:
     of: int
     sources: tuple[Share, ...]
     labels: tuple[Share, ...] = ()
+    left_out: tuple[tuple[str, str, int], ...] = ()
+    """Source, filter with its reason, and how many rows it left out, the most first."""
+    warnings: tuple[str, ...] = ()
+    """What the selector itself says about its choice."""
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,12 @@ def make_job(
         for role, folder in work.inputs.items()
         if role.startswith("score:")
     }
-    inputs = Inputs(model=work.model_ref(), pool=work.inputs.get("pool"), scores=scores)
+    inputs = Inputs(
+        model=work.model_ref(),
+        pool=work.inputs.get("pool"),
+        scores=scores,
+        questions=work.inputs.get("questions"),
+    )
 
     def encoded(tokenizer: Any) -> Encoded:  # noqa: ANN401
         with main_first():  # the first process makes them, the others find them

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from selectmoe_core.stages import pool
+from selectmoe_core.stages import filtering, pool, select
 from selectmoe_core.store import Artifact
 
 
@@ -11,9 +11,13 @@ def summary(artifact: Artifact) -> str:
     facts = artifact.facts
     if artifact.stage == "pool":
         return f": {pool.summary(facts)}"
+    if artifact.stage == "filter":
+        return f": {filtering.summary(facts)}"
+    if artifact.stage == "select":
+        return f": {select.summary(facts)}"
     shown = {
+        "questions": ("questions",),
         "score": ("scored",),
-        "select": ("kept", "of"),
         "train": ("steps", "loss"),
         "warmup": ("steps", "loss"),
     }.get(artifact.stage, ())

@@ -2,6 +2,8 @@
 
 MODULES = {
     "pool": "selectmoe_core.stages.pool",
+    "questions": "selectmoe_core.stages.questions",
+    "filter": "selectmoe_core.stages.filtering",
     "convert": "selectmoe_core.stages.convert",
     "warmup": "selectmoe_core.stages.train",
     "score": "selectmoe_core.stages.scoring.score",

@@ -1,7 +1,9 @@
 """``select``: the positions that a selector returns become rows for training."""
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from selectmoe_core.data.examples import ID_BYTES
+from selectmoe_core.data.marks import LeftOut
 from selectmoe_core.data.pool import TAKEN, Pool
-from selectmoe_core.data.scores import ScoreTable, Selection
-from selectmoe_core.errors import StageError
+from selectmoe_core.data.scores import ScoreTable
+from selectmoe_core.data.selection import Selection
+from selectmoe_core.errors import StageError, listing
 from selectmoe_core.plugin.protocols import Job, Selector
 from selectmoe_core.runtime.prefetch import ahead
 from selectmoe_core.runtime.progress import Advance
 from selectmoe_core.stages.context import Context
+from selectmoe_core.stages.left_out import best_of, marks_of, without_left_out, write_left_out
 from selectmoe_core.store import Facts, replacing
 
 FORMAT = 1
@@ -55,6 +60,8 @@ NAMES = ["source", "group", "reason"]
 """Columns with few different values; only these are dictionary-encoded in the file."""
 GROUP = 1 << 20
 """Number of rows that are written at once."""
+SOURCES_SHOWN = 12
+"""The most sources that the terminal lists."""
 
 
 def run(context: Context) -> Facts:
@@ -66,14 +73,29 @@ def run(context: Context) -> Facts:
             f"{context.spec.inputs['score']} holds {len(table)} scores for a pool of {len(pool)}",
             hint="some of its files are missing: rerun the stage with --fresh score",
         )
-    rows, facts = choose(context.part, table, context.folder, context.job)
+    offered, left = without_left_out(table, marks_of(context.spec.inputs))
+    rows, facts = choose(context.part, offered, context.folder, context.job, left)
+    if left is not None:
+        write_left_out(context.folder, table, table.score(), left)
+    if context.spec.progress != "none":
+        for warning in facts.get("warnings", ()):
+            print(f"  {warning}", file=sys.stderr)  # noqa: T201
     with context.job.progress.task("write", len(rows)) as advance:
         write_rows(context.folder, pool, rows, table.score(), advance)
     return facts
 
 
-def choose(part: Selector, table: ScoreTable, folder: Path, job: Job) -> tuple[np.ndarray, Facts]:
+def choose(
+    part: Selector, table: ScoreTable, folder: Path, job: Job, left: LeftOut | None = None
+) -> tuple[np.ndarray, Facts]:
     """Let the selector choose, check the choice, and write it as a table.
+
+    Args:
+        part: the selector.
+        table: the scores that it may choose from.
+        folder: where to write.
+        job: what the selector may know of its run.
+        left: what filters leave out of the table.
 
     Returns:
         The kept rows, int64, the best first; and how many of how many were kept, in all and by
@@ -84,11 +106,34 @@ def choose(part: Selector, table: ScoreTable, folder: Path, job: Job) -> tuple[n
     rows = np.asarray(selection.rows, dtype=np.int64)
     _check(rows, scores)
     codes, names = table.sources()
+    if left is not None and selection.reason is None:
+        selection = replace(selection, reason=best_of(left, rows))
     _write_table(folder, selection, rows, table.ids, scores, codes, names)
     offered = np.bincount(codes, minlength=len(names)).tolist()
     kept = np.bincount(codes[rows], minlength=len(names)).tolist()
     sources = {name: {"kept": kept[code], "of": offered[code]} for code, name in enumerate(names)}
-    return rows, {"kept": len(rows), "of": len(scores), "sources": sources}
+    facts: dict[str, Any] = {"kept": len(rows), "of": len(scores), "sources": sources}
+    if left is not None:
+        facts["left_out"] = left.counts(codes, names)
+    if selection.warnings:
+        facts["warnings"] = list(selection.warnings)
+    return rows, facts
+
+
+def summary(facts: Facts) -> str:
+    """Return how many rows were kept, and below it what filters left out of each source."""
+    left: dict[str, dict[str, int]] = facts.get("left_out", {})
+    lines = [f"kept {facts['kept']:,}, of {facts['of']:,}"]
+    if left:
+        total = sum(sum(counts.values()) for counts in left.values())
+        lines[0] += f", left out by filters {total:,}"
+    largest = sorted(left.items(), key=lambda item: (-sum(item[1].values()), item[0]))
+    for source, counts in largest[:SOURCES_SHOWN]:
+        named = listing([f"{reason} {count:,}" for reason, count in counts.items()])
+        lines.append(f"  left out of {listing([source])}: {named}")
+    if len(largest) > SOURCES_SHOWN:
+        lines.append(f"  and of {len(largest) - SOURCES_SHOWN:,} more sources")
+    return "\n".join(lines)
 
 
 def selected_rows(folder: Path) -> np.ndarray:

@@ -25,7 +25,12 @@ from selectmoe_core.testing.requirement import errors_of, require
 HEAVY = ("torch", "transformers", "datasets", "lm_eval", "peft", "accelerate")
 """Packages that ``selectmoe list`` and ``plan`` must not import."""
 
-_STAGE_OF = {Kind.READER: "pool", Kind.SCORER: "score", Kind.SELECTOR: "select"}
+_STAGE_OF = {
+    Kind.READER: "pool",
+    Kind.FILTER: "filter",
+    Kind.SCORER: "score",
+    Kind.SELECTOR: "select",
+}
 _REPORT = (
     "import importlib, json, os, sys; before = dict(os.environ); "
     "importlib.import_module({module!r}); "

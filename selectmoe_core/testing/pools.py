@@ -71,12 +71,13 @@ class Bench:
         base: Job,
         model: ModelRef | None = None,
         scores: Mapping[str, Path] | None = None,
+        questions: Path | None = None,
     ) -> Job:
         """Return ``base`` with the pool's inputs, as far as the component declares them."""
         job = base.changed(
             scratch=self.folder / "scratch",
             checkpoints=self.folder / "checkpoints",
-            inputs=Inputs(model, self.pool.folder, scores or {}),
+            inputs=Inputs(model, self.pool.folder, scores or {}, questions),
         )
         whole = job.changed(encoded=lambda tokenizer: self._encode(job, tokenizer))
         return declared(whole, component, config)

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from selectmoe_core.config import Config
-from selectmoe_core.data.scores import ScoreTable, Selection, ShardScores, write_part
+from selectmoe_core.data.scores import ScoreTable, ShardScores, write_part
+from selectmoe_core.data.selection import Selection
 from selectmoe_core.plugin.component import Component, Kind
 from selectmoe_core.plugin.protocols import Job, Selector
 from selectmoe_core.testing.components import check_component

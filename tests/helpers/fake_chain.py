@@ -27,12 +27,15 @@ from selectmoe_core import (
     Config,
     Cost,
     Job,
+    Marks,
     Need,
+    Question,
     Shard,
     ShardScores,
     StageError,
     execution_only,
     hookimpl,
+    read_questions,
 )
 from selectmoe_core.errors import RecipeError
 
@@ -97,6 +100,43 @@ class EvaluateConfig(Config):
     """The tasks."""
     answers: int = 0
     """Questions whose answers are kept: the longer the training's responses, the more are right."""
+    resamplings: int = 10
+    """Changes no question."""
+
+
+class FilterConfig(Config):
+    """Leave out what it is told to."""
+
+    answer: str = ""
+    """Leave out the examples whose answer holds this."""
+    alike: int = 0
+    """Put the first so many examples into one group."""
+    outside: bool = False
+    """Mark a row that is not there."""
+    questions: bool = False
+    """Read the questions of the evaluation, and leave out what asks one of them."""
+
+
+class FakeFilter:
+    def __init__(self, config: FilterConfig) -> None:
+        self.config = config
+
+    def mark(self, pool: Any, job: Job) -> Marks:
+        note("filter")
+        config = self.config
+        wanted = [config.answer] if config.answer else []
+        if config.questions:
+            wanted = [question.text for question in read_questions(job.inputs.questions)]
+        rows = [
+            row
+            for row, example in enumerate(pool.examples())
+            if any(text in example.response or text in example.prompt for text in wanted)
+        ]
+        if config.alike:
+            return Marks.grouped(np.arange(config.alike), np.zeros(config.alike))
+        if config.outside:
+            rows = [len(pool)]
+        return Marks.left_out(np.array(rows, dtype=np.int64), ["it is unwanted"] * len(rows))
 
 
 class FakeConverter:
@@ -230,6 +270,11 @@ class FakeEvaluator:
     def __init__(self, config: EvaluateConfig) -> None:
         self.config = config
 
+    def questions(self, job: Job) -> Iterator[Question]:
+        note("questions")
+        for number, name in enumerate(self.config.tasks):
+            yield Question(name, f"Question {number}")
+
     def evaluate(self, model: Any, out: Path, job: Job) -> Mapping[str, Any]:
         note(f"evaluate {'tuned' if model.adapter else 'base'}")
         fail_if_told("evaluate")
@@ -307,7 +352,23 @@ def selectmoe_scorers() -> list[Any]:
 
 @hookimpl
 def selectmoe_evaluators() -> list[Any]:
-    return [Component("fake-eval", EvaluateConfig, FakeEvaluator)]
+    return [
+        Component(
+            "fake-eval",
+            EvaluateConfig,
+            FakeEvaluator,
+            questions=lambda config: EvaluateConfig(tasks=config.tasks),
+        ),
+        Component("fake-silent-eval", EvaluateConfig, FakeEvaluator),
+    ]
+
+
+@hookimpl
+def selectmoe_filters() -> list[Any]:
+    def needs(config: FilterConfig) -> frozenset[Need]:
+        return frozenset({Need.POOL, Need.QUESTIONS} if config.questions else {Need.POOL})
+
+    return [Component("fake-filter", FilterConfig, FakeFilter, needs=needs)]
 
 
 @hookimpl

@@ -23,6 +23,7 @@ READS = [
     ("models", Need.MODEL),
     ("inputs.model", Need.MODEL),
     ("inputs.pool", Need.POOL),
+    ("inputs.questions", Need.QUESTIONS),
     ("inputs.scores", Need.SCORES),
     ("encoded", Need.TOKENS),
     ("chat", Need.TOKENS),

@@ -11,7 +11,8 @@ import pytest
 from selectmoe_core.data.examples import Message, RawExample
 from selectmoe_core.data.pool import Pool
 from selectmoe_core.data.pool_writer import build_pool
-from selectmoe_core.data.scores import ScoreTable, Selection, ShardScores, write_part
+from selectmoe_core.data.scores import ScoreTable, ShardScores, write_part
+from selectmoe_core.data.selection import Selection
 from selectmoe_core.errors import StageError
 from selectmoe_core.plugin.protocols import Job
 from selectmoe_core.runtime.prefetch import AHEAD, ahead

@@ -30,6 +30,7 @@ from selectmoe_core.plugin.manager import find_plugins, load_plugins
 from selectmoe_core.plugin.registry import Registry
 from selectmoe_core.testing import (
     check_component,
+    check_filter,
     check_plugin,
     check_reader,
     check_scorer,
@@ -580,6 +581,8 @@ ENTRIES = list(Registry(load_plugins()))
 SMALL = {
     "top-k": {"k": 20},
     "threshold": {"min": 0.5},
+    "filter length": {"min_answer": 50, "max_prompt": 200},
+    "regex": {"patterns": ["few|long"]},
 }
 """Options for those whose defaults do not fit a small table."""
 
@@ -595,13 +598,16 @@ def test_installed_plugins_conform(plugin):
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: f"{entry.kind}-{entry.component.name}")
 def test_installed_components_conform(entry):
-    component, options = entry.component, SMALL.get(entry.component.name)
+    component = entry.component
+    options = SMALL.get(f"{entry.kind} {component.name}", SMALL.get(component.name))
     config = check_component(component, kind=entry.kind, options=options)
     needs = component.needs(config) if config else {Need.MODEL}
-    if entry.kind is Kind.SELECTOR:
+    if entry.kind is Kind.SELECTOR and Need.MODEL not in needs:
         check_selector(component, options=options)
     elif entry.kind is Kind.SCORER and Need.MODEL not in needs:
         check_scorer(component, options=options)
+    elif entry.kind is Kind.FILTER:
+        check_filter(component, options=options)
 
 
 def test_the_usage_example_names_what_there_is():

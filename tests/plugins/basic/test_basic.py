@@ -19,7 +19,7 @@ from selectmoe_basic.config import (
     TopFractionConfig,
     TopKConfig,
 )
-from selectmoe_basic.ranking import best_first, share_of, split, top_of_groups
+from selectmoe_basic.ranking import best_first, share_of, top_of_groups
 from selectmoe_basic.scorers import LengthScorer, RandomScorer
 from selectmoe_basic.selectors import Threshold, TopFraction, TopK
 from selectmoe_core import Example, Job, Message, ScoreTable, Shard, ShardScores, StageError
@@ -170,34 +170,6 @@ def test_ids_are_read_for_ties_only():
 def test_a_share_is_rounded_up_exactly(fraction, count, expected):
     assert share_of(fraction, count) == expected
     assert expected == math.ceil(Fraction(str(fraction)) * count)
-
-
-@pytest.mark.parametrize(
-    ("total", "sizes", "expected"),
-    [
-        (10, [100, 100], [5, 5]),
-        (7, [100, 100], [4, 3]),  # equal remainders: the first
-        (10, [53, 24, 23], [5, 3, 2]),  # 5.3, 2.4, 2.3
-        (3, [1, 1, 1], [1, 1, 1]),
-        (100, [1, 99], [1, 99]),
-        (0, [4, 5], [0, 0]),
-        (0, [0, 0], [0, 0]),
-        (5, [0, 10], [0, 5]),
-    ],
-)
-def test_largest_remainder(total, sizes, expected):
-    assert split(total, np.array(sizes)).tolist() == expected
-
-
-def test_no_source_gets_more_than_it_has():
-    random = np.random.default_rng()
-    for _ in range(300):
-        sizes = random.integers(0, 12, size=int(random.integers(1, 9)))
-        total = int(random.integers(0, sizes.sum() + 1))
-        quota = split(total, sizes)
-        assert quota.sum() == total
-        assert (quota <= sizes).all()
-        assert (quota >= 0).all()
 
 
 # ------------------------------------------------------------------------------- selectors

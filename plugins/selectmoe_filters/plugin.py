@@ -1,0 +1,89 @@
+"""What this plugin offers: ``near-duplicates``, ``length``, ``regex`` and ``leak``."""
+
+from typing import Any
+
+from selectmoe_core import About, Component, Config, Cost, Filter, Need, Workload, hookimpl, load
+from selectmoe_filters.config import (
+    LeakConfig,
+    LengthConfig,
+    NearDuplicatesConfig,
+    RegexConfig,
+)
+
+POOL = frozenset({Need.POOL})
+
+
+@hookimpl
+def selectmoe_filters() -> list[Component[Any, Filter]]:
+    """Offer the filters."""
+    return [_near_duplicates(), _length(), _regex(), _leak()]
+
+
+def _near_duplicates() -> Component[Any, Filter]:
+    return Component(
+        "near-duplicates",
+        NearDuplicatesConfig,
+        load("selectmoe_filters.duplicates:NearDuplicates"),
+        about=About(
+            meaning="groups of examples whose texts are nearly the same",
+            cost="reads the text once; about 0.7 KB of disk an example while it works",
+            paper="MinHash: Broder 1997, doi:10.1109/SEQUEN.1997.666900",
+        ),
+        needs=_pool,
+        cost=_duplicates_cost,
+        requires=("rensa",),
+    )
+
+
+def _length() -> Component[Any, Filter]:
+    return Component(
+        "length",
+        LengthConfig,
+        load("selectmoe_filters.length:Length"),
+        about=About(
+            meaning="examples that are too short or too long",
+            cost="reads the text once; in tokens, what tokenising the pool takes",
+        ),
+        needs=_length_needs,
+    )
+
+
+def _regex() -> Component[Any, Filter]:
+    return Component(
+        "regex",
+        RegexConfig,
+        load("selectmoe_filters.patterns:Regex"),
+        about=About(
+            meaning="examples in which a pattern is found, or none",
+            cost="time in proportion to the text and the number of patterns",
+        ),
+        needs=_pool,
+        requires=("re2:google-re2",),
+    )
+
+
+def _leak() -> Component[Any, Filter]:
+    return Component(
+        "leak",
+        LeakConfig,
+        load("selectmoe_filters.leak:Leak"),
+        about=About(
+            meaning="examples that hold a part of a question of the evaluation",
+            cost="loads the tasks of the evaluation, then reads the text once",
+            paper="Brown et al. 2020, arXiv 2005.14165, appendix C",
+        ),
+        needs=lambda _: frozenset({Need.POOL, Need.QUESTIONS}),
+    )
+
+
+def _pool(_: Config) -> frozenset[Need]:
+    return POOL
+
+
+def _length_needs(config: LengthConfig) -> frozenset[Need]:
+    return POOL | {Need.MODEL, Need.TOKENS} if config.unit == "tokens" else POOL
+
+
+def _duplicates_cost(_: NearDuplicatesConfig, work: Workload) -> Cost:
+    """Return the bytes of keys and runs: 21 keys an example, a run of 8 bytes a word or sign."""
+    return Cost(tokens=work.tokens, disk=work.examples * 21 * 8 + work.tokens * 8)

@@ -1,0 +1,68 @@
+"""Which nodes the filters of a recipe need: one for each, and one for the questions they read."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from selectmoe_core.config import Config
+from selectmoe_core.models.models import ModelRef
+from selectmoe_core.plan.binding import Binder
+from selectmoe_core.plugin.component import Kind
+from selectmoe_core.plugin.protocols import Need
+from selectmoe_core.recipe.recipe import Recipe, StageOptions, StageTable
+
+QUESTIONS = "questions"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A node to add to a plan.
+
+    Attributes:
+        key: names it within the plan.
+        table: the table of its component.
+        inputs: the keys of the nodes it reads, by role.
+        model: the model it reads, if any.
+        config: options in place of those of the table.
+    """
+
+    key: str
+    table: StageTable
+    inputs: Mapping[str, str]
+    model: ModelRef | None = None
+    config: Config | None = None
+
+
+def filter_steps(recipe: Recipe, binder: Binder) -> Iterator[Step]:
+    """Yield the nodes of a recipe's filters, each behind what it reads."""
+    asked = False
+    for name, table in recipe.filters.items():
+        needs = binder.needs(table, Kind.FILTER)
+        inputs = {"pool": "pool"}
+        if Need.QUESTIONS in needs:
+            if not asked:
+                asked = True
+                yield from _questions(recipe, binder, table)
+            inputs[QUESTIONS] = QUESTIONS
+        model = binder.target_model(table) if Need.MODEL in needs else None
+        yield Step(f"filter:{name}", table, inputs, model)
+
+
+def _questions(recipe: Recipe, binder: Binder, wanted_by: StageTable) -> Iterator[Step]:
+    """Yield the node that writes what the evaluation asks."""
+    table = recipe.tables.get("evaluate")
+    if table is None:
+        what = f"{wanted_by.own.use} needs the questions of an evaluation"
+        hint = f"add a table [evaluate], or remove {wanted_by.where}"
+        binder.problem(wanted_by.where, what, hint)
+        return
+    bound = binder.bind(table)
+    if bound is None:
+        return
+    entry, config = bound
+    if entry.component.questions is None:
+        what = f"{wanted_by.own.use} needs questions, and {entry.component.name} does not give them"
+        binder.problem(wanted_by.where, what, f"remove {wanted_by.where}, or use lm-eval")
+        return
+    # The model and the other keys of [evaluate] do not change what is asked.
+    plain = replace(table, stage=QUESTIONS, own=StageOptions(use=table.own.use))
+    yield Step(QUESTIONS, plain, {}, config=entry.component.questions(config))

@@ -1,0 +1,47 @@
+"""``filter``: the rows that a filter objects to, found once per pool whatever the scores are."""
+
+import numpy as np
+
+from selectmoe_core.data.marks import Marks, write_marks
+from selectmoe_core.data.pool import Pool
+from selectmoe_core.errors import StageError
+from selectmoe_core.stages.context import Context
+from selectmoe_core.store import Facts
+
+
+def run(context: Context) -> Facts:
+    """Let the filter mark rows, check its marks and write them."""
+    pool = context.pool()
+    marks = context.part.mark(pool, context.job)
+    if problem := marks.problem(len(pool)):
+        raise StageError(
+            f"the filter {context.component.name} returned marks that cannot be used: {problem}",
+            hint="fix the filter's mark(); selectmoe_core.testing.check_filter tests it",
+        )
+    write_marks(context.folder, marks)
+    return describe(marks, pool)
+
+
+def describe(marks: Marks, pool: Pool) -> Facts:
+    """Return how many rows were marked, also by reason and source."""
+    numbers, sources = marks.numbers, pool.source_names()
+    names = sources.dictionary.to_pylist()
+    codes = sources.indices.to_numpy()[marks.rows]
+    reasons = marks.texts().value_counts().to_pylist()
+    counts = np.bincount(codes, minlength=len(names)).tolist()
+    return {
+        "examples": len(pool),
+        "left_out": int((numbers < 0).sum()),
+        "alike": int((numbers >= 0).sum()),
+        "groups": len(np.unique(numbers[numbers >= 0])),
+        "reasons": {of["values"]: of["counts"] for of in reasons if of["values"] is not None},
+        "sources": {name: count for name, count in zip(names, counts, strict=True) if count},
+    }
+
+
+def summary(facts: Facts) -> str:
+    """Return what a filter found in a line."""
+    parts = [f"{reason} {count:,}" for reason, count in sorted(facts["reasons"].items())]
+    if facts["groups"]:
+        parts.append(f"{facts['alike']:,} rows are alike, in {facts['groups']:,} groups")
+    return "; ".join(parts) or "no row is marked"
