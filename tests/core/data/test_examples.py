@@ -69,7 +69,7 @@ def test_messages_from_keeps_roles_and_texts():
 @pytest.mark.parametrize(
     ("items", "reason"),
     [
-        (None, "not a list"),
+        (None, "must be a list"),
         ([], "at least one"),
         ({"role": "user"}, "must be a list of turns, got an object"),
         (["hi"], "must be an object, got text"),
