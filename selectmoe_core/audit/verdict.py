@@ -152,7 +152,7 @@ def _sights(finding: ScoreFinding) -> str:
         found.setdefault(sight(result.auroc), []).append(words(result.kind))
     clauses: list[str] = []
     for kind, verb in (
-        ("seen", "sees"),
+        ("seen", "finds"),
         ("half seen", "partly finds"),
         ("missed", "misses"),
         ("preferred", "prefers"),

@@ -122,7 +122,7 @@ def test_a_score_that_knows_can_be_trusted():
     assert found.precision.value == 1.0
     assert found.precision.kept == 60
     assert verdict.level == "yes"
-    assert "sees cut, shuffled and swapped" in verdict.sentences[1]
+    assert "finds cut, shuffled and swapped" in verdict.sentences[1]
     assert "(60 rows) 100 % ± 0 are clean; of all rows, 50 % are" in " ".join(verdict.sentences)
 
 
@@ -153,7 +153,7 @@ def test_a_score_that_misses_a_kind_is_trusted_in_part():
     assert verdict.level == "partly"
     assert verdict.sentences[:2] == (
         "It can be trusted partly: it does not find swapped.",
-        "It sees cut and shuffled; misses swapped.",
+        "It finds cut and shuffled; misses swapped.",
     )
 
 
@@ -165,7 +165,7 @@ def test_a_measure_of_length_is_called_so():
     assert found.answer > 0.99
     assert verdict.level == "no"
     assert verdict.sentences[0] == "It mostly measures length."
-    assert "rank correlation +1.00" in " ".join(verdict.sentences)
+    assert "rank correlation is +1.00" in " ".join(verdict.sentences)
 
 
 def test_kinds_that_warm_up_was_shown_do_not_decide():
@@ -343,7 +343,7 @@ def test_an_audit_tells_a_score_that_knows_from_others(desk):
     assert kinds["broken"] == kinds["cut"] == 1.0
     assert 0.3 < kinds["foreign"] < 0.7
     assert found["eyes"]["level"] == "partly"
-    assert "It sees broken and cut; misses foreign." in found["eyes"]["verdict"]
+    assert "It finds broken and cut; misses foreign." in found["eyes"]["verdict"]
     overall = found["random"]["overall"]
     assert abs(overall["value"] - 0.5) < 4 * overall["stderr"]
     assert found["fake-score"]["answer"] == pytest.approx(1.0)
@@ -351,7 +351,7 @@ def test_an_audit_tells_a_score_that_knows_from_others(desk):
     assert found["fake-score"]["level"] == "no"
     assert all(len(line) <= 100 for line in said.out.splitlines())
     assert "eyes: It can be trusted partly: " in " ".join(said.out.split())
-    assert "it does not see foreign. It sees" in " ".join(said.out.split())
+    assert "it does not find foreign. It finds" in " ".join(said.out.split())
     text = next(desk.folder.glob("outputs/fake/*/*/audit.md")).read_text()
     assert "# Audit of fake" in text
     assert "| dolly |" in text
@@ -526,7 +526,7 @@ def test_a_kind_that_seldom_fits_is_named(desk):
     assert set(counts) >= {"broken", "cut", "foreign", "rare"}
     assert counts["rare"] < 14
     assert counts["broken"] == counts["cut"] == counts["foreign"] == 17
-    assert "never: planted in 0 rows only" in said.out
+    assert "never: planted in only 0 rows" in said.out
 
 
 def test_the_recipe_says_what_an_audit_takes_for_granted(desk):

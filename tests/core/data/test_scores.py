@@ -57,7 +57,10 @@ def test_finite_scores_and_reasoned_gaps_pass():
         (ShardScores(np.zeros(2), details={"d": np.zeros(3)}), r"'d' of shape \(3,\)"),
         (ShardScores(np.zeros(2), details={"d": np.zeros((2, 1, 1))}), "'d' of shape"),
         (ShardScores(np.zeros(2), details={"d": np.zeros((2, 0))}), "'d' of shape"),
-        (ShardScores(np.zeros(2), details={"score": np.zeros(2)}), "the core uses that column name"),
+        (
+            ShardScores(np.zeros(2), details={"score": np.zeros(2)}),
+            "the core uses that column name",
+        ),
         (ShardScores(np.zeros(2), features=np.zeros(2)), r"features of shape \(2,\)"),
         (ShardScores(np.zeros(2), features=np.zeros((1, 4))), r"features of shape \(1, 4\)"),
         (ShardScores(np.zeros(2), features=np.full((2, 1), 1e5)), "2 examples are not finite"),

@@ -69,7 +69,9 @@ REFUSED = {
     "'train' asks to train on a user turn": [[{**PLAIN[0], "train": True}, PLAIN[1]]],
     "both 'content' and 'value', and they differ": [answer(value="b")],
     "list of 2 parts": [answer(content=[{"type": "text", "text": "a"}] * 2)],
-    "a turn has 'image_url'; only text": [answer(content=[{"type": "image_url", "image_url": "x"}])],
+    "a turn has 'image_url'; only text": [
+        answer(content=[{"type": "image_url", "image_url": "x"}])
+    ],
     "content of a turn is missing": [answer(content=None), answer(content=[{"type": "text"}])],
     "lists of different lengths": [{"role": ["user"], "content": ["q", "a"]}],
     "must be a list of turns, got an object": [{"role": "user", "content": "q"}, {}],
