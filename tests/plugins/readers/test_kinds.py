@@ -69,7 +69,7 @@ KINDS = {
     "zip": (lambda: archive("zip"), "a zip archive", "unzip"),
     "tar": (lambda: archive("tar"), "a tar archive", "tar xf"),
     "HTML": (lambda: b"<!DOCTYPE html><html>404</html>", "an HTML page", "download the file again"),
-    "binary": (lambda: bytes(range(32)) * 4 + bytes(200), "binary data", "fetch"),
+    "binary": (lambda: bytes(range(32)) * 4 + bytes(200), "binary data", "download"),
     "CSV": (lambda: b"instruction,input,output\nq,,a\n", "a table (CSV)", 'use = "csv"'),
     "TSV": (lambda: b'"prompt"\t"completion"\nq\ta\n', "a table (CSV)", 'use = "csv"'),
     "JSON over lines": (
@@ -125,7 +125,7 @@ def test_plain_text_named_as_compressed(tmp_path, suffix):
     [
         (LFS, "a Git LFS pointer", "git lfs pull"),
         (LINES, "is JSON, not Parquet", 'use = "jsonl"'),
-        (b"", "not a Parquet file", "fetch"),
+        (b"", "not a Parquet file", "download"),
         (bz2.compress(LINES), "bzip2-compressed", "bunzip2"),
     ],
 )

@@ -152,7 +152,7 @@ BAD_ROWS = [
     ("messages", "x", "a row must be an object, got text"),
     ("messages", None, "a row must be an object, got null"),
     ("messages", {"text": "x"}, "'messages' is missing"),
-    ("messages", {"messages": "x"}, "'messages' is not a list"),
+    ("messages", {"messages": "x"}, "'messages' must be a list"),
     ("messages", {"messages": []}, "at least one turn"),
     ("messages", {"messages": [{"role": "narrator", "content": "x"}]}, "unknown role 'narrator'"),
     ("messages", {"messages": [{"role": "user", "content": 3}]}, "not text but a number"),
@@ -163,10 +163,14 @@ BAD_ROWS = [
         "a turn calls a tool",
     ),
     ("alpaca", {"instruction": "x"}, "'output' is missing"),
-    ("alpaca", {"instruction": "x", "output": ["y"]}, "'output' is not text but a list"),
-    ("alpaca", {"instruction": "x", "output": "y", "input": 3}, "'input' is not text but a number"),
-    ("alpaca", {"instruction": "x", "output": "y", "history": "z"}, "'history' is not a list"),
-    ("alpaca", {"instruction": "x", "output": "y", "history": [["z"]]}, "'history' is not a list"),
+    ("alpaca", {"instruction": "x", "output": ["y"]}, "'output' must be text, got a list"),
+    (
+        "alpaca",
+        {"instruction": "x", "output": "y", "input": 3},
+        "'input' must be text, got a number",
+    ),
+    ("alpaca", {"instruction": "x", "output": "y", "history": "z"}, "'history' must be a list"),
+    ("alpaca", {"instruction": "x", "output": "y", "history": [["z"]]}, "'history' must be a list"),
     ("sharegpt", {"conversations": []}, "at least one turn"),
     ("sharegpt", {"conversations": ["x"]}, "a turn must be an object, got text"),
     ("sharegpt", {"conversations": [{"from": "cat", "value": "x"}]}, "unknown role 'cat'"),
@@ -179,7 +183,7 @@ BAD_ROWS = [
     ("sharegpt", {"conversations": [{"from": "function_call", "value": "x"}]}, "tool use"),
     ("sharegpt", {"conversations": [{"from": "observation", "value": "x"}]}, "tool use"),
     ("prompt_completion", {"prompt": "x"}, "'completion' is missing"),
-    ("prompt_completion", {"prompt": "x", "completion": 1.5}, "'completion' is not text"),
+    ("prompt_completion", {"prompt": "x", "completion": 1.5}, "'completion' must be text"),
     ("prompt_completion", {"prompt": [1], "completion": [2]}, "must be an object, got a number"),
 ]
 
@@ -458,7 +462,7 @@ def test_less_layout(tmp_path, above):
 
 
 def test_less_without_sources(tmp_path):
-    with pytest.raises(DataError, match=r"holds no <name>/<name>_data\.jsonl"):
+    with pytest.raises(DataError, match=r"contains no <name>/<name>_data\.jsonl"):
         read("less", path=str(tmp_path))
 
 
@@ -543,7 +547,7 @@ def test_parquet_bad_rows_and_files(tmp_path):
     assert (two.where, two.reason[:9]) == ("bad.parquet:2", "not UTF-8")
     assert three.reason == "'completion' is missing"
     (tmp_path / "no.parquet").write_bytes(b"PAR1 not really")
-    with pytest.raises(DataError, match="not a Parquet file"):
+    with pytest.raises(DataError, match="not a readable Parquet file"):
         read("parquet", path=str(tmp_path / "no.parquet"))
     pq.write_table(pa.table({"x": [1, 2]}), tmp_path / "other.parquet")
     found = read("parquet", path=str(tmp_path / "other.parquet"))
