@@ -125,7 +125,7 @@ def test_plain_text_named_as_compressed(tmp_path, suffix):
     [
         (LFS, "a Git LFS pointer", "git lfs pull"),
         (LINES, "is JSON, not Parquet", 'use = "jsonl"'),
-        (b"", "not a Parquet file", "download"),
+        (b"", "not a readable Parquet file", "download"),
         (bz2.compress(LINES), "bzip2-compressed", "bunzip2"),
     ],
 )
