@@ -553,13 +553,13 @@ def test_a_single_row_without_a_score_ends_no_run_unless_the_recipe_says_so(
 @pytest.mark.parametrize(
     ("config", "options", "message"),
     [
-        (PerplexityConfig, {"percentile": 30}, "does nothing"),
+        (PerplexityConfig, {"percentile": 30}, "has no effect"),
         (PerplexityConfig, {"prefer": "mid", "percentile": 100}, "less than 100"),
         (BlendConfig, {"scores": []}, "at least 1"),
         (BlendConfig, {"scores": ["a", "b", "a"]}, "names a twice"),
         (BlendConfig, {"scores": ["a", "b"], "weights": [1]}, "1 'weights' for 2 'scores'"),
         (BlendConfig, {"scores": ["a"], "weights": [0]}, "greater than 0"),
-        (BlendConfig, {"scores": ["a"], "combine": "min", "weights": [1]}, "do nothing"),
+        (BlendConfig, {"scores": ["a"], "combine": "min", "weights": [1]}, "have no effect"),
         (BlendConfig, {"scores": ["a"], "combine": "product", "scale": "z-score"}, "two bad"),
     ],
 )

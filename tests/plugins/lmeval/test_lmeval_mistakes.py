@@ -94,7 +94,7 @@ def put(key, value):
         (put("answer", None), "row 1: None", "from 0"),
         (put("choices", lambda n: ["", "x"]), "doc_to_choice: row 1: a choice is empty", "two"),
         (put("choices", lambda n: ["x"]), "doc_to_choice: row 1: 1 choices", "two"),
-        (put("choices", lambda n: "yes no"), "are 'yes no', not a list", "two"),
+        (put("choices", lambda n: "yes no"), "must be a list, got 'yes no'", "two"),
         (put("choices", lambda n: [1, 2, 3]), "not all texts", "two"),
     ],
 )
