@@ -69,9 +69,9 @@ def command(
 
     Each RECIPE is a strategy, named by its file; a recipe with [compare.strategies] brings several.
     Baselines, seeds and budget are those of [compare] in the first one. KEY=VALUE changes all of
-    them; a list for an option that takes one value makes a grid, as in select.fraction=[0.05,0.1],
-    and seed=[1,2,3] sets the seeds. What arms share runs once, and finished work is reused. Two or
-    more folders of finished runs instead of recipes are compared without running anything.
+    them. A list for an option that takes one value makes a grid, as in select.fraction=[0.05,0.1];
+    seed=[1,2,3] sets the seeds. What arms share runs once, and finished work is reused. Two or more
+    folders of finished runs instead of recipes are compared without running anything.
     """
     from selectmoe_core.compare import Sources, plan_comparison
     from selectmoe_core.runner.launch import launch_of

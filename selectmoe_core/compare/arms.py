@@ -177,8 +177,9 @@ class _Point:
                 f"[compare] budget: the selector {table.own.use} cannot keep a number of examples",
                 hint="use top-k or top-fraction, or leave the budget out",
             )
-        per = {"per": table.options["per"]} if "per" in table.options else {}
-        return {"use": "top-k", "k": budget, **per}
+        fields = self.registry.get(Kind.SELECTOR, "top-k", where="[compare]").component.config
+        same = {name: v for name, v in table.options.items() if name in fields.model_fields}
+        return {**same, "use": "top-k", "k": budget}
 
 
 WHOLE_POOL: Mapping[str, Any] = {"use": "top-fraction", "fraction": 1.0}

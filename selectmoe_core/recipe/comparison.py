@@ -18,7 +18,9 @@ RUN_BASELINES = ("base", "random")
 """The baselines that ``selectmoe run`` makes too."""
 MOST_SEED = (1 << 32) - 1
 """Random generators of numpy take seeds of 32 bits."""
-CHANGEABLE = ("chat", "pool", "convert", "warmup", "score", "select", "train", "evaluate")
+CHANGEABLE = (
+    "chat", "pool", "filter", "convert", "warmup", "score", "select", "train", "evaluate",
+)  # fmt: skip
 """The tables of a recipe that a strategy may change."""
 
 

@@ -188,6 +188,14 @@ def test_a_budget_is_equal_for_all_but_base_and_full(comparing):
     assert "not one budget" not in said.out
 
 
+def test_a_budget_keeps_the_other_options_of_the_selector(comparing):
+    said = compare(comparing, "compare.budget=6", "select.per=source", "compare.seeds=[1]")
+    assert said.code == 0, said.err
+    [link] = comparing.folder.glob("outputs/fake/*/*/artifacts/select@short")
+    facts = json.loads((link / "artifact.json").read_text())["facts"]
+    assert {source["kept"] for source in facts["sources"].values()} == {2}
+
+
 def test_unequal_budgets_are_said_at_the_top(comparing):
     said = compare(comparing, "compare.strategies.short.select.fraction=0.5")
     assert said.out.startswith("Note: ")
