@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pydantic.fields import FieldInfo
+
 from selectmoe_core.config import Config, examine, path_fields, real_path, user_path
 from selectmoe_core.errors import ModelError, Problem, RecipeError
 from selectmoe_core.models.models import BUNDLED, ModelRef
@@ -53,7 +55,7 @@ class Binder:
             return None
         options = _resolve_paths(table, entry.component.config)
         where = f"{table.where} {table.own.use}"
-        reserved = type(table.own).model_fields
+        reserved = _possible(table, entry)
         config, problems = examine(entry.component.config, options, where=where, beside=reserved)
         for found in problems:
             self.problem(found.where, found.what, found.hint)
@@ -185,6 +187,15 @@ class Binder:
 
 def _key(table: StageTable) -> str:
     return f"{table.where} {table.own.use}"
+
+
+def _possible(table: StageTable, entry: Entry) -> dict[str, FieldInfo]:
+    """Return the stage's own keys that a component of this kind may take, for suggestions."""
+    never = set() if entry.component.seeded or table.stage in SAMPLED else {"seed"}
+    never |= set() if table.stage in SAMPLED else {"subset_ratio"}
+    never |= set(OF_MODEL) if entry.kind in (Kind.READER, Kind.SELECTOR) else set()
+    fields = type(table.own).model_fields
+    return {key: field for key, field in fields.items() if key not in never}
 
 
 def _misplaced(table: StageTable, entry: Entry, config: Config) -> dict[str, str]:

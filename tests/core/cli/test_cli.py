@@ -370,6 +370,20 @@ def test_an_interrupt_ends_with_130(cli, monkeypatch):
     assert "Traceback" not in said.err
 
 
+def test_a_run_ends_with_where_its_results_are_and_what_may_come_next(project):
+    said = project.run("--until", "select")
+    assert said.code == 0, said.err
+    results, audit, again = said.err.splitlines()[-3:]
+    folder = project.folder / results.removeprefix("Results: ")
+    assert (folder / "select" / "selected_data.jsonl").is_file()
+    assert audit.startswith("Next: selectmoe audit recipe.toml")
+    command = again.removeprefix("Next: ").split()
+    assert command[:3] == ["selectmoe", "run", "recipe.toml"]
+    assert project.call("plan", *command[2:], "--until", "select").code == 0
+    quiet = project.run("--until", "select", "--quiet")
+    assert quiet.err == ""
+
+
 @pytest.mark.parametrize("arguments", ["recipes schema", "list", "plugins", "--help"])
 def test_a_reader_that_has_gone_is_no_error(arguments):
     command = f"{sys.executable} -m selectmoe_core {' '.join(LEFT_OUT)} {arguments} | head -c 0"
