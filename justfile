@@ -21,3 +21,7 @@ docs:
 # Measure full-size shapes on a GPU.
 bench *arguments:
     python benchmarks/full_size.py {{arguments}}
+
+# Try broken input and ended runs by the thousand: just fuzz --recipes 20000 --kills 200 --jobs 16
+fuzz *arguments:
+    python tools/fuzz.py {{arguments}}

@@ -252,7 +252,7 @@ def _problem(
         return Problem(where, f"option '{key}' is missing", plain_text(field))
     message = found["msg"].removeprefix("Value error, ")
     if not key:  # a mistake of the whole table: its message names the options
-        return Problem(where, message)
+        return Problem(where, message, f"correct the options of {where}, or the KEY=VALUE given")
     field = fields.get(str(found["loc"][0]))
     return Problem(
         where, f"option '{key}': {message}, got {shown(found['input'], 80)}", plain_text(field)

@@ -12,6 +12,8 @@ from typing import Any
 from lm_eval.loggers.evaluation_tracker import EvaluationTracker
 from lm_eval.utils import handle_non_serializable, hash_string, sanitize_list
 
+from selectmoe_core import inside
+
 NORMALISED = ("hellaswag", "arc_")
 """Tasks whose published figure is the accuracy normalised by the length of the choices."""
 ACCURACIES = ("acc", "acc_norm")
@@ -42,7 +44,12 @@ def write_results(
     _write(out / f"results_{now}.json", [_json(document, indent=2)])
     if samples:
         for name, found in of_task.items():
-            _write(out / f"samples_{name}_{now}.jsonl", [_json(_flat(sample)) for sample in found])
+            # A task's name is what its author wrote: "a/b" is one file too.
+            file = f"samples_{name.replace('/', '_')}_{now}.jsonl"
+            _write(
+                inside(out, file, where=f"the task {name}"),
+                [_json(_flat(sample)) for sample in found],
+            )
 
 
 def summarise(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -1,6 +1,7 @@
 """The command ``selectmoe``: thin commands, one module each, imported when they are called."""
 
 import os
+import re
 import select
 import sys
 import traceback
@@ -19,6 +20,8 @@ INTERRUPTED = 130
 DISABLE = "--disable-plugin"
 STDOUT = 1
 """Its file descriptor."""
+LONG_WORD = re.compile(r"\S{500,}")
+"""What nobody reads to its end; the longest paths in use are shorter."""
 UTF8 = "SELECTMOE_UTF8"
 """The variable that says that Python was started again in its UTF-8 mode."""
 
@@ -183,6 +186,11 @@ def show(error: SelectMoEError) -> None:
     if error.traceback:
         click.echo(error.traceback, err=True)
     for problem in error.problems:
-        click.echo(f"Error: {problem}", err=True)
+        click.echo(f"Error: {_readable(str(problem))}", err=True)
         if problem.hint:
-            click.echo(f"Hint: {problem.hint}", err=True)
+            click.echo(f"Hint: {_readable(problem.hint)}", err=True)
+
+
+def _readable(text: str) -> str:
+    """Return a message in which a name of thousands of characters takes a few lines."""
+    return LONG_WORD.sub(lambda word: f"{word[0][:300]}... ({len(word[0]):,} characters)", text)

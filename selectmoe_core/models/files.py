@@ -44,6 +44,8 @@ def check_folder(path: Path, name: str) -> None:
     for file in sorted(path.iterdir()):
         if file.suffix in DESCRIBING and not file.is_dir():
             check_file(file)
+        if file.suffix == ".safetensors" and not file.is_file():  # who opens a pipe waits for ever
+            raise ModelError(f"{file}: not a regular file", hint=COPY_AGAIN)
 
 
 def _near(path: Path) -> str:

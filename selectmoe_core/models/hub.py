@@ -10,6 +10,7 @@ from typing import Any
 
 from selectmoe_core.config import user_path
 from selectmoe_core.errors import ModelError
+from selectmoe_core.paths import inside
 
 PATTERNS = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.gguf"]
 """Files that are downloaded: never pickled weights."""
@@ -25,10 +26,13 @@ def snapshot(location: str, revision: str | None) -> Path | None:
     """
     folder = cache_folder() / f"models--{location.replace('/', '--')}"
     revision = revision or "main"
-    pointer = folder / "refs" / revision
-    commit = pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else revision
-    found = folder / "snapshots" / commit
-    return found if (found / "config.json").exists() else None
+    try:
+        pointer = inside(folder / "refs", revision, where=location, error=ModelError)
+        commit = pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else revision
+        found = inside(folder / "snapshots", commit, where=location, error=ModelError)
+        return found if (found / "config.json").exists() else None
+    except (OSError, ValueError):  # a name that no file can have, so it is not here
+        return None
 
 
 def cache_folder() -> Path:

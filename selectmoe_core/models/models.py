@@ -213,7 +213,10 @@ class Models:
         self._register()
         path = self.find(ref)
         self.selector(ref)
-        if (gguf := gguf_file(path)) is not None:
+        gguf = gguf_file(path)
+        if gguf is None:
+            check_folder(path, str(ref))
+        if gguf is not None:
             model = load_gguf(gguf, dtype, options)
         elif (path / PARTIAL).is_file():
             base = self.base_of(path)
@@ -226,7 +229,6 @@ class Models:
             assert base is not None
             return self.adapt(self.load(base, dtype=dtype, device=device, **options), path)
         else:
-            check_folder(path, str(ref))
             config = read_config(path)
             check_config(config, str(ref))
             check_layers(config, path, str(ref))

@@ -2,9 +2,9 @@
 
 What a test wants to go wrong is said by files in the folder that ``FAKE_CHAIN`` names:
 ``fail-score-3`` (the scorer fails at shard 3), ``fail-train-10`` (the trainer fails at 10
-examples), ``fail-evaluate``, ``fail-observer``, ``slow`` (seconds a shard takes), ``fail-error-1``
-and ``fail-kill-1`` (the process of rank 1 of several, at its second shard). Each call is a line of
-the file ``calls`` there.
+examples), ``fail-evaluate``, ``fail-observer``, ``slow`` (seconds that a shard and each half of
+another step takes), ``fail-error-1`` and ``fail-kill-1`` (the process of rank 1 of several, at its
+second shard). Each call is a line of the file ``calls`` there.
 """
 
 import errno
@@ -47,6 +47,12 @@ def control() -> Path:
 def note(text: str) -> None:
     with (control() / "calls").open("a", encoding="utf-8") as file:
         file.write(f"{text}\n")
+
+
+def rest() -> None:
+    """Take the time that the file ``slow`` names, so that there is a moment to be killed in."""
+    if (control() / "slow").exists():
+        time.sleep(float((control() / "slow").read_text()))
 
 
 def fail_if_told(name: str) -> None:
@@ -146,6 +152,7 @@ class FakeConverter:
     def convert(self, model: Any, out: Path, job: Job) -> Mapping[str, Any]:
         note("convert")
         out.mkdir(parents=True, exist_ok=True)
+        rest()
         (out / "config.json").write_text(json.dumps({"seed": job.seed}))
         return {"tensors": 1}
 
@@ -171,9 +178,11 @@ class FakeTrainer:
         note(f"train {len(examples)}")
         fail_if_told(f"train-{len(examples)}")
         out.mkdir(parents=True, exist_ok=True)
+        rest()
         (out / "rows").write_text("\n".join(example.id for example in examples))
         length = np.mean([len(example.response) for example in examples])
         (out / "training.json").write_text(json.dumps({"length": length, "seed": job.seed}))
+        rest()
         job.metrics(1, {"loss": 2.0})
         job.metrics(2, {"loss": 1.0})
         return {"steps": 2, "loss": 1.0}
@@ -194,8 +203,7 @@ class FakeScorer:
     def score(self, shard: Shard) -> ShardScores:
         note(f"score {shard.number}")
         fail_if_told(f"score-{shard.number}")
-        if (control() / "slow").exists():
-            time.sleep(float((control() / "slow").read_text()))
+        rest()
         if self.config.breaks == "score" and shard.number == 2:
             return self.config.nothing_like_this
         if self.config.breaks in ("type", "none"):
@@ -277,6 +285,7 @@ class FakeEvaluator:
 
     def evaluate(self, model: Any, out: Path, job: Job) -> Mapping[str, Any]:
         note(f"evaluate {'tuned' if model.adapter else 'base'}")
+        rest()
         fail_if_told("evaluate")
         if self.config.answers:
             return {"tasks": {name: self.answered(name, model, out) for name in self.config.tasks}}
@@ -327,12 +336,16 @@ def selectmoe_converters() -> list[Any]:
     return [
         Component("fake-convert", NoOptions, FakeConverter, **common),
         Component("fake-child-convert", NoOptions, ChildConverter, torch=True, **common),
+        Component("fake-slow-convert", NoOptions, FakeConverter, torch=True, seeded=True),
     ]
 
 
 @hookimpl
 def selectmoe_trainers() -> list[Any]:
-    return [TRAINER, replace(TRAINER, name="fake-alone-train", torch=True, one_process=True)]
+    alone = replace(TRAINER, name="fake-alone-train", torch=True, one_process=True)
+    # Needs no model, so that transformers, which takes seconds to import, has none to check.
+    slow = replace(alone, name="fake-slow-train", needs=lambda _: frozenset({Need.POOL}))
+    return [TRAINER, alone, slow]
 
 
 @hookimpl
@@ -360,6 +373,7 @@ def selectmoe_evaluators() -> list[Any]:
             questions=lambda config: EvaluateConfig(tasks=config.tasks),
         ),
         Component("fake-silent-eval", EvaluateConfig, FakeEvaluator),
+        Component("fake-child-eval", EvaluateConfig, FakeEvaluator, torch=True),
     ]
 
 

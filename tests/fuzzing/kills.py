@@ -1,0 +1,192 @@
+"""Runs that are ended at a random moment, whole or in part, and then run again.
+
+Nothing goes on behind a run that has ended, no half of a result counts as one, a signal that asks a
+run to end has its exit code, and the next run comes to the same bytes.
+"""
+
+import functools
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from uuid import uuid4
+
+import psutil
+
+from fuzzing.cases import Area, Report
+from fuzzing.chains import MANIFEST, Chain, end_all, leftovers, processes_of, results
+from fuzzing.place import faults_of
+
+SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+CODES = {signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGINT: 130, signal.SIGKILL: -9}
+WHO = ("run", "run", "child", "all")
+"""The run's process, a process of one of its stages, or all of them at once."""
+ORPHANS = 15.0
+"""Seconds after which what still runs counts as an orphan."""
+SLOW = 0.04
+"""Seconds that a step of the chain of fakes takes."""
+
+
+def run_fake(generator: random.Random, folder: Path) -> Report:
+    """End a run of the chain of fakes."""
+    chain = Chain.fake(folder / "chain", slow=SLOW)
+    return run(generator, folder, chain, whole("fake"))
+
+
+def run_nano(generator: random.Random, folder: Path) -> Report:
+    """End a run of the real chain."""
+    chain = Chain.nano(folder / "chain")
+    return run(generator, folder, chain, whole("nano"))
+
+
+def run(
+    generator: random.Random, folder: Path, chain: Chain, undisturbed: tuple[float, dict[str, str]]
+) -> Report:
+    """End a run once or several times, run it to its end, and compare the results.
+
+    Args:
+        generator: decides when, how and whom.
+        folder: of the case.
+        chain: what is run.
+        undisturbed: the seconds and the results of a run that nobody ended.
+    """
+    report = Report(came="same")
+    seconds, expected = undisturbed
+    outputs, mark = folder / "outputs", uuid4().hex
+    try:
+        for _ in range(generator.choice((1, 1, 1, 2, 3))):
+            _end_once(generator, report, chain, outputs, mark, seconds)
+        said = chain.finish(outputs, mark=mark)
+        for kind, what in faults_of(said, (0,)):
+            report.fault(f"the run after it: {kind}", what)
+    finally:
+        end_all(mark)
+    found = results(outputs)
+    wrong = [name for name in {*found, *expected} if found.get(name) != expected.get(name)]
+    if wrong and said.code == 0:
+        report.came = "different"
+        stages = sorted({name.partition("-")[0] for name in wrong})
+        report.fault(f"other results of {', '.join(stages)}", "\n".join(sorted(wrong)))
+    if said.code == 0 and (left := leftovers(outputs)):
+        report.fault("something is left over", "\n".join(left))
+    return report
+
+
+@functools.cache
+def whole(name: str) -> tuple[float, dict[str, str]]:
+    """Return the seconds and the results of a run that nobody ends; at the path of every case."""
+    folder = Path(os.environ["HOME"]) / f"whole-{name}"
+    chain = (
+        Chain.fake(folder / "chain", slow=SLOW) if name == "fake" else Chain.nano(folder / "chain")
+    )
+    begun = time.monotonic()
+    said = chain.finish(folder / "outputs", mark=uuid4().hex)
+    assert said.code == 0, said.err
+    seconds = time.monotonic() - begun
+    found = results(folder / "outputs")
+    shutil.rmtree(folder)
+    return seconds, found
+
+
+def _end_once(
+    generator: random.Random, report: Report, chain: Chain, outputs: Path, mark: str, seconds: float
+) -> None:
+    """Start a run, end it or a part of it at a random moment, and look at how it went."""
+    after, number = generator.uniform(0.0, seconds), generator.choice(SIGNALS)
+    who = generator.choice(WHO)
+    log = outputs.with_name(f"{outputs.name}.said")
+    before = log.stat().st_size if log.exists() else 0
+    process = chain.start(outputs, mark=mark)
+    try:
+        process.wait(timeout=after)
+        report.did.append(f"not ended: it was done within {after:.2f} s")
+        return
+    except subprocess.TimeoutExpired:
+        pass
+    stage = _stage(outputs)
+    hit = _hit(generator, process, who, number)
+    name = signal.Signals(number).name
+    report.did.append(f"{name} to {who} ({hit}) after {after:.2f} s in {stage}")
+    report.counts["kills"] = report.counts.get("kills", 0) + 1
+    report.counts[f"kills in {stage}"] = report.counts.get(f"kills in {stage}", 0) + 1
+    try:
+        code = process.wait(timeout=chain.patience)
+    except subprocess.TimeoutExpired:
+        report.fault(f"the run hangs after {name} to {who} in {stage}", _said(log, before))
+        end_all(mark)
+        process.wait()
+        return
+    _judge(report, code, number, who if hit else "nobody", _said(log, before))
+    _no_orphans(report, mark, f"{name} to {who}")
+
+
+def _hit(generator: random.Random, process: subprocess.Popen[str], who: str, number: int) -> str:
+    """Send the signal and return whom it reached."""
+    try:
+        if who == "all":
+            os.killpg(process.pid, number)
+            return "the process group"
+        if who == "run":
+            process.send_signal(number)
+            return "the run"
+        children = psutil.Process(process.pid).children(recursive=True)
+        if not children:
+            process.send_signal(signal.SIGKILL)
+            return ""
+        child = generator.choice(children)
+        child.send_signal(number)
+    except (psutil.Error, ProcessLookupError):
+        return ""
+    return "a process of a stage"
+
+
+def _judge(report: Report, code: int, number: signal.Signals, who: str, said: str) -> None:
+    """Look at the exit code and at what was said."""
+    # Before and after selectmoe itself is at work, Python ends as the signal says: code -n.
+    codes = {0, CODES[number], -number}
+    expected = codes if who in ("run", "all") else {0, 1, -number, *CODES.values()}
+    name = number.name
+    if code not in expected:
+        report.fault(f"exit code {code} after {name} to {who}", said)
+    if "Traceback (most recent call last)" in said:
+        report.fault(f"a traceback after {name} to {who}", said)
+
+
+def _no_orphans(report: Report, mark: str, what: str) -> None:
+    last = time.monotonic() + ORPHANS
+    while alive := processes_of(mark):
+        if time.monotonic() > last:
+            told = "\n".join(" ".join(_command(process)) for process in alive)
+            report.fault(f"orphans after {what}", told)
+            end_all(mark)
+            return
+        time.sleep(0.05)
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return ["gone"]
+
+
+def _stage(outputs: Path) -> str:
+    """Return the stage whose artifact is being made."""
+    open_ones = {
+        folder.name.partition("-")[0]
+        for folder in (outputs / "store").glob("*-*")
+        if folder.is_dir() and not (folder / MANIFEST).is_file()
+    }
+    return "+".join(sorted(open_ones)) or "between stages"
+
+
+def _said(log: Path, before: int) -> str:
+    return log.read_bytes()[before:].decode("utf-8", "replace")
+
+
+FAKES = Area("kills", run_fake, seconds=600.0, own_limit=True, chunk=10)
+NANO = Area("nano-kills", run_nano, seconds=3600.0, own_limit=True, chunk=4)
+AREA = FAKES

@@ -1,0 +1,134 @@
+"""A short form of ``tools/fuzz.py``, some seeds of every area; and tests of the machinery."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+PROGRAM = ROOT / "tools" / "fuzz.py"
+SHORT = {"recipes": 120, "rows": 500, "artifacts": 15}
+LONGER = {"checkpoints": 12, "kills": 1, "disks": 1, "together": 1}
+
+
+def fuzz(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(PROGRAM), *arguments], capture_output=True, text=True, check=False
+    )
+
+
+def short_form(tmp_path, areas):
+    seed = os.environ.get("SELECTMOE_FUZZ_SEED", "0")
+    numbers = [text for name, count in areas.items() for text in (f"--{name}", str(count))]
+    done = fuzz(*numbers, "--jobs", "2", "--seed", seed, "--out", str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    records = [json.loads(line) for line in (tmp_path / "done.jsonl").read_text().splitlines()]
+    cases = [case for record in records for case in record["cases"]]
+    assert {case["area"] for case in cases} == set(areas)
+    assert len(cases) >= sum(areas.values()) - areas.get("rows", 0)
+    assert (tmp_path / "findings.jsonl").read_text() == ""
+    return cases
+
+
+@pytest.mark.slow
+def test_recipes_rows_and_damaged_stores(tmp_path):
+    cases = short_form(tmp_path, SHORT)
+    # Both ways are taken, or the mutations have become too strong or too weak to find anything.
+    came = {case["came"] for case in cases if case["area"] == "recipes"}
+    assert {"refused", "planned"} <= came
+    assert "right" in {case["came"] for case in cases if case["area"] == "artifacts"}
+
+
+@pytest.mark.slow
+def test_checkpoints_ended_runs_full_disks_and_runs_at_once(tmp_path):
+    short_form(tmp_path, LONGER)
+
+
+# ------------------------------------------------------------------------- the machinery itself
+
+
+@pytest.fixture
+def area(monkeypatch):
+    """An area whose cases do what their seed says."""
+    from fuzzing.cases import Area, Report
+
+    def run(generator: random.Random, folder: Path) -> Report:
+        report = Report()
+        match run.what:
+            case "raise":
+                raise KeyError("x")
+            case "hang":
+                while True:
+                    pass
+            case "fault":
+                report.fault("wrong", "all of it")
+        return report
+
+    run.what = "fine"
+    return Area("some", run, seconds=0.2)
+
+
+@pytest.mark.parametrize(
+    ("what", "kind"),
+    [("fine", None), ("raise", "KeyError at"), ("hang", "hangs at"), ("fault", "wrong")],
+)
+def test_whatever_a_case_does_is_noticed(area, tmp_path, what, kind):
+    from fuzzing.cases import carry_out
+
+    area.run.what = what
+    findings = carry_out(area, 7, tmp_path).findings("some", 7)
+    assert len(findings) == (kind is not None)
+    if kind:
+        assert findings[0].kind.startswith(kind)
+        assert findings[0].again == "python tools/fuzz.py --again some:7"
+
+
+@pytest.mark.parametrize(
+    ("code", "err", "kind"),
+    [
+        (0, "", None),
+        (2, "Error: no\nHint: do this\n", None),
+        (2, "Error: no\n", "no hint"),
+        (2, "", "no message"),
+        (3, "Error: no\nHint: do this\n", "exit code 3"),
+        (2, "Error: " + "x" * 2000 + "\nHint: h\n", "a message too long to read"),
+        (2, "Error: \x1b[2J\nHint: h\n", "control characters on stderr"),
+        (1, 'Traceback (most recent call last):\n'
+         '  File "/a/selectmoe_core/b.py", line 3, in c\nKeyError: 1\n',
+         "traceback: KeyError at selectmoe_core/b.py:c"),
+    ],
+)  # fmt: skip
+def test_what_a_command_said_is_judged(code, err, kind):
+    from fuzzing.place import Said, faults_of
+
+    kinds = [found for found, _ in faults_of(Said(code, "", err), (0, 2))]
+    assert kinds[:1] == ([kind] if kind else [])
+
+
+def test_a_change_of_a_neighbour_is_seen(tmp_path):
+    from fuzzing.place import changes, fingerprint
+
+    (tmp_path / "out").mkdir()
+    (tmp_path / "kept").write_text("a")
+    before = fingerprint(tmp_path, tmp_path / "out")
+    (tmp_path / "out" / "new").write_text("x")
+    assert changes(before, fingerprint(tmp_path, tmp_path / "out")) == []
+    (tmp_path / "kept").write_text("b")
+    (tmp_path / "more").symlink_to("kept")
+    found = changes(before, fingerprint(tmp_path, tmp_path / "out"))
+    assert [text.partition(":")[0] for text in found] == ["'kept'", "'more'"]
+
+
+def test_a_case_follows_from_its_seed_alone():
+    from fuzzing.values import mutate_bytes, odd
+
+    def drawn(seed):
+        generator = random.Random(f"recipes {seed}")
+        return repr([odd(generator) for _ in range(20)]), mutate_bytes(generator, b"abcdef" * 9)
+
+    assert drawn(3) == drawn(3)
+    assert drawn(3) != drawn(4)
