@@ -116,7 +116,7 @@ RECIPES = [
     Case("unknown home of a model", 2, "~nobody-here/x", ["train.model=~nobody-here/x"]),
     Case("home as a model", 2, "is not a model", ["train.model=~"]),
     Case("loop of links", 2, "there is no", ["pool.path=loop"], damage=a_loop),
-    Case("template that is a device", 2, "no regular file", ["chat.template=/dev/zero"]),
+    Case("template that is a device", 2, "not a regular file", ["chat.template=/dev/zero"]),
     Case("unknown baseline", 2, "[compare]: option 'baselines", ["compare.baselines=[bse]"]),
     Case("missing required option", 2, "option 'path' is missing", ["~pool.path"]),
     Case("bad override", 2, "not of the form KEY=VALUE", ["select.fraction"]),

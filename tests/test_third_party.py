@@ -75,7 +75,7 @@ def test_listed_and_described(environment: Environment, tmp_path: Path) -> None:
     assert "Score an example by the share of its answer's words" in line
     described = environment.selectmoe("describe", "scorer", "variety", cwd=tmp_path)
     assert "window = 50" in described.stdout
-    assert "Words that are looked at" in described.stdout
+    assert "Number of words to read" in described.stdout
     plugins = environment.selectmoe("plugins", cwd=tmp_path)
     assert "selectmoe-variety 0.1.0" in plugins.stdout
 

@@ -141,7 +141,8 @@ class Pair(Config):
 def test_a_mistake_of_the_whole_table_does_not_repeat_the_table():
     with pytest.raises(RecipeError) as caught:
         parse(Pair, {"low": 3}, where="[score]")
-    assert caught.value.problems == (Problem("[score]", "'low' is above 'high'"),)
+    hint = "correct the options of [score], or the KEY=VALUE given"
+    assert caught.value.problems == (Problem("[score]", "'low' is above 'high'", hint),)
 
 
 def test_every_mistake_is_told():

@@ -153,7 +153,8 @@ class FakeConverter:
         note("convert")
         out.mkdir(parents=True, exist_ok=True)
         rest()
-        (out / "config.json").write_text(json.dumps({"seed": job.seed}))
+        (out / "config.json").write_text(json.dumps({"model_type": "fake", "seed": job.seed}))
+        (out / "model.safetensors").write_bytes(b"weights")
         return {"tensors": 1}
 
     def verify(self, converted: Path, original: Any, how: Any, job: Job) -> Mapping[str, Any]:
@@ -179,6 +180,8 @@ class FakeTrainer:
         fail_if_told(f"train-{len(examples)}")
         out.mkdir(parents=True, exist_ok=True)
         rest()
+        (out / "config.json").write_text('{"model_type": "fake"}')
+        (out / "model.safetensors").write_bytes(b"weights")
         (out / "rows").write_text("\n".join(example.id for example in examples))
         length = np.mean([len(example.response) for example in examples])
         (out / "training.json").write_text(json.dumps({"length": length, "seed": job.seed}))
@@ -330,6 +333,20 @@ TRAINER = Component(
 
 
 @hookimpl
+def selectmoe_model_types() -> Mapping[str, Any]:
+    return {"fake": _register}
+
+
+def _register() -> None:
+    from transformers import AutoConfig, PretrainedConfig
+
+    class FakeConfig(PretrainedConfig):
+        model_type = "fake"
+
+    AutoConfig.register("fake", FakeConfig, exist_ok=True)
+
+
+@hookimpl
 def selectmoe_converters() -> list[Any]:
     needs = frozenset({Need.MODEL})
     common = {"needs": lambda _: needs, "seeded": True}
@@ -342,7 +359,13 @@ def selectmoe_converters() -> list[Any]:
 
 @hookimpl
 def selectmoe_trainers() -> list[Any]:
-    alone = replace(TRAINER, name="fake-alone-train", torch=True, one_process=True)
+    alone = replace(
+        TRAINER,
+        name="fake-alone-train",
+        torch=True,
+        one_process=True,
+        needs=lambda _: frozenset({Need.MODEL, Need.POOL}),  # the fake model has no tokenizer
+    )
     # Needs no model, so that transformers, which takes seconds to import, has none to check.
     slow = replace(alone, name="fake-slow-train", needs=lambda _: frozenset({Need.POOL}))
     return [TRAINER, alone, slow]

@@ -146,6 +146,6 @@ def _shard_names(folder: Path, index: Mapping[str, Any] | None) -> list[str]:
     if any(folder.glob("*.bin")):
         raise ModelError(
             f"{folder}: the weights are pickled (.bin), which can run code when read",
-            hint="load the model with transformers and save it with save_pretrained",
+            hint="load the model with transformers and save it as safetensors with save_pretrained",
         )
     raise ModelError(f"{folder}: no weights (*.safetensors)", hint=AGAIN)

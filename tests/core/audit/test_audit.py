@@ -327,7 +327,7 @@ def planted(desk):
     """The rows of the planted pool: label, original id, source, text of the answer."""
     from selectmoe_core.data.pool import Pool
 
-    [folder] = desk.store.glob("audit-pool-*[!k]")
+    [folder] = (path.parent for path in desk.store.glob("audit-pool-*/artifact.json"))
     pool = Pool.open(folder)
     return [
         (pool.meta(row)["label"], pool.meta(row)["original_id"], one.source, one.response)

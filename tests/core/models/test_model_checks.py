@@ -198,5 +198,5 @@ def test_a_mistyped_adapter_is_an_error_of_the_model(loader, adapter, changes): 
 
 def test_a_mistyped_revision_is_named(loader, adapter):  # noqa: F811
     of_adapter(revision=3)(adapter)
-    with pytest.raises(ModelError, match="revision is not a text"):
+    with pytest.raises(ModelError, match="revision must be text"):
         loader.check(ModelRef(str(adapter)))

@@ -335,7 +335,7 @@ def test_a_chain_that_does_not_fit_is_told(project, overrides, message):
 def test_a_hint_lists_no_key_that_the_component_has_no_use_for(project):
     said = project.call("plan", "recipe.toml", "select.zzz=1")
     assert said.code == 2
-    assert "options: fraction, per, score, use" in said.err
+    assert "options: ceiling, floor, fraction, per, quota, score, use" in said.err
 
 
 def test_keys_that_a_component_has_a_use_for_are_taken(project):

@@ -170,7 +170,7 @@ def test_run_without_nodes_and_artifact_that_is_gone(tmp_path):
     run.pool(rows)
     (run.nodes[0].folder / "artifact.json").unlink()
     report = write_report(run.record(), run.folder)
-    assert "is gone" in report.markdown
+    assert "is missing" in report.markdown
     assert "## Pool" not in report.markdown
 
 
@@ -232,7 +232,7 @@ def test_giant_message_is_cut_and_says_so(tmp_path):
     run.score(pool, [1, 2, 3])
     shown = gather(run.record()).scores[0].best[0].turns[1]
     assert (len(shown.content), shown.hidden) == (50_000, 10_000)
-    assert "10,000 further characters" in write_report(run.record(), run.folder).markdown
+    assert "10,000 more characters" in write_report(run.record(), run.folder).markdown
 
 
 def test_source_scores_and_skipped(tmp_path):
@@ -406,7 +406,7 @@ def test_no_verdict_at_chance_or_without_stderr_and_lower_may_be_better():
     )
     assert "both are at chance: no verdict" in compare(low, high, None, "t").verdict
     blind = Result("selected", 0.9, None, 9, at_chance=False)
-    assert "no standard error: no verdict" in compare(blind, high, None, "t").verdict
+    assert "without a standard error: no verdict" in compare(blind, high, None, "t").verdict
     own, other = (
         Result(arm, v, 0.1, 9, at_chance=False) for arm, v in (("selected", 8.0), ("random", 9.0))
     )

@@ -20,7 +20,11 @@ STAGES, DATA, FUSED = "selectmoe_core/stages", "selectmoe_core/data", "selectmoe
 OF_TOKENS = [target for need in (Need.MODEL, Need.TOKENS) for target in GIVEN[need]]
 ROOTS = {
     "select": [(MODULES["select"], "run")],
-    "warmup": [(MODULES["warmup"], "run"), ("selectmoe_olmoe.plugin", "_contrastive"), *OF_TOKENS],
+    "warmup": [
+        (MODULES["warmup"], "run"),
+        ("selectmoe_olmoe.warmup.parts", "SelectMoeContrastive"),
+        *OF_TOKENS,
+    ],
     "score": [
         (MODULES["score"], "run"),
         ("selectmoe_router.scorer", "RouterScorer"),

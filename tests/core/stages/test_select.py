@@ -95,7 +95,7 @@ def test_the_table_names_every_kept_row(pool, table, tmp_path, monkeypatch, arro
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([], "nothing was"),
+        ([], "no example of 700 was selected"),
         ([ROWS], "outside"),
         ([-1], "outside"),
         ([1, 2, 1], "twice"),

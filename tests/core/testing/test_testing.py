@@ -252,7 +252,7 @@ class ReadsThePool(Score):
         (Constant, "all scores are equal"),
         (SkipsAll, "no example got a score"),
         (ScoresAndSkips, "skipped .* but has the score"),
-        (GivesAnArray, "gave a ndarray, not ShardScores"),
+        (GivesAnArray, "returned ndarray, not ShardScores"),
         (BatchMatters, "with another 'batch', 'score' differs"),
         (DetailOfShard, "'rank' differs"),
         (SometimesADetail, "not every shard has 'd'"),
@@ -376,17 +376,17 @@ def test_sound_selectors_pass():
 @pytest.mark.parametrize(
     ("part", "message"),
     [
-        (ByPosition, "ties go by id"),
+        (ByPosition, "break ties by id"),
         (KeepsSkipped, "kept a row that was skipped"),
         (Twice, "kept a row twice"),
         (Outside, "outside the table"),
         (Nothing, "kept nothing"),
         (Mask, "rows are bool, not integers"),
-        (ByValue, "say by_rank=False"),
+        (ByValue, "declare by_rank=False"),
         (ByPart, "with the table in 7 parts"),
         (Draws, "part uses job.seed but is not declared as seeded"),
         (LameGroup, "'group' must have one entry"),
-        (GivesRows, "gave a ndarray, not a Selection"),
+        (GivesRows, "returned ndarray, not a Selection"),
     ],
 )
 def test_broken_selectors_are_caught(part, message):
@@ -451,7 +451,7 @@ def test_broken_readers_are_caught(part, message):
 
 def test_a_file_that_a_reader_names_must_be_there(tmp_path):
     missing = scorer(Reads, files=lambda _: [tmp_path / "none"])
-    with pytest.raises(AssertionError, match="not there"):
+    with pytest.raises(AssertionError, match="does not exist"):
         check_reader(missing)
 
 
@@ -611,7 +611,7 @@ def test_installed_components_conform(entry):
 
 
 def test_the_usage_example_names_what_there_is():
-    block = kit.__doc__.partition("::\n")[2].partition("\nA scorer")[0]
+    block = kit.__doc__.partition("::\n")[2].partition("\nGive a small model")[0]
     tree = ast.parse("\n".join(line.removeprefix("    ") for line in block.splitlines()))
     names = {
         alias.name

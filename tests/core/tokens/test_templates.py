@@ -134,8 +134,8 @@ def pipe(path):
 
 
 NOT_TEMPLATES = {
-    "device": (device, "no regular file"),
-    "pipe": (pipe, "no regular file"),
+    "device": (device, "not a regular file"),
+    "pipe": (pipe, "not a regular file"),
     "folder": (lambda path: path.mkdir(), "a folder"),
     "large": (lambda path: path.write_bytes(b" " * ((1 << 20) + 1)), "1,048,577 bytes"),
     "latin": (lambda path: path.write_bytes(b"\xe9"), "not UTF-8"),

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from selectmoe_core.training.checkpoints import (
+    CIRCUMSTANCES,
     COMPLETE,
     Checkpoints,
     complete_checkpoints,
@@ -54,6 +55,7 @@ def test_what_is_asked_for_and_what_is_left(tmp_path, options, asked, left):
 
 def test_half_a_checkpoint_is_none(tmp_path):
     train(tmp_path, 11, keep_every=3, half=(11,))
+    (tmp_path / CIRCUMSTANCES).write_text('{"device": "cpu", "dtype": "float32", "threads": 1}')
     assert last_checkpoint(tmp_path).name == "checkpoint-9"  # not the first by its letters
     assert (tmp_path / "checkpoint-11").exists()
     remove_broken_checkpoints(tmp_path)

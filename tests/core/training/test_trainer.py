@@ -121,6 +121,8 @@ def test_the_private_hook_is_called_on_resume_and_by_nothing_else(tmp_path):
         if step == 5:
             raise InterruptedError
 
+    recorded = '{"device": "cpu", "dtype": "float32", "threads": 1}'
+    (tmp_path / "circumstances.json").write_text(recorded)
     first = trainer(tmp_path, metrics=killed)
     with pytest.raises(InterruptedError):
         first.train_from(None)

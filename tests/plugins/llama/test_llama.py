@@ -232,7 +232,7 @@ def test_the_adapter_has_a_card_that_says_how_to_load_it(base, trained):
     card = (out / "README.md").read_text()
     assert f"Base model: `{base.location}`" in card
     assert "base_model:" not in card  # a folder's name is none of the hub's
-    assert "| alpha | 16.0 |" in card
+    assert "| lora_alpha | 16.0 |" in card
     assert f"| steps | {facts['steps']} |" in card
     code = card.partition("```python\n")[2].partition("```")[0]
     names: dict = {}

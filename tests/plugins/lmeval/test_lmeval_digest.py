@@ -84,7 +84,7 @@ def test_files_that_code_reads_count_where_the_recipe_names_them(places):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("custom_dataset: !function own.load", "what own.load reads"),
+        ("custom_dataset: !function own.load", "the data that own.load reads"),
         ("dataset_path: org/questions", "the dataset org/questions of the hub (no revision)"),
         ("dataset_path: json\ndataset_kwargs: {data_files: 'https://a.b/c'}", "https://a.b/c"),
         ("dataset_path: org/questions\ndataset_kwargs: {revision: abc}", None),

@@ -310,7 +310,7 @@ def test_questions_that_do_not_fit_and_chance_are_said(tmp_path, base, capsys):
     [
         (GENERATE, ("max_gen_toks: 4", "max_gen_toks: few"), "generation_kwargs: ValueError"),
         (GENERATE, ("metric_list", "filter_list: [{name: a}]\nmetric_list"), "birds.yaml"),
-        (CHOOSE, ("multiple_choice", "loglikelihood"), "doc_to_target: it gives "),
+        (CHOOSE, ("multiple_choice", "loglikelihood"), "doc_to_target: it must give text"),
         (CHOOSE, ("test_split", "num_fewshot: many\ntest_split"), "num_fewshot: 'many' is not"),
         (CHOOSE, ("task: birds", "task: 7"), "task: 7 is not a name"),
     ],

@@ -119,5 +119,5 @@ def test_tools_in_a_column_of_their_own_are_seen(tmp_path):
     rows = [chat("q", "a", tools='[{"name": "f"}]', other="x"), chat("r", "b", tools="", other="x")]
     write(tmp_path / "d" / "train.jsonl", *rows)
     first, second = read("hub", path=str(tmp_path / "d"))
-    assert "offers tools" in first.reason
+    assert "the row has tools" in first.reason
     assert texts(second)[0][1] == "r"

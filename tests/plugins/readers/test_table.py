@@ -50,7 +50,7 @@ def test_bad_rows_are_rejected_with_their_number(tmp_path):
     assert [int(row.where.rpartition(":")[2]) for row in found] == list(range(2, 10))
     kinds = [RawExample, Reject, Reject, RawExample, Reject, Reject, RawExample, Reject]
     assert [type(row) for row in found] == kinds
-    assert found[1].reason == "the row has 2 values, the table 3"
+    assert found[1].reason == "the row has 2 values, the table has 3"
     assert found[2].reason.startswith("not UTF-8")
     assert (texts(found[3])[0][1], found[3].source) == ("q\n4", "f")
     assert found[5].reason == "'output' is missing"

@@ -427,7 +427,7 @@ BROKEN = [
     (break_config_values, "num_experts"),
     (break_index, "index.json is missing"),
     (break_shard_missing, "shard is missing"),
-    (break_truncated, "cut short"),
+    (break_truncated, "damaged or incomplete"),
     (break_not_safetensors, "damaged"),
     (break_gate_shape, r"\(60, 32\)"),
     (break_gate_nan, "NaN"),

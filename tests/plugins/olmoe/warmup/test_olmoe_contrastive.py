@@ -483,7 +483,7 @@ def test_damage_that_nobody_offers_is_said_before_the_run(stage):
 
 
 def test_what_does_not_fit_is_said(stage):
-    with pytest.raises(StageError, match="3 weights for 2 layers"):
+    with pytest.raises(StageError, match="layer_weights has 3 weights, but the model has 2 layers"):
         stage.run(**CONTRASTIVE, layer_weights=(1, 1, 1))
     with pytest.raises(DataError, match="none of the 2 examples can be damaged"):
         stage.run(
