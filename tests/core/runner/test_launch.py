@@ -187,7 +187,7 @@ def test_a_signal_ends_a_run_and_its_processes_and_the_next_goes_on(project, num
     run.send_signal(number)
     _, written = run.communicate(timeout=60)
     assert run.returncode == code, written
-    assert written.count("Interrupted: finished work is kept") == 1
+    assert written.count("Interrupted. Finished work is kept") == 1
     assert "Traceback" not in written
     assert not psutil.wait_procs(children, timeout=5)[1]
     done = {int(part.stem[5:]) for part in first_shard_is_there(project)}
