@@ -7,21 +7,22 @@ Random bf16 weights, the real pool's lengths and words; rates count real tokens 
 a bf16 matrix product measured in the same run. Two shares of it are printed: of the model's nominal
 work (8 active experts, attention projections, gate), which is how the ways compare with each other,
 and of the work really done: trash slots and what lies behind the last router are never computed.
-A section that fails prints why, and the rest goes on. ``--sections`` names those to run.
+A part that fails prints why, and the rest goes on. ``--only`` names those to run.
 """
 
 import argparse
-import json
 import os
+import sys
 import time
 import traceback
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import scoring_check
 import torch
 from device import ceiling as product_rate
-from device import device_seconds
+from device import describe, device_seconds
 from pool_sample import spread_of, token_ids
 from scoring_rates import SEED, Bench, model, olmoe, packed_decoder, packed_rate, padded_rate, score
 
@@ -29,25 +30,25 @@ from selectmoe_router.packed import even
 
 
 def main() -> None:
-    """Run the sections in order of importance and print the table."""
+    """Run the parts in order of importance and print the table."""
     bench = Bench(parse())
-    print(bench.numbers["machine"], flush=True)
     torch.manual_seed(SEED)
-    for needed in (lengths, ceiling, model):
-        bench.numbers[needed.__name__] = needed(bench)
-        print(f"[{needed.__name__}] {bench.numbers[needed.__name__]}", flush=True)
-    bench.section("fast", fast)
-    bench.section("transformers", transformers_default, needs=10)
-    bench.section("eager", eager_loop, needs=10)
-    bench.section("check", check, needs=8)
-    bench.section("profile", profile, needs=8)
-    bench.section("steps", each_step, needs=8)
-    bench.section("variants", variants, needs=15)
-    bench.section("plain", plain, needs=10)
-    bench.section("compiled", compiled, needs=120)
-    bench.numbers["seconds"] = round(time.monotonic() - bench.start, 1)
-    bench.arguments.json.write_text(json.dumps(bench.numbers, indent=2, default=str))
+    for needed in (machine, lengths, ceiling, model):
+        bench.parts.run(needed.__name__, partial(needed, bench))
+    parts = {
+        "fast": partial(fast, bench),
+        "transformers": partial(transformers_default, bench),
+        "eager": partial(eager_loop, bench),
+        "check": partial(check, bench),
+        "profile": partial(profile, bench),
+        "steps": partial(each_step, bench),
+        "variants": partial(variants, bench),
+        "plain": partial(plain, bench),
+    }
+    slow = {"compiled": partial(compiled, bench)}  # two minutes, most of them for the compiler
+    failed = bench.parts.run_all(parts | slow, bench.arguments.only or list(parts))
     table(bench)
+    sys.exit(1 if failed else 0)
 
 
 def parse() -> argparse.Namespace:
@@ -57,17 +58,22 @@ def parse() -> argparse.Namespace:
     )
     data = Path(os.environ.get("SELECTMOE_DATA", "../shared/data"))
     parser.add_argument("--data", type=Path, default=data)
-    parser.add_argument("--json", type=Path, default=Path("scoring.json"))
+    parser.add_argument("--json", type=Path, default=Path("scoring.jsonl"))
     parser.add_argument("--tiny", action="store_true", help="a small model, on the CPU")
     parser.add_argument("--batch-tokens", type=int, default=32768)
     parser.add_argument("--tokens", type=int, default=650_000, help="real tokens of a measurement")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=230, help="begin no section after it")
-    parser.add_argument("--sections", nargs="*", help="by default all but 'compiled'")
+    parser.add_argument("--seconds", type=float, default=230, help="begin no part after it")
+    parser.add_argument("--only", nargs="*", help="the parts to run; by default all but 'compiled'")
     arguments = parser.parse_args()
     if arguments.tiny:
         arguments.batch_tokens, arguments.tokens = 2048, 20_000
     return arguments
+
+
+def machine(bench: Bench) -> dict[str, object]:
+    """Name the device and the versions."""
+    return {"machine": describe(bench.device, "triton"), "tiny": bench.tiny}
 
 
 def lengths(bench: Bench) -> dict[str, object]:
@@ -107,7 +113,7 @@ def fast(bench: Bench) -> dict[str, object]:
             print(f"  {steps}, {attention}: FAILED\n{traceback.format_exc()}", flush=True)
             found[f"{steps}, {attention}"] = traceback.format_exc()
             continue
-        bench.numbers["way"] = (steps, attention)
+        bench.way = (steps, attention)
         return found | rate
     raise RuntimeError("no way of the packed decoder runs here")
 
@@ -161,7 +167,7 @@ def variants(bench: Bench) -> dict[str, object]:
 
 def check(bench: Bench) -> dict[str, object]:
     """Each step and a whole layer against fp32 on fresh inputs, beside eager bf16's error."""
-    way = bench.numbers.get("way", ("torch", "padded"))
+    way = bench.way
     decoder = packed_decoder(bench, *way)
     found = scoring_check.errors(bench.decoder, decoder, way[0], bench.device, bench.dtype)
     for name, (ours, theirs) in found.items():
@@ -174,7 +180,7 @@ def profile(bench: Bench) -> list[dict[str, object]]:
     """Where the device's time goes in three batches of the fast path."""
     from torch.profiler import ProfilerActivity, record_function
 
-    decoder = packed_decoder(bench, *bench.numbers.get("way", ("torch", "padded")))
+    decoder = packed_decoder(bench, *bench.way)
     counts = np.array([len(row) for row in bench.ids])
     batches = even(counts, bench.arguments.batch_tokens)[:3]
     score(bench, decoder, batches)
@@ -197,7 +203,7 @@ def profile(bench: Bench) -> list[dict[str, object]]:
 
 def each_step(bench: Bench) -> dict[str, object]:
     """Time of each step by itself, and the memory rate it reaches."""
-    steps = bench.numbers.get("way", ("torch", ""))[0]
+    steps = bench.way[0]
     found = {}
     tokens = bench.arguments.batch_tokens
     for warps in (4, 8) if steps == "triton" else (4,):
@@ -223,12 +229,10 @@ def each_step(bench: Bench) -> dict[str, object]:
 def table(bench: Bench) -> None:
     """Print the rates side by side."""
     rates = {
-        name: value
-        for name, value in bench.numbers.items()
-        if isinstance(value, dict) and "tokens_per_second" in value
+        name: value for name, value in bench.parts.found.items() if "tokens_per_second" in value
     }
     base = {name: rates[name]["tokens_per_second"] for name in rates}
-    print(f"\n{bench.numbers['machine']}")
+    print(f"\n{bench.parts.found['machine']['machine']}")
     print(f"ceiling {bench.ceiling / 1e12:.0f} TFLOP/s; {bench.flops() / 1e9:.3f} GFLOP a token\n")
     print(f"{'way':<14}{'tokens/s':>12}{'nominal':>10}{'done':>8}{'fast is':>10}")
     for name, rate in rates.items():

@@ -1,16 +1,15 @@
 """Rates of scoring for ``scoring.py``: the packed decoder's, and padded batches'."""
 
 import argparse
-import json
 import statistics
 import time
-import traceback
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from device import OnDevice, describe
+from device import OnDevice
+from parts import Parts
 from plain_olmoe import plain_olmoe
 from random_weights import random_model
 from shapes import OLMOE, TINY, TINY_EXPERTS
@@ -47,13 +46,18 @@ ATTENTION: dict[str, Callable[[], Any]] = {
 
 
 class Bench(OnDevice):
-    """What the sections share, and the numbers they leave."""
+    """What the parts share.
+
+    Attributes:
+        parts: the parts, and the file that holds what they found.
+        way: the steps and the attention of the fastest packed decoder that runs here.
+    """
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         super().__init__(arguments)
         self.shape: dict[str, Any] = OLMOE | (TINY | TINY_EXPERTS if self.tiny else {})
-        machine = describe(self.device, "triton")
-        self.numbers: dict[str, Any] = {"machine": machine, "tiny": self.tiny}
+        self.parts = Parts(arguments.json, after=self.empty_cache, seconds=arguments.seconds)
+        self.way = ("torch", "padded")
         self.decoder: Any = None
         self.routing = Routing(self.shape["num_experts"], TRASH, self.shape["num_experts_per_tok"])
         self.layers = range(self.shape["num_hidden_layers"])
@@ -64,25 +68,10 @@ class Bench(OnDevice):
         """Seconds until the time is up."""
         return self.arguments.seconds - (time.monotonic() - self.start)
 
-    def section(self, name: str, work: Callable[["Bench"], object], needs: float = 0.0) -> None:
-        """Run a section if wanted and affordable; whatever fails is printed and passed over."""
-        wanted = self.arguments.sections
-        if (wanted and name not in wanted) or (not wanted and name == "compiled"):
-            return
-        if self.left < needs:
-            print(f"[{name}] left out: {self.left:.0f} s left, it needs {needs:.0f}", flush=True)
-            return
-        begin = time.monotonic()
-        try:
-            self.numbers[name] = work(self)
-        except Exception:
-            print(f"[{name}] FAILED\n{traceback.format_exc()}", flush=True)
-            self.numbers[name] = {"failed": traceback.format_exc()}
-        finally:
-            self.arguments.json.write_text(json.dumps(self.numbers, indent=2, default=str))
-            if self.cuda:
-                torch.cuda.empty_cache()
-        print(f"[{name}] {time.monotonic() - begin:.1f} s", flush=True)
+    def empty_cache(self) -> None:
+        """Give memory that is no longer used back to the GPU."""
+        if self.cuda:
+            torch.cuda.empty_cache()
 
     def flops(self, *, experts: float | None = None, whole: bool = True) -> float:
         """FLOPs a token: ``experts`` active of a layer; without the last layer's if not whole."""

@@ -68,13 +68,17 @@ def test_packed_means_equal_padded_means(trash, features, rows):
 def test_the_table_puts_every_mean_in_its_place():
     routing = Routing(3, 2, 2)
     table = ShardTable(4, 2, routing, features=True)
-    values = np.arange(2 * 3 * 9, dtype=np.float32).reshape(2, 3, 9)
+    statistics = len(routing.statistics)
+    width = statistics + 3 + 2  # then the probabilities of the experts and trash cans
+    values = np.arange(2 * 3 * width, dtype=np.float32).reshape(2, 3, width)
     rows = np.array([3, 0, 2])
     table.fill(rows, values)
     for place, row in enumerate(rows):
         for number, name in enumerate(routing.statistics):
             assert table.columns[name][row].tolist() == values[:, place, number].tolist()
-        assert table.features[row].tolist() == [*values[0, place, 4:], *values[1, place, 4:]]
+        assert (
+            table.features[row].tolist() == np.concatenate(values[:, place, statistics:]).tolist()
+        )
     assert all(np.isnan(column[1]).all() for column in table.columns.values())
     assert np.isnan(table.features[1]).all()
 
