@@ -79,6 +79,7 @@ if TYPE_CHECKING:
     )
     from selectmoe_core.plugin.protocols import (
         Converter,
+        Embedder,
         Evaluator,
         ExampleSource,
         Filter,
@@ -88,6 +89,7 @@ if TYPE_CHECKING:
         Scorer,
         Selector,
         Shard,
+        ShardEmbedder,
         ShardScorer,
         TableScorer,
         Trainer,
@@ -127,8 +129,9 @@ __getattr__ = lazy_names(
         "selectmoe_core.plugin.command": "Command",
         "selectmoe_core.plugin.component": "About Component Kind",
         "selectmoe_core.plugin.loading": "load",
-        "selectmoe_core.plugin.protocols": "Converter Evaluator ExampleSource Filter Job Need "
-        "Reader Scorer Selector Shard ShardScorer TableScorer Trainer VerifyOptions",
+        "selectmoe_core.plugin.protocols": "Converter Embedder Evaluator ExampleSource Filter "
+        "Job Need Reader Scorer Selector Shard ShardEmbedder ShardScorer TableScorer Trainer "
+        "VerifyOptions",
         "selectmoe_core.plugin.specs": "hookimpl",
         "selectmoe_core.runtime.hardware": "resolve_device",
         "selectmoe_core.runtime.progress": "Advance",
@@ -147,6 +150,7 @@ __all__ = [
     "Cost",
     "Damage",
     "DataError",
+    "Embedder",
     "Evaluator",
     "Example",
     "ExampleSource",
@@ -171,6 +175,7 @@ __all__ = [
     "Selection",
     "Selector",
     "Shard",
+    "ShardEmbedder",
     "ShardScorer",
     "ShardScores",
     "StageError",

@@ -73,7 +73,8 @@ ROW = {"messages": [{"role": "user", "content": "Q?"}, {"role": "assistant", "co
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with all that the docs take for granted."""
     row = json.dumps(ROW) + "\n"
-    (tmp_path / "pool.jsonl").write_text(row, encoding="utf-8")
+    for name in ("pool.jsonl", "targets.jsonl"):
+        (tmp_path / name).write_text(row, encoding="utf-8")
     for name in ("cot", "dolly", "flan_v2", "oasst1"):
         file = tmp_path / "less" / "train" / "processed" / name / f"{name}_data.jsonl"
         file.parent.mkdir(parents=True)

@@ -86,7 +86,10 @@ def plan_audit(recipe: Recipe, registry: Registry, outputs: Path) -> AuditPlan:
     nodes[STAGE] = plant
     hashes = FileHashes(plan.store.root / "hashes.json")
     digester = Digester(recipe, registry, hashes, fetch=False)
-    for node in scores:
+    vectors = [node for node in plan.nodes.values() if node.stage == "embed"]
+    for node in vectors:
+        nodes.pop(node.key)  # they come after the damaged pool
+    for node in (*vectors, *scores):
         nodes[node.key] = _moved(node, nodes, digester)
     fraction, kept = _selects(recipe, registry)
     return AuditPlan(
@@ -197,9 +200,9 @@ def _plant_node(
 
 
 def _moved(node: Node, nodes: Mapping[str, Node], digester: Digester) -> Node:
-    """Return a score's node for the damaged pool; skipped rows are counted, not an error."""
+    """Return a node for the damaged pool; rows without a score are counted, not an error."""
     inputs = {role: STAGE if key == "pool" else key for role, key in node.inputs.items()}
-    own = node.own.model_copy(update={"max_skipped": 1.0})
+    own = node.own.model_copy(update={"max_skipped": 1.0} if node.stage == "score" else {})
     moved = replace(node, inputs=inputs, own=own)
     digests = {role: nodes[key].digest for role, key in inputs.items()}
     return replace(moved, digest=digester.of(moved, digests))

@@ -1,4 +1,4 @@
-"""Examples, pools, scores and corrupted copies."""
+"""Examples, pools, scores, vectors and corrupted copies."""
 
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
         kind_of,
         messages_from,
     )
+    from selectmoe_core.data.vectors import (
+        Vectors,
+    )
 
 __getattr__ = lazy_names(
     __name__,
@@ -30,6 +33,7 @@ __getattr__ = lazy_names(
         "selectmoe_core.data.examples": "Part Role",
         "selectmoe_core.data.pool": "Pool hash_ids",
         "selectmoe_core.data.turns": "is_given kind_of messages_from",
+        "selectmoe_core.data.vectors": "Vectors",
     },
 )
 
@@ -37,6 +41,7 @@ __all__ = [
     "Part",
     "Pool",
     "Role",
+    "Vectors",
     "hash_ids",
     "is_given",
     "kind_of",

@@ -17,7 +17,7 @@ from selectmoe_core.plugin.protocols import Need
 from selectmoe_core.plugin.registry import Entry, Registry
 from selectmoe_core.recipe.recipe import Recipe, ScoreOptions, StageTable, absolute
 
-SAMPLED = ("pool", "warmup", "train")
+SAMPLED = ("pool", "targets", "warmup", "train")
 """The stages that accept ``subset_ratio``."""
 OF_MODEL = ("model", "revision", "trust_remote_code")
 """The keys that say which model a component works with, and how it is loaded."""

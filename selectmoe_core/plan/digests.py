@@ -26,6 +26,8 @@ GIVEN: Mapping[Need, tuple[Target, ...]] = {
         ("selectmoe_core.stages.token_cache", "encoded_pool"),
         ("selectmoe_core.tokens.chat", "ChatFormat"),
     ),
+    Need.TARGETS: (("selectmoe_core.data.pool", "Pool"),),
+    Need.FEATURES: (("selectmoe_core.data.vectors", "Vectors"),),
     Need.QUESTIONS: (("selectmoe_core.data.questions", "read_questions"),),
     Need.SCORES: (("selectmoe_core.data.scores", "ScoreTable"),),
     Need.DAMAGES: (("selectmoe_core.data.corruption", "Damage"),),

@@ -19,6 +19,8 @@ from selectmoe_core.runtime.hardware import Machine
 from selectmoe_core.store import Artifact
 
 UNKNOWN = "?"
+WITHOUT_ROWS = ("pool", "targets", "questions", "convert", "evaluate")
+"""Stages whose cost does not depend on the rows of the pool."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def _cost(
         model=_model_config(plan, registry, node),
         dtype="float32" if device.name == "cpu" else "bfloat16",
     )
-    known = amount.tokens is not None or node.stage in ("pool", "questions", "convert", "evaluate")
+    known = amount.tokens is not None or node.stage in WITHOUT_ROWS
     return _ask(node, workload) if known else (Cost(), "")
 
 
@@ -119,10 +121,10 @@ def _amount(plan: Plan, node: Node) -> Amount:
     """Return the amount that a node works on: exact if the pool is built, otherwise estimated."""
     if "select" in node.inputs:
         return _sampled(_selected(plan, plan.nodes[node.inputs["select"]]), node)
-    pool = plan.nodes.get("pool")
-    if pool is None or node.stage in ("questions", "convert", "evaluate"):
+    pool = plan.nodes.get(node.rows_of)
+    if pool is None or node.stage in WITHOUT_ROWS:
         return Amount()
-    return _sampled(_pool(plan, pool), node) if node.stage != "pool" else Amount()
+    return _sampled(_pool(plan, pool), node)
 
 
 def _sampled(amount: Amount, node: Node) -> Amount:

@@ -1,11 +1,11 @@
 """Which nodes the filters of a recipe need: one for each, and one for the questions they read."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 
-from selectmoe_core.config import Config
-from selectmoe_core.models.models import ModelRef
 from selectmoe_core.plan.binding import Binder
+from selectmoe_core.plan.node import Step
+from selectmoe_core.plan.vectors import vector_inputs
 from selectmoe_core.plugin.component import Kind
 from selectmoe_core.plugin.protocols import Need
 from selectmoe_core.recipe.recipe import Recipe, StageOptions, StageTable
@@ -13,23 +13,9 @@ from selectmoe_core.recipe.recipe import Recipe, StageOptions, StageTable
 QUESTIONS = "questions"
 
 
-@dataclass(frozen=True)
-class Step:
-    """A node to add to a plan.
-
-    Attributes:
-        key: names it within the plan.
-        table: the table of its component.
-        inputs: the keys of the nodes it reads, by role.
-        model: the model it reads, if any.
-        config: options in place of those of the table.
-    """
-
-    key: str
-    table: StageTable
-    inputs: Mapping[str, str]
-    model: ModelRef | None = None
-    config: Config | None = None
+def reads_vectors(table: StageTable, binder: Binder) -> bool:
+    """Return whether a filter reads vectors, which are made after warm-up."""
+    return Need.FEATURES in binder.needs(table, Kind.FILTER)
 
 
 def filter_steps(recipe: Recipe, binder: Binder) -> Iterator[Step]:
@@ -37,7 +23,7 @@ def filter_steps(recipe: Recipe, binder: Binder) -> Iterator[Step]:
     asked = False
     for name, table in recipe.filters.items():
         needs = binder.needs(table, Kind.FILTER)
-        inputs = {"pool": "pool"}
+        inputs = {"pool": "pool", **vector_inputs(table, needs, recipe, binder)}
         if Need.QUESTIONS in needs:
             if not asked:
                 asked = True

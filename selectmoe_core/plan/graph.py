@@ -6,8 +6,17 @@ from graphlib import CycleError, TopologicalSorter
 from selectmoe_core.config import Config, suggest
 from selectmoe_core.models.models import ModelRef
 from selectmoe_core.plan.binding import Binder
-from selectmoe_core.plan.filters import filter_steps
+from selectmoe_core.plan.filters import filter_steps, reads_vectors
 from selectmoe_core.plan.node import BASE, RANDOM, SELECTED, Node
+from selectmoe_core.plan.vectors import (
+    EMBED,
+    EMBED_TARGETS,
+    TARGETS,
+    checkpoints_input,
+    embed_steps,
+    model_input,
+    vector_inputs,
+)
 from selectmoe_core.plugin.component import Kind
 from selectmoe_core.plugin.protocols import Need
 from selectmoe_core.recipe.comparison import RUN_BASELINES
@@ -23,6 +32,8 @@ class Graph:
         self.until = until
         self.last = max((STAGES.index(stage) for stage in self._named()), default=0)
         """The stage that the recipe names last: it is made, and what it needs."""
+        self.reach = self.last
+        """The last stage that may be needed: filters may read vectors, which are made later."""
         self.nodes: dict[str, Node] = {}
         self.not_needed: dict[str, str] = {}
 
@@ -33,12 +44,19 @@ class Graph:
             if self._wants(table.stage):
                 self.binder.bind(table)
         self.recipe = self.binder.fitted()
+        if self._wants("filter") and any(
+            reads_vectors(table, self.binder) for table in self.recipe.filters.values()
+        ):
+            self.reach = max(self.last, STAGES.index(EMBED))
         self._check_present()
         if self._wants("pool") and "pool" in self.recipe.tables:
             self._add("pool", self.recipe.tables["pool"], {}, SELECTED)
-        for step in filter_steps(self.recipe, self.binder) if self._wants("filter") else ():
-            self._add(step.key, step.table, step.inputs, SELECTED, step.model, step.config)
+        if self._wants(TARGETS) and TARGETS in self.recipe.tables:
+            self._add(TARGETS, self.recipe.tables[TARGETS], {}, SELECTED)
+        self._filters(after_vectors=False)
         self._prepare_selector()
+        self._embed()
+        self._filters(after_vectors=True)
         self._scores()
         if self._wants("select") and "select" in self.recipe.tables:
             self._select(self.recipe.tables["select"])
@@ -56,7 +74,7 @@ class Graph:
         return [stage for stage in stages if stage in self.recipe.resolved]
 
     def _wants(self, stage: str) -> bool:
-        return STAGES.index(stage) <= self.last
+        return STAGES.index(stage) <= self.reach
 
     def _check_present(self) -> None:
         tables = set(self.recipe.resolved)
@@ -73,6 +91,20 @@ class Graph:
                 self.binder.problem(f"[{stage}]", f"needs a table [{needed}]", f"add [{needed}]")
         if self.recipe.compare.baselines and "evaluate" not in tables:
             self.binder.problem("[compare]", "baselines need [evaluate]", "add [evaluate]")
+
+    def _filters(self, *, after_vectors: bool) -> None:
+        """Add the filters: first those that need no vectors, since most of them are cheap."""
+        if not self._wants("filter"):
+            return
+        for step in filter_steps(self.recipe, self.binder):
+            if (step.key in self.nodes) or reads_vectors(step.table, self.binder) != after_vectors:
+                continue
+            self._add(step.key, step.table, step.inputs, SELECTED, step.model, step.config)
+
+    def _embed(self) -> None:
+        if self._wants(EMBED):
+            for step in embed_steps(self.recipe, self.binder, self.nodes):
+                self._add(step.key, step.table, step.inputs, SELECTED)
 
     def _prepare_selector(self) -> None:
         for stage in ("convert", "warmup"):
@@ -108,16 +140,9 @@ class Graph:
     def _score_inputs(self, table: StageTable) -> dict[str, str]:
         needs = self.binder.needs(table, Kind.SCORER)
         inputs = {"pool": "pool"} if "pool" in self.nodes else {}
-        if Need.MODEL in needs and not table.own.model:
-            above = [stage for stage in ("warmup", "convert") if stage in self.nodes]
-            if above:
-                inputs["model"] = above[0]
-            else:
-                self.binder.problem(
-                    table.where,
-                    f"{table.own.use} needs a model",
-                    f'add model = "..." to {table.where}, or the tables [convert] and [warmup]',
-                )
+        inputs |= model_input(table, needs, self.binder, self.nodes)
+        inputs |= checkpoints_input(table, needs, self.binder, self.nodes)
+        inputs |= vector_inputs(table, needs, self.recipe, self.binder)
         for name in self.binder.score_names(table):
             if f"score:{name}" in self.nodes:
                 inputs[f"score:{name}"] = f"score:{name}"
@@ -154,10 +179,12 @@ class Graph:
 
     def _add_select(self, key: str, table: StageTable, score: str, arm: str) -> None:
         """Add a selection; the filters do not depend on the score, so that every arm has them."""
-        filters = {name: name for name, node in self.nodes.items() if node.stage == "filter"}
-        counts = Need.MODEL in self.binder.needs(table, Kind.SELECTOR)
-        model = self.binder.target_model(table) if counts else None
-        self._add(key, table, {"score": score, "pool": "pool", **filters}, arm, model)
+        filters = {key: key for key in map("filter:{}".format, self.recipe.filters)}
+        needs = self.binder.needs(table, Kind.SELECTOR)
+        model = self.binder.target_model(table) if Need.MODEL in needs else None
+        vectors = vector_inputs(table, needs, self.recipe, self.binder)
+        inputs = {"score": score, "pool": "pool", **filters, **vectors}
+        self._add(key, table, inputs, arm, model)
 
     def _train_and_evaluate(self, arm: str, select: str = "select") -> None:
         suffix = "" if arm == SELECTED else f"@{arm}"
@@ -226,9 +253,10 @@ class Graph:
         )
 
     def _drop_unread(self) -> None:
-        """Leave out filters, conversion, warm-up and pool if no wanted stage reads them."""
+        """Leave out what no wanted stage reads: filters, vectors, targets, and what is before."""
         filters = [key for key, node in self.nodes.items() if node.stage == "filter"]
-        for key in (*filters, "questions", "warmup", "convert", "pool"):
+        vectors = (EMBED, EMBED_TARGETS, TARGETS)
+        for key in (*filters, *vectors, "questions", "warmup", "convert", "pool"):
             read = {name for node in self.nodes.values() for name in node.inputs.values()}
             wanted = key in self.nodes and STAGES[self.last] == self.nodes[key].stage
             if key in self.nodes and key not in read and not wanted:

@@ -9,7 +9,7 @@ from selectmoe_core.errors import RecipeError
 from selectmoe_core.models.models import ModelRef
 from selectmoe_core.plugin.component import SHARED_STAGES
 from selectmoe_core.plugin.registry import Entry
-from selectmoe_core.recipe.recipe import Recipe, StageOptions
+from selectmoe_core.recipe.recipe import Recipe, StageOptions, StageTable
 from selectmoe_core.store import Store
 
 SELECTED, BASE, RANDOM = "selected", "base", "random"
@@ -50,10 +50,34 @@ class Node:
         return bool(self.entry.component.torch)
 
     @property
+    def rows_of(self) -> str:
+        """The node whose rows it works on: the pool, or the targets alone."""
+        return "targets" if "targets" in self.inputs and "pool" not in self.inputs else "pool"
+
+    @property
     def shared(self) -> bool:
         """Whether several processes can execute it together."""
         alone = self.entry.component.one_process or not self.uses_torch
         return self.stage in SHARED_STAGES and not alone
+
+
+@dataclass(frozen=True)
+class Step:
+    """A node to add to a plan.
+
+    Attributes:
+        key: names it within the plan.
+        table: the table of its component.
+        inputs: the keys of the nodes it reads, by role.
+        model: the model it reads, if any.
+        config: options in place of those of the table.
+    """
+
+    key: str
+    table: StageTable
+    inputs: Mapping[str, str]
+    model: ModelRef | None = None
+    config: Config | None = None
 
 
 @dataclass(frozen=True)

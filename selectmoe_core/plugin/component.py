@@ -20,6 +20,7 @@ class Kind(StrEnum):
     READER = "reader"
     FILTER = "filter"
     CONVERTER = "converter"
+    EMBEDDER = "embedder"
     SCORER = "scorer"
     SELECTOR = "selector"
     TRAINER = "trainer"
@@ -33,10 +34,12 @@ class Kind(StrEnum):
 
 KINDS = {
     "pool": Kind.READER,
+    "targets": Kind.READER,
     "questions": Kind.EVALUATOR,
     "filter": Kind.FILTER,
     "convert": Kind.CONVERTER,
     "warmup": Kind.TRAINER,
+    "embed": Kind.EMBEDDER,
     "score": Kind.SCORER,
     "select": Kind.SELECTOR,
     "train": Kind.TRAINER,
@@ -44,7 +47,7 @@ KINDS = {
 }
 """The kind of component that does each stage."""
 
-SHARED_STAGES = ("warmup", "score", "train", "evaluate")
+SHARED_STAGES = ("warmup", "embed", "score", "train", "evaluate")
 """Stages that several processes can execute together; one process executes each other stage."""
 
 

@@ -17,12 +17,16 @@ OF_JOB = {
     "bundled_tasks": Need.TASKS,
 }
 OF_INPUTS = {
-    "model": Need.MODEL,
-    "pool": Need.POOL,
-    "questions": Need.QUESTIONS,
-    "scores": Need.SCORES,
+    "model": (Need.MODEL,),
+    "pool": (Need.POOL,),
+    "questions": (Need.QUESTIONS,),
+    "scores": (Need.SCORES,),
+    "targets": (Need.TARGETS,),
+    "vectors": (Need.FEATURES,),
+    "target_vectors": (Need.FEATURES, Need.TARGETS),
+    "checkpoints": (Need.CHECKPOINTS,),
 }
-"""The fields that a component may read only if it declares the need."""
+"""The fields that a component may read only if it declares the need, or both needs."""
 
 
 def declared(job: Job, component: Component[Any, Any], config: Config, *, where: str = "") -> Job:
@@ -58,9 +62,9 @@ def declared(job: Job, component: Component[Any, Any], config: Config, *, where:
     if Need.TASKS in needs:
         lacking["bundled_tasks"] = NamedTasks(job.bundled_tasks, bundled_names(config), name)
     inputs = dict(vars(job.inputs)) | {
-        field: withheld(f"inputs.{field}", need)
-        for field, need in OF_INPUTS.items()
-        if need not in needs
+        field: withheld(f"inputs.{field}", next(need for need in wanted if need not in needs))
+        for field, wanted in OF_INPUTS.items()
+        if not needs.issuperset(wanted)
     }
     return job.changed(**lacking, inputs=Inputs(**inputs))
 

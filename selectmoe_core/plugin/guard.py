@@ -12,7 +12,7 @@ from selectmoe_core.config import Config
 from selectmoe_core.errors import PartError, PluginError, SelectMoEError, of_disk
 from selectmoe_core.plugin.component import Component, Kind
 from selectmoe_core.plugin.manager import named
-from selectmoe_core.plugin.protocols import Need, Shard, ShardScorer
+from selectmoe_core.plugin.protocols import Need, Shard, ShardEmbedder, ShardScorer
 from selectmoe_core.plugin.signatures import method_problems, protocol_of
 
 CORE = Path(__file__).parents[1]
@@ -78,7 +78,7 @@ def build(
     with owner.blamed("building it"):
         part = component.build(config)
     require(owner, part, protocol_of(kind, component.needs(config)))
-    return Guarded(part, owner)
+    return Guarded(part, owner, kind)
 
 
 def check_answers(
@@ -117,9 +117,10 @@ def require(owner: Owner, part: object, protocol: type) -> None:
 class Guarded:
     """Passes every call to a part and checks what it returns."""
 
-    def __init__(self, part: object, owner: Owner) -> None:
+    def __init__(self, part: object, owner: Owner, kind: Kind) -> None:
         self._part = part
         self._owner = owner
+        self._kind = kind
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
         value = getattr(self._part, name)
@@ -142,8 +143,10 @@ class Guarded:
         if name == "open":
             return self._opened(result)
         if name == "begin":
-            self._require(callable(result), name, result, "a function that returns ShardScores")
-            return self._guarded("score", result, place)
+            embeds = self._kind is Kind.EMBEDDER
+            wanted = "an array" if embeds else "ShardScores"
+            self._require(callable(result), name, result, f"a function that returns {wanted}")
+            return self._guarded("embed" if embeds else "score", result, place)
         if expected := _expected(name):
             kind, written = expected
             self._require(isinstance(result, kind), name, result, written)
@@ -179,8 +182,9 @@ class Guarded:
         with self._owner.blamed("open()"):
             inner = manager.__enter__()
         try:
-            require(self._owner, inner, ShardScorer)
-            yield Guarded(inner, self._owner)
+            protocol = ShardEmbedder if self._kind is Kind.EMBEDDER else ShardScorer
+            require(self._owner, inner, protocol)
+            yield Guarded(inner, self._owner, self._kind)
         except BaseException as error:
             # An error that was raised inside the block is not an error of closing.
             if not manager.__exit__(type(error), error, error.__traceback__):
@@ -192,6 +196,8 @@ class Guarded:
 
 def _expected(name: str) -> tuple[type, str] | None:
     """Return the type that a method must return, and its name in messages."""
+    import numpy as np
+
     from selectmoe_core.data.marks import Marks
     from selectmoe_core.data.scores import Finish, ShardScores
     from selectmoe_core.data.selection import Selection
@@ -204,6 +210,7 @@ def _expected(name: str) -> tuple[type, str] | None:
         "select": (Selection, "a Selection"),
         "finish": (Finish, "a Finish"),
         "mark": (Marks, "Marks"),
+        "embed": (np.ndarray, "a numpy array [examples, width]"),
     }
     return others.get(name)
 

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol
 
 from selectmoe_core.errors import PluginError
 from selectmoe_core.models.models import Models
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from selectmoe_core.data.examples import Example, RawExample, Reject
     from selectmoe_core.data.marks import Marks
     from selectmoe_core.data.pool import Pool
-    from selectmoe_core.data.questions import Question
-    from selectmoe_core.data.scores import Finish, ScoreTable, ShardScores
+    from selectmoe_core.data.scores import ScoreTable, ShardScores
     from selectmoe_core.data.selection import Selection
     from selectmoe_core.models.models import ModelRef, TargetModel
     from selectmoe_core.store import Facts
@@ -40,6 +39,13 @@ class Need(StrEnum):
     """The pool's folder; parts that work on shards or rows receive these without it."""
     TOKENS = "tokens"
     """Token ids under the model's tokenizer: ``Job.encoded`` and ``Job.chat``."""
+    TARGETS = "targets"
+    """The examples of ``[targets]``, each source a target task: ``Job.inputs.targets``."""
+    FEATURES = "features"
+    """The vectors of ``[embed]``: ``Job.inputs.vectors``, and ``Job.inputs.target_vectors`` for a
+    component that also needs ``TARGETS``."""
+    CHECKPOINTS = "checkpoints"
+    """The checkpoints that the warm-up left: ``Job.inputs.checkpoints``."""
     QUESTIONS = "questions"
     """The questions that the recipe's evaluation asks: ``Job.inputs.questions``."""
     SCORES = "scores"
@@ -76,12 +82,27 @@ class _Strict:
 
 @dataclass(frozen=True)
 class Inputs(_Strict):
-    """The artifacts that a part needs; ``None`` if there is none, or none yet."""
+    """The artifacts that a part needs; ``None`` if there is none, or none yet.
+
+    Attributes:
+        model: the model.
+        pool: the folder of the pool; open it with ``Pool.open``.
+        scores: folders of finished scores by name; open them with ``ScoreTable.open``.
+        questions: the folder of the evaluation's questions, for ``read_questions``.
+        targets: the folder of the target examples, a pool whose sources are the target tasks.
+        vectors: the folder of the pool's vectors; open it with ``Vectors``.
+        target_vectors: the folder of the targets' vectors.
+        checkpoints: the folder with the checkpoints of the warm-up.
+    """
 
     model: ModelRef | None = None
     pool: Path | None = None
     scores: Mapping[str, Path] = field(default_factory=dict)
     questions: Path | None = None
+    targets: Path | None = None
+    vectors: Path | None = None
+    target_vectors: Path | None = None
+    checkpoints: Path | None = None
 
 
 def _no_metrics(step: int, values: Mapping[str, float]) -> None:
@@ -205,6 +226,30 @@ class Converter(Protocol):
         ...
 
 
+Role = Literal["pool", "target"]
+"""Whose vectors an embedder makes: those of the pool, or of the targets."""
+
+
+class ShardEmbedder(Protocol):
+    """Embeds one shard after another, with what was loaded once."""
+
+    def embed(self, shard: Shard) -> np.ndarray:
+        """Return a vector for each example, ``[examples, width]``, in order.
+
+        They are stored as float16. Zeros say that there is nothing to see in an example. Readers
+        normalise: the length of a vector has no meaning, but blocks of it may have weights.
+        """
+        ...
+
+
+class Embedder(Protocol):
+    """Turns examples into vectors, once for the pool and once for the targets."""
+
+    def open(self, job: Job, role: Role) -> AbstractContextManager[ShardEmbedder]:
+        """Load once what all shards need; shards are of the pool, or of the targets."""
+        ...
+
+
 class ShardScorer(Protocol):
     """Scores one shard after another, with what was loaded once."""
 
@@ -262,58 +307,3 @@ class Evaluator(Protocol):
         The facts hold ``tasks``: ``{task: {"metric", "value", "stderr", "questions", "chance"}}``.
         """
         ...
-
-
-class CheckingPart(Protocol):
-    """Optional for every part."""
-
-    def check(self, job: Job) -> None:
-        """Raise an error for what cannot work, before the first stage: fast, loads no model.
-
-        Inputs that earlier stages have not made yet are ``None``.
-        """
-        ...
-
-
-class AskingEvaluator(Protocol):
-    """Optional for an evaluator whose component says which options decide its questions."""
-
-    def questions(self, job: Job) -> Iterator[Question]:
-        """Yield what the evaluation asks, so that filters can keep it out of the selection."""
-        ...
-
-
-class FinishingScorer(Protocol):
-    """Optional for a scorer whose final scores depend on the whole pool."""
-
-    def finish(self, table: ScoreTable) -> Finish:
-        """Return final scores and warnings from the details of all shards; called once, at the end.
-
-        Before that, the shards hold provisional scores.
-        """
-        ...
-
-
-class EagerShardScorer(Protocol):
-    """Optional for a shard scorer on a device that computes while the host does other work."""
-
-    def begin(self, shard: Shard) -> Callable[[], ShardScores]:
-        """Start all device work of a shard; return a function that waits for the scores.
-
-        The core calls this instead of ``score``, begins the next shards while the device works, and
-        calls the returned function once, from another thread. ``begin(shard)()`` equals
-        ``score(shard)``.
-        """
-        ...
-
-
-OPTIONAL: Mapping[type, tuple[type, ...]] = {
-    **dict.fromkeys((Reader, Converter, TableScorer, Filter, Selector, Trainer), (CheckingPart,)),
-    Scorer: (CheckingPart, FinishingScorer),
-    ShardScorer: (EagerShardScorer,),
-    TableScorer: (CheckingPart,),
-    Selector: (CheckingPart,),
-    Trainer: (CheckingPart,),
-    Evaluator: (CheckingPart, AskingEvaluator),
-}
-"""All optional methods of parts; the conformance kit checks those that a part has."""

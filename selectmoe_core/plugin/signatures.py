@@ -4,9 +4,10 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 
 from selectmoe_core.plugin.component import Kind
+from selectmoe_core.plugin.optional import OPTIONAL
 from selectmoe_core.plugin.protocols import (
-    OPTIONAL,
     Converter,
+    Embedder,
     Evaluator,
     Filter,
     Need,
@@ -21,6 +22,7 @@ PROTOCOLS = {
     Kind.READER: Reader,
     Kind.FILTER: Filter,
     Kind.CONVERTER: Converter,
+    Kind.EMBEDDER: Embedder,
     Kind.SCORER: Scorer,
     Kind.SELECTOR: Selector,
     Kind.TRAINER: Trainer,

@@ -11,6 +11,7 @@ from selectmoe_core.plugin.command import Command
 from selectmoe_core.plugin.component import Component
 from selectmoe_core.plugin.protocols import (
     Converter,
+    Embedder,
     Evaluator,
     Filter,
     Reader,
@@ -42,6 +43,12 @@ def selectmoe_filters() -> Iterable[Component[Any, Filter]]:
 @hookspec
 def selectmoe_converters() -> Iterable[Component[Any, Converter]]:
     """Offer converters: they turn a pretrained model into a Select-MoE model."""
+    return ()
+
+
+@hookspec
+def selectmoe_embedders() -> Iterable[Component[Any, Embedder]]:
+    """Offer embedders: they turn examples of the pool and of the targets into vectors."""
     return ()
 
 

@@ -19,7 +19,8 @@ RUN_BASELINES = ("base", "random")
 MOST_SEED = (1 << 32) - 1
 """Random generators of numpy take seeds of 32 bits."""
 CHANGEABLE = (
-    "chat", "pool", "filter", "convert", "warmup", "score", "select", "train", "evaluate",
+    "chat", "pool", "targets", "filter", "convert", "warmup", "embed", "score", "select", "train",
+    "evaluate",
 )  # fmt: skip
 """The tables of a recipe that a strategy may change."""
 

@@ -29,7 +29,10 @@ from selectmoe_core.recipe.overrides import (
 )
 from selectmoe_core.tokens.chat import ChatConfig
 
-STAGES = ("pool", "filter", "convert", "warmup", "score", "select", "train", "evaluate")
+STAGES = (
+    "pool", "targets", "filter", "convert", "warmup", "embed", "score", "select", "train",
+    "evaluate",
+)  # fmt: skip
 
 
 class StageOptions(Config):
@@ -50,10 +53,18 @@ class StageOptions(Config):
 
 
 class PoolOptions(StageOptions):
-    """What ``[pool]`` may contain besides the options of its reader."""
+    """What ``[pool]`` and ``[targets]`` may contain besides the options of their reader."""
 
     on_reject: Literal["stop", "skip"] = "stop"
     """What to do with a row that cannot be used: stop, or count it and leave it out."""
+
+
+class EmbedOptions(StageOptions):
+    """What ``[embed]`` may contain besides the options of its embedder."""
+
+    shard_examples: PositiveInt | None = execution_only(None)
+    """Examples whose vectors are made and written together: an interrupted run loses at most these.
+    By default as for scores: a thousandth of the pool, and no more than about a minute's work."""
 
 
 class ScoreOptions(StageOptions):
@@ -103,6 +114,8 @@ class RecipeHead(Config):
 
 OPTIONS: Mapping[str, type[StageOptions]] = {
     "pool": PoolOptions,
+    "targets": PoolOptions,
+    "embed": EmbedOptions,
     "score": ScoreOptions,
     "select": SelectOptions,
 }

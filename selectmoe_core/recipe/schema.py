@@ -73,7 +73,7 @@ def _extension(components: list[dict[str, Any]]) -> dict[str, Any]:
     for component in components:
         for name, option in component["properties"].items():
             options.setdefault(name, []).append(option)
-    del options["use"]
+    options.pop("use", None)
     properties = {
         name: {"description": schemas[0].get("description", ""), "anyOf": schemas}
         for name, schemas in options.items()

@@ -14,7 +14,16 @@ from selectmoe_core.plugin.registry import Registry
 from selectmoe_core.runner.job import make_job
 from selectmoe_core.runtime.distributed import World, agreed, barrier, current_world
 from selectmoe_core.runtime.progress import make_progress
-from selectmoe_core.stages import convert, evaluate, filtering, pool, questions, select, train
+from selectmoe_core.stages import (
+    convert,
+    embedding,
+    evaluate,
+    filtering,
+    pool,
+    questions,
+    select,
+    train,
+)
 from selectmoe_core.stages.context import Context
 from selectmoe_core.stages.node_spec import NodeSpec
 from selectmoe_core.stages.scoring import score
@@ -26,10 +35,12 @@ HOW = "how.json"
 
 STAGES: Mapping[str, Callable[[Context], Facts]] = {
     "pool": pool.run,
+    "targets": pool.run,
     "questions": questions.run,
     "filter": filtering.run,
     "convert": convert.run,
     "warmup": train.run,
+    "embed": embedding.run,
     "score": score.run,
     "select": select.run,
     "train": train.run,

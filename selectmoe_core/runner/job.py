@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from selectmoe_core.config import parse
+from selectmoe_core.errors import StageError
 from selectmoe_core.plugin.component import Kind
 from selectmoe_core.plugin.declared import declared
 from selectmoe_core.plugin.manager import notify
@@ -36,6 +37,10 @@ def make_job(
         pool=work.inputs.get("pool"),
         scores=scores,
         questions=work.inputs.get("questions"),
+        targets=work.inputs.get("targets"),
+        vectors=work.inputs.get("embed"),
+        target_vectors=work.inputs.get("embed:targets"),
+        checkpoints=_checkpoints(work),
     )
 
     def encoded(tokenizer: Any) -> Encoded:  # noqa: ANN401
@@ -62,6 +67,23 @@ def make_job(
     component = registry.get(Kind(work.kind), work.component, where=where).component
     config = parse(component.config, work.options, where=where)
     return declared(job, component, config, where=where)
+
+
+def _checkpoints(work: NodeSpec) -> Path | None:
+    """Return the folder of the warm-up's checkpoints.
+
+    Raises:
+        StageError: the warm-up is done, but somebody has removed them.
+    """
+    folder = work.inputs.get("checkpoints")
+    if folder is None:
+        return None
+    if not (folder / "checkpoints").is_dir():
+        raise StageError(
+            f"{work.key}: the checkpoints of the warm-up in {folder} were removed",
+            hint="run the warm-up again with --fresh warmup",
+        )
+    return folder / "checkpoints"
 
 
 def _recorder(

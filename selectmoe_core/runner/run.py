@@ -272,9 +272,11 @@ class _Run:
             if not node.uses_torch:
                 check_part(self._spec(node), self.registry)
         if torch_nodes := [node for node in missing if node.uses_torch]:
-            pool = self.plan.nodes.get("pool")
-            sample = save_sample(self._spec(pool), self.registry, self.folder) if pool else None
-            check_in_process([self._spec(node, sample) for node in torch_nodes], self.folder)
+            read = [node for key, node in self.plan.nodes.items() if key in ("pool", "targets")]
+            found = [save_sample(self._spec(node), self.registry, self.folder) for node in read]
+            samples = dict(zip([node.key for node in read], found, strict=True))
+            specs = [self._spec(node, samples.get(node.rows_of)) for node in torch_nodes]
+            check_in_process(specs, self.folder)
 
     def _check_fresh(self, stage: str) -> None:
         stages = {node.stage for node in self.plan.nodes.values()}

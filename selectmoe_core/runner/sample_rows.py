@@ -48,8 +48,8 @@ class SampleRow:
 
 
 def save_sample(pool: NodeSpec, registry: Registry, run_folder: Path) -> Path:
-    """Write rows of different shapes from the beginning of a pool, finished or not, as JSON."""
-    path = run_folder / "work" / "sample.json"
+    """Write rows of different shapes from the beginning of a pool or of targets, as JSON."""
+    path = run_folder / "work" / f"sample-{pool.key}.json"
     path.parent.mkdir(exist_ok=True)
     write_json(path, [asdict(row) for row in _different(_rows(pool, registry))])
     return path

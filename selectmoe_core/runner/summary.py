@@ -2,15 +2,17 @@
 
 from typing import Any
 
-from selectmoe_core.stages import filtering, pool, select
+from selectmoe_core.stages import embedding, filtering, pool, select
 from selectmoe_core.store import Artifact
 
 
 def summary(artifact: Artifact) -> str:
     """Return a stage's main figures, to be printed after its name and time."""
     facts = artifact.facts
-    if artifact.stage == "pool":
+    if artifact.stage in ("pool", "targets"):
         return f": {pool.summary(facts)}"
+    if artifact.stage == "embed":
+        return f": {embedding.summary(facts)}"
     if artifact.stage == "filter":
         return f": {filtering.summary(facts)}"
     if artifact.stage == "select":

@@ -2,10 +2,12 @@
 
 MODULES = {
     "pool": "selectmoe_core.stages.pool",
+    "targets": "selectmoe_core.stages.pool",
     "questions": "selectmoe_core.stages.questions",
     "filter": "selectmoe_core.stages.filtering",
     "convert": "selectmoe_core.stages.convert",
     "warmup": "selectmoe_core.stages.train",
+    "embed": "selectmoe_core.stages.embedding",
     "score": "selectmoe_core.stages.scoring.score",
     "select": "selectmoe_core.stages.select",
     "train": "selectmoe_core.stages.train",

@@ -35,5 +35,5 @@ class Context:
         return self.spec.folder
 
     def pool(self) -> Pool:
-        """Open the pool."""
-        return Pool.open(self.spec.inputs["pool"])
+        """Open the pool, or the targets where the stage works on these alone."""
+        return Pool.open(self.spec.inputs[self.spec.rows_of])

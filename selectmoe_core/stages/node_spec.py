@@ -69,6 +69,11 @@ class NodeSpec:
     origin: Mapping[str, Any] | None = None
     sample: Path | None = None
 
+    @property
+    def rows_of(self) -> str:
+        """The role of the input whose rows it works on: the pool, or the targets alone."""
+        return "pool" if "pool" in self.inputs else "targets"
+
     def model_ref(self) -> ModelRef | None:
         """Return the model it starts from: made by another node, or named in the recipe."""
         if "model" in self.inputs:

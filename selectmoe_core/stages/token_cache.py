@@ -48,7 +48,7 @@ def tokenizer_digest(tokenizer: Any) -> str:  # noqa: ANN401
 
 def tokens_digest(spec: NodeSpec, chat: ChatFormat, tokenizer: str) -> str:
     """Return the digest of a pool's tokens: it covers pool, chat format, tokenizer and our code."""
-    content = [spec.input_digests["pool"], chat.digest, tokenizer, _code()]
+    content = [spec.input_digests[spec.rows_of], chat.digest, tokenizer, _code()]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
@@ -126,7 +126,7 @@ class TokenCache:
 
     def _tokenise(self, progress: Progress, written: Advance) -> Facts:
         """Tokenise the pool, starting where an earlier run stopped."""
-        pool, begin = Pool.open(self.spec.inputs["pool"]), time.monotonic()
+        pool, begin = Pool.open(self.spec.inputs[self.spec.rows_of]), time.monotonic()
         kept = Kept.of(self.folder)
         if kept.rows:
             log.info("%d examples had been tokenised before", kept.rows)

@@ -1,4 +1,4 @@
-"""The conformance kit: checks that any scorer, selector, filter or reader of a plugin must pass.
+"""The conformance kit: checks that a part of a plugin must pass, kind by kind.
 
 Each check raises an ``AssertionError`` that says what the part did and what the core expects. Use
 them in an ordinary test::
@@ -18,6 +18,7 @@ checks need no GPU, no network and no pytest.
 """
 
 from selectmoe_core.testing.components import check_component, check_plugin
+from selectmoe_core.testing.embedders import check_embedder
 from selectmoe_core.testing.filters import check_filter
 from selectmoe_core.testing.pools import generated_examples
 from selectmoe_core.testing.readers import check_reader
@@ -26,6 +27,7 @@ from selectmoe_core.testing.selectors import check_selector
 
 __all__ = [
     "check_component",
+    "check_embedder",
     "check_filter",
     "check_plugin",
     "check_reader",

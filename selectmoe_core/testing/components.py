@@ -28,6 +28,7 @@ HEAVY = ("torch", "transformers", "datasets", "lm_eval", "peft", "accelerate")
 _STAGE_OF = {
     Kind.READER: "pool",
     Kind.FILTER: "filter",
+    Kind.EMBEDDER: "embed",
     Kind.SCORER: "score",
     Kind.SELECTOR: "select",
 }

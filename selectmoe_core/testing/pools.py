@@ -72,12 +72,20 @@ class Bench:
         model: ModelRef | None = None,
         scores: Mapping[str, Path] | None = None,
         questions: Path | None = None,
+        checkpoints: Path | None = None,
     ) -> Job:
         """Return ``base`` with the pool's inputs, as far as the component declares them."""
         job = base.changed(
             scratch=self.folder / "scratch",
             checkpoints=self.folder / "checkpoints",
-            inputs=Inputs(model, self.pool.folder, scores or {}, questions),
+            inputs=Inputs(
+                model,
+                self.pool.folder,
+                scores or {},
+                questions,
+                targets=self.pool.folder,
+                checkpoints=checkpoints,
+            ),
         )
         whole = job.changed(encoded=lambda tokenizer: self._encode(job, tokenizer))
         return declared(whole, component, config)

@@ -99,7 +99,7 @@ class _Trial:
         order = np.argsort([example.id for example in pool])[::-1]
         moved = self.score(self.bench([pool[row] for row in order]), 11)
         self.compare({k: v[order] for k, v in whole.items()}, moved, "put in another order")
-        for name, config in _execution_variants(self.config):
+        for name, config in execution_variants(self.config):
             other = replace(self, config=config)
             self.compare(whole, other.score(bench, len(pool)), f"with another '{name}'")
         reseeded = replace(self, base=replace(self.base, seed=self.base.seed + 1))
@@ -236,7 +236,7 @@ def _close(first: np.ndarray, second: np.ndarray, tolerance: float) -> np.ndarra
     return np.asarray(close.reshape(len(first), -1).all(axis=1))
 
 
-def _execution_variants(config: Config) -> list[tuple[str, Config]]:
+def execution_variants(config: Config) -> list[tuple[str, Config]]:
     """Return the options with one execution-only option changed: to 1, or a switch inverted."""
     variants = []
     for name in sorted(marked(type(config), "execution_only")):

@@ -37,6 +37,7 @@ from selectmoe_core import (
     hookimpl,
     read_questions,
 )
+from selectmoe_core.data import Pool, Vectors
 from selectmoe_core.errors import RecipeError
 
 
@@ -268,6 +269,79 @@ class ChildScorer(FakeScorer):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+class EmbedConfig(Config):
+    """Make vectors of the letters of an answer."""
+
+    what: Literal["letters", "equal", "zeros", "infinite", "short", "list"] = "letters"
+    """What to give: counts of letters, or something that is refused."""
+    reads_checkpoints: bool = False
+    """Read the warm-up's checkpoints."""
+    batch: int = execution_only(4)
+    """Examples at once."""
+
+
+class FakeEmbedder:
+    def __init__(self, config: EmbedConfig) -> None:
+        self.config = config
+
+    @contextmanager
+    def open(self, job: Job, role: str) -> Iterator["FakeEmbedder"]:
+        note(f"embed {role}")
+        if self.config.reads_checkpoints:
+            note(f"checkpoints {sorted(path.name for path in job.inputs.checkpoints.iterdir())}")
+        yield self
+
+    def embed(self, shard: Shard) -> np.ndarray:
+        note(f"embed {shard.number}")
+        fail_if_told(f"embed-{shard.number}")
+        rest()
+        made = np.array([letters(one.response) for one in shard.examples])
+        match self.config.what:
+            case "equal":
+                made[:] = 1.0
+            case "zeros":
+                made[:] = 0.0
+            case "infinite":
+                made[-1, 0] = 1e6
+            case "short":
+                made = made[:-1]
+            case "list":
+                return made.tolist()
+        return made
+
+
+def letters(text: str) -> list[float]:
+    """The counts of some characters of a text, and its length."""
+    return [float(text.count(letter)) for letter in "Aer.0123456789"] + [float(len(text))]
+
+
+class NearConfig(Config):
+    """Score by the likeness to targets."""
+
+    targets: bool = True
+    """Whether to read the targets."""
+
+
+class FakeNear:
+    """The largest product with a target; without targets, the length of the vector."""
+
+    def __init__(self, config: NearConfig) -> None:
+        self.config = config
+
+    @contextmanager
+    def open(self, job: Job) -> Iterator["FakeNear"]:
+        self.vectors = Vectors(job.inputs.vectors)
+        self.targets = np.eye(self.vectors.width)
+        if self.config.targets:
+            note(f"tasks {sorted(Pool.open(job.inputs.targets).sources)}")
+            targets = Vectors(job.inputs.target_vectors)
+            self.targets = targets.take(range(len(targets))).astype(float)
+        yield self
+
+    def score(self, shard: Shard) -> ShardScores:
+        return ShardScores((self.vectors.take(shard.rows).astype(float) @ self.targets.T).max(1))
+
+
 class FakeBlend:
     def __init__(self, config: BlendConfig) -> None:
         self.config = config
@@ -320,6 +394,10 @@ def _score_needs(config: ScoreConfig) -> frozenset[Need]:
     if config.reads_tokens:
         needs.add(Need.TOKENS)
     return frozenset(needs)
+
+
+def _near_needs(config: NearConfig) -> frozenset[Need]:
+    return frozenset({Need.FEATURES, Need.TARGETS} if config.targets else {Need.FEATURES})
 
 
 TRAINER = Component(
@@ -376,6 +454,7 @@ def selectmoe_scorers() -> list[Any]:
     return [
         Component("fake-score", ScoreConfig, FakeScorer, needs=_score_needs),
         Component("fake-child", ScoreConfig, ChildScorer, needs=_score_needs, torch=True),
+        Component("fake-near", NearConfig, FakeNear, needs=_near_needs),
         Component(
             "fake-blend",
             BlendConfig,
@@ -383,6 +462,17 @@ def selectmoe_scorers() -> list[Any]:
             needs=lambda _: frozenset({Need.SCORES, Need.POOL}),
             scores=lambda config: config.of,
         ),
+    ]
+
+
+@hookimpl
+def selectmoe_embedders() -> list[Any]:
+    def needs(config: EmbedConfig) -> frozenset[Need]:
+        return frozenset({Need.POOL, Need.CHECKPOINTS} if config.reads_checkpoints else {Need.POOL})
+
+    return [
+        Component("fake-embed", EmbedConfig, FakeEmbedder, needs=needs),
+        Component("fake-child-embed", EmbedConfig, FakeEmbedder, needs=needs, torch=True),
     ]
 
 

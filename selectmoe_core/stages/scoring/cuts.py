@@ -3,7 +3,7 @@
 A killed process loses its shard, and the bar moves by whole shards, so a shard holds at most about
 a minute of work. On a GPU shards are as large as that allows, because small ones fill its batches
 less. The last shards are small, so that processes end at about the same time. The cuts do not
-depend on anything that may differ when a stage is resumed, and they are stored with its scores.
+depend on anything that may differ when a stage is resumed, and they are stored with its results.
 """
 
 import json
@@ -52,7 +52,7 @@ def shards_of(context: Context, pool: Pool) -> list[Cut]:
     """Return the shards of a stage; a resumed stage keeps its earlier cuts."""
     path = context.folder / CUTS
     if path.is_file():
-        return list(cuts(len(pool), *_recorded(path)))
+        return list(cuts(len(pool), *_recorded(path, context.spec.stage)))
     wanted = context.spec.own.get("shard_examples")
     size = int(wanted) if wanted else _size(context, pool)
     least = size if wanted else max(1, size // LAST)
@@ -60,7 +60,7 @@ def shards_of(context: Context, pool: Pool) -> list[Cut]:
     return list(cuts(len(pool), size, least))
 
 
-def _recorded(path: Path) -> tuple[int, int]:
+def _recorded(path: Path, stage: str) -> tuple[int, int]:
     """Return how large the shards of a stage that was begun are, and the least of them."""
     try:
         found = json.loads(path.read_bytes())
@@ -70,7 +70,7 @@ def _recorded(path: Path) -> tuple[int, int]:
     if min(size, least) < 1:
         raise StageError(
             f"{path} is damaged: nobody knows how the pool was cut into shards",
-            hint="start the scores again with --fresh score",
+            hint=f"start the stage again with --fresh {stage}",
         )
     return size, least
 

@@ -1,4 +1,4 @@
-"""The pipeline of shards: read on demand, scored in advance, written by a thread."""
+"""The pipeline of shards: read on demand, computed in advance, written by a thread."""
 
 import threading
 from collections import deque
@@ -6,27 +6,25 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
-from typing import overload
+from typing import TypeVar, overload
 
 from selectmoe_core.data.examples import Example
 from selectmoe_core.data.pool import Pool
-from selectmoe_core.data.scores import ShardScores
 from selectmoe_core.plugin.protocols import Shard
 from selectmoe_core.runtime.progress import Advance
 
 AHEAD = 2
-"""Shards that may be scored, or are computed on a device, while an earlier one is written."""
+"""Shards that may be computed, on a device or not, while an earlier one is written."""
 
-Scored = Callable[[], ShardScores]
-"""Waits for the device, if there is one, and returns a shard's scores."""
-HandOver = Callable[[Shard, Scored], None]
+MadeT = TypeVar("MadeT")
+"""What a stage makes of a shard: scores, vectors."""
 
 
 class Stretch(Sequence[Example]):
     """The examples of rows ``start`` to ``stop``: read once, and only on first use.
 
-    A scorer that reads tokens does not use them, and building them would take more time than all
-    its other work on the host.
+    A part that reads tokens does not use them, and building them would take more time than all its
+    other work on the host.
     """
 
     def __init__(self, pool: Pool, start: int, stop: int) -> None:
@@ -54,9 +52,12 @@ class Stretch(Sequence[Example]):
 
 @contextmanager
 def written_behind(
-    write: Callable[[Shard, ShardScores], None], advance: Advance
-) -> Iterator[HandOver]:
-    """Yield a function that passes a shard to a thread, which fetches and writes its scores.
+    write: Callable[[Shard, MadeT], None], advance: Advance
+) -> Iterator[Callable[[Shard, Callable[[], MadeT]], None]]:
+    """Yield a function that passes a shard to a thread, which fetches and writes what was made.
+
+    With the shard it takes a function that waits for the device, if there is one, and returns what
+    was made.
 
     Shards are written in the order in which they are passed. If one fails, no later one is
     written, and its error is raised by the next call or at the end. If the block fails, shards
@@ -69,11 +70,11 @@ def written_behind(
     waiting: deque[tuple[int, Future[None]]] = deque()
     failed = threading.Event()
 
-    def settle(shard: Shard, scored: Scored) -> None:
+    def settle(shard: Shard, made: Callable[[], MadeT]) -> None:
         if failed.is_set():
             return
         try:
-            write(shard, scored())
+            write(shard, made())
         except BaseException:
             failed.set()
             raise
@@ -86,8 +87,8 @@ def written_behind(
 
     with ThreadPoolExecutor(1, "selectmoe-write") as thread:
 
-        def hand_over(shard: Shard, scored: Scored) -> None:
-            waiting.append((len(shard.rows), thread.submit(settle, shard, scored)))
+        def hand_over(shard: Shard, made: Callable[[], MadeT]) -> None:
+            waiting.append((len(shard.rows), thread.submit(settle, shard, made)))
             collect(AHEAD)
 
         yield hand_over

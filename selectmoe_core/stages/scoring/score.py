@@ -1,13 +1,10 @@
 """``score``: the pool in shards, each scored and written once; finished shards are kept."""
 
 import json
-import logging
 import math
 import sys
-import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -24,20 +21,15 @@ from selectmoe_core.data.scores import (
     write_part,
 )
 from selectmoe_core.errors import StageError
-from selectmoe_core.plugin.protocols import Job, Need, Shard
+from selectmoe_core.plugin.protocols import Need, Shard
 from selectmoe_core.runtime.distributed import barrier
 from selectmoe_core.stages.context import Context
-from selectmoe_core.stages.scoring.claims import forget_claims, of_all, spread
-from selectmoe_core.stages.scoring.cuts import Cut, shards_of
-from selectmoe_core.stages.scoring.finished import remove_damaged
-from selectmoe_core.stages.scoring.pipeline import Stretch, written_behind
-from selectmoe_core.stages.token_cache import tokens_meanwhile
-from selectmoe_core.store import Facts, write_json
-from selectmoe_core.tokens.encoding import Encoded
+from selectmoe_core.stages.scoring.claims import forget_claims
+from selectmoe_core.stages.scoring.cuts import shards_of
+from selectmoe_core.stages.scoring.driver import TOKENS, Work, make_shards
+from selectmoe_core.stages.scoring.finished import remove_damaged_scores
+from selectmoe_core.store import Facts
 
-log = logging.getLogger("selectmoe.score")
-
-TOKENS = "tokens.json"
 MAX_SKIPPED = 0.01
 """The share of the pool that may be skipped if neither recipe nor scorer sets a limit."""
 
@@ -72,66 +64,26 @@ def run(context: Context) -> Facts:
 
 
 def _score_shards(context: Context, pool: Pool) -> None:
-    begin = time.monotonic()
-    cuts = shards_of(context, pool)
-    if context.job.world.main:
-        for problem in remove_damaged(context.folder, cuts):
-            print(f"  warning: {context.spec.key}: {problem}: scored again", file=sys.stderr)  # noqa: T201
-    barrier()  # nobody looks for shards before the damaged ones are gone
-    with tokens_meanwhile(context) as (job, tokens):
-        todo = [cut for cut in cuts if not _is_made(context, cut[0])]
-        mine = spread(todo, context.folder, context.job.world)
-        if todo:
-            done = len(pool) - sum(stop - start for _, start, stop in todo)
-            before = _kernels(ScoreTable.open(context.folder)) if done else []
-            _score_each(context, pool, job, mine, Begun(todo, done, before, begin))
-        if tokens is not None and job.world.main:
-            _note_tokens(context, tokens)
+    before: list[str] = []
 
-
-@dataclass(frozen=True)
-class Begun:
-    """What a resumed stage finds: shards to make, scored examples and their kernels, and the time.
-
-    It is the same in all processes.
-    """
-
-    todo: Sequence[Cut]
-    done: int
-    kernels: Sequence[str]
-    since: float
-
-
-def _score_each(context: Context, pool: Pool, job: Job, mine: Iterable[Cut], begun: Begun) -> None:
-    """Score the shards in turn; results are fetched and written while the next ones are scored."""
+    def resumes(done: int) -> None:
+        if done:
+            before.extend(_kernels(ScoreTable.open(context.folder)))
 
     def write(shard: Shard, scores: ShardScores) -> None:
-        _check_kernel(begun.kernels, scores.kernel)
+        _check_kernel(before, scores.kernel)
         _write(context, pool, shard, scores)
 
-    with (
-        context.part.open(job) as scorer,
-        job.progress.task("score", len(pool), done=begun.done) as advance,
-    ):
-        ready, examples = time.monotonic(), 0
-        log.info("%s: %.2f s of start-up", context.spec.key, ready - begun.since)
-        begin = getattr(scorer, "begin", None)
-        by_all = of_all(advance, begun.todo, partial(_is_made, context))
-        with written_behind(write, by_all) as hand_over:
-            for number, start, stop in mine:
-                shard = Shard(number, np.arange(start, stop), Stretch(pool, start, stop))
-                hand_over(shard, begin(shard) if begin else partial(_given, scorer.score(shard)))
-                examples += stop - start
-        seconds = time.monotonic() - ready
-        log.info("%s: %d examples scored in %.2f s", context.spec.key, examples, seconds)
-
-
-def _is_made(context: Context, number: int) -> bool:
-    return part_path(context.folder, number).is_file()
-
-
-def _given(scores: ShardScores) -> ShardScores:
-    return scores
+    work: Work[ShardScores] = Work(
+        verb="score",
+        done="scored",
+        opened=context.part.open,
+        path=partial(part_path, context.folder),
+        write=write,
+        remove_damaged=partial(remove_damaged_scores, context.folder),
+        resumes=resumes,
+    )
+    make_shards(context, pool, work)
 
 
 def _finish(context: Context, table: ScoreTable) -> tuple[str, ...]:
@@ -187,13 +139,6 @@ def _combine(context: Context, pool: Pool) -> None:
             scores.kernel,
         )
         _write(context, pool, Shard(number, np.arange(start, stop), ()), piece)
-
-
-def _note_tokens(context: Context, encoded: Encoded) -> None:
-    """Store the token counts per source for the report."""
-    counts = {name: vars(source) for name, source in encoded.sources.items()}
-    model = str(context.job.inputs.model)
-    write_json(context.folder / TOKENS, {"tokenizer": model, "sources": counts})
 
 
 def _facts(context: Context, table: ScoreTable) -> dict[str, Any]:

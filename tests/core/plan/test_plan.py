@@ -303,7 +303,7 @@ def test_a_score_with_a_mistake_is_not_told_as_missing_too(project):
         (["~train.model"], "[train]: no model to start from"),
         (["~convert.model"], "[convert]: no model to start from"),
         (["score.subset_ratio=0.5"], "[score]: 'subset_ratio' has no effect here"),
-        (["convert.subset_ratio=0.5"], "it can be used in [pool], [warmup], [train]"),
+        (["convert.subset_ratio=0.5"], "it can be used in [pool], [targets], [warmup], [train]"),
         # A component gets what it has a use for, and nothing else can be said to it.
         (["pool.model=./base"], "[pool]: 'model' has no effect here"),
         (["pool.revision=main"], "[pool]: 'revision' has no effect here"),

@@ -15,7 +15,15 @@ CHANGES_NO_RESULT = {"device", "dtype", "world", "scratch", "checkpoints", "prog
 """Where and how a part computes, and where it writes: a resume that would mix these stops."""
 FULL = Job(
     seed=3,
-    inputs=Inputs(ModelRef("m"), Path("pool"), {"a": Path("a")}),
+    inputs=Inputs(
+        ModelRef("m"),
+        Path("pool"),
+        {"a": Path("a")},
+        targets=Path("targets"),
+        vectors=Path("vectors"),
+        target_vectors=Path("target vectors"),
+        checkpoints=Path("checkpoints"),
+    ),
     bundled_tasks={"mine": Path("mine"), "other": Path("other")},
     encoded=lambda tokenizer: tokenizer,
 )
@@ -25,6 +33,9 @@ READS = [
     ("inputs.pool", Need.POOL),
     ("inputs.questions", Need.QUESTIONS),
     ("inputs.scores", Need.SCORES),
+    ("inputs.targets", Need.TARGETS),
+    ("inputs.vectors", Need.FEATURES),
+    ("inputs.checkpoints", Need.CHECKPOINTS),
     ("encoded", Need.TOKENS),
     ("chat", Need.TOKENS),
     ("damages", Need.DAMAGES),
@@ -56,6 +67,14 @@ def test_what_is_not_declared_cannot_be_read(field, need):
     assert caught.value.exit_code == 3
     if need is not Need.TASKS:
         assert attrgetter(field)(job(need)) is attrgetter(field)(FULL)
+
+
+@pytest.mark.parametrize("lacking", [Need.FEATURES, Need.TARGETS])
+def test_vectors_of_targets_take_both_needs(lacking):
+    with pytest.raises(PluginError, match=rf"does not declare Need\.{lacking.name}"):
+        _ = job(*set(Need) - {lacking}).inputs.target_vectors
+    both = job(Need.FEATURES, Need.TARGETS)
+    assert both.inputs.target_vectors == Path("target vectors")
 
 
 def test_a_seed_is_for_those_who_say_that_they_draw():

@@ -254,7 +254,7 @@ def test_the_page_lists_every_optional_method():
     import inspect
     from pathlib import Path
 
-    from selectmoe_core.plugin.protocols import OPTIONAL
+    from selectmoe_core.plugin.optional import OPTIONAL
 
     page = (Path(__file__).parents[3] / "docs" / "plugins.md").read_text(encoding="utf-8")
     table = page.partition("## Optional methods")[2].partition("## ")[0]

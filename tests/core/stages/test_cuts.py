@@ -38,6 +38,7 @@ def context_of(folder, *, device="cpu", wanted=None, seconds=None, threads=1, to
         folder=folder,
         config=None,
         spec=SimpleNamespace(
+            stage="score",
             own={"shard_examples": wanted},
             chat={"max_length": 2048},
             device=device,

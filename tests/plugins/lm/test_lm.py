@@ -483,6 +483,7 @@ def _context(component, config, bench: Bench, job: Job, folder: Path, **own: obj
         folder=folder,
         own=own,
         inputs={"pool": bench.pool.folder},
+        rows_of="pool",
         input_digests={"pool": "0" * 64},
         store=folder / "store",
         stage="score",

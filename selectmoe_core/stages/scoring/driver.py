@@ -1,0 +1,122 @@
+"""The work on shards, whatever is made of them: claimed, computed, written behind, resumed."""
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from selectmoe_core.data.pool import Pool
+from selectmoe_core.plugin.protocols import Job, Shard
+from selectmoe_core.runtime.distributed import barrier
+from selectmoe_core.stages.context import Context
+from selectmoe_core.stages.scoring.claims import of_all, spread
+from selectmoe_core.stages.scoring.cuts import Cut, shards_of
+from selectmoe_core.stages.scoring.pipeline import Stretch, written_behind
+from selectmoe_core.stages.token_cache import tokens_meanwhile
+from selectmoe_core.store import write_json
+from selectmoe_core.tokens.encoding import Encoded
+
+log = logging.getLogger("selectmoe.shards")
+
+TOKENS = "tokens.json"
+MadeT = TypeVar("MadeT")
+
+
+@dataclass(frozen=True)
+class Work(Generic[MadeT]):
+    """What a stage makes of each shard, and how it is kept.
+
+    Attributes:
+        verb: the method of the opened part that makes it, also shown beside the bar.
+        done: what an example is afterwards, for messages.
+        opened: opens the part for a job.
+        path: the file that exists when a shard, known by its number, is made.
+        write: checks and writes what was made of a shard; called in a thread.
+        remove_damaged: removes damaged shards of an earlier run, and says which.
+        resumes: called before the first shard with the number of examples that are done.
+    """
+
+    verb: str
+    done: str
+    opened: Callable[[Job], AbstractContextManager[Any]]
+    path: Callable[[int], Path]
+    write: Callable[[Shard, MadeT], None]
+    remove_damaged: Callable[[Sequence[Cut]], Iterator[str]]
+    resumes: Callable[[int], None] = lambda _: None
+
+    def is_made(self, number: int) -> bool:
+        """Return whether a shard is made."""
+        return self.path(number).is_file()
+
+
+def make_shards(context: Context, pool: Pool, work: Work[MadeT]) -> list[Cut]:
+    """Make the missing shards of a pool, together with the other processes; return all cuts.
+
+    Returns when this process has no more to do: others may still be at work.
+    """
+    since = time.monotonic()
+    cuts = shards_of(context, pool)
+    if context.job.world.main:
+        for problem in work.remove_damaged(cuts):
+            print(f"  warning: {context.spec.key}: {problem}: {work.done} again", file=sys.stderr)  # noqa: T201
+    barrier()  # nobody looks for shards before the damaged ones are gone
+    with tokens_meanwhile(context) as (job, tokens):
+        todo = [cut for cut in cuts if not work.is_made(cut[0])]
+        mine = spread(todo, context.folder, context.job.world)
+        if todo:
+            done = len(pool) - sum(stop - start for _, start, stop in todo)
+            work.resumes(done)
+            bar = _Bar(len(pool), done, todo, since)
+            _make_each(context, pool, job, mine, work, bar)
+        if tokens is not None and job.world.main:
+            _note_tokens(context, tokens)
+    return cuts
+
+
+@dataclass(frozen=True)
+class _Bar:
+    """The examples of all shards, those that are done, the shards to make, and the beginning."""
+
+    total: int
+    done: int
+    todo: Sequence[Cut]
+    since: float
+
+
+def _make_each(
+    context: Context, pool: Pool, job: Job, mine: Iterable[Cut], work: Work[MadeT], bar: _Bar
+) -> None:
+    """Compute the shards in turn; results are fetched and written while later ones are computed."""
+    with (
+        work.opened(job) as part,
+        job.progress.task(work.verb, bar.total, done=bar.done) as advance,
+    ):
+        ready, examples = time.monotonic(), 0
+        log.info("%s: %.2f s of start-up", context.spec.key, ready - bar.since)
+        begin, make = getattr(part, "begin", None), getattr(part, work.verb)
+        by_all = of_all(advance, bar.todo, work.is_made)
+        with written_behind(work.write, by_all) as hand_over:
+            for number, start, stop in mine:
+                shard = Shard(number, np.arange(start, stop), Stretch(pool, start, stop))
+                hand_over(shard, begin(shard) if begin else partial(_given, make(shard)))
+                examples += stop - start
+        seconds = time.monotonic() - ready
+        log.info("%s: %d examples %s in %.2f s", context.spec.key, examples, work.done, seconds)
+
+
+def _given(made: MadeT) -> MadeT:
+    return made
+
+
+def _note_tokens(context: Context, encoded: Encoded) -> None:
+    """Store the token counts per source for the report."""
+    counts = {name: vars(source) for name, source in encoded.sources.items()}
+    model = str(context.job.inputs.model)
+    write_json(context.folder / TOKENS, {"tokenizer": model, "sources": counts})
