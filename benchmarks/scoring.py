@@ -26,7 +26,7 @@ from device import describe, device_seconds
 from pool_sample import spread_of, token_ids
 from scoring_rates import SEED, Bench, model, olmoe, packed_decoder, packed_rate, padded_rate, score
 
-from selectmoe_router.packed import even
+from selectmoe_core.tokens import even
 
 
 def main() -> None:

@@ -10,9 +10,10 @@ from scoring_rates import ATTENTION, joined
 from torch import Tensor
 from torch.nn import functional
 
+from selectmoe_core.tokens import moved, packed
 from selectmoe_olmoe.fused.launches import TritonSteps
 from selectmoe_olmoe.fused.ops import Gate, TorchSteps
-from selectmoe_router.packed import PackedMeans, moved, packed
+from selectmoe_router.packed import PackedMeans
 
 Errors = dict[str, tuple[float, float]]
 EPS = 1e-5

@@ -15,10 +15,12 @@ from random_weights import random_model
 from shapes import OLMOE, TINY, TINY_EXPERTS
 from torch import Tensor
 
+from selectmoe_core.models import OnItsWay
+from selectmoe_core.tokens import even, moved, packed
 from selectmoe_core.tokens.encoding import Joined
 from selectmoe_olmoe.fused.attention import PaddedAttention, VarlenAttention
-from selectmoe_router.packed import PackedMeans, even, moved, packed
-from selectmoe_router.reduction import OnItsWay, Routing
+from selectmoe_router.packed import PackedMeans
+from selectmoe_router.reduction import Routing
 
 TRASH = 8
 SEED = 7

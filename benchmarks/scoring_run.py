@@ -43,10 +43,10 @@ from selectmoe_core.data.examples import Example, Message, content_id
 from selectmoe_core.models.models import ModelRef
 from selectmoe_core.plugin.protocols import Inputs, Job, Shard
 from selectmoe_core.report.distribution import spearman
+from selectmoe_core.tokens import even
 from selectmoe_core.tokens.chat import ChatConfig, ChatFormat
 from selectmoe_core.tokens.encoding import Encoded, encode
 from selectmoe_router.config import ON_GPU, RouterConfig
-from selectmoe_router.packed import even
 
 PARTS = ("build", "run", "bare", "again", "ranks")
 TRASH = 8

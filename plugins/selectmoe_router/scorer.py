@@ -11,12 +11,11 @@ import numpy as np
 from selectmoe_core import Job, ModelError, ModelRef, Shard, ShardScores
 from selectmoe_core.cost import ShapeNames
 from selectmoe_core.data import Part
-from selectmoe_core.models import SELECTOR, Batch, padded, within_budget
-from selectmoe_core.tokens import ChatFormat, Encoded, Joined, answer_ends
+from selectmoe_core.models import SELECTOR, Batch, OnItsWay, RouterSignals, padded, within_budget
+from selectmoe_core.tokens import ChatFormat, Encoded, Joined, answer_ends, even, moved, packed
 from selectmoe_router.config import NEEDS_TRASH, WITHOUT_TRASH, RouterConfig, chosen_layers
-from selectmoe_router.packed import PackedMeans, even, moved, packed
-from selectmoe_router.reduction import OnItsWay, Routing, ShardTable, TokenMeans
-from selectmoe_router.signals import RouterSignals
+from selectmoe_router.packed import PackedMeans
+from selectmoe_router.reduction import Routing, ShardTable, TokenMeans
 
 log = logging.getLogger("selectmoe.router")
 

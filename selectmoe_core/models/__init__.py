@@ -1,4 +1,4 @@
-"""Models by reference: loading, saving, digests, batches."""
+"""Models by reference: loading, saving, digests, batches, routers."""
 
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,12 @@ if TYPE_CHECKING:
         Models,
         save_partial,
     )
+    from selectmoe_core.models.routers import (
+        RouterSignals,
+    )
+    from selectmoe_core.models.transfer import (
+        OnItsWay,
+    )
 
 __getattr__ = lazy_names(
     __name__,
@@ -31,6 +37,8 @@ __getattr__ = lazy_names(
         "selectmoe_core.models.configuration": "CONFIG INDEX SELECTOR read_config "
         "read_index read_object",
         "selectmoe_core.models.models": "Models PARTIAL_WEIGHTS save_partial",
+        "selectmoe_core.models.routers": "RouterSignals",
+        "selectmoe_core.models.transfer": "OnItsWay",
     },
 )
 
@@ -41,6 +49,8 @@ __all__ = [
     "SELECTOR",
     "Batch",
     "Models",
+    "OnItsWay",
+    "RouterSignals",
     "padded",
     "read_config",
     "read_index",

@@ -17,12 +17,19 @@ if TYPE_CHECKING:
         Joined,
         encode,
     )
+    from selectmoe_core.tokens.packing import (
+        PackedBatch,
+        even,
+        moved,
+        packed,
+    )
 
 __getattr__ = lazy_names(
     __name__,
     {
         "selectmoe_core.tokens.chat": "ChatConfig ChatFormat EncodedExample Tokenizer answer_ends",
         "selectmoe_core.tokens.encoding": "Encoded Joined encode",
+        "selectmoe_core.tokens.packing": "PackedBatch even moved packed",
     },
 )
 
@@ -32,7 +39,11 @@ __all__ = [
     "Encoded",
     "EncodedExample",
     "Joined",
+    "PackedBatch",
     "Tokenizer",
     "answer_ends",
     "encode",
+    "even",
+    "moved",
+    "packed",
 ]

@@ -68,6 +68,7 @@ class PackedDecoder:
         self._size = decoder.layers[0].self_attn.head_dim
         self._eps = config.rms_norm_eps
         self._rotary = decoder.rotary_emb
+        self._final_norm: Tensor = decoder.norm.weight.detach()
         self._tables = self._angles(int(config.max_position_embeddings))
         self._layers = [_taken_apart(layer) for layer in decoder.layers]
 
@@ -98,7 +99,34 @@ class PackedDecoder:
         if longest > len(self._tables[0]):
             self._tables = self._angles(longest)
         with torch.inference_mode(), _on(ids.device):
-            self._run(ids, positions, starts, longest, frozenset(layers), take)
+            self._run(ids, positions, starts, longest, frozenset(layers), max(layers), take)
+
+    def states(
+        self,
+        ids: Tensor,
+        positions: Tensor,
+        starts: Tensor,
+        longest: int,
+        layer: int,
+        take: Take | None = None,
+    ) -> Tensor:
+        """Return the hidden states after a layer, ``[tokens, hidden]``, as transformers counts.
+
+        Those of layer 0 are the embeddings, and those of the last layer have passed the final norm.
+
+        Args:
+            ids: as in ``read``, like ``positions``, ``starts`` and ``longest``.
+            positions: each token's place in its sequence.
+            starts: first token of each sequence and, last, ``tokens``.
+            longest: tokens of the longest sequence.
+            layer: how many layers to run.
+            take: called with the router's logits of each layer that runs.
+        """
+        if longest > len(self._tables[0]):
+            self._tables = self._angles(longest)
+        with torch.inference_mode(), _on(ids.device):
+            wanted = frozenset(range(layer)) if take else frozenset[int]()
+            return self._run(ids, positions, starts, longest, wanted, layer, take or _ignore)
 
     def _run(
         self,
@@ -107,24 +135,32 @@ class PackedDecoder:
         starts: Tensor,
         longest: int,
         wanted: frozenset[int],
+        whole: int,
         take: Take,
-    ) -> None:
-        steps, eps, last = self._steps, self._eps, max(wanted)
+    ) -> Tensor:
+        """Run ``whole`` layers, and the router of the next one if it is wanted.
+
+        Returns the hidden states after these layers; behind the last layer with the final norm.
+        """
+        steps, eps = self._steps, self._eps
+        norms = [layer.input_norm for layer in self._layers] + [self._final_norm]
         x = functional.embedding(ids, self._embedding)
-        normed = steps.norm(x, self._layers[0].input_norm, eps)
-        for number, layer in enumerate(self._layers[: last + 1]):
+        normed = steps.norm(x, norms[0], eps)
+        for number, layer in enumerate(self._layers):
+            if number == whole and number not in wanted:
+                return x
             attended = self._attend(layer, normed, positions, starts, longest)
             x, normed = steps.add_norm(x, attended, layer.expert_norm, eps)
             routed = steps.route(normed, layer.gate)
             if number in wanted:
                 take(number, routed.logits)
-            if number == last:
-                return
+            if number == whole:
+                return x
             pairs = run_experts(steps, normed, routed, layer.gate_up, layer.down)
-            behind = self._layers[number + 1].input_norm
-            x, following = steps.combine(x, pairs, routed, behind, eps)
+            x, following = steps.combine(x, pairs, routed, norms[number + 1], eps)
             assert following is not None
             normed = following
+        return normed
 
     @torch.inference_mode()
     def layer(
@@ -151,6 +187,10 @@ class PackedDecoder:
 
     def _angles(self, count: int) -> tuple[Tensor, Tensor]:
         return angles(self._rotary, self._size, count, self._embedding.device)
+
+
+def _ignore(_layer: int, _logits: Tensor) -> None:
+    """Take no logits."""
 
 
 @torch.no_grad()

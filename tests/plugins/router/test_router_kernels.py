@@ -9,10 +9,11 @@ import torch
 from triton_interpreter import inside, outside, skip_outside
 
 import selectmoe_router
+from selectmoe_core.tokens import packed
 from selectmoe_core.tokens.encoding import Joined
 from selectmoe_router import packed as packed_module
 from selectmoe_router import reduction, statistics
-from selectmoe_router.packed import PackedMeans, packed
+from selectmoe_router.packed import PackedMeans
 from selectmoe_router.reduction import ABSENT, Routing
 from selectmoe_router.statistics import STATISTICS
 

@@ -6,12 +6,14 @@ import torch
 from test_router import _job, _score, examples, select_moe  # noqa: F401  (fixtures)
 
 from selectmoe_core import Shard, StageError
+from selectmoe_core.models import OnItsWay
 from selectmoe_core.stages.scoring.score import _check_kernel
+from selectmoe_core.tokens import even, moved, packed
 from selectmoe_core.tokens.encoding import Joined
 from selectmoe_olmoe.fused.ops import TorchSteps
 from selectmoe_router.config import RouterConfig
-from selectmoe_router.packed import PackedMeans, even, moved, packed
-from selectmoe_router.reduction import OnItsWay, Routing, ShardTable, TokenMeans
+from selectmoe_router.packed import PackedMeans
+from selectmoe_router.reduction import Routing, ShardTable, TokenMeans
 from selectmoe_router.scorer import RouterScorer
 
 ORDERS = np.arange(40), np.array([7, 3, 4, 5, 39, 0])

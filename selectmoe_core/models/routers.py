@@ -1,13 +1,13 @@
 """One forward pass, which passes on the router logits of each layer as they are computed."""
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from selectmoe_core import ModelError
+from selectmoe_core.errors import ModelError
 
 Take = Callable[[int, Tensor], None]
 """Receives a layer's number and its logits ``[batch * length, outputs]``."""
@@ -29,7 +29,7 @@ class RouterSignals:
         if not self._layers:
             raise ModelError(
                 f"{type(whole).__name__} has no router whose logits can be read",
-                hint="the router scorer needs a mixture of experts, such as a converted OLMoE",
+                hint="a mixture of experts is needed, such as a converted OLMoE",
             )
 
     def __len__(self) -> int:
@@ -40,6 +40,10 @@ class RouterSignals:
         last = self._layers[layer][0]
         self._decoder.layers = self._decoder.layers[: last + 1]
         self._layers = self._layers[: layer + 1]
+
+    def forget_behind(self, layers: int) -> None:
+        """Forget the routers behind the first decoder layers, which somebody has removed."""
+        self._layers = [found for found in self._layers if found[0] < layers]
 
     def outputs(self, device: str) -> int:
         """Return how many outputs a router has, from a pass over one token.
@@ -80,11 +84,17 @@ class RouterSignals:
             layers: the numbers of the layers.
             take: called once per layer, in order.
         """
+        with self.listening(layers, take):
+            self._decoder(input_ids=ids, use_cache=False)
+
+    @contextmanager
+    def listening(self, layers: Sequence[int], take: Take) -> Iterator[None]:
+        """Pass on the logits of the chosen layers in every pass of the decoder in the block."""
         with ExitStack() as stack:
             for layer in layers:
                 for router, index in self._layers[layer][1]:
                     stack.enter_context(_listening(router, index, layer, take))
-            self._decoder(input_ids=ids, use_cache=False)
+            yield
 
 
 def _routers_by_layer(decoder: Any) -> list[tuple[int, list[tuple[nn.Module, int]]]]:  # noqa: ANN401

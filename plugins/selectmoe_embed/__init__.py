@@ -1,0 +1,1 @@
+"""Vectors of examples: hidden states, router profiles, sentence embeddings."""
