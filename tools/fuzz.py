@@ -22,7 +22,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "plugins"), str(ROOT / "tests")]
+sys.path[:0] = [
+    str(ROOT),
+    str(ROOT / "plugins"),
+    str(ROOT / "tests"),
+    str(ROOT / "tests" / "helpers"),
+]
 
 from fuzzing.crowd import (  # noqa: E402
     AREAS,
