@@ -1,6 +1,17 @@
-"""``python -m selectmoe_core``: the same as ``selectmoe``."""
+"""The command ``selectmoe``; ``python -m selectmoe_core`` is the same."""
 
-from selectmoe_core.cli import main
+import sys
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        from selectmoe_core.cli import main as command_line
+
+        command_line()
+    except KeyboardInterrupt:  # while it was imported; later it says more
+        sys.exit(130)
+
 
 if __name__ == "__main__":
     main()

@@ -1,7 +1,6 @@
 """Typed options of components, and errors that name the option to change."""
 
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from difflib import SequenceMatcher, get_close_matches
@@ -112,21 +111,6 @@ def _empty_paths(
         if any(isinstance(item, str) and not item.strip() for item in items):
             hint = "is a shell variable unset? For the folder itself write '.'"
             yield Problem(where, f"option '{name}' is empty", hint)
-
-
-PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-"""Names of scores, components, plugins and the like: files and folders are named after them."""
-
-
-def is_plain_name(text: str) -> bool:
-    """Return whether a name is safe as part of a path: it cannot lead out of a folder."""
-    return PLAIN_NAME.fullmatch(text) is not None
-
-
-NAME_RULE = (
-    "use up to 100 letters, digits, dots, dashes and underscores; start with a letter or digit"
-)
-"""The hint of an error about a name."""
 
 
 def user_path(text: str, folder: Path | None = None) -> Path:

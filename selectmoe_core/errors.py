@@ -1,8 +1,10 @@
 """Errors that a user can act on: the command line prints them without a traceback."""
 
 import errno
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from reprlib import Repr
 
 _SHORT = Repr()
@@ -85,7 +87,6 @@ DISK = frozenset(
         errno.EACCES,
         errno.EPERM,
         errno.EIO,
-        errno.ENOTDIR,
         errno.ENAMETOOLONG,
         errno.ELOOP,
     }
@@ -94,10 +95,13 @@ DISK = frozenset(
 
 
 def of_disk(error: BaseException, doing: str) -> StageError | None:
-    """Return an error to show if a full disk or missing permissions caused ``error``.
+    """Return an error to show if a disk, permissions or a folder's content caused ``error``.
 
     Libraries written in other languages give only the operating system's text.
     """
+    if isinstance(error, OSError) and (found := _other_kind(error)):
+        hint = "move it away, then run again; finished work is kept"
+        return StageError(f"{doing}: {found}", hint=hint)
     hint = "free space or correct the path, then run again; finished work is kept"
     if isinstance(error, OSError) and error.errno in DISK:
         named = f": {error.filename}" if error.filename else ""
@@ -105,6 +109,16 @@ def of_disk(error: BaseException, doing: str) -> StageError | None:
     if "No space left on device" in str(error) or "File too large" in str(error):
         return StageError(f"{doing}: the disk is full", hint=hint)
     return None
+
+
+def _other_kind(error: OSError) -> str:
+    """Return what is wrong if a folder is where a file must be, or a file where a folder must."""
+    place = Path(os.fsdecode(error.filename2 or error.filename or ""))
+    if error.errno in (errno.EISDIR, errno.EPERM) and place.is_dir():
+        return f"a folder is where a file must be: {place}"
+    if error.errno == errno.ENOTDIR or (error.errno == errno.EEXIST and place.is_file()):
+        return f"a file is where a folder must be: {place}"
+    return ""
 
 
 def shown(value: object, limit: int = 60) -> str:

@@ -5,13 +5,20 @@ when it enters, ``inside`` checks a path when it is built, and ``read_regular`` 
 is read whole.
 """
 
+import re
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from selectmoe_core.errors import RecipeError, SelectMoEError, StageError, shown
 
 LONGEST_NAME = 255
 """The longest file name that common file systems allow, in bytes."""
+CHOSEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+NAME_RULE = (
+    "use up to 100 letters, digits, dots, dashes and underscores; start with a letter or digit"
+)
+"""The hint about a name that a recipe chooses."""
 LARGEST_FILE = 256 << 20
 """The largest file that is read whole, in bytes; configurations and indexes are far smaller."""
 
@@ -31,14 +38,37 @@ def plain_name(
         SelectMoEError: it is not text, is empty, a path, ``.`` or ``..``, is too long, or has
             characters that cannot be printed.
     """
-    if isinstance(name, str):
-        fault = _fault(name)
-        if fault is None:
-            return name
-    else:
-        fault = "it is not text"
+    fault = name_fault(name)
+    if isinstance(name, str) and not fault:
+        return name
     hint = hint or "give a plain name, without folders"
     raise error(f"{where}: {shown(name)} cannot be a name: {fault}", hint=hint)
+
+
+def name_fault(name: object, *, chosen: bool = False) -> str:
+    """Return why something cannot be the name of a file or folder; nothing if it can.
+
+    Args:
+        name: what was given, of any type.
+        chosen: it is the name of a score, a filter or the like, which a recipe chooses: as it also
+            stands in keys and overrides, it follows ``NAME_RULE``.
+    """
+    return next(_faults(name, chosen), "") if isinstance(name, str) else "it is not text"
+
+
+def _faults(name: str, chosen: bool) -> Iterator[str]:
+    if not name.strip():
+        yield "it is empty"
+    if name in {".", ".."} or "/" in name or "\\" in name:
+        yield "it is a path"
+    if not name.isprintable():
+        yield "it has characters that cannot be printed"
+    if len(name.encode()) > LONGEST_NAME:
+        yield f"it is longer than {LONGEST_NAME} bytes"
+    if chosen and (wrong := re.search(r"[^A-Za-z0-9._-]", name)):
+        yield f"it has {wrong[0]!r}"
+    if chosen and not CHOSEN.fullmatch(name):
+        yield "it is too long, or does not start with a letter or digit"
 
 
 def inside(
@@ -102,15 +132,3 @@ def read_regular(
     except OSError as refused:
         what = refused.strerror or str(refused)
         raise error(f"{path}: {what}", hint=hint or "check the path") from None
-
-
-def _fault(name: str) -> str | None:
-    if not name.strip():
-        return "it is empty"
-    if name in {".", ".."} or "/" in name or "\\" in name:
-        return "it is a path"
-    if not name.isprintable():
-        return "it has characters that cannot be printed"
-    if len(name.encode()) > LONGEST_NAME:
-        return f"it is longer than {LONGEST_NAME} bytes"
-    return None

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import socket
+import stat
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -142,6 +143,8 @@ class Artifact:
                 status = path.stat()
             except OSError:
                 return f"{path} is missing"
+            if not stat.S_ISREG(status.st_mode):
+                return f"{path} is not a file any more"
             if status.st_size != size:
                 return f"{path} has {status.st_size:,} bytes and not {size:,}"
             key = f"{path}|{size}|{status.st_mtime_ns}"
@@ -221,7 +224,10 @@ class Store:
     def remove(self, stage: str, digest: str) -> None:
         """Remove an artifact: the manifest first, so that a remaining part never counts as done."""
         folder = self.folder(stage, digest)
-        (folder / MANIFEST).unlink(missing_ok=True)
+        manifest = folder / MANIFEST
+        if manifest.is_dir() and not manifest.is_symlink():
+            shutil.rmtree(manifest)
+        manifest.unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
 
     @contextmanager

@@ -12,48 +12,12 @@ from pathlib import Path
 
 import pluggy
 import pytest
+from fake_recipe import RECIPE
 
 from selectmoe_core.plugin.manager import empty_manager
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-
-RECIPE = """\
-format = 1
-name = "fake"
-seed = 7
-
-[pool]
-use = "jsonl"
-path = "pool.jsonl"
-
-[convert]
-use = "fake-convert"
-model = "./base"
-
-[warmup]
-use = "fake-train"
-subset_ratio = 0.5
-
-[score]
-use = "fake-score"
-reads_model = true
-shard_examples = 8
-
-[select]
-use = "top-fraction"
-fraction = 0.25
-
-[train]
-use = "fake-train"
-model = "./base"
-
-[evaluate]
-use = "fake-eval"
-
-[compare]
-baselines = ["base", "random"]
-"""
 
 SOURCES = ("dolly", "cot", "oasst1")
 ROWS = 40

@@ -396,7 +396,7 @@ def test_outputs_that_cannot_be_made_are_told(project):
     (project.folder / "file").write_text("x")
     said = project.run("--outputs", "file/below")
     assert said.code == 1
-    assert "Not a directory" in readable(said)
+    assert "a file is where a folder must be" in readable(said)
 
 
 def test_outputs_that_may_not_be_written_are_told(project, monkeypatch):

@@ -26,8 +26,7 @@ def short_form(tmp_path, areas):
     numbers = [text for name, count in areas.items() for text in (f"--{name}", str(count))]
     done = fuzz(*numbers, "--jobs", "2", "--seed", seed, "--out", str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
-    records = [json.loads(line) for line in (tmp_path / "done.jsonl").read_text().splitlines()]
-    cases = [case for record in records for case in record["cases"]]
+    cases = [json.loads(line) for line in (tmp_path / "done.jsonl").read_text().splitlines()]
     assert {case["area"] for case in cases} == set(areas)
     assert len(cases) >= sum(areas.values()) - areas.get("rows", 0)
     assert (tmp_path / "findings.jsonl").read_text() == ""
@@ -132,3 +131,39 @@ def test_a_case_follows_from_its_seed_alone():
 
     assert drawn(3) == drawn(3)
     assert drawn(3) != drawn(4)
+
+
+def test_a_call_leaves_out_what_an_earlier_one_did_even_if_that_was_killed(tmp_path):
+    arguments = ("--rows", "60", "--out", str(tmp_path))
+    assert fuzz(*arguments).returncode == 0
+    done = tmp_path / "done.jsonl"
+    first, second, third = done.read_text().splitlines()
+    done.write_text(f"{first}\n{third}\n{second[:30]}")
+    said = fuzz(*arguments)
+    assert said.returncode == 0, said.stderr
+    seeds = [json.loads(line)["seed"] for line in done.read_text().splitlines()]
+    assert seeds == [json.loads(line)["seed"] for line in (first, third, second)]
+
+
+def test_a_call_whose_time_is_up_says_what_is_left(tmp_path):
+    said = fuzz("--rows", "60", "--minutes", "0", "--out", str(tmp_path))
+    assert said.returncode == 3
+    assert "3 cases are left" in said.stdout
+    assert (tmp_path / "done.jsonl").read_text() == ""
+
+
+def test_seeds_are_cut_into_chunks_without_those_that_are_done():
+    from fuzzing.crowd import AREAS, chunks
+
+    found = chunks(AREAS["kills"], [0, 1, 2, 3, 5, 6, 9], jobs=2)
+    assert [(chunk.start, chunk.stop) for chunk in found] == [(0, 4), (5, 7), (9, 10)]
+
+
+def test_a_run_is_ended_in_every_stage():
+    from fuzzing.kills import Undisturbed
+
+    stages = {"pool": 1.0, "train": 2.0, "score": 0.5}
+    moments = [Undisturbed(9.0, {}, stages).moment(random.Random(n)) for n in range(200)]
+    drawn = {name: [m.after for m in moments if m.stage == name] for name in ("", *stages)}
+    assert all(len(times) > 30 for times in drawn.values())
+    assert max(drawn["train"]) <= 2.0 < max(drawn[""])

@@ -88,7 +88,7 @@ REVIEWED = {
     ("plugins/selectmoe_lmeval/task_files.py", "_installed"): READ,
     ("plugins/selectmoe_lmeval/task_files.py", "contents"): READ,
     ("plugins/selectmoe_lmeval/task_files.py", "file"): READ,
-    ("plugins/selectmoe_lmeval/task_files.py", "unseen_data"): READ,
+    ("plugins/selectmoe_lmeval/unseen.py", "unseen_data"): READ,
     ("plugins/selectmoe_nano/plugin.py", "selectmoe_bundled_models"): OWN,
     ("plugins/selectmoe_olmoe/convert/checkpoint.py", "_check_index"): INDEX,
     ("plugins/selectmoe_olmoe/convert/checkpoint.py", "open"): INDEX,

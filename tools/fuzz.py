@@ -2,23 +2,32 @@
 
     python tools/fuzz.py                                  a short form
     python tools/fuzz.py --recipes 20000 --rows 20000 --checkpoints 2000 --kills 200 --jobs 16
+    python tools/fuzz.py --recipes 20000 --minutes 9      what fits into nine minutes; call it again
     python tools/fuzz.py --recipes 5000 --seed 20000      further cases
     python tools/fuzz.py --again recipes:17               one case again, in full
 
 It needs a checkout and the dependencies, no network. A case follows from its area and its seed.
-Findings go to OUT/findings.jsonl, a line each. Chunks of cases that are done go to OUT/done.jsonl,
-and a later call with the same OUT leaves them out. Exits with 1 if something was found.
+Findings go to OUT/findings.jsonl, a line each. What became of each case goes to OUT/done.jsonl,
+and a later call with the same OUT leaves out what is done. Exits with 1 if something was found,
+with 3 if nothing was found but the time was too short for all cases.
 """
 
 import argparse
 import json
 import sys
+import tempfile
 import time
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "plugins"), str(ROOT / "tests")]
+sys.path[:0] = [
+    str(ROOT),
+    str(ROOT / "plugins"),
+    str(ROOT / "tests"),
+    str(ROOT / "tests" / "helpers"),
+]
 
 from fuzzing.crowd import (  # noqa: E402
     AREAS,
@@ -31,6 +40,9 @@ from fuzzing.crowd import (  # noqa: E402
 )
 from fuzzing.rows import ROWS  # noqa: E402
 
+LONGEST_FIRST = ("nano-kills", "kills", "together", "disks", "checkpoints", "artifacts", "rows",
+                 "recipes")  # fmt: skip
+"""The order in which areas begin: what takes longest for each case is not left to the end."""
 SHORT = {"recipes": 400, "rows": 800, "checkpoints": 60, "kills": 6, "nano-kills": 0,
          "artifacts": 40, "disks": 3, "together": 2}  # fmt: skip
 
@@ -44,32 +56,30 @@ def main() -> int:
         carry_out_chunk(
             Chunk(area, int(start), int(stop)),
             lambda done: print(line_of(done), file=out, flush=True),
+            arguments.home,
         )
         return 0
     if arguments.again:
         return again(arguments.again)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    finished = read_done(arguments.out / "done.jsonl")
-    work: list[Chunk] = []
-    for name in AREAS:
-        count = getattr(arguments, name.replace("-", "_"))
-        cases = -(-count // ROWS) if name == "rows" else count
-        work += chunks(AREAS[name], arguments.seed, cases, arguments.jobs) if cases else []
-    left = [chunk for chunk in work if key_of(chunk) not in finished]
     begun = time.monotonic()
-    tally = Tally(finished[key] for chunk in work if (key := key_of(chunk)) in finished)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    wanted = wanted_seeds(arguments)
+    earlier = read_done(arguments.out / "done.jsonl")
+    tally = Tally(case for case in earlier.values() if case["seed"] in wanted[case["area"]])
+    work = [
+        chunk
+        for name in LONGEST_FIRST
+        for chunk in chunks(
+            AREAS[name], [n for n in wanted[name] if (name, n) not in earlier], arguments.jobs
+        )
+    ]
     with (
         (arguments.out / "findings.jsonl").open("a", encoding="utf-8") as findings,
         (arguments.out / "done.jsonl").open("a", encoding="utf-8") as done_file,
     ):
-        open_chunks: dict[str, list[Done]] = defaultdict(list)
-        for item in run_chunks(left, arguments.jobs, Path(__file__).resolve()):
-            if isinstance(item, Chunk):
-                cases = [c for c in open_chunks[item.area] if item.start <= c.seed < item.stop]
-                record = {"chunk": key_of(item), "cases": [brief(case) for case in cases]}
-                print(json.dumps(record), file=done_file, flush=True)
-                continue
-            open_chunks[item.area].append(item)
+        until = begun + 60 * arguments.minutes
+        for item in run_chunks(work, arguments.jobs, Path(__file__).resolve(), until):
+            print(json.dumps(brief(item)), file=done_file, flush=True)
             tally.add(brief(item))
             for finding in item.findings:
                 print(json.dumps(finding.record()), file=findings, flush=True)
@@ -79,19 +89,36 @@ def main() -> int:
                 )
     print(f"\n{time.monotonic() - begun:,.0f} s on {arguments.jobs} processes")
     tally.print()
-    return 1 if tally.kinds else 0
+    left = sum(map(len, wanted.values())) - tally.cases
+    if left:
+        print(f"\n{left:,} cases are left: call this again with the same --out")
+    return 1 if tally.kinds else 3 if left else 0
+
+
+def wanted_seeds(arguments: argparse.Namespace) -> dict[str, range]:
+    """Return the seeds of the cases that the command line asks for, by area."""
+    wanted = {}
+    for name in AREAS:
+        count = getattr(arguments, name.replace("-", "_"))
+        cases = -(-count // ROWS) if name == "rows" else count
+        wanted[name] = range(arguments.seed, arguments.seed + cases)
+    return wanted
 
 
 class Tally:
     """What became of all cases."""
 
-    def __init__(self, earlier: "object") -> None:
+    def __init__(self, earlier: Iterable[dict]) -> None:  # type: ignore[type-arg]
         self.came: dict[str, Counter[str]] = defaultdict(Counter)
         self.counts: dict[str, Counter[str]] = defaultdict(Counter)
         self.kinds: dict[tuple[str, str], list[int]] = defaultdict(list)
-        for cases in earlier:  # type: ignore[attr-defined]
-            for case in cases:
-                self.add(case)
+        for case in earlier:
+            self.add(case)
+
+    @property
+    def cases(self) -> int:
+        """How many cases are counted."""
+        return sum(sum(came.values()) for came in self.came.values())
 
     def add(self, case: dict) -> None:  # type: ignore[type-arg]
         """Count a case."""
@@ -125,24 +152,24 @@ def brief(done: Done) -> dict:  # type: ignore[type-arg]
     }
 
 
-def key_of(chunk: Chunk) -> str:
-    """Name a chunk."""
-    return f"{chunk.area}:{chunk.start}:{chunk.stop}"
-
-
-def read_done(path: Path) -> dict[str, list[dict]]:  # type: ignore[type-arg]
-    """Return the cases of the chunks that are done."""
+def read_done(path: Path) -> dict[tuple[str, int], dict]:  # type: ignore[type-arg]
+    """Return what became of the cases that are done, by area and seed."""
     if not path.is_file():
         return {}
-    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return {record["chunk"]: record["cases"] for record in records}
+    text = path.read_text(encoding="utf-8")
+    whole, _, cut = text.rpartition("\n")
+    if cut:  # a call that was killed leaves half of a line
+        path.write_text(f"{whole}\n" if whole else "", encoding="utf-8")
+    cases = [json.loads(line) for line in whole.splitlines()]
+    return {(case["area"], case["seed"]): case for case in cases}
 
 
 def again(named: str) -> int:
     """Do one case again and print all of it."""
     area, _, seed = named.partition(":")
     found: list[Done] = []
-    carry_out_chunk(Chunk(area, int(seed), int(seed) + 1), found.append)
+    base = Path(tempfile.mkdtemp(prefix="selectmoe-fuzz-"))
+    carry_out_chunk(Chunk(area, int(seed), int(seed) + 1), found.append, base)
     for finding in found[0].findings:
         print(f"== {finding.kind}\n{finding.did}\n--\n{finding.what}\n")
     print(f"{named}: {found[0].came}, {len(found[0].findings)} findings, {found[0].counts}")
@@ -164,9 +191,13 @@ def parse() -> argparse.Namespace:
         )
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument(
+        "--minutes", type=float, default=float("inf"), help="end after so many minutes"
+    )
     parser.add_argument("--out", type=Path, default=Path("outputs/fuzz"))
     parser.add_argument("--again", metavar="AREA:SEED", help="do one case again")
     parser.add_argument("--chunk", help=argparse.SUPPRESS)
+    parser.add_argument("--home", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     named = any(getattr(arguments, name.replace("-", "_")) is not None for name in SHORT)
     for name, number in SHORT.items():

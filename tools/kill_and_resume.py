@@ -13,14 +13,13 @@ import argparse
 import random
 import shutil
 import sys
-import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "helpers")]
 
 from fuzzing import kills  # noqa: E402
-from fuzzing.chains import Chain, results  # noqa: E402
+from fuzzing.chains import Chain  # noqa: E402
 
 
 def main() -> int:
@@ -45,16 +44,15 @@ def main() -> int:
     return 1 if wrong else 0
 
 
-def whole(chain: Chain, work: Path) -> tuple[float, dict[str, str]]:
-    """Return the seconds and the results of a run that nobody ends."""
+def whole(chain: Chain, work: Path) -> kills.Undisturbed:
+    """Run the recipe without ending it."""
     shutil.rmtree(work / "whole", ignore_errors=True)
-    begun = time.monotonic()
-    said = chain.finish(work / "whole" / "outputs", mark="whole")
-    if said.code:
-        raise SystemExit(f"the run ended with {said.code}:\n{said.err[-3000:]}")
-    seconds, found = time.monotonic() - begun, results(work / "whole" / "outputs")
-    print(f"undisturbed: {seconds:.1f} s, {len(found)} results", flush=True)
-    return seconds, found
+    try:
+        found = kills.undisturbed(chain, work / "whole" / "outputs")
+    except RuntimeError as error:
+        raise SystemExit(str(error)) from None
+    print(f"undisturbed: {found.seconds:.1f} s, {len(found.results)} results", flush=True)
+    return found
 
 
 def parse() -> argparse.Namespace:

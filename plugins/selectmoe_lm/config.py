@@ -47,7 +47,8 @@ class IfdConfig(Config):
     divides the perplexities, exp(loss - loss alone), as Superfiltering does (arXiv 2402.00530).
     If the format has no tokens that open an answer, the first token of the answer alone has no
     loss: ``loss`` leaves that token out of both sides, ``perplexity`` only out of the answer
-    alone, as published."""
+    alone, as published. Superfiltering's code has no such tokens: with a format that has them,
+    as ``tulu`` does, all tokens of an answer alone count and its scores are not the published."""
 
     prefer: Literal["high", "low"] = "high"
     """``high`` as published in both papers: the score is the IFD. ``low``: minus the IFD, which

@@ -26,6 +26,7 @@ def selectmoe_evaluators() -> list[Component[Any, Evaluator]]:
             needs=lambda _: frozenset({Need.MODEL, Need.TASKS}),
             torch=True,
             files=_files,
+            unseen=_unseen,
             questions=_asking,
         )
     ]
@@ -39,6 +40,12 @@ def _asking(config: LmEvalConfig) -> LmEvalConfig:
         allow_task_code=config.allow_task_code,
         task_data=config.task_data,
     )
+
+
+def _unseen(config: LmEvalConfig) -> Iterable[str]:
+    from selectmoe_lmeval.unseen import unseen
+
+    return unseen(config)
 
 
 def _files(config: LmEvalConfig) -> Iterable[Path]:

@@ -11,7 +11,6 @@ from lm_eval.api.task import ConfigurableTask, Task
 from selectmoe_core import Job
 from selectmoe_lmeval.config import LmEvalConfig
 from selectmoe_lmeval.examination import shots_of
-from selectmoe_lmeval.task_files import unseen_data
 
 FIRST = 50
 """Questions of each task whose length is measured before the first stage."""
@@ -19,16 +18,7 @@ LENGTHS = ("n_positions", "max_position_embeddings", "n_ctx")
 
 
 def remarks_before(tasks: Sequence[Task], config: LmEvalConfig, job: Job) -> Iterator[str]:
-    """Yield warnings before the run: data that no digest covers, and too long questions."""
-    if not config.task_data:
-        for folder in config.include_path:
-            for path in sorted(folder.rglob("*.yaml")):
-                for unseen in unseen_data(path):
-                    yield (
-                        f"{path}: a change of {unseen} is not noticed: the result would be reused;"
-                        " name local files in task_data, a revision of a hub dataset, or"
-                        " rerun with --fresh evaluate"
-                    )
+    """Yield warnings before the run: questions as their own examples, and too long ones."""
     for task in tasks:
         if isinstance(task, ConfigurableTask):
             yield from _same_rows(task, config)

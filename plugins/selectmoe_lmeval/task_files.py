@@ -12,33 +12,6 @@ from selectmoe_lmeval.config import LmEvalConfig
 
 DATA_KEYS = ("dataset_path", "dataset_kwargs", "metadata")
 """Fields of a task whose texts may name files: the harness passes them to the data loader."""
-FORMATS = frozenset(
-    {
-        *(
-            "arrow",
-            "audiofolder",
-            "cache",
-            "csv",
-            "generator",
-            "hdf5",
-            "imagefolder",
-            "json",
-            "lance",
-        ),
-        *(
-            "niftifolder",
-            "pandas",
-            "parquet",
-            "pdffolder",
-            "sql",
-            "text",
-            "videofolder",
-            "webdataset",
-        ),
-        "xml",
-    }
-)
-"""Values of ``dataset_path`` that are a file format, not a dataset of the hub."""
 
 
 @dataclass(frozen=True)
@@ -105,29 +78,6 @@ def deciding_files(config: LmEvalConfig) -> Iterator[Path]:
             yield path
 
 
-def unseen_data(path: Path) -> Iterator[str]:
-    """Yield descriptions of the data of a task that no digest covers."""
-    try:
-        files = list(contents(path))
-    except Exception:
-        return
-    merged: dict[str, Any] = {}
-    for _, content in reversed(files):
-        merged |= content if isinstance(content, dict) else {}
-    options = merged.get("dataset_kwargs")
-    options = options if isinstance(options, dict) else {}
-    if isinstance(merged.get("custom_dataset"), Function):
-        yield f"the data that {merged['custom_dataset'].name} reads"
-    for text in _texts([merged.get("dataset_path"), options]):
-        if "://" in text and not text.startswith("file://"):
-            yield text
-    source = merged.get("dataset_path")
-    if not isinstance(source, str) or source in FORMATS or options.get("revision"):
-        return
-    if "://" not in source and not (path.parent / source).exists():
-        yield f"the dataset {source} of the hub (no revision)"
-
-
 def data_files(path: Path) -> Iterator[Path]:
     """Yield the files and folders with data that a YAML file and its includes name."""
     for _, content in contents(path):
@@ -185,20 +135,21 @@ def _data_texts(value: Any) -> Iterator[str]:  # noqa: ANN401
     """Yield the texts under the fields that say where data is, at any depth."""
     if isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _texts(item) if key in DATA_KEYS else _data_texts(item)
+            yield from texts(item) if key in DATA_KEYS else _data_texts(item)
     elif isinstance(value, list):
         for item in value:
             yield from _data_texts(item)
 
 
-def _texts(value: Any) -> Iterator[str]:  # noqa: ANN401
+def texts(value: Any) -> Iterator[str]:  # noqa: ANN401
+    """Yield the texts in a value, at any depth."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
-        yield from _texts(list(value.values()))
+        yield from texts(list(value.values()))
     elif isinstance(value, list):
         for item in value:
-            yield from _texts(item)
+            yield from texts(item)
 
 
 def _existing(text: str, home: Path) -> Iterator[Path]:

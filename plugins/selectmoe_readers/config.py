@@ -82,7 +82,7 @@ class CsvConfig(RowConfig):
 
     path: Paths = content_path(...)
     """A file, a folder, a glob pattern, or a list; ``.gz`` and ``.zst`` are decompressed."""
-    delimiter: Annotated[str, Len(1, 1)] | None = None
+    delimiter: Annotated[str, StringConstraints(pattern=r"^[\t -!#-~]$")] | None = None
     """The separator between values; by default a tab in ``.tsv`` files, otherwise a comma."""
     max_row_bytes: int = Field(default=16 << 20, ge=1 << 10, le=1 << 30)
     """Bytes that are read at once; no row may be longer."""

@@ -1,6 +1,6 @@
 """What this plugin offers."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,30 +15,9 @@ def selectmoe_readers() -> list[Component[Any, Reader]]:
     batches = "reads the files once, a batch of rows at a time"
     hub = "downloads the data set once, or streams it"
     return [
-        Component(
-            "jsonl",
-            JsonlConfig,
-            load("selectmoe_readers.jsonl:JsonlReader"),
-            About(cost=lines),
-            files=_jsonl_files,
-            sources=_sources(_jsonl_files),
-        ),
-        Component(
-            "csv",
-            CsvConfig,
-            load("selectmoe_readers.table:CsvReader"),
-            About(cost=batches),
-            files=_csv_files,
-            sources=_sources(_csv_files),
-        ),
-        Component(
-            "parquet",
-            ParquetConfig,
-            load("selectmoe_readers.parquet:ParquetReader"),
-            About(cost=batches),
-            files=_parquet_files,
-            sources=_sources(_parquet_files),
-        ),
+        _of_files("jsonl", JsonlConfig, "jsonl:JsonlReader", lines),
+        _of_files("csv", CsvConfig, "table:CsvReader", batches),
+        _of_files("parquet", ParquetConfig, "parquet:ParquetReader", batches),
         Component(
             "less",
             LessConfig,
@@ -57,22 +36,29 @@ def selectmoe_readers() -> list[Component[Any, Reader]]:
     ]
 
 
-def _jsonl_files(config: JsonlConfig) -> Iterable[Path]:
-    from selectmoe_readers.files import JSONL, present
+def _of_files(
+    name: str, config: type[JsonlConfig | CsvConfig | ParquetConfig], part: str, cost: str
+) -> Component[Any, Reader]:
+    """Return a reader of the files that ``path`` names, and whose names may give sources."""
 
-    return present(config.path, JSONL)
+    def files(given: Any) -> list[Path]:  # noqa: ANN401
+        from selectmoe_readers.files import ENDINGS, present
 
+        return present(given.path, ENDINGS[name])
 
-def _csv_files(config: CsvConfig) -> Iterable[Path]:
-    from selectmoe_readers.files import TABLES, present
+    def sources(given: Any) -> Iterable[str]:  # noqa: ANN401
+        from selectmoe_readers.files import sources_of
 
-    return present(config.path, TABLES)
+        return [given.source] if given.source else sources_of(files(given))
 
-
-def _parquet_files(config: ParquetConfig) -> Iterable[Path]:
-    from selectmoe_readers.files import PARQUET, present
-
-    return present(config.path, PARQUET)
+    return Component(
+        name,
+        config,
+        load(f"selectmoe_readers.{part}"),
+        About(cost=cost),
+        files=files,
+        sources=sources,
+    )
 
 
 def _less_files(config: LessConfig) -> Iterable[Path]:
@@ -90,16 +76,3 @@ def _less_sources(config: LessConfig) -> Iterable[str]:
     from selectmoe_readers.less import sources_of
 
     return [config.source] if config.source else sources_of(config)
-
-
-def _sources(
-    files: Callable[[Any], Iterable[Path]],
-) -> Callable[[JsonlConfig | CsvConfig | ParquetConfig], Iterable[str]]:
-    """Return a function that names the sources of a component from the names of its files."""
-
-    def sources(config: JsonlConfig | CsvConfig | ParquetConfig) -> Iterable[str]:
-        from selectmoe_readers.files import sources_of
-
-        return [config.source] if config.source else sources_of(list(files(config)))
-
-    return sources

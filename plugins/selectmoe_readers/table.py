@@ -1,6 +1,12 @@
-"""Tables of text (CSV and TSV), one block of rows at a time."""
+"""Tables of text (CSV and TSV), one block of rows at a time.
 
+Arrow gives rows with too many or too few values to a function as text, and ends the file if such a
+row is not UTF-8. So it reads every byte as a character (Latin-1), and each value is decoded here.
+"""
+
+import io
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
@@ -9,9 +15,11 @@ from pyarrow import csv
 from selectmoe_core import DataError, Job, RawExample, Reject
 from selectmoe_readers.config import CsvConfig
 from selectmoe_readers.files import TABLES, Input, inputs
-from selectmoe_readers.lines import opened
+from selectmoe_readers.lines import BYTE_ORDER_MARK, opened
 from selectmoe_readers.parquet import NOT_UTF8
 from selectmoe_readers.rows import Rows
+
+ENCODING = "latin-1"
 
 
 class CsvReader:
@@ -48,9 +56,9 @@ def _read(file: Input, config: CsvConfig) -> Iterator[RawExample | Reject]:
     names = _header(file, config)
     if not names:
         return
-    # As bytes, so that a row that is not UTF-8 is one reject, and no value is read as a number.
+    # As bytes, so that no value is read as a number.
     types = csv.ConvertOptions(column_types=dict.fromkeys(names, pa.binary()))
-    with opened(file.path, "a table") as stream:
+    with _table(file) as stream:
         try:
             reader = csv.open_csv(stream, _reading(config), _parsing(file, config, broken), types)
             for batch in reader:
@@ -60,7 +68,7 @@ def _read(file: Input, config: CsvConfig) -> Iterator[RawExample | Reject]:
                         yield _reject(rows, file, broken.rows.pop(0))
                         number += 1
                     yield _row(values, rows, f"{file.shown}:{number}")
-        except (pa.ArrowException, UnicodeDecodeError) as error:
+        except pa.ArrowException as error:
             raise _stopped(file, number, error) from error
         for row in broken.rows:
             yield _reject(rows, file, row)
@@ -68,7 +76,9 @@ def _read(file: Input, config: CsvConfig) -> Iterator[RawExample | Reject]:
 
 def _row(values: dict[str, bytes], rows: Rows, where: str) -> RawExample | Reject:
     try:
-        texts: dict[str, Any] = {name: value.decode() or None for name, value in values.items()}
+        texts: dict[str, Any] = {
+            _text(name): _text(value.decode()) or None for name, value in values.items()
+        }
     except UnicodeDecodeError:
         return Reject(rows.source, where, NOT_UTF8)
     return rows.example(texts, where)
@@ -78,27 +88,42 @@ def _reject(rows: Rows, file: Input, broken: tuple[int, str]) -> Reject:
     return Reject(rows.source, f"{file.shown}:{broken[0]}", broken[1])
 
 
-def _header(file: Input, config: CsvConfig) -> list[str]:
-    """Return the names of the columns; none if the file is empty."""
+def _text(read: str) -> str:
+    """Return what the bytes are in UTF-8 that were read as Latin-1."""
+    return read if read.isascii() else read.encode(ENCODING).decode()
+
+
+@contextmanager
+def _table(file: Input) -> Iterator[io.BufferedReader]:
+    """Open a table after its byte order mark."""
     with opened(file.path, "a table") as stream:
+        if stream.peek(len(BYTE_ORDER_MARK)).startswith(BYTE_ORDER_MARK):
+            stream.read(len(BYTE_ORDER_MARK))
+        yield stream
+
+
+def _header(file: Input, config: CsvConfig) -> list[str]:
+    """Return the names of the columns as Arrow sees them; none if the file is empty."""
+    with _table(file) as stream:
         if not stream.peek(1):
             return []
         try:
             names = csv.open_csv(
                 stream, _reading(config), _parsing(file, config, _Broken())
             ).schema.names
+            texts = [_text(name) for name in names]
         except (pa.ArrowException, UnicodeDecodeError) as error:
             raise _stopped(file, 0, error) from error
     if len(set(names)) < len(names):
         raise DataError(
-            f"{file.path} has two columns of one name: {', '.join(names)}",
+            f"{file.path} has two columns of one name: {', '.join(texts)}",
             hint="the first line must have a different name for each column",
         )
     return list(names)
 
 
 def _reading(config: CsvConfig) -> csv.ReadOptions:
-    return csv.ReadOptions(use_threads=False, block_size=config.max_row_bytes)
+    return csv.ReadOptions(use_threads=False, block_size=config.max_row_bytes, encoding=ENCODING)
 
 
 def _parsing(file: Input, config: CsvConfig, broken: _Broken) -> csv.ParseOptions:

@@ -22,6 +22,8 @@ STDOUT = 1
 """Its file descriptor."""
 LONG_WORD = re.compile(r"\S{500,}")
 """What nobody reads to its end; the longest paths in use are shorter."""
+LONGEST = 1000
+"""The most characters of a message, so that a value of thousands does not hide what is wrong."""
 UTF8 = "SELECTMOE_UTF8"
 """The variable that says that Python was started again in its UTF-8 mode."""
 
@@ -192,5 +194,8 @@ def show(error: SelectMoEError) -> None:
 
 
 def _readable(text: str) -> str:
-    """Return a message in which a name of thousands of characters takes a few lines."""
-    return LONG_WORD.sub(lambda word: f"{word[0][:300]}... ({len(word[0]):,} characters)", text)
+    """Return a message that a person can read: a name or value of thousands takes a few lines."""
+    text = LONG_WORD.sub(lambda word: f"{word[0][:300]}... ({len(word[0]):,} characters)", text)
+    if len(text) <= LONGEST:
+        return text
+    return f"{text[: LONGEST * 3 // 4]} ... ({len(text):,} characters) ... {text[-LONGEST // 8 :]}"

@@ -21,7 +21,7 @@ from selectmoe_core.recipe.recipe import STAGES
 from selectmoe_core.runtime.terminal import one_line
 
 if TYPE_CHECKING:
-    from selectmoe_core.plan.node import Node
+    from selectmoe_core.plan.node import Node, Plan
 
 HASH_LIMIT = 64 << 20
 """``plan`` hashes files up to this size; the hashes of larger ones must be known already."""
@@ -92,8 +92,15 @@ def command(
         )
     for problem in dict.fromkeys(row["cost_problem"] for row in rows if row["cost_problem"]):
         click.echo(f"Warning: {one_line(problem)}; its figures are unknown", err=True)
+    _print_notes(plan)
+
+
+def _print_notes(plan: "Plan") -> None:
+    """Print what is done again, left out or dropped, and why."""
     for node, damage in plan.damaged():
         click.echo(f"damaged, to be made again: {node.key} ({damage})")
+    for key, why in plan.never_reused():
+        click.echo(f"never reused: {key} ({why})")
     for stage, why in plan.not_needed.items():
         click.echo(f"not needed: {stage} ({why})")
     for dropped in plan.recipe.dropped:

@@ -18,6 +18,8 @@ FIGURES = {
 DISPENSABLE = ("digest", "FLOPs", "tokens")
 """Columns that are left out on a narrow terminal, in this order."""
 GAP = 2
+LONGEST = 300
+"""Characters of a name that are printed; the longest paths in use are shorter."""
 
 
 def plan_lines(
@@ -95,10 +97,11 @@ def _fit(memory: float | None, device: Device) -> str:
 
 def _read(row: Mapping[str, Any]) -> list[str]:
     """Return what a node reads, with its role unless the name already says it."""
-    return [
+    texts = [
         one_line(source if source.startswith(role) else f"{role} {source}")
         for role, source in row["reads"].items()
     ]
+    return [text if len(text) <= LONGEST else f"{text[:LONGEST]}..." for text in texts]
 
 
 def _wrapped(start: str, items: Sequence[str], width: int) -> Iterator[str]:

@@ -133,7 +133,9 @@ class Binder:
         if not location.startswith(BUNDLED):
             folder = table.origins.get("model", Path.cwd())
             here = real_path(user_path(location, folder))
-            location = str(here) if here.exists() else absolute(location, folder)
+            # No error for a name that is too long.
+            there = os.path.exists(here)  # noqa: PTH110
+            location = str(here) if there else absolute(location, folder)
         return ModelRef(location, own.revision, own.trust_remote_code)
 
     def untouched(self, model: ModelRef, table: StageTable) -> ModelRef:

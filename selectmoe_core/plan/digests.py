@@ -3,11 +3,12 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
+from uuid import uuid4
 
 from selectmoe_core.config import Config, marked
 from selectmoe_core.models.models import ModelRef
@@ -92,9 +93,18 @@ class Digester:
         self.recipe = recipe
         self.registry = registry
         self.hashes = hashes
+        self._once = uuid4().hex
 
-    def of(self, node: Planned, inputs: Mapping[str, str | None]) -> str | None:
-        """Return a node's digest, or ``None`` if a file was too large to hash now."""
+    def of(
+        self, node: Planned, inputs: Mapping[str, str | None], unseen: Sequence[str] = ()
+    ) -> str | None:
+        """Return a node's digest, or ``None`` if a file was too large to hash now.
+
+        Args:
+            node: the node.
+            inputs: the digests of the nodes that it reads, by role.
+            unseen: what else it reads: with any of it the digest is another one in each plan.
+        """
         if self.fetch and node.model:
             self.registry.models.settle(node.model)
         model = self.registry.models.digest(node.model, self.hashes) if node.model else ""
@@ -116,6 +126,7 @@ class Digester:
             "files": files,
             "seed": node.seed if component.seeded or sampled else None,
             "chat": self.recipe_chat() if Need.TOKENS in needs else None,
+            "unseen": self._once if unseen else "",
             "libraries": [_version(name) for name in LIBRARIES.get(node.stage, ())],
         }
         if Need.DAMAGES in needs:
@@ -175,6 +186,16 @@ class Digester:
         config = (self.registry.models.config(model) if model else None) or {}
         name = str(config.get("model_type"))
         return [known[name]] if name in known else []
+
+
+def unseen(node: Planned) -> Iterator[str]:
+    """Yield in words what a node reads and its digest cannot cover: such a node is never reused."""
+    component = node.entry.component
+    if component.unseen is not None:
+        yield from component.unseen(node.config)
+    for path in component.files(node.config) if component.files is not None else ():
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            yield f"what is read from {path}"
 
 
 def installed_code(registry: Registry, hashes: Path | None) -> Code:

@@ -89,12 +89,14 @@ class Plan:
         nodes: the nodes by key.
         store: holds their artifacts.
         not_needed: stages of the recipe that nothing wanted needs, with the reason.
+        unseen: what a node reads that no digest covers, by the node's key: it is never reused.
     """
 
     recipe: Recipe
     nodes: Mapping[str, Node]
     store: Store
     not_needed: Mapping[str, str] = field(default_factory=dict)
+    unseen: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def folder(self, node: Node) -> Path:
         """Return the folder of a node's artifact."""
@@ -111,6 +113,13 @@ class Plan:
         for node in self.nodes.values():
             if node.digest and (damage := self.store.damage(node.stage, node.digest)):
                 yield node, damage
+
+    def never_reused(self) -> Iterator[tuple[str, str]]:
+        """Yield the keys of nodes that are made again in every run, each with the reason."""
+        for key, found in self.unseen.items():
+            if found:
+                more = f" and {len(found) - 2} more" if len(found) > 2 else ""
+                yield key, f"a change of {' and '.join(found[:2])}{more} would not be noticed"
 
     def origin(self, node: Node) -> ModelRef | None:
         """Return the model that a node's model is made from, through the nodes between."""

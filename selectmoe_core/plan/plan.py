@@ -7,7 +7,7 @@ from pathlib import Path
 from selectmoe_core.errors import DataError, ModelError, Problem, RecipeError
 from selectmoe_core.models.models import ModelRef
 from selectmoe_core.plan.binding import Binder
-from selectmoe_core.plan.digests import Digester
+from selectmoe_core.plan.digests import Digester, unseen
 from selectmoe_core.plan.graph import Graph
 from selectmoe_core.plan.node import Node, Plan
 from selectmoe_core.plugin.registry import Registry
@@ -52,12 +52,15 @@ def make_plan(
         raise RecipeError.of(problems)
     digester = Digester(recipe, registry, hashes, fetch=fetch)
     nodes: dict[str, Node] = {}
+    once: dict[str, tuple[str, ...]] = {}
     for key, node in graph.nodes.items():
         inputs = {role: nodes[source].digest for role, source in node.inputs.items()}
-        nodes[key] = replace(node, digest=digester.of(node, inputs))
+        once[key] = tuple(unseen(node))
+        nodes[key] = replace(node, digest=digester.of(node, inputs, once[key]))
     hashes.save()
     digester.code.save()
-    return Plan(replace(graph.recipe, resolved=binder.resolved()), nodes, store, graph.not_needed)
+    recipe = replace(graph.recipe, resolved=binder.resolved())
+    return Plan(recipe, nodes, store, graph.not_needed, once)
 
 
 def _chat_problems(recipe: Recipe) -> Iterator[Problem]:

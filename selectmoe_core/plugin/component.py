@@ -92,6 +92,8 @@ class Component(Generic[ConfigT, PartT_co]):
             the work: for a trainer or evaluator that does not use ``Job.world``.
         files: the files whose content decides the result (for a reader: what will be read);
             ``plan`` reports a path that does not exist.
+        unseen: what can change the result and no digest covers, in words (data that is read from
+            the network, say): a result with any of it is never reused.
         sources: a reader's sources as its options and file names show them: ``plan`` prints
             them without reading a file.
         scores: names of the other scores it reads (needs ``SCORES``).
@@ -115,6 +117,7 @@ class Component(Generic[ConfigT, PartT_co]):
     torch: bool = False
     one_process: bool = False
     files: Callable[[ConfigT], Iterable[Path]] | None = None
+    unseen: Callable[[ConfigT], Iterable[str]] | None = None
     sources: Callable[[ConfigT], Iterable[str]] | None = None
     scores: Callable[[ConfigT], Iterable[str]] | None = None
     max_skipped: Callable[[ConfigT], float] | None = None

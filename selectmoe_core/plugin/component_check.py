@@ -15,6 +15,8 @@ CALLED = {
     "needs": ("config",),
     "cost": ("config", "workload"),
     "files": ("config",),
+    "unseen": ("config",),
+    "sources": ("config",),
     "scores": ("config",),
     "max_skipped": ("config",),
     "damages": ("config",),

@@ -95,7 +95,7 @@ def check_answers(
         needs = component.needs(config)
     if not isinstance(needs, frozenset) or not all(isinstance(need, Need) for need in needs):
         raise owner.breach(f"needs(config) returned {_shown(needs)}; expected a frozenset of Need")
-    for field, kind in (("files", Path), ("scores", str)):
+    for field, kind in (("files", Path), ("unseen", str), ("sources", str), ("scores", str)):
         function = getattr(component, field)
         if function is None:
             continue

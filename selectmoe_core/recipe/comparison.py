@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from selectmoe_core.config import NAME_RULE, Config, is_plain_name
-from selectmoe_core.errors import RecipeError
+from selectmoe_core.config import Config
+from selectmoe_core.errors import RecipeError, shown
+from selectmoe_core.paths import NAME_RULE, name_fault
 from selectmoe_core.recipe.overrides import RESERVED, Merged
 
 Baseline = Literal["base", "random", "source-balanced random", "length", "full"]
@@ -46,8 +47,9 @@ class CompareConfig(Config):
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError("'seeds' needs at least one seed, and each only once")
         for name, changes in self.strategies.items():
-            if not is_plain_name(name):
-                raise ValueError(f"{name[:100]!r} cannot be the name of a strategy: {NAME_RULE}")
+            if fault := name_fault(name, chosen=True):
+                what = f"{shown(name)} cannot be the name of a strategy: {fault}"
+                raise ValueError(f"{what}; {NAME_RULE}")
             if name in BASELINES:
                 raise ValueError(f"the strategy '{name}' has the name of a baseline")
             for key, value in changes.items():

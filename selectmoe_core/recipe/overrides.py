@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from selectmoe_core.config import real_path, suggest, user_path
-from selectmoe_core.errors import Problem, RecipeError
+from selectmoe_core.errors import Problem, RecipeError, shown
 
 Origins = dict[tuple[str, ...], Path]
 """The folder that the relative paths of a key start from, by the key's full name."""
@@ -64,7 +64,7 @@ def load_layers(path: Path, shipped: Path | None) -> list[tuple[dict[str, Any], 
         parent = table.pop("extends", None)
         if parent is not None and not isinstance(parent, str):
             raise RecipeError(
-                f"{wanted}: 'extends' must be a file name, got {parent!r}",
+                f"{wanted}: 'extends' must be a file name, got {shown(parent, 80)}",
                 hint='write for example extends = "base.toml"',
             )
         wanted = find_recipe(Path(parent), wanted.parent, shipped) if parent else None

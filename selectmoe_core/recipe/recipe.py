@@ -8,17 +8,16 @@ from typing import Any, Literal
 from pydantic import Field, PositiveInt
 
 from selectmoe_core.config import (
-    NAME_RULE,
     Config,
     ConfigT,
     examine,
     execution_only,
-    is_plain_name,
     real_path,
     suggest,
     user_path,
 )
-from selectmoe_core.errors import Problem
+from selectmoe_core.errors import Problem, shown
+from selectmoe_core.paths import NAME_RULE, name_fault
 from selectmoe_core.recipe.comparison import MOST_SEED, CompareConfig, Variant, lay_variant
 from selectmoe_core.recipe.overrides import (
     Merged,
@@ -247,7 +246,7 @@ def _part(
     config: type[ConfigT], table: object, where: str, problems: list[Problem]
 ) -> ConfigT | None:
     if not isinstance(table, Mapping):
-        problems.append(Problem(where, f"must be a table, got {table!r}", _AS_TABLE))
+        problems.append(Problem(where, f"must be a table, got {shown(table, 80)}", _AS_TABLE))
         return None
     parsed, found = examine(config, table, where=where)
     problems.extend(found)
@@ -269,15 +268,17 @@ def _stage_tables(
     if table is None:
         return
     if not isinstance(table, dict):
-        problems.append(Problem(f"[{stage}]", f"must be a table, got {table!r}", _AS_TABLE))
+        problems.append(
+            Problem(f"[{stage}]", f"must be a table, got {shown(table, 80)}", _AS_TABLE)
+        )
         return
     if stage == "filter" and not all(isinstance(value, dict) for value in table.values()):
         hint = 'write [filter.NAME] and below it use = "..."; the name is yours'
         problems.append(Problem("[filter]", "each filter has a table with a name of its own", hint))
     elif stage == "filter" or (stage == "score" and "use" not in table and _only_tables(table)):
         for name, sub in table.items():
-            if not is_plain_name(name):
-                what = f"{name[:100]!r} cannot be the name of a {stage}"
+            if fault := name_fault(name, chosen=True):
+                what = f"{shown(name)} cannot be the name of a {stage}: {fault}"
                 problems.append(Problem(f"[{stage}]", what, NAME_RULE))
                 continue
             yield from _stage_table(stage, name, sub, layers, problems)

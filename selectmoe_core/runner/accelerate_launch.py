@@ -14,8 +14,8 @@ from accelerate.commands.launch import launch_command, launch_command_parser
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-from selectmoe_core.runner.failures import INTERRUPTED, Failure, cause, outcome_path
-from selectmoe_core.runtime.processes import bound
+from selectmoe_core.runner.failures import Failure, cause, outcome_path
+from selectmoe_core.runtime.processes import INTERRUPTED, bound
 from selectmoe_core.stages.node_spec import WORKER
 
 

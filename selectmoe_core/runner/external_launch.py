@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from selectmoe_core.errors import StageError
-from selectmoe_core.runner.failures import INTERRUPTED, Failure, cause, outcome_path
+from selectmoe_core.runner.failures import Failure, cause, outcome_path
 from selectmoe_core.runtime.distributed import PATIENCE, World, current_world
-from selectmoe_core.runtime.processes import bound
+from selectmoe_core.runtime.processes import INTERRUPTED, bound
 from selectmoe_core.stages.node_spec import WORKER
 
 OURS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import NoReturn
 
 from selectmoe_core.errors import PluginError, RecipeError, SelectMoEError, StageError
+from selectmoe_core.runtime.processes import INTERRUPTED
 from selectmoe_core.store import write_json
 
 BUG = 70
 """Exit code of an unexpected failure (``EX_SOFTWARE``); ``run`` turns it into 1."""
-INTERRUPTED = 130
-"""Exit code of a process that the user interrupted."""
 EXPECTED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """Signals that end a process because another one failed: never the cause."""
 

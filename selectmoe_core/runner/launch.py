@@ -12,8 +12,8 @@ from selectmoe_core.errors import RecipeError
 from selectmoe_core.plugin.component import SHARED_STAGES
 from selectmoe_core.recipe.recipe import STAGES
 from selectmoe_core.runner.external_launch import Team
-from selectmoe_core.runner.failures import INTERRUPTED, Failure, outcome_path
-from selectmoe_core.runtime.processes import bound
+from selectmoe_core.runner.failures import Failure, outcome_path
+from selectmoe_core.runtime.processes import INTERRUPTED, bound, interrupts_held
 from selectmoe_core.stages.node_spec import WORKER, NodeSpec
 
 LAUNCHER = "selectmoe_core.runner.accelerate_launch"
@@ -121,7 +121,8 @@ def _save(spec: NodeSpec, run_folder: Path, kind: str) -> Path:
 
 
 def _run(arguments: list[str]) -> int:
-    process = subprocess.Popen([sys.executable, *arguments])
+    with interrupts_held():
+        process = subprocess.Popen([sys.executable, *arguments])
     while True:
         try:
             return process.wait()

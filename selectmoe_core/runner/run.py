@@ -161,6 +161,8 @@ class _Run:
     def _make_what_is_missing(self) -> None:
         for node, damage in self.plan.damaged():
             self.say(f"warning: {node.key}: {damage}; it is made again where it is needed")
+        for key, why in self.plan.never_reused():
+            self.say(f"{key} is made in every run and never reused: {why}")
         missing = self._missing()
         self._check(missing)
         for node in self.plan.nodes.values():

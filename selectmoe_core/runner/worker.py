@@ -13,9 +13,10 @@ from selectmoe_core.models.hub import PROGRESS
 from selectmoe_core.plugin.manager import load_plugins
 from selectmoe_core.plugin.registry import Registry
 from selectmoe_core.runner.execute import execute_node
-from selectmoe_core.runner.failures import BUG, INTERRUPTED, Failure, outcome_path
+from selectmoe_core.runner.failures import BUG, Failure, outcome_path
 from selectmoe_core.runner.preflight import check_part
 from selectmoe_core.runtime.distributed import current_world, join, leave
+from selectmoe_core.runtime.processes import INTERRUPTED
 from selectmoe_core.runtime.terminal import LogFormatter, safe_streams
 from selectmoe_core.stages.node_spec import NodeSpec
 

@@ -16,6 +16,8 @@ from types import FrameType
 
 PARENT_DEATH = 1
 """``PR_SET_PDEATHSIG`` of prctl(2)."""
+INTERRUPTED = 130
+"""Exit code of a process that Ctrl-C has ended."""
 
 
 def die_with_parent(parent: int | None = None) -> None:
@@ -34,6 +36,19 @@ def die_with_parent(parent: int | None = None) -> None:
 def bound(module: str, *arguments: str) -> list[str]:
     """Return Python's arguments to run a module in a child that ends with this process."""
     return ["-m", __name__, str(os.getpid()), module, *arguments]
+
+
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Let a child that is started in the block get Ctrl-C only when it can end without a traceback.
+
+    The child inherits that SIGINT is blocked; ``main`` below lets it through.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Ended(KeyboardInterrupt):
@@ -65,7 +80,11 @@ def main() -> None:
     parent, module, *arguments = sys.argv[1:]
     die_with_parent(int(parent))
     sys.argv[1:] = arguments
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except KeyboardInterrupt:  # before the module handles it: most of that time is its imports
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

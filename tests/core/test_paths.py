@@ -6,6 +6,7 @@ import threading
 import pytest
 
 from selectmoe_core import ModelError, RecipeError, StageError, inside, plain_name, read_regular
+from selectmoe_core.paths import name_fault
 
 BAD_NAMES = [
     "", " ", ".", "..", "a/b", "/etc/passwd", "../a", "a/", "a\\b", "C:\\x", "a\0b", "a\nb",
@@ -27,6 +28,28 @@ def test_what_is_no_name_is_refused_in_printable_words(name):
 )
 def test_a_name_stays_as_it_is(name):
     assert plain_name(name, where="here") == name
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        *[(name, "it ") for name in BAD_NAMES],
+        ("a b", "it has ' '"),
+        ("a:b", "it has ':'"),
+        ("a@random", "it has '@'"),
+        ("[x]", "it has '['"),
+        ("ü", "it has 'ü'"),
+        (".a", "it is too long, or does not start with a letter or digit"),
+        ("-a", "it is too long, or does not start with a letter or digit"),
+        ("a" * 101, "it is too long, or does not start with a letter or digit"),
+        *[(name, "") for name in ("a", "A.b-c_9", "0", "a" * 100)],
+    ],
+    ids=ascii,
+)
+def test_a_name_that_a_recipe_chooses_also_stands_in_keys(name, fault):
+    found = name_fault(name, chosen=True)
+    assert found.startswith(fault)
+    assert bool(found) == bool(fault)
 
 
 def test_the_error_is_the_one_asked_for():

@@ -101,7 +101,7 @@ def _damage(generator: random.Random, store: Path) -> str:
         return "nothing is left"
     path = generator.choice(files)
     name = path.relative_to(store)
-    match generator.choice(("cut", "cut", "empty", "lose", "lose", "lose all")):
+    match generator.choice(("cut", "cut", "empty", "lose", "lose", "lose all", "folder")):
         case "cut":
             content = path.read_bytes()
             path.write_bytes(content[: generator.randrange(len(content) or 1)])
@@ -109,6 +109,12 @@ def _damage(generator: random.Random, store: Path) -> str:
         case "empty":
             path.write_bytes(b"")
             return f"empty {name}"
+        case "folder":
+            path.unlink()
+            path.mkdir()
+            if generator.random() < 0.5:
+                (path / "inner").write_bytes(b"x")
+            return f"a folder in the place of {name}"
         case "lose all":
             folder = store / name.parts[0]
             if folder.is_dir() and generator.random() < 0.5:
@@ -183,7 +189,7 @@ def run_together(generator: random.Random, folder: Path) -> Report:
 def _compare(report: Report, found: dict[str, str], when: str) -> None:
     from fuzzing.kills import whole
 
-    expected = whole("fake")[1]
+    expected = whole("fake").results
     wrong = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
     if wrong:
         report.came = "different"

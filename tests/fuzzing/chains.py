@@ -74,9 +74,9 @@ fraction = 0.5
 [train]
 use = "llama-lora"
 model = "bundled:nano-llama"
-total_batch = 4
+batch_size = 4
 epochs = 1
-r = 4
+lora_rank = 4
 save_steps = 2
 [evaluate]
 use = "lm-eval"

@@ -383,4 +383,4 @@ def _replace(generator: random.Random, path: Path) -> str:
     return f"{path.name} is {what}"
 
 
-AREA = Area("checkpoints", run, seconds=20.0, chunk=60)
+AREA = Area("checkpoints", run, seconds=60.0, chunk=125)

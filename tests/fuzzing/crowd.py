@@ -4,20 +4,23 @@ import json
 import os
 import queue
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import psutil
 
 from fuzzing.artifacts import DAMAGE, FULL, TOGETHER
 from fuzzing.cases import Area, Finding, Report, carry_out
 from fuzzing.checkpoints import AREA as CHECKPOINTS
 from fuzzing.kills import FAKES, NANO
-from fuzzing.place import find_plugins, settle_environment
+from fuzzing.place import find_plugins, remember_what_stays, settle_environment
 from fuzzing.recipes import AREA as RECIPES
 from fuzzing.rows import AREA as ROWS
 
@@ -48,20 +51,27 @@ class Done:
     findings: list[Finding]
 
 
-def chunks(area: Area, start: int, count: int, jobs: int) -> list[Chunk]:
-    """Cut cases into chunks that keep all processes busy."""
-    size = max(1, min(area.chunk, -(-count // jobs)))
-    stop = start + count
-    return [Chunk(area.name, at, min(at + size, stop)) for at in range(start, stop, size)]
+def chunks(area: Area, seeds: Iterable[int], jobs: int) -> list[Chunk]:
+    """Cut the seeds of cases into chunks that keep all processes busy."""
+    found: list[Chunk] = []
+    seeds = sorted(seeds)
+    size = max(1, min(area.chunk, -(-len(seeds) // jobs)))
+    for seed in seeds:
+        last = found[-1] if found else None
+        if last and last.stop == seed and seed - last.start < size:
+            found[-1] = Chunk(area.name, last.start, seed + 1)
+        else:
+            found.append(Chunk(area.name, seed, seed + 1))
+    return found
 
 
-def carry_out_chunk(chunk: Chunk, tell: Callable[[Done], None]) -> None:
-    """Carry out the cases of a chunk in this process, in a temporary folder of its own."""
+def carry_out_chunk(chunk: Chunk, tell: Callable[[Done], None], base: Path) -> None:
+    """Carry out the cases of a chunk in this process, in the folder ``base``, and remove it."""
     _limit_memory()
-    base = Path(tempfile.mkdtemp(prefix="selectmoe-fuzz-"))
     # All processes of all cases find the same plugins at the same path of this chunk.
     find_plugins(base / "site")
     settle_environment(base / "home")
+    remember_what_stays()
     area = AREAS[chunk.area]
     try:
         for seed in range(chunk.start, chunk.stop):
@@ -82,22 +92,24 @@ def _limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
 
 
-def run_chunks(work: list[Chunk], jobs: int, program: Path) -> Iterator[Done | Chunk]:
-    """Carry out chunks in so many processes; yield what became of cases, and finished chunks."""
+def run_chunks(work: list[Chunk], jobs: int, program: Path, until: float) -> Iterator[Done]:
+    """Carry out chunks in so many processes and yield what became of each case.
+
+    At the monotonic time ``until`` all processes end; their open cases are as if never begun.
+    """
     waiting: queue.Queue[Chunk] = queue.Queue()
     for chunk in work:
         waiting.put(chunk)
-    told: queue.Queue[Done | Chunk | None] = queue.Queue()
+    told: queue.Queue[Done | None] = queue.Queue()
 
     def work_off() -> None:
-        while True:
+        while time.monotonic() < until:
             try:
                 chunk = waiting.get_nowait()
             except queue.Empty:
-                told.put(None)
-                return
-            _supervise(chunk, program, told.put)
-            told.put(chunk)
+                break
+            _supervise(chunk, program, until, told.put)
+        told.put(None)
 
     threads = [threading.Thread(target=work_off, daemon=True) for _ in range(jobs)]
     for thread in threads:
@@ -111,32 +123,31 @@ def run_chunks(work: list[Chunk], jobs: int, program: Path) -> Iterator[Done | C
             yield item
 
 
-def _supervise(chunk: Chunk, program: Path, tell: Callable[[Done], None]) -> None:
+def _supervise(chunk: Chunk, program: Path, until: float, tell: Callable[[Done], None]) -> None:
     """Carry out a chunk in a process of its own; after a case that ended it, go on in another."""
     area, seed = AREAS[chunk.area], chunk.start
-    while seed < chunk.stop:
+    while seed < chunk.stop and time.monotonic() < until:
         command = [sys.executable, str(program), "--chunk", f"{chunk.area}:{seed}:{chunk.stop}"]
+        home = tempfile.mkdtemp(prefix="selectmoe-fuzz-")
         process = subprocess.Popen(
-            command,
+            [*command, "--home", home],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
             start_new_session=True,
         )
-        last = [time.monotonic()]
-        watch = threading.Thread(
-            target=_watch, args=(process, last, area.seconds + GRACE), daemon=True
-        )
-        watch.start()
+        watch = Watch(process, area.seconds + GRACE, until)
+        threading.Thread(target=watch.run, daemon=True).start()
         assert process.stdout is not None
         for line in process.stdout:
             if line.startswith('{"case"'):
                 done = _read(line)
-                last[0] = time.monotonic()
+                watch.last = time.monotonic()
                 seed = done.seed + 1
                 tell(done)
         code = process.wait()
-        if seed < chunk.stop:
+        _clear(Path(home))
+        if seed < chunk.stop and not watch.out_of_time:
             report = Report(came="ended its process")
             report.fault(
                 f"the process of a case ended with {code}", "it hung in a library, or crashed"
@@ -145,12 +156,39 @@ def _supervise(chunk: Chunk, program: Path, tell: Callable[[Done], None]) -> Non
             seed += 1
 
 
-def _watch(process: subprocess.Popen[str], last: list[float], seconds: float) -> None:
-    while process.poll() is None:
-        if time.monotonic() - last[0] > seconds:
-            os.killpg(process.pid, 9)
-            return
-        time.sleep(0.5)
+@dataclass
+class Watch:
+    """Ends the process of a chunk when a case takes too long, or when all time is used up."""
+
+    process: subprocess.Popen[str]
+    seconds: float
+    until: float
+    last: float = field(default_factory=time.monotonic)
+    out_of_time: bool = False
+
+    def run(self) -> None:
+        """Watch until the process ends."""
+        while self.process.poll() is None:
+            now = time.monotonic()
+            self.out_of_time = now > self.until
+            if self.out_of_time or now - self.last > self.seconds:
+                os.killpg(self.process.pid, signal.SIGKILL)
+                return
+            time.sleep(0.2)
+
+
+def _clear(home: Path) -> None:
+    """Remove what a chunk left, and end the runs that a killed chunk had started there."""
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("HOME", "").startswith(f"{home}{os.sep}"):
+                process.kill()
+        except psutil.Error:
+            continue
+    for mounted in home.glob("case/outputs"):
+        if mounted.is_mount():
+            subprocess.run(["umount", "-l", str(mounted)], check=False, capture_output=True)
+    shutil.rmtree(home, ignore_errors=True)
 
 
 def line_of(done: Done) -> str:

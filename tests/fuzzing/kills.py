@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
 
@@ -28,6 +29,8 @@ ORPHANS = 15.0
 """Seconds after which what still runs counts as an orphan."""
 SLOW = 0.04
 """Seconds that a step of the chain of fakes takes."""
+ANY_TIME = 0.25
+"""The share of runs that are ended at any time; the others while a stage makes its artifact."""
 
 
 def run_fake(generator: random.Random, folder: Path) -> Report:
@@ -42,23 +45,69 @@ def run_nano(generator: random.Random, folder: Path) -> Report:
     return run(generator, folder, chain, whole("nano"))
 
 
-def run(
-    generator: random.Random, folder: Path, chain: Chain, undisturbed: tuple[float, dict[str, str]]
-) -> Report:
+@dataclass(frozen=True)
+class Undisturbed:
+    """A run that nobody ended.
+
+    Attributes:
+        seconds: how long it took.
+        results: what it came to.
+        stages: for how many seconds the artifact of each stage was being made.
+    """
+
+    seconds: float
+    results: dict[str, str]
+    stages: dict[str, float] = field(default_factory=dict)
+
+    def moment(self, generator: random.Random) -> "Moment":
+        """Draw when to end a run: at any time, or more often within a stage, each as often."""
+        if not self.stages or generator.random() < ANY_TIME:
+            return Moment("", generator.uniform(0.0, self.seconds))
+        stage = generator.choice(sorted(self.stages))
+        return Moment(stage, generator.uniform(0.0, self.stages[stage]))
+
+
+@dataclass(frozen=True)
+class Moment:
+    """So many seconds after a stage has begun to make its artifact; without one, after the start.
+
+    A stage that is done already does not begin again: then nobody is ended.
+    """
+
+    stage: str
+    after: float
+
+    def __str__(self) -> str:
+        return f"{self.after:.2f} s after the start{f' of {self.stage}' if self.stage else ''}"
+
+    def wait(self, process: subprocess.Popen[str], outputs: Path) -> bool:
+        """Wait for it and return whether the run is still going on."""
+        while self.stage and self.stage not in open_stages(outputs):
+            if process.poll() is not None:
+                return False
+            time.sleep(0.005)
+        try:
+            process.wait(timeout=self.after)
+        except subprocess.TimeoutExpired:
+            return True
+        return False
+
+
+def run(generator: random.Random, folder: Path, chain: Chain, undisturbed: Undisturbed) -> Report:
     """End a run once or several times, run it to its end, and compare the results.
 
     Args:
         generator: decides when, how and whom.
         folder: of the case.
         chain: what is run.
-        undisturbed: the seconds and the results of a run that nobody ended.
+        undisturbed: the same run when nobody ends it.
     """
     report = Report(came="same")
-    seconds, expected = undisturbed
+    expected = undisturbed.results
     outputs, mark = folder / "outputs", uuid4().hex
     try:
         for _ in range(generator.choice((1, 1, 1, 2, 3))):
-            _end_once(generator, report, chain, outputs, mark, seconds)
+            _end_once(generator, report, chain, outputs, mark, undisturbed)
         said = chain.finish(outputs, mark=mark)
         for kind, what in faults_of(said, (0,)):
             report.fault(f"the run after it: {kind}", what)
@@ -76,40 +125,53 @@ def run(
 
 
 @functools.cache
-def whole(name: str) -> tuple[float, dict[str, str]]:
-    """Return the seconds and the results of a run that nobody ends; at the path of every case."""
+def whole(name: str) -> Undisturbed:
+    """Run a chain that nobody ends, at the path of every case."""
     folder = Path(os.environ["HOME"]) / f"whole-{name}"
     chain = (
         Chain.fake(folder / "chain", slow=SLOW) if name == "fake" else Chain.nano(folder / "chain")
     )
-    begun = time.monotonic()
-    said = chain.finish(folder / "outputs", mark=uuid4().hex)
-    assert said.code == 0, said.err
-    seconds = time.monotonic() - begun
-    found = results(folder / "outputs")
+    found = undisturbed(chain, folder / "outputs")
     shutil.rmtree(folder)
-    return seconds, found
+    return found
+
+
+def undisturbed(chain: Chain, outputs: Path) -> Undisturbed:
+    """Run a chain to its end and look on."""
+    mark, begun = uuid4().hex, time.monotonic()
+    process = chain.start(outputs, mark=mark)
+    stages: dict[str, float] = {}
+    last = begun
+    while process.poll() is None and time.monotonic() - begun < chain.patience:
+        time.sleep(0.005)
+        now = time.monotonic()
+        for stage in open_stages(outputs):
+            stages[stage] = stages.get(stage, 0.0) + now - last
+        last = now
+    end_all(mark)
+    if code := process.wait():
+        said = _said(outputs.with_name(f"{outputs.name}.said"), 0)
+        raise RuntimeError(f"a run that nobody ended ended with {code}:\n{said[-3000:]}")
+    return Undisturbed(time.monotonic() - begun, results(outputs), stages)
 
 
 def _end_once(
-    generator: random.Random, report: Report, chain: Chain, outputs: Path, mark: str, seconds: float
-) -> None:
+    generator: random.Random, report: Report, chain: Chain, outputs: Path, mark: str,
+    undisturbed: Undisturbed,
+) -> None:  # fmt: skip
     """Start a run, end it or a part of it at a random moment, and look at how it went."""
-    after, number = generator.uniform(0.0, seconds), generator.choice(SIGNALS)
+    moment, number = undisturbed.moment(generator), generator.choice(SIGNALS)
     who = generator.choice(WHO)
     log = outputs.with_name(f"{outputs.name}.said")
     before = log.stat().st_size if log.exists() else 0
     process = chain.start(outputs, mark=mark)
-    try:
-        process.wait(timeout=after)
-        report.did.append(f"not ended: it was done within {after:.2f} s")
+    if not moment.wait(process, outputs):
+        report.did.append(f"not ended: it was done by {moment}")
         return
-    except subprocess.TimeoutExpired:
-        pass
-    stage = _stage(outputs)
+    stage = "+".join(sorted(open_stages(outputs))) or "between stages"
     hit = _hit(generator, process, who, number)
     name = signal.Signals(number).name
-    report.did.append(f"{name} to {who} ({hit}) after {after:.2f} s in {stage}")
+    report.did.append(f"{name} to {who} ({hit}) {moment} in {stage}")
     report.counts["kills"] = report.counts.get("kills", 0) + 1
     report.counts[f"kills in {stage}"] = report.counts.get(f"kills in {stage}", 0) + 1
     try:
@@ -173,14 +235,17 @@ def _command(process: psutil.Process) -> list[str]:
         return ["gone"]
 
 
-def _stage(outputs: Path) -> str:
-    """Return the stage whose artifact is being made."""
-    open_ones = {
-        folder.name.partition("-")[0]
-        for folder in (outputs / "store").glob("*-*")
-        if folder.is_dir() and not (folder / MANIFEST).is_file()
-    }
-    return "+".join(sorted(open_ones)) or "between stages"
+def open_stages(outputs: Path) -> set[str]:
+    """Return the stages whose artifacts are being made."""
+    found = set()
+    try:
+        for folder in os.scandir(outputs / "store"):
+            inner = Path(folder.path)
+            if folder.is_dir() and not (inner / MANIFEST).is_file() and any(inner.iterdir()):
+                found.add(folder.name.partition("-")[0])
+    except OSError:  # not there yet, or another process has just moved it
+        pass
+    return found
 
 
 def _said(log: Path, before: int) -> str:

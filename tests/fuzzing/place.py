@@ -46,6 +46,20 @@ def find_plugins(site: Path) -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*paths, before]))
 
 
+def remember_what_stays() -> None:
+    """Read once for all cases of this process what no case changes: plugins, and our sources.
+
+    Each command of a case would read them again, and nearly all of its time would go into that.
+    """
+    from functools import cache
+
+    from selectmoe_core.plugin import manager
+    from selectmoe_core.stages import code
+
+    for module, name in ((manager, "find_plugins"), (manager, "_owner"), (code, "parts_of")):
+        setattr(module, name, cache(getattr(module, name)))
+
+
 def _install(site: Path, name: str, points: dict[str, str], version: str = "1.0") -> None:
     folder = site / f"{name.replace('-', '_')}-{version}.dist-info"
     folder.mkdir(exist_ok=True)

@@ -322,4 +322,4 @@ def _command(report: Report, folder: Path, options: dict[str, Any], on_reject: s
         report.fault(f"run: {kind}", what)
 
 
-AREA = Area("rows", run, seconds=30.0, chunk=100)
+AREA = Area("rows", run, seconds=60.0, chunk=100)

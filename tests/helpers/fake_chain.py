@@ -109,6 +109,8 @@ class EvaluateConfig(Config):
     """Questions whose answers are kept: the longer the training's responses, the more are right."""
     resamplings: int = 10
     """Changes no question."""
+    web: tuple[str, ...] = ()
+    """Addresses of data that no digest covers."""
 
 
 class FilterConfig(Config):
@@ -483,6 +485,7 @@ def selectmoe_evaluators() -> list[Any]:
             "fake-eval",
             EvaluateConfig,
             FakeEvaluator,
+            unseen=lambda config: config.web,
             questions=lambda config: EvaluateConfig(tasks=config.tasks),
         ),
         Component("fake-silent-eval", EvaluateConfig, FakeEvaluator),

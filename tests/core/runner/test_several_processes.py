@@ -12,9 +12,10 @@ from conftest import LEFT_OUT
 
 from selectmoe_core.errors import RecipeError, StageError
 from selectmoe_core.runner.external_launch import Team, _of_slurm, join_team
-from selectmoe_core.runner.failures import BUG, INTERRUPTED, Failure, cause
+from selectmoe_core.runner.failures import BUG, Failure, cause
 from selectmoe_core.runner.launch import Launch, launch_of
 from selectmoe_core.runtime.distributed import World
+from selectmoe_core.runtime.processes import INTERRUPTED
 from selectmoe_core.stages.scoring.claims import CLAIMS, _claimed, of_all, spread
 
 CHILD = (

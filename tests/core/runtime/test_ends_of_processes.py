@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from selectmoe_core.runtime.processes import Ended, bound, ended_by_signals
+from selectmoe_core.runtime.processes import Ended, bound, ended_by_signals, interrupts_held
 
 WORK = "import os, time; open('began', 'w').close(); time.sleep({seconds}); open('done', 'w')"
 PARENT = """\
@@ -101,3 +101,45 @@ def test_a_run_that_outlives_its_terminal_goes_on_ignoring_it():
             os.kill(os.getpid(), signal.SIGHUP)
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("moment", ["its start", "its imports", "its work"])
+def test_an_interrupted_child_ends_without_a_traceback(tmp_path, moment):
+    (tmp_path / "imports.py").write_text(
+        "import time; open('began', 'w'); time.sleep(30 if 'imports' in open('when').read() else 0)"
+    )
+    (tmp_path / "work_of_a_child.py").write_text(
+        "import imports\nif __name__ == '__main__':\n    imports.time.sleep(30)\n"
+    )
+    (tmp_path / "when").write_text(moment)
+    with interrupts_held():
+        child = subprocess.Popen(
+            [sys.executable, *bound("work_of_a_child")],
+            stderr=subprocess.PIPE,
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"},
+            text=True,
+        )
+    while moment != "its start" and not (tmp_path / "began").exists():
+        time.sleep(0.01)
+    child.send_signal(signal.SIGINT)
+    _, said = child.communicate(timeout=20)
+    assert (child.returncode, said) == (130, "")
+
+
+def test_what_starts_a_child_gets_its_own_interrupts_again():
+    with interrupts_held():
+        assert signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_the_command_line_ends_without_a_traceback_while_it_is_imported(tmp_path):
+    (tmp_path / "click.py").write_text("raise KeyboardInterrupt")
+    done = subprocess.run(
+        [sys.executable, "-m", "selectmoe_core", "list"],
+        capture_output=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"},
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

@@ -8,7 +8,7 @@ from lmeval_tasks import TASK
 from selectmoe_core.store import FileHashes
 from selectmoe_lmeval.config import LmEvalConfig
 from selectmoe_lmeval.plugin import selectmoe_evaluators
-from selectmoe_lmeval.task_files import unseen_data
+from selectmoe_lmeval.unseen import unseen
 
 (COMPONENT,) = selectmoe_evaluators()
 
@@ -84,18 +84,62 @@ def test_files_that_code_reads_count_where_the_recipe_names_them(places):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("custom_dataset: !function own.load", "the data that own.load reads"),
-        ("dataset_path: org/questions", "the dataset org/questions of the hub (no revision)"),
-        ("dataset_path: json\ndataset_kwargs: {data_files: 'https://a.b/c'}", "https://a.b/c"),
+        ("custom_dataset: !function own.load", "the data that own.load reads (t.yaml)"),
+        ("class: !function own.Task", "the data that own.Task reads (t.yaml)"),
+        (
+            "dataset_path: org/questions",
+            "the dataset org/questions of the hub, without a revision (t.yaml)",
+        ),
+        (
+            "dataset_path: json\ndataset_kwargs: {data_files: 'https://a.b/c'}",
+            "https://a.b/c (t.yaml)",
+        ),
+        ("include: base.yaml", "the dataset org/base of the hub, without a revision (t.yaml)"),
         ("dataset_path: org/questions\ndataset_kwargs: {revision: abc}", None),
         ("dataset_path: json\ndataset_kwargs: {data_files: q.jsonl}", None),
         ("dataset_path: ../data", None),
     ],
 )
-def test_what_no_digest_sees_is_said(places, text, said):
-    path = places / "tasks/t.yaml"
-    path.write_text(f"task: t\n{text}\n")
-    assert list(unseen_data(path)) == ([said] if said else [])
+def test_what_no_digest_covers_is_said(places, text, said):
+    (places / "tasks/base.yaml").write_text("dataset_path: org/base\n")
+    (places / "tasks/t.yaml").write_text(f"task: t\n{text}\n")
+    config = LmEvalConfig(tasks=("t",), include_path=(places / "tasks",))
+    assert list(unseen(config)) == ([said] if said else [])
+
+
+def test_what_code_reads_is_covered_where_the_recipe_names_it(places):
+    for name, field in (("t", "custom_dataset: !function own.load"), ("u", "dataset_path: a/b")):
+        (places / f"tasks/{name}.yaml").write_text(f"task: {name}\n{field}\n")
+    config = LmEvalConfig(
+        tasks=("t", "u"), include_path=(places / "tasks",), task_data=(places / "data",)
+    )
+    assert list(unseen(config)) == ["the dataset a/b of the hub, without a revision (u.yaml)"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "read"),
+    [
+        ("other", set()),
+        ("arc_easy", set()),
+        ("far", {"far"}),
+        ("all", {"far", "near", "inside"}),
+        ("every", {"far", "near", "inside"}),
+        ("f*", {"far"}),
+        ("tagged", {"near"}),
+    ],
+)
+def test_only_the_tasks_in_use_count(places, asked, read):
+    group = "group: all\ntask: [far, near, {task: own, dataset_path: org/inside}]\n"
+    for name, text in {
+        "far": "task: far\ndataset_path: org/far\n",
+        "near": "task: near\ndataset_path: org/near\ntag: [tagged]\n",
+        "other": "task: other\ndataset_path: json\n",
+        "all": group,
+        "every": "group: every\ntask: [all]\n",
+    }.items():
+        (places / f"tasks/{name}.yaml").write_text(text)
+    config = LmEvalConfig(tasks=(asked,), include_path=(places / "tasks",))
+    assert {text.split()[2].removeprefix("org/") for text in unseen(config)} == read
 
 
 def test_a_broken_yaml_ends_no_plan(places):
@@ -104,3 +148,4 @@ def test_a_broken_yaml_ends_no_plan(places):
     (places / "tasks/v.yaml").write_text("include: nowhere.yaml\n")
     (places / "tasks/w.yaml").write_bytes(b"\xff\xfe\x00")
     assert digest(places / "tasks") == digest(places / "tasks")
+    assert not list(unseen(LmEvalConfig(tasks=("t", "u"), include_path=(places / "tasks",))))

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from reader_files import chat, read, texts, write
 
-from selectmoe_core import DataError, RawExample, Reject
+from selectmoe_core import DataError, RawExample, RecipeError, Reject
 
 CELLS = st.text(st.sampled_from('aé",\n\t; '), max_size=6).map(lambda text: f"x{text}")
 
@@ -98,3 +98,34 @@ def test_headers(tmp_path):
     (found,) = read("csv", path=str(write(tmp_path / "g.csv", b"x,y\n1,2\n")))
     assert "fit no row format: it has 'x', 'y'" in found.reason
     assert read("csv", path=str(write(tmp_path / "h.csv", b""))) == []
+
+
+def test_a_broken_row_that_is_not_utf8_is_one_reject(tmp_path, capfd):
+    lines = [
+        b"instruction,output\n",
+        b"q1,a1\n",
+        b"q2,\xff\xfe,too many\n",
+        b"\xe9\n",
+        "q\u00e9\u4e16,\U0001f600\n".encode(),
+    ]
+    found = read("csv", path=str(write(tmp_path / "f.csv", *lines)))
+    assert [type(row) for row in found] == [RawExample, Reject, Reject, RawExample]
+    assert found[1].reason == "the row has 3 values, the table has 2"
+    assert found[2].reason == "the row has 1 values, the table has 2"
+    assert texts(found[3]) == [("user", "q\u00e9\u4e16"), ("assistant", "\U0001f600")]
+    assert capfd.readouterr().err == ""
+
+
+def test_columns_have_names_in_any_letters(tmp_path):
+    data = '\ufeff"fr\u00e5ga",\u7b54\nq,a\n'.encode()
+    path = write(tmp_path / "f.csv", data)
+    columns = {"prompt": "fr\u00e5ga", "completion": "\u7b54"}
+    (found,) = read("csv", path=str(path), format="prompt_completion", columns=columns)
+    assert texts(found) == [("user", "q"), ("assistant", "a")]
+
+
+@pytest.mark.parametrize("delimiter", ["\u00e9", "\n", '"', ",,", ""])
+def test_a_delimiter_that_no_table_has_is_refused(tmp_path, delimiter):
+    path = write(tmp_path / "f.csv", b"prompt,completion\nq,a\n")
+    with pytest.raises(RecipeError, match="delimiter"):
+        read("csv", path=str(path), delimiter=delimiter)
