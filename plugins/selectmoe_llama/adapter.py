@@ -10,18 +10,11 @@ from typing import Any
 from torch import nn
 
 from selectmoe_core import Job, ModelError, ModelRef, StageError
+from selectmoe_core.models import LLAMA_LIKE
 from selectmoe_llama.config import LoraTrainingConfig
 from selectmoe_llama.quantized import load_quantized
 
 WEIGHTS = "adapter_model.safetensors"
-
-LLAMA_LIKE = frozenset(
-    (
-        *("llama", "mistral", "ministral", "qwen2", "qwen3", "gemma", "gemma2", "olmo", "olmo2"),
-        *("olmo3", "smollm3", "cohere", "granite", "helium", "arcee", "seed_oss"),
-    )
-)
-"""Model types whose layers call their projections as Llama does."""
 
 
 def check_architecture(ref: ModelRef, job: Job) -> None:

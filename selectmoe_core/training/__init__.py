@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from selectmoe_core.training.checkpoints import repeatable
     from selectmoe_core.training.losses import (
         CountedRows,
+        head_logits,
         summed_cross_entropy,
         summed_head_loss,
     )
@@ -24,7 +25,8 @@ __getattr__ = lazy_names(
         "selectmoe_core.runtime.distributed": "gathers_weights shards_weights",
         "selectmoe_core.training.arguments": "training_arguments",
         "selectmoe_core.training.checkpoints": "repeatable",
-        "selectmoe_core.training.losses": "CountedRows summed_cross_entropy summed_head_loss",
+        "selectmoe_core.training.losses": "CountedRows head_logits summed_cross_entropy "
+        "summed_head_loss",
         "selectmoe_core.training.trainer": "StepTrainer",
     },
 )
@@ -33,6 +35,7 @@ __all__ = [
     "CountedRows",
     "StepTrainer",
     "gathers_weights",
+    "head_logits",
     "repeatable",
     "shards_weights",
     "summed_cross_entropy",
