@@ -36,8 +36,10 @@ class ProjectedGradients:
         self.network = network.requires_grad_(requires_grad=False)
         self.layers = lora_layers(network)
         self.width = projector.width
-        sizes = {name: w.numel() for layer in self.layers for name, w in layer.weights.items()}
-        self.projections: Mapping[str, WeightProjection] = projector.weights(sizes)
+        self.sizes = {
+            name: weight.numel() for layer in self.layers for name, weight in layer.weights.items()
+        }
+        self.projections: Mapping[str, WeightProjection] = projector.weights(self.sizes)
 
     def vectors(self, batch: Batch, directions: Mapping[str, Direction] | None) -> Tensor:
         """Return the projected gradient of each example's loss, fp32 ``[examples, width]``.
@@ -51,11 +53,13 @@ class ProjectedGradients:
         """
         total = torch.zeros(len(batch.rows), self.width, device=batch.ids.device)
         with self._watched(total, directions):
-            embedded, loss = self._loss(batch)
-            loss.backward(inputs=[embedded])
+            embedded, loss = self.loss(batch)
+            # In this thread: compiled kernels are not called from a thread of autograd's.
+            with torch.autograd.set_multithreading_enabled(mode=False):
+                loss.backward(inputs=[embedded])
         return total
 
-    def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the embedded tokens and the sum of the examples' losses.
 
         There is no attention mask: with causal attention no token sees the padding after it.
