@@ -89,6 +89,15 @@ def save_adapter(model: Any, out: Path) -> None:  # noqa: ANN401
     make_readable(out)
 
 
+def lora_weights(model: Any) -> dict[str, nn.Parameter]:  # noqa: ANN401
+    """Return the LoRA weights by the names that they have in the adapter's file."""
+    return {
+        name.replace(".default.", "."): weight
+        for name, weight in model.named_parameters()
+        if weight.requires_grad
+    }
+
+
 def load_adapter(model: Any, folder: Path) -> None:  # noqa: ANN401
     """Copy a checkpoint's LoRA weights into the model.
 
@@ -104,7 +113,7 @@ def load_adapter(model: Any, folder: Path) -> None:  # noqa: ANN401
     if {n: w.shape for n, w in saved.items()} != {n: w.shape for n, w in own.items()}:
         raise StageError(
             f"{folder}: this checkpoint has other trained weights than the recipe",
-            hint="rerun the stage with --fresh train",
+            hint="rerun the stage: --fresh train, or --fresh warmup",
         )
     set_peft_model_state_dict(model, saved)
 
