@@ -33,8 +33,16 @@ def selectmoe_trainers() -> list[Component[Any, Trainer]]:
             cost=_cost,
             seeded=True,
             torch=True,
+            keeps=_keeps,
         )
     ]
+
+
+def _keeps(config: LoraTrainingConfig) -> frozenset[Need]:
+    """Return what later stages find."""
+    if config.checkpoint_every is None:
+        return frozenset()
+    return frozenset({Need.CHECKPOINTS, Need.MOMENTS})
 
 
 def _cost(config: LoraTrainingConfig, workload: Workload) -> Cost:
