@@ -86,3 +86,58 @@ def adam_step(
         return mean / torch.sqrt(square + 1e-8)
     mean, square = mean / (1 - 0.9 ** (step + 1)), square / (1 - 0.999 ** (step + 1))
     return mean / (square.sqrt() + 1e-8)
+
+
+def less_vector(
+    base: Any, checkpoint: Any, ids: Tensor, counted: Tensor, *, pool: bool, how: dict[str, Any]
+) -> np.ndarray:
+    """The projected gradient of one example at one checkpoint, of length 1.
+
+    ``how`` holds ``kind``, ``width``, ``seed`` and ``rule``.
+    """
+    from peft import PeftModel
+    from safetensors.torch import load_file
+
+    from selectmoe_gradient.random_signs import key_of
+
+    network = PeftModel.from_pretrained(base, str(checkpoint.folder)).eval()
+    moments = load_file(checkpoint.folder / "moments.safetensors")
+    total = np.zeros(how["width"])
+    for name, gradient in example_gradient(network, ids, counted).items():
+        taken = gradient.double()
+        if pool:
+            pair = moments[f"{name}.exp_avg"], moments[f"{name}.exp_avg_sq"]
+            taken = adam_step(gradient, *pair, checkpoint.step, how["rule"])
+        matrix = DENSE[how["kind"]](key_of(how["seed"], name), len(taken), how["width"])
+        total += taken.numpy() @ matrix
+    network.unload()
+    return total / np.linalg.norm(total)
+
+
+def less_vectors(
+    base: Any, checkpoints: list[Any], examples: list[Any], *, pool: bool, how: dict[str, Any]
+) -> list[np.ndarray]:
+    """The vectors of examples ``(ids, counted)`` at each checkpoint, ``[examples, width]``."""
+    return [
+        np.stack([less_vector(base, one, *example, pool=pool, how=how) for example in examples])
+        for one in checkpoints
+    ]
+
+
+def less_scores(
+    pool: list[np.ndarray], targets: list[np.ndarray], tasks: list[str], rates: list[float]
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """LESS's score of each row of the pool, and the scores for each task.
+
+    The cosine at each checkpoint is weighted by its learning rate, the mean is taken over the
+    examples of a task, and the largest over the tasks.
+    """
+    total = sum(rates)
+    cosines = sum(
+        rate / total * one @ other.T for rate, one, other in zip(rates, pool, targets, strict=True)
+    )
+    by_task = {
+        task: cosines[:, [row for row, name in enumerate(tasks) if name == task]].mean(axis=1)
+        for task in dict.fromkeys(tasks)
+    }
+    return np.max(list(by_task.values()), axis=0), by_task
