@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from less_reference import less_vectors
+from less_warm_up import make_warm_up
 from llama_models import conversations, job, llama, options, train
 
 from selectmoe_core import ModelError, Shard, StageError
@@ -20,6 +21,11 @@ from selectmoe_gradient.embedder import LoraGradients
 from selectmoe_gradient.plugin import selectmoe_embedders
 
 WIDTH, SEED = 128, 11
+
+
+@pytest.fixture(scope="module")
+def warm_up(tmp_path_factory):
+    return make_warm_up(tmp_path_factory.mktemp("warm-up"))
 
 
 def embed(warm_up, folder, examples, role, **options):

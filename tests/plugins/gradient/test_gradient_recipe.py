@@ -2,6 +2,7 @@
 
 import pytest
 
+from selectmoe_core.cli import call
 from selectmoe_core.errors import RecipeError
 from selectmoe_core.plan.plan import make_plan
 from selectmoe_core.plugin.manager import load_plugins
@@ -93,3 +94,23 @@ def test_a_warm_up_without_the_checkpoints_is_reported_by_plan(registry, tmp_pat
 def test_digests_cover_the_options(registry, tmp_path, override, again):
     before, after = digests(registry, tmp_path), digests(registry, tmp_path, override)
     assert {key for key in before if before[key] != after[key]} == again
+
+
+def test_the_plan_says_whose_architecture_a_models_is(registry, tmp_path):
+    made = plan(registry, tmp_path, "score.use=perplexity")
+    assert made.trained_from(made.nodes["score"]).location == "bundled:nano-llama"
+    changes = ["convert.use=olmoe-trashcan", "convert.model=bundled:nano-olmoe", "~warmup.model"]
+    changes += ["warmup.use=select-moe-constraint", "~embed", "~targets", "score.use=router"]
+    converted = plan(registry, tmp_path, *changes)
+    assert converted.trained_from(converted.nodes["score"]) is None
+    assert converted.origin(converted.nodes["score"]).location == "bundled:nano-olmoe"
+
+
+def test_a_scorer_of_routers_refuses_a_warm_up_by_lora_before_the_first_stage(tmp_path, capfd):
+    path = tmp_path / "gradients.toml"
+    path.write_text(RECIPE)
+    out = tmp_path / "outputs"
+    code = call(["--outputs", str(out), "run", str(path), "score.use=router", "~embed", "~targets"])
+    assert code != 0
+    assert "the check before the first stage" in capfd.readouterr().err
+    assert not list((out / "store").glob("warmup-*"))

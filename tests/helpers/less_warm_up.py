@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
 from llama_models import conversations, llama, options, train
 
 from selectmoe_core.models.models import ModelRef
@@ -18,10 +17,8 @@ class WarmUp:
     kept: list[KeptCheckpoint]
 
 
-@pytest.fixture(scope="session")
-def warm_up(tmp_path_factory) -> WarmUp:
+def make_warm_up(folder: Path) -> WarmUp:
     """Three epochs of two steps, whose learning rate falls to zero."""
-    folder = tmp_path_factory.mktemp("warm-up")
     base = llama(folder / "base")
     config = options(
         checkpoint_every="epoch",
