@@ -10,18 +10,11 @@ from typing import Any
 from torch import nn
 
 from selectmoe_core import Job, ModelError, ModelRef, StageError
+from selectmoe_core.models import LLAMA_LIKE
 from selectmoe_llama.config import LoraTrainingConfig
 from selectmoe_llama.quantized import load_quantized
 
 WEIGHTS = "adapter_model.safetensors"
-
-LLAMA_LIKE = frozenset(
-    (
-        *("llama", "mistral", "ministral", "qwen2", "qwen3", "gemma", "gemma2", "olmo", "olmo2"),
-        *("olmo3", "smollm3", "cohere", "granite", "helium", "arcee", "seed_oss"),
-    )
-)
-"""Model types whose layers call their projections as Llama does."""
 
 
 def check_architecture(ref: ModelRef, job: Job) -> None:
@@ -96,6 +89,15 @@ def save_adapter(model: Any, out: Path) -> None:  # noqa: ANN401
     make_readable(out)
 
 
+def lora_weights(model: Any) -> dict[str, nn.Parameter]:  # noqa: ANN401
+    """Return the LoRA weights by the names that they have in the adapter's file."""
+    return {
+        name.replace(".default.", "."): weight
+        for name, weight in model.named_parameters()
+        if weight.requires_grad
+    }
+
+
 def load_adapter(model: Any, folder: Path) -> None:  # noqa: ANN401
     """Copy a checkpoint's LoRA weights into the model.
 
@@ -111,7 +113,7 @@ def load_adapter(model: Any, folder: Path) -> None:  # noqa: ANN401
     if {n: w.shape for n, w in saved.items()} != {n: w.shape for n, w in own.items()}:
         raise StageError(
             f"{folder}: this checkpoint has other trained weights than the recipe",
-            hint="rerun the stage with --fresh train",
+            hint="rerun the stage: --fresh train, or --fresh warmup",
         )
     set_peft_model_state_dict(model, saved)
 

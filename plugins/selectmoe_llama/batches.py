@@ -42,8 +42,8 @@ def share_of(config: LoraTrainingConfig, processes: int) -> int:
     share, rest = divmod(config.batch_size, processes)
     if rest:
         raise RecipeError(
-            f"[train] batch_size = {config.batch_size} cannot be divided among {processes} "
-            "processes",
+            f"llama-lora: batch_size = {config.batch_size} cannot be divided among "
+            f"{processes} processes",
             hint=f"use a multiple of {processes}, or another number of processes",
         )
     return share

@@ -71,6 +71,12 @@ class LoraTrainingConfig(Config):
     """``nf4`` stores the frozen weights in 4 bits (QLoRA). This takes about a quarter of the
     memory, but the weights are dequantised for every product, and layers are never compiled. It
     needs ``pip install 'selectmoe[qlora]'``."""
+    checkpoint_every: Annotated[PositiveInt, Field(le=LARGE)] | Literal["epoch"] | None = None
+    """Keep a checkpoint for later stages after each ``"epoch"`` or after this number of steps, and
+    after the last step; by default none. It has the adapter in PEFT's layout, the learning rate and
+    Adam's moments of each weight, and stays in the stage's folder."""
+    keep_checkpoints: Annotated[PositiveInt, Field(le=LARGE)] | Literal["all"] = "all"
+    """How many of these checkpoints are kept, the newest; ``"all"`` keeps every one."""
     checkpoint_minutes: Annotated[PositiveFloat, Field(le=1e6)] = execution_only(5.0)
     """Minutes between two checkpoints: a killed run loses at most this time."""
     merge: bool = False
@@ -83,6 +89,8 @@ class LoraTrainingConfig(Config):
             raise ValueError(
                 f"'compile' cannot be used with quantization = \"{self.quantization}\""
             )
+        if self.keep_checkpoints != "all" and self.checkpoint_every is None:
+            raise ValueError("'keep_checkpoints' has no effect without 'checkpoint_every'")
         return self
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from selectmoe_core.training import summed_head_loss
+from selectmoe_core.training import head_logits, summed_head_loss
 from selectmoe_llama.attention import Attention, use
 
 
@@ -84,24 +84,8 @@ class PackedModel(nn.Module):
             inputs_embeds=embedded, position_ids=position_ids, use_cache=False, **packed
         ).last_hidden_state
         chosen = hidden.flatten(0, 1).index_select(0, predicting)
-        head = partial(logits, causal)
+        head = partial(head_logits, causal)
         return summed_head_loss(head, chosen, targets, weights, causal.config.vocab_size)
-
-
-def logits(causal: Any, hidden: Tensor) -> Tensor:  # noqa: ANN401
-    """Return a causal model's logits for its decoder's output, ``[..., vocabulary]``.
-
-    Cohere multiplies, Granite divides and Gemma limits the output of the head.
-    """
-    config = causal.config
-    found: Tensor = causal.get_output_embeddings()(hidden)
-    if (factor := getattr(config, "logit_scale", None)) is not None:
-        found = found * factor
-    if (divisor := getattr(config, "logits_scaling", None)) is not None:
-        found = found / divisor
-    if (cap := getattr(config, "final_logit_softcapping", None)) is not None:
-        found = torch.tanh(found / cap) * cap
-    return found
 
 
 def _prepared(call: Callable[..., Any], *, compiled: bool, recomputed: bool) -> Callable[..., Any]:

@@ -33,8 +33,16 @@ def selectmoe_trainers() -> list[Component[Any, Trainer]]:
             cost=_cost,
             seeded=True,
             torch=True,
+            keeps=_keeps,
         )
     ]
+
+
+def _keeps(config: LoraTrainingConfig) -> frozenset[Need]:
+    """Return what later stages find."""
+    if config.checkpoint_every is None:
+        return frozenset()
+    return frozenset({Need.CHECKPOINTS, Need.MOMENTS})
 
 
 def _cost(config: LoraTrainingConfig, workload: Workload) -> Cost:
@@ -64,8 +72,19 @@ def _cost(config: LoraTrainingConfig, workload: Workload) -> Cost:
         + optimizer_bytes(added)
         + activation_bytes(shape, batch, workload.dtype, recompute=recompute),
         # the adapter, and a checkpoint of it with two Adam moments; merged: the whole model again
-        disk=16.0 * added + (weights if config.merge else 0.0),
+        disk=(16.0 + 12.0 * _kept(config, workload)) * added + (weights if config.merge else 0.0),
     )
+
+
+def _kept(config: LoraTrainingConfig, workload: Workload) -> float:
+    """Return how many checkpoints are kept at most: each the LoRA weights and two moments."""
+    if config.checkpoint_every is None:
+        return 0.0
+    each = -(-workload.examples // config.batch_size)
+    steps = config.max_steps or config.epochs * each
+    every = each if config.checkpoint_every == "epoch" else config.checkpoint_every
+    made = max(1.0, -(-steps // max(1.0, every)))
+    return made if config.keep_checkpoints == "all" else min(made, config.keep_checkpoints)
 
 
 def _quantized_bytes(shape: Shape, dtype: str) -> float:

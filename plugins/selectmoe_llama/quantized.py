@@ -9,7 +9,7 @@ import torch
 from selectmoe_core import Job, ModelError, ModelRef, StageError
 
 KIND = "nf4"
-OPTION = f"[train] quantization = '{KIND}'"
+OPTION = f"llama-lora: quantization = '{KIND}'"
 
 
 def check_installed() -> None:

@@ -1,6 +1,7 @@
 """The part that fine-tunes: LoRA weights of a target model, trained on the selection."""
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,17 @@ from peft.helpers import disable_input_dtype_casting
 from transformers import set_seed
 
 from selectmoe_core import ExampleSource, Facts, Job, ModelRef, StageError
-from selectmoe_core.training import repeatable, shards_weights, training_arguments
+from selectmoe_core.training import (
+    KeepCheckpoints,
+    kept_checkpoints,
+    repeatable,
+    shards_weights,
+    training_arguments,
+)
 from selectmoe_llama.adapter import (
     check_architecture,
     load_with_lora,
+    lora_weights,
     save_adapter,
     save_merged,
 )
@@ -58,10 +66,10 @@ class LlamaLora:
         check_architecture(model, job)
         if shards_weights():
             raise StageError(
-                "[train] FSDP can only split weights of one dtype, but LoRA weights are fp32",
-                hint="name the stage that uses FSDP: --accelerate-config warmup=FILE",
+                "llama-lora: FSDP can only split weights of one dtype, but LoRA weights are fp32",
+                hint="name the stage that uses FSDP, another one: --accelerate-config STAGE=FILE",
             )
-        with repeatable(job, "train") as checkpoint:
+        with repeatable(job, "train, or --fresh warmup") as checkpoint:
             set_seed(job.seed)
             tokenizer = job.models.tokenizer(model)
             rows = TrainingRows(examples.encoded(tokenizer))
@@ -71,6 +79,8 @@ class LlamaLora:
             with disable_input_dtype_casting(network, active=job.dtype != "float32"):
                 trainer.train_from(checkpoint)
             facts = _facts(trainer, rows, len(examples))
+            if self.config.checkpoint_every is not None:
+                facts = {**facts, "kept_checkpoints": len(kept_checkpoints(job.checkpoints))}
             if job.world.main:
                 self._save(network, model, tokenizer, out, job)
                 write_card(out, model, self.config, facts, job)
@@ -129,7 +139,7 @@ def build_trainer(
         recomputed=config.activation_checkpointing,
     )
     log.info("attention: %s; layers %scompiled", attention.name, "" if model.compiled else "not ")
-    return PackedTrainer(
+    trainer = PackedTrainer(
         model=model,
         args=arguments,
         train_dataset=rows,
@@ -139,6 +149,23 @@ def build_trainer(
         label="fine-tuning",
         checkpoint_minutes=config.checkpoint_minutes,
     )
+    if (every := steps_between(config, len(rows))) is not None:
+        keep = KeepCheckpoints(
+            job.checkpoints,
+            every,
+            config.keep_checkpoints,
+            lora_weights(network),
+            partial(save_adapter, network),
+        )
+        trainer.add_callback(keep)
+    return trainer
+
+
+def steps_between(config: LoraTrainingConfig, rows: int) -> int | None:
+    """Return the steps between checkpoints that are kept, for so many rows; ``None``: none."""
+    if config.checkpoint_every == "epoch":
+        return -(-rows // config.batch_size)
+    return config.checkpoint_every
 
 
 def compiles(

@@ -86,6 +86,7 @@ def selectmoe_trainers() -> list[Component[Any, Trainer]]:
             seeded=True,
             torch=True,
             damages=lambda _: (),
+            keeps=_keeps,
         ),
         Component(
             "select-moe-contrastive",
@@ -101,6 +102,7 @@ def selectmoe_trainers() -> list[Component[Any, Trainer]]:
             seeded=True,
             torch=True,
             damages=_shown_damages,
+            keeps=_keeps,
         ),
     ]
 
@@ -117,6 +119,11 @@ def selectmoe_commands() -> list[Command]:
         ),
         Command("verify", "Compare a Select-MoE model with its original.", f"{home}:verify"),
     ]
+
+
+def _keeps(config: WarmupConfig) -> frozenset[Need]:
+    """Return what later stages find."""
+    return frozenset() if config.checkpoint_every is None else frozenset({Need.CHECKPOINTS})
 
 
 def _shown_damages(config: ContrastiveConfig) -> list[str] | None:

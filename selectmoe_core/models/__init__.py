@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from selectmoe_core.models.configuration import (
         CONFIG,
         INDEX,
+        LLAMA_LIKE,
         SELECTOR,
         read_config,
         read_index,
@@ -34,8 +35,8 @@ __getattr__ = lazy_names(
     __name__,
     {
         "selectmoe_core.models.batches": "Batch padded within_budget",
-        "selectmoe_core.models.configuration": "CONFIG INDEX SELECTOR read_config "
-        "read_index read_object",
+        "selectmoe_core.models.configuration": "CONFIG INDEX LLAMA_LIKE SELECTOR "
+        "read_config read_index read_object",
         "selectmoe_core.models.models": "Models PARTIAL_WEIGHTS save_partial",
         "selectmoe_core.models.routers": "RouterSignals",
         "selectmoe_core.models.transfer": "OnItsWay",
@@ -45,6 +46,7 @@ __getattr__ = lazy_names(
 __all__ = [
     "CONFIG",
     "INDEX",
+    "LLAMA_LIKE",
     "PARTIAL_WEIGHTS",
     "SELECTOR",
     "Batch",

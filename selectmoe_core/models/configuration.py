@@ -15,6 +15,13 @@ SELECTOR = "selector.json"
 """File of a Select-MoE model: its converter, its sizes, and which tokens its router is read at."""
 WEIGHTS = ".safetensors"
 COPY_AGAIN = "copy the file again from the model's source"
+LLAMA_LIKE = frozenset(
+    (
+        *("llama", "mistral", "ministral", "qwen2", "qwen3", "gemma", "gemma2", "olmo", "olmo2"),
+        *("olmo3", "smollm3", "cohere", "granite", "helium", "arcee", "seed_oss"),
+    )
+)
+"""Model types whose layers call their projections as Llama does."""
 LARGEST: Mapping[str, int] = {
     "num_hidden_layers": 10_000,
     "num_attention_heads": 100_000,

@@ -127,6 +127,17 @@ class Plan:
             node = self.nodes[node.inputs["model"]]
         return node.model
 
+    def trained_from(self, node: Node) -> ModelRef | None:
+        """Return the model that a node's model is, or of which it will be a training.
+
+        It has the same architecture; ``None`` if there is a conversion between.
+        """
+        while node.model is None and "model" in node.inputs:
+            node = self.nodes[node.inputs["model"]]
+            if node.stage == "convert":
+                return None
+        return node.model
+
     def above(self, node: Node) -> Iterator[Node]:
         """Yield the nodes that a node reads."""
         for key in node.inputs.values():

@@ -57,10 +57,27 @@ def checkpoints_input(
     if Need.CHECKPOINTS not in needs:
         return {}
     if "warmup" in there:
+        _check_kept(table, needs, binder)
         return {CHECKPOINTS: "warmup"}
     what = f"{table.own.use} needs the checkpoints of a warm-up"
     binder.problem(table.where, what, "add a table [warmup] with a trainer")
     return {}
+
+
+def _check_kept(table: StageTable, needs: frozenset[Need], binder: Binder) -> None:
+    """Note a mistake where the warm-up will not leave the checkpoints that a component reads."""
+    warmup = binder.recipe.tables["warmup"]
+    bound = binder.bind(warmup)
+    keeps = bound[0].component.keeps if bound else None
+    if bound is None or keeps is None:
+        return
+    lacking = needs & {Need.CHECKPOINTS, Need.MOMENTS} - keeps(bound[1])
+    if Need.CHECKPOINTS in lacking:
+        what = f"{table.own.use} needs checkpoints of the warm-up, and {warmup.own.use} keeps none"
+        binder.problem(table.where, what, "set checkpoint_every in [warmup]")
+    elif lacking:
+        what = f"{table.own.use} needs Adam's moments, which {warmup.own.use} does not keep"
+        binder.problem(table.where, what, 'warm up with use = "llama-lora"')
 
 
 def vector_inputs(

@@ -101,6 +101,8 @@ class Component(Generic[ConfigT, PartT_co]):
             ``None`` means 1 %.
         damages: the kinds of damage that a trainer shows the model, ``None`` for all that have
             a rate: an audit separates them from kinds that the model never saw.
+        keeps: what a trainer leaves for later stages with these options: ``CHECKPOINTS``, and
+            ``MOMENTS`` if Adam's are in them. By default it is not known before it has run.
         questions: an evaluator's options cut down to those that decide which questions it asks;
             it says that the evaluator can give them (``AskingEvaluator``).
     """
@@ -122,6 +124,7 @@ class Component(Generic[ConfigT, PartT_co]):
     scores: Callable[[ConfigT], Iterable[str]] | None = None
     max_skipped: Callable[[ConfigT], float] | None = None
     damages: Callable[[ConfigT], Iterable[str] | None] | None = None
+    keeps: Callable[[ConfigT], frozenset[Need]] | None = None
     questions: Callable[[ConfigT], ConfigT] | None = None
 
     @property

@@ -46,6 +46,8 @@ class Need(StrEnum):
     component that also needs ``TARGETS``."""
     CHECKPOINTS = "checkpoints"
     """The checkpoints that the warm-up left: ``Job.inputs.checkpoints``."""
+    MOMENTS = "moments"
+    """Adam's moments in these checkpoints, besides ``CHECKPOINTS``."""
     QUESTIONS = "questions"
     """The questions that the recipe's evaluation asks: ``Job.inputs.questions``."""
     SCORES = "scores"

@@ -23,8 +23,8 @@ from selectmoe_core.tokens.chat import ChatConfig, ChatFormat
 def check_part(spec: NodeSpec, registry: Registry) -> None:
     """Call the ``check`` of a node's part, if it has one; check its model and chat format.
 
-    Inputs that do not exist yet are left out of its job; of a model that does not exist yet the
-    one it will be made from is looked at.
+    Inputs that do not exist yet are left out of its job. For a model that does not exist yet the
+    part sees the one that will be trained, and if it will be converted before, none.
     """
     entry = registry.get(Kind(spec.kind), spec.component, where=f"[{spec.stage}]")
     config = parse(entry.component.config, spec.options, where=f"[{spec.stage}]")
@@ -71,7 +71,7 @@ def _check_rows(spec: NodeSpec, model: ModelRef, job: Job) -> None:
 
 def _with_finished_inputs(spec: NodeSpec) -> NodeSpec:
     inputs = {role: path for role, path in spec.inputs.items() if (path / MANIFEST).is_file()}
-    return replace(spec, inputs=inputs)
+    return replace(spec, inputs=inputs, model=spec.model or spec.trained_from)
 
 
 def check_names(plan: Plan, outputs: Path) -> None:

@@ -263,6 +263,7 @@ class _Run:
             log=self.folder / "run.log",
             verbose=self.options.verbose,
             origin=vars(origin) if (origin := self.plan.origin(node)) else None,
+            trained_from=vars(base) if (base := self.plan.trained_from(node)) else None,
             sample=sample,
         )
 

@@ -41,6 +41,7 @@ class NodeSpec:
         log: the run's log file.
         verbose: whether informative log lines are shown.
         origin: for checks: the model from which its input model will be made.
+        trained_from: for checks: the model of which its input model will be a training.
         sample: for checks: a file with a few rows of the pool.
     """
 
@@ -67,6 +68,7 @@ class NodeSpec:
     log: Path | None = None
     verbose: bool = False
     origin: Mapping[str, Any] | None = None
+    trained_from: Mapping[str, Any] | None = None
     sample: Path | None = None
 
     @property

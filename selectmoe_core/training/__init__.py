@@ -11,8 +11,11 @@ if TYPE_CHECKING:
     )
     from selectmoe_core.training.arguments import training_arguments
     from selectmoe_core.training.checkpoints import repeatable
+    from selectmoe_core.training.keeping import KeepCheckpoints
+    from selectmoe_core.training.kept import KeptCheckpoint, kept_checkpoints
     from selectmoe_core.training.losses import (
         CountedRows,
+        head_logits,
         summed_cross_entropy,
         summed_head_loss,
     )
@@ -24,15 +27,22 @@ __getattr__ = lazy_names(
         "selectmoe_core.runtime.distributed": "gathers_weights shards_weights",
         "selectmoe_core.training.arguments": "training_arguments",
         "selectmoe_core.training.checkpoints": "repeatable",
-        "selectmoe_core.training.losses": "CountedRows summed_cross_entropy summed_head_loss",
+        "selectmoe_core.training.keeping": "KeepCheckpoints",
+        "selectmoe_core.training.kept": "KeptCheckpoint kept_checkpoints",
+        "selectmoe_core.training.losses": "CountedRows head_logits summed_cross_entropy "
+        "summed_head_loss",
         "selectmoe_core.training.trainer": "StepTrainer",
     },
 )
 
 __all__ = [
     "CountedRows",
+    "KeepCheckpoints",
+    "KeptCheckpoint",
     "StepTrainer",
     "gathers_weights",
+    "head_logits",
+    "kept_checkpoints",
     "repeatable",
     "shards_weights",
     "summed_cross_entropy",

@@ -1,6 +1,7 @@
 """The tokens that count for a language model's loss, and the sum of the loss over them."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,6 +66,22 @@ def summed_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor) -> Te
     kept = weights > 0
     losses = nn.functional.cross_entropy(logits[kept].float(), targets[kept], reduction="none")
     return (losses * weights[kept]).sum()
+
+
+def head_logits(causal: Any, hidden: Tensor) -> Tensor:  # noqa: ANN401
+    """Return a causal model's logits for its decoder's output, ``[..., vocabulary]``.
+
+    Cohere multiplies, Granite divides and Gemma limits the output of the head.
+    """
+    config = causal.config
+    found: Tensor = causal.get_output_embeddings()(hidden)
+    if (factor := getattr(config, "logit_scale", None)) is not None:
+        found = found * factor
+    if (divisor := getattr(config, "logits_scaling", None)) is not None:
+        found = found / divisor
+    if (cap := getattr(config, "final_logit_softcapping", None)) is not None:
+        found = torch.tanh(found / cap) * cap
+    return found
 
 
 def summed_head_loss(

@@ -9,11 +9,13 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.functional import log_softmax
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from selectmoe_core.models import LLAMA_LIKE
 from selectmoe_core.models.models import ModelRef
-from selectmoe_llama.adapter import LLAMA_LIKE, with_lora
+from selectmoe_core.training import head_logits
+from selectmoe_llama.adapter import with_lora
 from selectmoe_llama.attention import PADDED, Attention, attention_for
 from selectmoe_llama.batches import Collator, Place, TrainingRows
-from selectmoe_llama.packed_model import PackedModel, logits
+from selectmoe_llama.packed_model import PackedModel
 from selectmoe_llama.trainer import COMPILING_PAYS, compiles
 
 TOLD = {
@@ -51,10 +53,10 @@ def test_logits_are_what_the_model_itself_returns(kind):
     ids = torch.randint(1, 257, (2, 20), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         hidden = model.get_decoder()(ids, use_cache=False).last_hidden_state
-        torch.testing.assert_close(logits(model, hidden), model(ids, use_cache=False).logits)
+        torch.testing.assert_close(head_logits(model, hidden), model(ids, use_cache=False).logits)
         plain = model.get_output_embeddings()(hidden)
     changed = kind in {"cohere", "granite", "gemma2"}
-    assert changed != torch.equal(plain, logits(model, hidden))
+    assert changed != torch.equal(plain, head_logits(model, hidden))
 
 
 @pytest.mark.parametrize("kind", sorted(LLAMA_LIKE))

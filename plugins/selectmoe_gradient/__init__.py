@@ -1,0 +1,1 @@
+"""Examples by the gradients of LoRA weights (LESS: Xia et al. 2024)."""
