@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from selectmoe_core.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from selectmoe_core.data.examples import Rendered
     from selectmoe_core.tokens.chat import (
         ChatConfig,
         ChatFormat,
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
         Tokenizer,
         answer_ends,
     )
+    from selectmoe_core.tokens.control import ControlTokens
     from selectmoe_core.tokens.encoding import (
         Encoded,
         Joined,
@@ -22,6 +24,8 @@ __getattr__ = lazy_names(
     __name__,
     {
         "selectmoe_core.tokens.chat": "ChatConfig ChatFormat EncodedExample Tokenizer answer_ends",
+        "selectmoe_core.data.examples": "Rendered",
+        "selectmoe_core.tokens.control": "ControlTokens",
         "selectmoe_core.tokens.encoding": "Encoded Joined encode",
     },
 )
@@ -29,9 +33,11 @@ __getattr__ = lazy_names(
 __all__ = [
     "ChatConfig",
     "ChatFormat",
+    "ControlTokens",
     "Encoded",
     "EncodedExample",
     "Joined",
+    "Rendered",
     "Tokenizer",
     "answer_ends",
     "encode",

@@ -580,6 +580,8 @@ def test_broken_plugins_are_caught(tmp_path, monkeypatch, name, text, message):
 ENTRIES = list(Registry(load_plugins()))
 SMALL = {
     "top-k": {"k": 20},
+    "round-robin": {"k": 20},
+    "judge": {"template": "{output}"},
     "threshold": {"min": 0.5},
     "filter length": {"min_answer": 50, "max_prompt": 200},
     "regex": {"patterns": ["few|long"]},
