@@ -12,6 +12,7 @@ import pyarrow as pa
 from selectmoe_core.config import Config
 from selectmoe_core.data.scores import ScoreTable, ShardScores, write_part
 from selectmoe_core.data.selection import Selection
+from selectmoe_core.data.vectors import finish_vectors, write_vectors
 from selectmoe_core.plugin.component import Component, Kind
 from selectmoe_core.plugin.protocols import Job, Selector
 from selectmoe_core.testing.components import check_component
@@ -55,11 +56,12 @@ def check_selector(
 
 @dataclass(frozen=True)
 class _Drawn:
-    """What a generated table holds: scores, features and a score for each target task."""
+    """What a generated pool has: scores, features, a score for each target task, vectors."""
 
     score: np.ndarray
     features: np.ndarray
     tasks: np.ndarray
+    vectors: np.ndarray
 
 
 @dataclass
@@ -81,28 +83,29 @@ class _Trial:
         score = random.integers(0, 20, size=rows) / 19  # many ties
         score[random.random(rows) < 0.05] = np.nan
         features = random.normal(size=(rows, FEATURE_WIDTH))
-        drawn = _Drawn(score, features, random.integers(0, 9, size=(rows, len(TASKS))) / 8)
+        tasks = random.integers(0, 9, size=(rows, len(TASKS))) / 8
+        drawn = _Drawn(score, features, tasks, random.normal(size=(rows, FEATURE_WIDTH)))
         bench = Bench(self.folder / "pool", generated_examples(rows))
         table = self.table(bench, drawn, parts=1)
-        chosen = self.select(bench, table, score, self.base)
-        self.same(chosen, self.select(bench, table, score, self.base), "run a second time")
+        chosen = self.select(bench, table, drawn, self.base)
+        self.same(chosen, self.select(bench, table, drawn, self.base), "run a second time")
         cut = self.table(bench, drawn, parts=7)
-        self.same(chosen, self.select(bench, cut, score, self.base), "with the table in 7 parts")
+        self.same(chosen, self.select(bench, cut, drawn, self.base), "with the table in 7 parts")
         self.check_order(bench, drawn, chosen)
         if not self.component.seeded:
-            other = self.select(bench, table, score, replace(self.base, seed=self.base.seed + 1))
+            other = self.select(bench, table, drawn, replace(self.base, seed=self.base.seed + 1))
             self.same(chosen, other, "with another seed (or declare seeded=True)")
         if self.component.by_rank:
             stretched = replace(drawn, score=np.exp(3 * score) - 2)
             again = self.table(bench, stretched, parts=1)
-            found = self.select(bench, again, stretched.score, self.base)
+            found = self.select(bench, again, stretched, self.base)
             self.same(chosen, found, "with scores in the same order (or declare by_rank=False)")
 
     def check_order(self, bench: Bench, drawn: "_Drawn", chosen: np.ndarray) -> None:
         moved = Bench(self.folder / "moved", bench.examples[::-1])
-        turned = _Drawn(drawn.score[::-1], drawn.features[::-1], drawn.tasks[::-1])
+        turned = _Drawn(*(values[::-1] for values in vars(drawn).values()))
         table = self.table(moved, turned, parts=1)
-        found = self.select(moved, table, turned.score, self.base)
+        found = self.select(moved, table, turned, self.base)
         self.same(
             chosen,
             len(drawn.score) - 1 - found,
@@ -123,8 +126,14 @@ class _Trial:
             write_part(out, number, pa.chunked_array(ids).combine_chunks(), names, scores)
         return ScoreTable.open(out)
 
-    def select(self, bench: Bench, table: ScoreTable, score: np.ndarray, base: Job) -> np.ndarray:
-        job = bench.job(self.component, self.config, base)
+    def select(self, bench: Bench, table: ScoreTable, drawn: "_Drawn", base: Job) -> np.ndarray:
+        vectors = bench.folder / "embed"
+        if not vectors.is_dir():
+            half = len(drawn.vectors) // 2
+            for number, part in enumerate((drawn.vectors[:half], drawn.vectors[half:])):
+                write_vectors(vectors, number, part, len(part))
+            finish_vectors(vectors, [half, len(drawn.vectors) - half])
+        job = bench.job(self.component, self.config, base, vectors=vectors)
         part = self.component.build(self.config)
         require_methods(self.name, part, Selector)
         with errors_of(self.name):
@@ -134,8 +143,8 @@ class _Trial:
             f"{self.name}: select() returned {type(selection).__name__}, not a Selection",
         )
         rows = np.asarray(selection.rows)
-        self.check_rows(rows, score)
-        for what in ("group", "reason"):
+        self.check_rows(rows, drawn.score)
+        for what in ("group", "reason", "cluster"):
             notes = getattr(selection, what)
             require(
                 notes is None or len(notes) == len(rows),

@@ -581,6 +581,9 @@ ENTRIES = list(Registry(load_plugins()))
 SMALL = {
     "top-k": {"k": 20},
     "round-robin": {"k": 20},
+    "cluster-round-robin": {"k": 20, "clusters": 5},
+    "k-center": {"k": 20},
+    "facility-location": {"k": 20},
     "judge": {"template": "{output}"},
     "threshold": {"min": 0.5},
     "filter length": {"min_answer": 50, "max_prompt": 200},
