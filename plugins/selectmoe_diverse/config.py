@@ -34,7 +34,9 @@ class ClusterRoundRobinConfig(NumberConfig):
 
     @model_validator(mode="after")
     def _check_clusters(self) -> Self:
-        given = self.model_fields_set
+        fields = type(self).model_fields
+        # All options are written down when a node is planned, so that only values can be compared.
+        given = {name for name, field in fields.items() if getattr(self, name) != field.default}
         if self.method == "hdbscan" and "clusters" in given:
             raise ValueError("hdbscan finds the number of clusters itself: remove 'clusters'")
         if self.method == "k-means" and "min_cluster_size" in given:
