@@ -585,6 +585,7 @@ SMALL = {
     "k-center": {"k": 20},
     "facility-location": {"k": 20},
     "judge": {"template": "{output}"},
+    "file": {"path": "scores.jsonl"},
     "threshold": {"min": 0.5},
     "filter length": {"min_answer": 50, "max_prompt": 200},
     "regex": {"patterns": ["few|long"]},
@@ -609,6 +610,8 @@ def test_installed_components_conform(entry):
     needs = component.needs(config) if config else {Need.MODEL}
     if entry.kind is Kind.SELECTOR and Need.MODEL not in needs:
         check_selector(component, options=options)
+    elif component.name == "file":
+        assert needs == {Need.POOL}  # its own tests give it a file
     elif entry.kind is Kind.SCORER and Need.MODEL not in needs:
         check_scorer(component, options=options)
     elif entry.kind is Kind.FILTER:
