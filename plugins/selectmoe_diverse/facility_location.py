@@ -17,6 +17,8 @@ DIGITS = 4
 gains, and rounding must not decide between them."""
 AGAIN = 64
 """Candidates whose gains are computed again together: the vectors of the sample are read once."""
+KEPT_BYTES = 1 << 28
+"""Similarities to the sample that are kept: the candidates with the largest gains come again."""
 
 
 class FacilityLocation:
@@ -45,6 +47,36 @@ class FacilityLocation:
         return choose_divided(scores, self.config, choose)
 
 
+class Similar:
+    """Similarities of candidates to the sample; those that were used last are kept.
+
+    Args:
+        vectors: all vectors.
+        rows: the candidates.
+        ground: the sample, of length 1, fp32 ``[sample, width]``.
+    """
+
+    def __init__(self, vectors: Rows, rows: np.ndarray, ground: np.ndarray) -> None:
+        self._vectors = vectors
+        self._rows = rows
+        self._ground = ground
+        self._kept: dict[int, np.ndarray] = {}
+        self._room = max(AGAIN, KEPT_BYTES // ground[:, 0].nbytes)
+
+    def compute(self, places: np.ndarray) -> np.ndarray:
+        """Return the similarities of some candidates, fp32 ``[candidates, sample]``."""
+        return np.asarray(unit(self._vectors.take(self._rows[places])) @ self._ground.T)
+
+    def of(self, places: list[int]) -> np.ndarray:
+        """Return the same, and keep them for the next time."""
+        new = [place for place in places if place not in self._kept]
+        while self._kept and len(self._kept) + len(new) > self._room:
+            del self._kept[next(iter(self._kept))]
+        new = [place for place in places if place not in self._kept]
+        self._kept |= dict(zip(new, self.compute(np.array(new, dtype=np.int64)), strict=True))
+        return np.stack([self._kept[place] for place in places])
+
+
 def greedy(
     vectors: Rows,
     rows: np.ndarray,
@@ -67,20 +99,21 @@ def greedy(
         weight: of quality, at least 0 and below 1.
         count: how many to take, at most the candidates.
     """
+    similar = Similar(vectors, rows, ground)
     best = np.zeros(len(ground), dtype=np.float32)
     bonus = weight * quality / count
     share = (1 - weight) / len(ground)
 
-    def gains(places: np.ndarray) -> np.ndarray:
-        similar = unit(vectors.take(rows[places])) @ ground.T
-        np.maximum(similar - best, 0, out=similar)
-        gained = np.round(similar.sum(axis=1, dtype=np.float64), DIGITS)
-        return np.asarray(share * gained + bonus[places])
+    def gains(places: np.ndarray, of: np.ndarray) -> list[float]:
+        gained = np.maximum(of - best, 0).sum(axis=1, dtype=np.float64)
+        found: list[float] = (share * np.round(gained, DIGITS) + bonus[places]).tolist()
+        return found
 
     heap: list[tuple[float, int]] = []
     for start in range(0, len(rows), BLOCK):
         places = np.arange(start, min(start + BLOCK, len(rows)))
-        heap += [(-gain, place) for gain, place in zip(gains(places), places.tolist(), strict=True)]
+        now = gains(places, similar.compute(places))
+        heap += [(-gain, place) for gain, place in zip(now, places.tolist(), strict=True)]
     heapq.heapify(heap)
     taken: list[int] = []
     covered: list[float] = []
@@ -89,15 +122,13 @@ def greedy(
         gain, place = heap[0]
         if taken and fresh.get(place) != gain:
             some = [heapq.heappop(heap)[1] for _ in range(min(AGAIN, len(heap)))]
-            now = [-float(value) for value in gains(np.array(some))]
-            fresh |= dict(zip(some, now, strict=True))
-            for entry in zip(now, some, strict=True):
-                heapq.heappush(heap, entry)
+            for own, again in zip(gains(np.array(some), similar.of(some)), some, strict=True):
+                fresh[again] = -own
+                heapq.heappush(heap, (-own, again))
             continue
         heapq.heappop(heap)
         taken.append(place)
-        similar = (unit(vectors.take(rows[[place]])) @ ground.T)[0]
-        np.maximum(best, similar, out=best)
+        np.maximum(best, similar.of([place])[0], out=best)
         covered.append(float(best.mean(dtype=np.float64)))
         fresh.clear()
     return np.array(taken, dtype=np.int64), np.array(covered)

@@ -109,6 +109,7 @@ def plain_greedy(similar, candidates, ground, quality, weight, count):
 def test_lazy_greedy_equals_the_greedy_that_computes_every_gain(monkeypatch, weight):
     monkeypatch.setattr(facility_location, "BLOCK", 16)
     monkeypatch.setattr(facility_location, "AGAIN", 3)
+    monkeypatch.setattr(facility_location, "KEPT_BYTES", 50 * 4 * 5)  # so that some are forgotten
     random = np.random.default_rng(17)  # a gain on the edge of two roundings would be a tie
     for _ in range(10):
         vectors = random.normal(size=(90, 7)).astype(np.float16)
