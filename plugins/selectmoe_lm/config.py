@@ -154,9 +154,10 @@ class BlendConfig(Config):
     """The names of the scores: ``["router", "ifd"]`` are ``[score.router]`` and ``[score.ifd]``."""
     combine: Literal["sum", "min", "product"] = "sum"
     """``sum`` (weighted), ``min`` (good by every score) or ``product``."""
-    scale: Literal["rank", "percentile", "z-score"] = "rank"
-    """What is combined: ranks, where 1 is the worst; percentiles from 0 to 100; or z-scores
-    (distances from the mean in standard deviations). Equal scores have their mean rank."""
+    scale: Literal["rank", "percentile", "z-score", "raw"] = "rank"
+    """What is combined: ranks, where 1 is the worst; percentiles from 0 to 100; z-scores
+    (distances from the mean in standard deviations); or ``raw``, the scores as they are, for
+    scores on one scale. Equal scores have their mean rank."""
     weights: tuple[PositiveFloat, ...] = ()
     """With ``combine = "sum"``: a weight for each score; by default all weights are equal."""
 

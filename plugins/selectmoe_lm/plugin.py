@@ -124,7 +124,8 @@ def _blend() -> Component[Any, TableScorer]:
         load("selectmoe_lm.blend:BlendScorer"),
         about=About(
             meaning="several scores combined into one",
-            range="ranks, percentiles or z-scores, summed or multiplied; higher is better",
+            range="ranks, percentiles, z-scores or the scores themselves, summed or multiplied; "
+            "higher is better",
             cost="sorts finished scores; 16 bytes of memory per example and score",
             paper="products of scores: DEITA, Liu et al. 2023, https://arxiv.org/abs/2312.15685",
         ),

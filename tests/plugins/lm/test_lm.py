@@ -307,6 +307,7 @@ def _blend(tmp_path: Path, **options: object) -> ShardScores:
         ({"combine": "min"}, [2, 1, 3, 1]),
         ({"combine": "product"}, [4, 4, 12, 3]),
         ({"combine": "min", "scale": "percentile"}, [37.5, 12.5, 62.5, 12.5]),
+        ({"combine": "product", "scale": "raw"}, [5, 3, 18, 0]),
     ],
 )
 def test_blends_of_hand_made_scores(tmp_path, options, expected):
