@@ -29,7 +29,7 @@ PLUGINS = sorted(path for path in (ROOT / "plugins").iterdir() if path.is_dir())
 MODULES = sorted([*(ROOT / "selectmoe_core").rglob("*.py"), *(ROOT / "plugins").rglob("*.py")])
 SCRIPTS = sorted([*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "tools").glob("*.py")])
 """Programs beside the package: as short as its modules."""
-FACE = ("cost", "data", "models", "testing", "tokens", "training")
+FACE = ("cost", "data", "models", "selecting", "testing", "tokens", "training")
 """The modules beside the package itself that plugins may import."""
 HEAVY = ("torch", "transformers", "datasets", "lm_eval", "peft", "accelerate", "numpy", "pyarrow")
 

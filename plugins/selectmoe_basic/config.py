@@ -1,46 +1,13 @@
 """Options of the baselines and of the selectors."""
 
-from fractions import Fraction
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from selectmoe_core import Config
+from selectmoe_core.selecting import NumberConfig, Per, QuotaConfig
 
-Per = Literal["none", "source"]
-Share = Annotated[float, Field(gt=0, le=1)]
-Quota = Literal["proportional", "equal"] | dict[str, Share]
 Percentile = Annotated[float, Field(ge=0, le=100)]
-
-
-class QuotaConfig(Config):
-    """Options of selectors that keep a number: how much of it each source gives."""
-
-    per: Per = "none"
-    """``source`` selects within each source."""
-    quota: Quota | None = None
-    """With ``per = "source"``: ``proportional`` to what the sources have, ``equal``, or shares of
-    the whole, as ``{ dolly = 0.2 }``; sources without a share divide the rest by what they have.
-    What a source cannot give is reported and falls to the others."""
-    floor: NonNegativeInt = 0
-    """With ``per = "source"``: the least of each source, or all that it has."""
-    ceiling: PositiveInt | None = None
-    """With ``per = "source"``: the most of each source."""
-
-    @model_validator(mode="after")
-    def _check_quota(self) -> Self:
-        if self.per == "none" and self.shared_out:
-            raise ValueError("'quota', 'floor' and 'ceiling' need per = \"source\"")
-        if isinstance(self.quota, dict) and sum(Fraction(repr(s)) for s in self.quota.values()) > 1:
-            raise ValueError("the shares in 'quota' add up to more than 1")
-        if self.ceiling is not None and self.floor > self.ceiling:
-            raise ValueError(f"'floor' = {self.floor} is above 'ceiling' = {self.ceiling}")
-        return self
-
-    @property
-    def shared_out(self) -> bool:
-        """Whether the recipe says how the sources share the whole."""
-        return self.quota is not None or self.floor > 0 or self.ceiling is not None
 
 
 class RandomConfig(Config):
@@ -144,4 +111,24 @@ class ThresholdConfig(Config):
             raise ValueError("set 'min', 'max' or both")
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"'min' = {self.min} is above 'max' = {self.max}")
+        return self
+
+
+class RoundRobinConfig(NumberConfig):
+    """Let the target tasks take turns: each takes its best example that no other has taken yet.
+
+    A scorer with a score for each target task writes these as details ``task:NAME``. Every task
+    has equally many turns, in the order of the names; it has no more turns once every example with
+    a score for it is taken. Equal scores are taken in the order of the examples' ids.
+    """
+
+    tasks: tuple[str, ...] = ()
+    """The target tasks that take turns; by default all that the score has."""
+    per: Per = "none"
+    """``source`` lets the tasks take turns within each source."""
+
+    @model_validator(mode="after")
+    def _check_tasks(self) -> Self:
+        if len(set(self.tasks)) < len(self.tasks):
+            raise ValueError("'tasks' names a task twice")
         return self

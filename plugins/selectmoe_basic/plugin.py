@@ -6,6 +6,7 @@ from selectmoe_basic.config import (
     BandConfig,
     LengthConfig,
     RandomConfig,
+    RoundRobinConfig,
     ThresholdConfig,
     TokenBudgetConfig,
     TopFractionConfig,
@@ -57,7 +58,7 @@ def selectmoe_scorers() -> list[Component[Any, Scorer]]:
 
 @hookimpl
 def selectmoe_selectors() -> list[Component[Any, Selector]]:
-    """Offer ``top-fraction``, ``top-k``, ``threshold``, ``band`` and ``token-budget``."""
+    """Offer the selectors that look at scores alone."""
     cost = "time in proportion to the pool; about 25 bytes of memory per example"
     share = About("the best-scored share of the pool", "best first", cost)
     number = About("a number of best-scored examples", "best first", cost)
@@ -86,6 +87,7 @@ def selectmoe_selectors() -> list[Component[Any, Selector]]:
         ),
         _band(cost),
         _token_budget(),
+        _round_robin(),
     ]
 
 
@@ -113,6 +115,22 @@ def _token_budget() -> Component[Any, Selector]:
     )
 
 
+def _round_robin() -> Component[Any, Selector]:
+    return Component(
+        "round-robin",
+        RoundRobinConfig,
+        load("selectmoe_basic.round_robin:RoundRobin"),
+        about=About(
+            "the best examples of every target task, equally many of each",
+            "in the order of the turns",
+            "a sort of the scores of each task",
+            "RDS+ with several tasks: Ivison et al. 2025, https://arxiv.org/abs/2503.01807",
+        ),
+        cost=_number_cost,
+        by_rank=False,
+    )
+
+
 def _pool(_: Config) -> frozenset[Need]:
     return frozenset({Need.POOL})
 
@@ -121,5 +139,5 @@ def _share_cost(config: TopFractionConfig, work: Workload) -> Cost:
     return Cost(examples=config.fraction * work.examples)
 
 
-def _number_cost(config: TopKConfig, work: Workload) -> Cost:
+def _number_cost(config: TopKConfig | RoundRobinConfig, work: Workload) -> Cost:
     return Cost(examples=min(float(config.k), work.examples))

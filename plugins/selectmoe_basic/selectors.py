@@ -9,15 +9,13 @@ import pyarrow as pa
 
 from selectmoe_basic.config import (
     BandConfig,
-    QuotaConfig,
     ThresholdConfig,
     TokenBudgetConfig,
     TopFractionConfig,
     TopKConfig,
 )
-from selectmoe_basic.quotas import Allotment, Bounds, allot
-from selectmoe_basic.ranking import best_first, share_of, top_of_groups
 from selectmoe_core import Job, ScoreTable, Selection, StageError
+from selectmoe_core.selecting import QuotaConfig, allotted, best_first, share_of, top_of_groups
 
 
 class TopFraction:
@@ -156,7 +154,7 @@ class TokenBudget:
         counts = np.bincount(codes[rows], weights=lengths[rows], minlength=len(names))
         sizes = dict(zip(names, counts.astype(np.int64).tolist(), strict=True))
         total = min(self.config.tokens, sum(sizes.values()))
-        found = _allotment(total, sizes, self.config, "tokens")
+        found = allotted(total, sizes, self.config, "tokens")
         kept = rows[_fitting(lengths[rows], codes[rows], found.counts)]
         group = pa.DictionaryArray.from_arrays(codes[kept], pa.array(names))
         return Selection(kept, group, warnings=found.warnings)
@@ -177,11 +175,6 @@ def _below(percentile: float, size: int) -> int:
     return -int(-Fraction(repr(percentile)) * size // 100)
 
 
-def _allotment(total: int, sizes: dict[str, int], config: QuotaConfig, unit: str) -> Allotment:
-    bounds = Bounds(config.floor, config.ceiling)
-    return allot(total, sizes, config.quota or "proportional", bounds, unit)
-
-
 def _shared_out(
     scores: ScoreTable, values: np.ndarray, total: int, config: QuotaConfig
 ) -> Selection:
@@ -189,7 +182,7 @@ def _shared_out(
     codes, names = scores.sources()
     counts = np.bincount(codes[np.isfinite(values)], minlength=len(names)).tolist()
     sizes = dict(zip(names, counts, strict=True))
-    found = _allotment(min(total, sum(counts)), sizes, config, "examples")
+    found = allotted(min(total, sum(counts)), sizes, config)
     rows = top_of_groups(values, codes, np.array(found.counts, dtype=np.int64), scores.ids)
     return replace(_ranked(scores, values, rows, codes, names), warnings=found.warnings)
 

@@ -7,9 +7,9 @@ import pyarrow as pa
 
 from selectmoe_core import Job, ScoreTable, ShardScores, StageError
 from selectmoe_lm.config import BlendConfig
-from selectmoe_lm.ranks import percentiles, ranks, z_scores
+from selectmoe_lm.ranks import as_they_are, percentiles, ranks, z_scores
 
-SCALES = {"rank": ranks, "percentile": percentiles, "z-score": z_scores}
+SCALES = {"rank": ranks, "percentile": percentiles, "z-score": z_scores, "raw": as_they_are}
 
 
 class BlendScorer:

@@ -1,21 +1,19 @@
 """The IFD scorer: how much the instructions lower the loss on the answers."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from selectmoe_core import Finish, Job, ScoreTable, Shard, ShardScores
-from selectmoe_core.tokens import Encoded, EncodedExample
+from selectmoe_core.tokens import Encoded
+from selectmoe_lm.answers import AnswerLosses, Answers, mean_of
 from selectmoe_lm.config import IfdConfig
 from selectmoe_lm.losses import TokenLosses
 from selectmoe_lm.opening import model_of
-from selectmoe_lm.turns import Turn, alone, answered_turns, within
 
-Ratio = Literal["loss", "perplexity"]
 NO_TURN = "no answer to an instruction (empty, truncated, or the template hides the instruction)"
 NOT_ALONE = "an answer of one token without an opening token has no loss alone, so it has no IFD"
 INFINITE = "no loss on the answer alone: the IFD has no finite value"
@@ -24,24 +22,6 @@ MOST = 0.5
 """Above this share of examples at 1 or more the cause is the template, not the data."""
 FEW = 0.01
 """Above this share of examples without an IFD there is a warning."""
-
-
-@dataclass(frozen=True)
-class Answers:
-    """The losses on the answers of one example.
-
-    Attributes:
-        given: for each answer, the loss of each token after its conversation, fp32 ``[tokens]``.
-        alone: the losses without the conversation, possibly without the first token; may be empty.
-    """
-
-    given: Sequence[np.ndarray]
-    alone: Sequence[np.ndarray]
-
-    def ifd(self, ratio: Ratio) -> float:
-        """Return the mean IFD of the answers that have one; NaN if none has."""
-        pairs = zip(self.given, self.alone, strict=True)
-        return _mean([RATIOS[ratio](_mean(given), _mean(by)) for given, by in pairs if len(by)])
 
 
 class IfdScorer:
@@ -100,7 +80,8 @@ class IfdShardScorer:
         the answers, nats a token) and ``turns``, how many answers there are. Examples without an
         answered instruction are skipped, and with ``skip_from_one`` those with an IFD of 1 or more.
         """
-        found = self._answers([self._encoded[int(row)] for row in shard.rows])
+        reader = AnswerLosses(self._losses, self._tokenizer, self._config.ratio)
+        found = reader.of([self._encoded[int(row)] for row in shard.rows])
         ifd = np.array([answers.ifd(self._config.ratio) for answers in found])
         skipped = [self._reason(*pair) for pair in zip(ifd, found, strict=True)]
         score = ifd if self._config.prefer == "high" else -ifd
@@ -110,11 +91,11 @@ class IfdShardScorer:
             details={
                 "ifd": ifd,
                 "loss": np.array(
-                    [_mean([_mean(losses) for losses in answers.given]) for answers in found]
+                    [mean_of([mean_of(losses) for losses in answers.given]) for answers in found]
                 ),
                 "loss_alone": np.array(
                     [
-                        _mean([_mean(losses) for losses in answers.alone if len(losses)])
+                        mean_of([mean_of(losses) for losses in answers.alone if len(losses)])
                         for answers in found
                     ]
                 ),
@@ -128,58 +109,3 @@ class IfdShardScorer:
         if self._config.skip_from_one and ifd >= 1:
             return FROM_ONE
         return INFINITE if ifd == np.inf else None
-
-    def _counted(self, turn: Turn, side: tuple[np.ndarray, np.ndarray]) -> int:
-        """Return how many of an answer's last tokens count after its conversation."""
-        if self._config.ratio == "perplexity":
-            return turn.stop - turn.start
-        return int(side[1].sum())  # the same tokens as in the answer alone
-
-    def _answers(self, encoded: Sequence[EncodedExample]) -> list[Answers]:
-        """Return the losses of each example; all sequences of all examples are batched together."""
-        bos = self._tokenizer.bos_token_id
-        turns = [answered_turns(example) for example in encoded]
-        apart = [
-            [alone(example, turn, bos) for turn in answers]
-            for example, answers in zip(encoded, turns, strict=True)
-        ]
-        counts = [
-            [self._counted(*pair) for pair in zip(answers, sides, strict=True)]
-            for answers, sides in zip(turns, apart, strict=True)
-        ]
-        ids = [example.ids for example in encoded] + [
-            ids for sequences in apart for ids, _ in sequences
-        ]
-        masks = [within(*row) for row in zip(encoded, turns, counts, strict=True)]
-        masks += [mask for sequences in apart for _, mask in sequences]
-        losses = self._losses.of(ids, masks)
-        given, by = losses[: len(encoded)], iter(losses[len(encoded) :])
-        return [
-            Answers(
-                np.split(whole, np.cumsum(count)[:-1]) if count else [], [next(by) for _ in count]
-            )
-            for whole, count in zip(given, counts, strict=True)
-        ]
-
-
-def _loss_ratio(given: float, by: float) -> float:
-    """Return the ratio of two losses; if the divisor is 0, it is 1 or infinity."""
-    if by > 0:
-        return given / by
-    return 1.0 if given == 0 else float("inf")
-
-
-def _perplexity_ratio(given: float, by: float) -> float:
-    """Return the ratio of the perplexities of two mean losses; infinity on overflow."""
-    with np.errstate(over="ignore"):
-        return float(np.exp(given - by))
-
-
-RATIOS: dict[Ratio, Callable[[float, float], float]] = {
-    "loss": _loss_ratio,
-    "perplexity": _perplexity_ratio,
-}
-
-
-def _mean(values: Sequence[float] | np.ndarray) -> float:
-    return float(np.mean(values, dtype=np.float64)) if len(values) else float("nan")

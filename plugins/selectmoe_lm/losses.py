@@ -62,6 +62,31 @@ class TokenLosses:
         return found
 
     @torch.inference_mode()
+    def after(self, ids: Sequence[np.ndarray], tokens: np.ndarray) -> np.ndarray:
+        """Return how likely some tokens are after each sequence.
+
+        Args:
+            ids: token ids of each sequence, ``[length]``, at least one.
+            tokens: the ids of the tokens, int64 ``[tokens]``.
+
+        Returns:
+            Their log-probabilities among all tokens, fp32 ``[sequences, tokens]``.
+        """
+        found = np.empty((len(ids), len(tokens)), dtype=np.float32)
+        lengths = np.array([len(sequence) for sequence in ids], dtype=np.int64)
+        wanted = torch.from_numpy(tokens).to(self._device)
+        lasts = [np.arange(length) == length - 1 for length in lengths.tolist()]
+        for places in within_budget(lengths, self._batch_tokens):
+            batch = padded(places, ids, lasts, self._device)
+            states = self._decoder(input_ids=batch.ids, use_cache=False).last_hidden_state
+            pieces = [
+                self._logits(some).float().log_softmax(-1)[:, wanted]
+                for some in states[batch.mask].split(self._rows)
+            ]
+            found[places] = torch.cat(pieces).cpu().numpy()
+        return found
+
+    @torch.inference_mode()
     def _read(self, batch: Batch) -> Tensor:
         """Return the losses of a batch's counted tokens, fp32 ``[counted]``, row after row.
 

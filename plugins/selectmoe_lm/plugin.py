@@ -1,4 +1,4 @@
-"""What this plugin offers: the scorers ``perplexity``, ``ifd`` and ``blend``."""
+"""What this plugin offers: scorers by a language model, and ``blend``."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -16,7 +16,14 @@ from selectmoe_core import (
     load,
 )
 from selectmoe_core.cost import Shape, activation_bytes, forward_flops, weight_bytes
-from selectmoe_lm.config import ON_GPU, BlendConfig, IfdConfig, PerplexityConfig
+from selectmoe_lm.config import (
+    ON_GPU,
+    BlendConfig,
+    IfdConfig,
+    JudgeConfig,
+    PerplexityConfig,
+    TokenIfdConfig,
+)
 
 ROW_BYTES = 60
 """Bytes of a scored example in a Parquet file: id, score, reason and four details."""
@@ -24,8 +31,8 @@ ROW_BYTES = 60
 
 @hookimpl
 def selectmoe_scorers() -> list[Component[Any, Scorer | TableScorer]]:
-    """Offer ``perplexity``, ``ifd`` and ``blend``."""
-    return [_perplexity(), _ifd(), _blend()]
+    """Offer ``perplexity``, ``ifd``, ``blend``, ``token-ifd`` and ``judge``."""
+    return [_perplexity(), _ifd(), _blend(), _token_ifd(), _judge()]
 
 
 def _perplexity() -> Component[Any, Scorer]:
@@ -71,6 +78,45 @@ def _ifd() -> Component[Any, Scorer]:
     )
 
 
+def _token_ifd() -> Component[Any, Scorer]:
+    return Component(
+        "token-ifd",
+        TokenIfdConfig,
+        load("selectmoe_lm.token_ifd:TokenIfdScorer"),
+        about=About(
+            meaning="perplexity of the answers given the instructions, over that of the answers "
+            "alone, for the tokens that the instructions change most",
+            range="0 upward, negated with prefer = low; higher is better",
+            cost="what ifd costs, and up to 0.8 KB of disk an example",
+            paper="S-IFD of T-SHIRT, Fu et al. 2025, https://arxiv.org/abs/2506.01317; its "
+            "choice by neighbours (noise on embeddings) is not part of it",
+        ),
+        needs=_needs,
+        cost=_ifd_cost,
+        torch=True,
+        # How many examples are at 1 or above is a fact about the pool, not a failure.
+        max_skipped=lambda _: 1.0,
+    )
+
+
+def _judge() -> Component[Any, Scorer]:
+    return Component(
+        "judge",
+        JudgeConfig,
+        load("selectmoe_lm.judge:JudgeScorer"),
+        about=About(
+            meaning="the score that a scorer model gives, such as DEITA's for complexity and "
+            "quality",
+            range="between the lowest and the highest value; higher is better",
+            cost="one forward pass over each prompt, the head over its last token only",
+            paper="DEITA, Liu et al. 2023, https://arxiv.org/abs/2312.15685",
+        ),
+        needs=lambda _: frozenset({Need.MODEL, Need.POOL}),
+        cost=_judge_cost,
+        torch=True,
+    )
+
+
 def _blend() -> Component[Any, TableScorer]:
     return Component(
         "blend",
@@ -78,7 +124,8 @@ def _blend() -> Component[Any, TableScorer]:
         load("selectmoe_lm.blend:BlendScorer"),
         about=About(
             meaning="several scores combined into one",
-            range="ranks, percentiles or z-scores, summed or multiplied; higher is better",
+            range="ranks, percentiles, z-scores or the scores themselves, summed or multiplied; "
+            "higher is better",
             cost="sorts finished scores; 16 bytes of memory per example and score",
             paper="products of scores: DEITA, Liu et al. 2023, https://arxiv.org/abs/2312.15685",
         ),
@@ -101,9 +148,13 @@ def _perplexity_cost(config: PerplexityConfig, workload: Workload) -> Cost:
     return _cost(config.batch_tokens, workload, workload.tokens)
 
 
-def _ifd_cost(config: IfdConfig, workload: Workload) -> Cost:
+def _ifd_cost(config: IfdConfig | TokenIfdConfig, workload: Workload) -> Cost:
     # The share of response tokens is not known; at most all tokens run twice.
     return _cost(config.batch_tokens, workload, 2 * workload.tokens)
+
+
+def _judge_cost(config: JudgeConfig, workload: Workload) -> Cost:
+    return _cost(config.batch_tokens, workload, workload.tokens)
 
 
 def _cost(batch_tokens: int | None, workload: Workload, tokens: float) -> Cost:

@@ -6,6 +6,11 @@ from scipy.stats import rankdata
 from selectmoe_core import StageError
 
 
+def as_they_are(values: np.ndarray) -> np.ndarray:
+    """Return the values themselves: ``[rows]``."""
+    return values
+
+
 def ranks(values: np.ndarray) -> np.ndarray:
     """Return ranks from 1, the smallest; equal values share their mean rank: ``[rows]``."""
     return np.asarray(rankdata(values), dtype=np.float64)

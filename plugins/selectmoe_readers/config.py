@@ -130,3 +130,32 @@ class HubConfig(RowConfig):
         if (self.name is None) == (self.path is None):
             raise ValueError("give either 'name' (a data set of the hub) or 'path' (a folder)")
         return self
+
+
+class FileScoresConfig(Config):
+    """Take scores that were made elsewhere, from JSON lines or Parquet, as they stand there.
+
+    Each row of the files has a score and says which example it is for: by the pool's id, by the
+    row's own id, or by the text itself, which is how the published data of OpenDataArena is read.
+    """
+
+    path: Paths = content_path(...)
+    """A file (``.jsonl``, ``.json``, ``.parquet``), a folder, a glob pattern, or a list of them."""
+    column: Name = "score"
+    """The column with the score; dots lead into objects: ``Q_scores.Clarity``,
+    ``scores.DeitaQScorer.score``."""
+    direction: Literal["high", "low"] = "high"
+    """Which numbers are better; for ``low`` the score is minus the number."""
+    match: Literal["id", "original", "content"] = "id"
+    """How a row names its example: ``id``, the pool's id (32 hexadecimal digits, or 16 bytes in
+    Parquet); ``original``, the id that the row has in the pool's own files; or ``content``, the
+    conversation in the row itself."""
+    id: Name = "id"
+    """With ``match = "id"`` or ``"original"``: the column with the id; dots lead into objects."""
+    format: RowFormat = "auto"
+    """With ``match = "content"``: the row format, as of readers."""
+    columns: Columns = Columns()
+    """With ``match = "content"``: names of columns that differ, as of readers."""
+    missing: Literal["stop", "skip"] = "stop"
+    """What to do if an example of the pool has no score: end the stage, or skip the example with
+    the reason."""

@@ -4,8 +4,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from selectmoe_core import About, Component, Reader, hookimpl, load
-from selectmoe_readers.config import CsvConfig, HubConfig, JsonlConfig, LessConfig, ParquetConfig
+from selectmoe_core import About, Component, Need, Reader, Scorer, hookimpl, load
+from selectmoe_readers.config import (
+    CsvConfig,
+    FileScoresConfig,
+    HubConfig,
+    JsonlConfig,
+    LessConfig,
+    ParquetConfig,
+)
 
 
 @hookimpl
@@ -34,6 +41,34 @@ def selectmoe_readers() -> list[Component[Any, Reader]]:
             files=_hub_files,
         ),
     ]
+
+
+@hookimpl
+def selectmoe_scorers() -> list[Component[Any, Scorer]]:
+    """Offer ``file``."""
+    return [
+        Component(
+            "file",
+            FileScoresConfig,
+            load("selectmoe_readers.file_scores:FileScorer"),
+            About(
+                meaning="what somebody else's scorer found",
+                range="that of the file; higher is better",
+                cost="reads the files once; some 50 bytes of memory per row of them",
+                paper="OpenDataArena, Cai et al. 2025, https://arxiv.org/abs/2512.14051",
+            ),
+            needs=lambda _: frozenset({Need.POOL}),
+            files=_score_files,
+            # How many examples somebody else scored is a fact about the file, not a failure.
+            max_skipped=lambda config: 1.0 if config.missing == "skip" else 0.01,
+        )
+    ]
+
+
+def _score_files(config: FileScoresConfig) -> Iterable[Path]:
+    from selectmoe_readers.files import ENDINGS, present
+
+    return present(config.path, (*ENDINGS["jsonl"], *ENDINGS["parquet"]))
 
 
 def _of_files(

@@ -48,7 +48,7 @@ class Rows:
         meta = row.get("meta")
         if isinstance(meta, dict) and meta.keys() == OWN_META:
             identity, label = meta["original_id"], meta["label"]
-        return RawExample(source, messages, where, _note(identity), _note(label))
+        return RawExample(source, messages, where, note_of(identity), note_of(label))
 
     def _source(self, row: Row) -> str:
         """Return the data set that the row names, otherwise the name of its file."""
@@ -213,7 +213,8 @@ def _optional(row: Row, column: str) -> str:
     return "" if row.get(column) is None else _text(row, column)
 
 
-def _note(value: object) -> str:
+def note_of(value: object) -> str:
+    """Return a row's own id or label as the pool stores it."""
     if value is None:
         return ""
     return value if isinstance(value, str) else str(value)

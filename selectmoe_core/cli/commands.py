@@ -21,6 +21,7 @@ _LINES = {
     "runs": "List past runs: what differed and what came out.",
     "report": "Write the report of a run again.",
     "export": "Write the selection of a run in the format of a trainer.",
+    "materialize": "Make the rows of a portable selection again from your own data.",
     "diff": "Compare the selections of two runs: common rows, sources, lengths.",
     "explain": "Say why a row of the pool was selected, or why not.",
 }

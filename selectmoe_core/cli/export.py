@@ -7,11 +7,18 @@ import click
 from selectmoe_core.cli.options import arm_option, run_argument
 from selectmoe_core.selections.formats import FORMATS
 
+PORTABLE = "selection"
+"""The name of the portable form, which holds no text."""
+
 
 @click.command("export")
 @run_argument("run")
 @click.option(
-    "--to", "name", required=True, type=click.Choice(list(FORMATS)), help="The format to write."
+    "--to",
+    "name",
+    required=True,
+    type=click.Choice([*FORMATS, PORTABLE]),
+    help="The format to write; selection is the portable form without text, for materialize.",
 )
 @click.option(
     "--out",
@@ -31,10 +38,15 @@ def command(run: Path, name: str, out: Path | None, arm: str, skip_unfit: bool) 
     """
     from selectmoe_core.selections.chosen import Chosen
     from selectmoe_core.selections.export import export
+    from selectmoe_core.selections.portable import write_portable
 
-    form = FORMATS[name]
     folder = out or run / "export" / name
-    skipped = export(Chosen.open(run, arm), form, folder, skip_unfit=skip_unfit)
+    chosen = Chosen.open(run, arm)
+    if name == PORTABLE:
+        click.echo(str(write_portable(chosen, arm, folder)))
+        return
+    form = FORMATS[name]
+    skipped = export(chosen, form, folder, skip_unfit=skip_unfit)
     if skipped:
         click.echo(f"Left out {skipped:,} rows that the format cannot hold.", err=True)
     click.echo(str(folder / form.file))

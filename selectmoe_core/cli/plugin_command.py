@@ -27,13 +27,22 @@ def parse_options(config: type[ConfigT], arguments: Sequence[str], *, where: str
     Raises:
         RecipeError: names every mistake.
     """
+    return parse(config, option_table(arguments, where=where), where=where)
+
+
+def option_table(arguments: Sequence[str], *, where: str) -> dict[str, Any]:
+    """Turn ``KEY=VALUE`` arguments into a table.
+
+    Raises:
+        RecipeError: an argument has no equals sign.
+    """
     table: dict[str, Any] = {}
     for argument in arguments:
         key, equals, value = argument.partition("=")
         if not equals:
             raise RecipeError(f"{where}: '{argument}' is not an option", hint="write KEY=VALUE")
         table[key.strip()] = parse_value(value.strip())
-    return parse(config, table, where=where)
+    return table
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Any
 from selectmoe_core.compare.grid import Point, first_values, points, seeds_first
 from selectmoe_core.errors import RecipeError
 from selectmoe_core.plan.binding import OF_MODEL
+from selectmoe_core.plan.drawing import TOP_K, top_k_options
 from selectmoe_core.plugin.component import Kind
 from selectmoe_core.plugin.registry import Registry
 from selectmoe_core.recipe.comparison import CompareConfig, Variant
@@ -134,7 +135,7 @@ class _Point:
         score = {"use": use, **({"seed": seed} if draws else {})}
         if role == FULL:
             return Variant("", ("score", "select"), {"score": score, "select": WHOLE_POOL})
-        select = self._balanced() if role == BALANCED else {}
+        select = self._drawing() | (self._balanced() if role == BALANCED else {})
         return Variant("", ("score", "select.score"), {"score": score, "select": select})
 
     def _arm(self, name: str, role: str, path: Path, change: Callable[[int], Variant]) -> Arm:
@@ -165,6 +166,15 @@ class _Point:
                 hint="use top-fraction or top-k, or leave this baseline out",
             )
         return {"per": "source"}
+
+    def _drawing(self) -> dict[str, Any]:
+        """Return ``top-k`` for a selector that reads more than scores and keeps a number."""
+        table = self.base.tables["select"]
+        use, where = table.own.use, table.where
+        if self.registry.get(Kind.SELECTOR, use, where=where).component.by_rank:
+            return {}
+        options = top_k_options(self.registry, use, table.options, where=where)
+        return {"use": TOP_K, **options} if options is not None else {}
 
     def _kept(self, recipe: Recipe, budget: int) -> dict[str, Any]:
         """Return what makes an arm's selector keep so many examples."""

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from selectmoe_core.data.examples import (
         Part,
         Role,
+        content_id,
     )
     from selectmoe_core.data.pool import (
         Pool,
@@ -30,7 +31,7 @@ __getattr__ = lazy_names(
     __name__,
     {
         "selectmoe_core.data.corruption": "plant_some random_of",
-        "selectmoe_core.data.examples": "Part Role",
+        "selectmoe_core.data.examples": "Part Role content_id",
         "selectmoe_core.data.pool": "Pool hash_ids",
         "selectmoe_core.data.turns": "is_given kind_of messages_from",
         "selectmoe_core.data.vectors": "Vectors",
@@ -42,6 +43,7 @@ __all__ = [
     "Pool",
     "Role",
     "Vectors",
+    "content_id",
     "hash_ids",
     "is_given",
     "kind_of",

@@ -63,13 +63,13 @@ def build_pool(
         DataError: at the first row that cannot be used if ``on_reject`` is ``"stop"``, and if no
             example is left.
     """
-    checked = map(_checked, rows)
+    usable = map(checked, rows)
     with _Writer(folder, advance) as writer:
-        for row in checked:
+        for row in usable:
             if isinstance(row, RawExample):
                 writer.add(row)
             elif on_reject == "stop":
-                raise DataError(f"{row.where}: {row.reason}", hint=_advice(writer.begun, checked))
+                raise DataError(f"{row.where}: {row.reason}", hint=_advice(writer.begun, usable))
             else:
                 writer.reject(row)
     counts, reasons = writer.counts, writer.reasons.commonest()
@@ -221,7 +221,7 @@ def _record_batch(batch: list[tuple[bytes, RawExample]]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
 
 
-def _checked(row: RawExample | Reject) -> RawExample | Reject:
+def checked(row: RawExample | Reject) -> RawExample | Reject:
     """Return the row, or the reason why it cannot be used, in text that UTF-8 can encode."""
     if isinstance(row, Reject):
         reject = row

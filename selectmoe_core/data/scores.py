@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from selectmoe_core.errors import StageError
@@ -51,10 +52,13 @@ class Finish:
             as they are. They must follow from the details alone: a resumed stage asks again, and
             finds scores that may be final already.
         warnings: sentences for the user.
+        skipped: a reason for each row that gets no score after all, else ``None``, ``[rows]``;
+            only together with ``score``, and it too must follow from the details alone.
     """
 
     score: np.ndarray | None = None
     warnings: tuple[str, ...] = ()
+    skipped: Sequence[str | None] | None = None
 
 
 def part_path(folder: Path, number: int) -> Path:
@@ -320,14 +324,23 @@ def _to_numpy(column: pa.Array) -> np.ndarray:
     return np.asarray(column.to_numpy(zero_copy_only=False))
 
 
-def replace_scores(table: ScoreTable, score: np.ndarray) -> None:
+def replace_scores(
+    table: ScoreTable, score: np.ndarray, skipped: Sequence[str | None] | None = None
+) -> None:
     """Replace the scores of finished parts, each by rename; the other columns stay.
+
+    Args:
+        table: the scores.
+        score: the new ones, ``[rows]``.
+        skipped: reasons for rows that get no score after all, ``[rows]``.
 
     Raises:
         StageError: a row has no finite score but was not skipped, or has one but was skipped.
     """
     now = np.asarray(score, dtype=np.float64)
-    if now.shape != (len(table),) or (np.isfinite(now) != np.isfinite(table.score())).any():
+    reasons = pa.array([None] * len(table) if skipped is None else skipped, pa.string())
+    given = np.isfinite(table.score()) & reasons.is_null().to_numpy(zero_copy_only=False)
+    if now.shape != (len(table),) or (np.isfinite(now) != given).any():
         raise StageError(
             f"the scorer finished {len(table)} rows with scores of shape {now.shape} that are not "
             "finite where the shards' are",
@@ -336,6 +349,15 @@ def replace_scores(table: ScoreTable, score: np.ndarray) -> None:
     start = 0
     for path in table.parts:
         part = pq.read_table(path)
-        piece = pa.array(now[start : start + len(part)], pa.float64())
+        some = slice(start, start + len(part))
         start += len(part)
-        _write_part(path, part.set_column(part.column_names.index("score"), "score", piece))
+        part = _replaced(part, "score", pa.array(now[some], pa.float64()))
+        if skipped is not None:
+            before = part.column("skipped").cast(pa.string())
+            both = pc.coalesce(before, reasons[some]).combine_chunks()
+            part = _replaced(part, "skipped", both.dictionary_encode())
+        _write_part(path, part)
+
+
+def _replaced(table: pa.Table, name: str, column: pa.Array) -> pa.Table:
+    return table.set_column(table.column_names.index(name), name, column)

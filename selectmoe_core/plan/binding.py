@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from selectmoe_core.config import Config, examine, path_fields, real_path, user_path
 from selectmoe_core.errors import ModelError, Problem, RecipeError
 from selectmoe_core.models.models import BUNDLED, ModelRef
+from selectmoe_core.plan.drawing import TOP_K, top_k_options
 from selectmoe_core.plugin.component import KINDS, Kind
 from selectmoe_core.plugin.protocols import Need
 from selectmoe_core.plugin.registry import Entry, Registry
@@ -185,6 +186,23 @@ class Binder:
         """Return the table of the baseline's scorer."""
         own = ScoreOptions(use="random")
         return StageTable("[compare] random", "score", "", own, {}, {})
+
+    def random_selector(self, table: StageTable) -> StageTable:
+        """Return the table of the baseline's selector: the recipe's own, or ``top-k``."""
+        if self.by_rank(table):
+            return table
+        options = top_k_options(self.registry, table.own.use, table.options, where=table.where)
+        if options is None:
+            self.problem(
+                "[compare]",
+                f"the baseline 'random' needs a selector that uses ranks; {table.own.use} selects "
+                "by score value",
+                'use top-fraction or top-k, or baselines = ["base"]',
+            )
+            return table
+        given = table.own.model_dump(exclude_unset=True, exclude={"seed", *OF_MODEL})
+        own = type(table.own)(**given | {"use": TOP_K})
+        return replace(table, where="[compare] random", own=own, options=options)
 
 
 def _key(table: StageTable) -> str:

@@ -219,14 +219,8 @@ class Graph:
             return
         scorer = self.binder.random_scorer()
         self._add(f"score@{RANDOM}", scorer, {"pool": "pool"}, RANDOM)
-        if not self.binder.by_rank(table):
-            self.binder.problem(
-                "[compare]",
-                f"the baseline 'random' needs a selector that uses ranks; {table.own.use} selects "
-                "by score value",
-                'use top-fraction or top-k, or baselines = ["base"]',
-            )
-        self._add_select(f"select@{RANDOM}", table, f"score@{RANDOM}", RANDOM)
+        drawn = self.binder.random_selector(table)
+        self._add_select(f"select@{RANDOM}", drawn, f"score@{RANDOM}", RANDOM)
         self._train_and_evaluate(RANDOM, select=f"select@{RANDOM}")
 
     def _add(

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from selectmoe_core.stages.context import Context
 from selectmoe_core.stages.left_out import best_of, marks_of, without_left_out, write_left_out
 from selectmoe_core.store import Facts, replacing
 
-FORMAT = 1
+FORMAT = 2
 """The version of a selection's files; a new number makes every selection again."""
 SELECTION = "selection.parquet"
 SELECTED = "selected_data.jsonl"
@@ -53,9 +53,13 @@ SCHEMA = pa.schema(
         ("rank", pa.int64()),
         ("score", pa.float64()),
         ("group", pa.string()),
+        ("cluster", pa.int64()),
         ("reason", pa.string()),
     ]
 )
+"""Then a column ``task:NAME`` for each target task that the scorer has a score for."""
+TASK = "task:"
+"""The beginning of the names of details that are scores for a target task."""
 NAMES = ["source", "group", "reason"]
 """Columns with few different values; only these are dictionary-encoded in the file."""
 GROUP = 1 << 20
@@ -108,7 +112,7 @@ def choose(
     codes, names = table.sources()
     if left is not None and selection.reason is None:
         selection = replace(selection, reason=best_of(left, rows))
-    _write_table(folder, selection, rows, table.ids, scores, codes, names)
+    _write_table(folder, selection, rows, table, scores, (codes, names))
     offered = np.bincount(codes, minlength=len(names)).tolist()
     kept = np.bincount(codes[rows], minlength=len(names)).tolist()
     sources = {name: {"kept": kept[code], "of": offered[code]} for code, name in enumerate(names)}
@@ -197,16 +201,18 @@ def _write_table(
     folder: Path,
     selection: Selection,
     rows: np.ndarray,
-    ids_of: Callable[[np.ndarray], np.ndarray],
+    table: ScoreTable,
     scores: np.ndarray,
-    codes: np.ndarray,
-    names: tuple[str, ...],
+    sources: tuple[np.ndarray, tuple[str, ...]],
 ) -> None:
     """Write the selection, one row group at a time; the next ones are prepared meanwhile."""
+    codes, names = sources
     kept = np.zeros(len(scores), dtype=bool)
     kept[rows] = True
     # Ids are read in the table's order; counting the rows before each is cheaper than sorting.
-    ids, before = ids_of(np.flatnonzero(kept)), np.cumsum(kept, dtype=np.int64)
+    ids, before = table.ids(np.flatnonzero(kept)), np.cumsum(kept, dtype=np.int64)
+    tasks = {name: table.detail(name)[rows] for name in table.details if name.startswith(TASK)}
+    schema = pa.schema([*SCHEMA, *((name, pa.float32()) for name in tasks)])
 
     def group(start: int) -> pa.Table:
         some = slice(start, min(start + GROUP, len(rows)))
@@ -219,16 +225,25 @@ def _write_table(
             pa.array(np.arange(some.start + 1, some.stop + 1)),
             pa.array(scores.take(own)),
             _notes(selection.group, some),
+            _clusters(selection.cluster, some),
             _notes(selection.reason, some),
+            *(pa.array(values[some].astype(np.float32)) for values in tasks.values()),
         ]
-        return pa.table(columns, schema=SCHEMA)
+        return pa.table(columns, schema=schema)
 
     with (
         replacing(folder / SELECTION, alone=True) as temporary,
-        pq.ParquetWriter(temporary, SCHEMA, use_dictionary=NAMES) as file,
+        pq.ParquetWriter(temporary, schema, use_dictionary=NAMES) as file,
     ):
         for piece in ahead(group, range(0, len(rows), GROUP)):
             file.write_table(piece)
+
+
+def _clusters(clusters: np.ndarray | None, some: slice) -> pa.Array:
+    if clusters is None:
+        return pa.nulls(some.stop - some.start, pa.int64())
+    own = clusters[some].astype(np.int64)
+    return pa.array(own, mask=own < 0)
 
 
 def _binary(words: np.ndarray) -> pa.Array:

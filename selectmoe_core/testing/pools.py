@@ -73,6 +73,7 @@ class Bench:
         scores: Mapping[str, Path] | None = None,
         questions: Path | None = None,
         checkpoints: Path | None = None,
+        vectors: Path | None = None,
     ) -> Job:
         """Return ``base`` with the pool's inputs, as far as the component declares them."""
         job = base.changed(
@@ -85,6 +86,7 @@ class Bench:
                 questions,
                 targets=self.pool.folder,
                 checkpoints=checkpoints,
+                vectors=vectors,
             ),
         )
         whole = job.changed(encoded=lambda tokenizer: self._encode(job, tokenizer))

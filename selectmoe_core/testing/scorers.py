@@ -163,10 +163,11 @@ class _Trial:
         if not hasattr(part, "finish"):
             return {}
         with errors_of(self.name):
-            score = part.finish(table).score
+            finish = part.finish(table)
+            score = finish.score
             if score is None:
                 return {}
-            replace_scores(table, score)
+            replace_scores(table, score, finish.skipped)
             again = part.finish(table).score
         same = np.array_equal(score, again, equal_nan=True)
         require(

@@ -12,6 +12,7 @@ import pyarrow as pa
 from selectmoe_core.config import Config
 from selectmoe_core.data.scores import ScoreTable, ShardScores, write_part
 from selectmoe_core.data.selection import Selection
+from selectmoe_core.data.vectors import finish_vectors, write_vectors
 from selectmoe_core.plugin.component import Component, Kind
 from selectmoe_core.plugin.protocols import Job, Selector
 from selectmoe_core.testing.components import check_component
@@ -19,6 +20,8 @@ from selectmoe_core.testing.pools import Bench, generated_examples
 from selectmoe_core.testing.requirement import errors_of, require, require_methods
 
 FEATURE_WIDTH = 8
+TASKS = ("task:first", "task:second")
+"""Details that are scores for target tasks."""
 
 
 def check_selector(
@@ -51,6 +54,16 @@ def check_selector(
         _Trial(component, config, job or Job(seed=1), Path(folder)).check(rows)
 
 
+@dataclass(frozen=True)
+class _Drawn:
+    """What a generated pool has: scores, features, a score for each target task, vectors."""
+
+    score: np.ndarray
+    features: np.ndarray
+    tasks: np.ndarray
+    vectors: np.ndarray
+
+
 @dataclass
 class _Trial:
     """A selector and the inputs of its run."""
@@ -70,48 +83,57 @@ class _Trial:
         score = random.integers(0, 20, size=rows) / 19  # many ties
         score[random.random(rows) < 0.05] = np.nan
         features = random.normal(size=(rows, FEATURE_WIDTH))
+        tasks = random.integers(0, 9, size=(rows, len(TASKS))) / 8
+        drawn = _Drawn(score, features, tasks, random.normal(size=(rows, FEATURE_WIDTH)))
         bench = Bench(self.folder / "pool", generated_examples(rows))
-        table = self.table(bench, score, features, parts=1)
-        chosen = self.select(bench, table, score, self.base)
-        self.same(chosen, self.select(bench, table, score, self.base), "run a second time")
-        cut = self.table(bench, score, features, parts=7)
-        self.same(chosen, self.select(bench, cut, score, self.base), "with the table in 7 parts")
-        self.check_order(bench, score, features, chosen)
+        table = self.table(bench, drawn, parts=1)
+        chosen = self.select(bench, table, drawn, self.base)
+        self.same(chosen, self.select(bench, table, drawn, self.base), "run a second time")
+        cut = self.table(bench, drawn, parts=7)
+        self.same(chosen, self.select(bench, cut, drawn, self.base), "with the table in 7 parts")
+        self.check_order(bench, drawn, chosen)
         if not self.component.seeded:
-            other = self.select(bench, table, score, replace(self.base, seed=self.base.seed + 1))
+            other = self.select(bench, table, drawn, replace(self.base, seed=self.base.seed + 1))
             self.same(chosen, other, "with another seed (or declare seeded=True)")
         if self.component.by_rank:
-            stretched = np.exp(3 * score) - 2
-            again = self.table(bench, stretched, features, parts=1)
+            stretched = replace(drawn, score=np.exp(3 * score) - 2)
+            again = self.table(bench, stretched, parts=1)
             found = self.select(bench, again, stretched, self.base)
             self.same(chosen, found, "with scores in the same order (or declare by_rank=False)")
 
-    def check_order(
-        self, bench: Bench, score: np.ndarray, features: np.ndarray, chosen: np.ndarray
-    ) -> None:
+    def check_order(self, bench: Bench, drawn: "_Drawn", chosen: np.ndarray) -> None:
         moved = Bench(self.folder / "moved", bench.examples[::-1])
-        table = self.table(moved, score[::-1], features[::-1], parts=1)
-        found = self.select(moved, table, score[::-1], self.base)
+        turned = _Drawn(*(values[::-1] for values in vars(drawn).values()))
+        table = self.table(moved, turned, parts=1)
+        found = self.select(moved, table, turned, self.base)
         self.same(
-            chosen, len(score) - 1 - found, "with the rows in another order (break ties by id)"
+            chosen,
+            len(drawn.score) - 1 - found,
+            "with the rows in another order (break ties by id)",
         )
 
-    def table(
-        self, bench: Bench, score: np.ndarray, features: np.ndarray, parts: int
-    ) -> ScoreTable:
+    def table(self, bench: Bench, drawn: "_Drawn", parts: int) -> ScoreTable:
         self.tables += 1
         out = bench.folder / f"scores-{self.tables}"
-        for number, rows in enumerate(np.array_split(np.arange(len(score)), parts)):
+        for number, rows in enumerate(np.array_split(np.arange(len(drawn.score)), parts)):
             start, stop = int(rows[0]), int(rows[-1]) + 1
             ids = [batch.column("id") for batch in bench.pool.batches(start, stop)]
-            reasons = ["cut off" if np.isnan(value) else None for value in score[rows]]
-            scores = ShardScores(score[rows], reasons, features=features[rows])
+            score = drawn.score[rows]
+            reasons = ["cut off" if np.isnan(value) else None for value in score]
+            details = {name: drawn.tasks[rows, place] for place, name in enumerate(TASKS)}
+            scores = ShardScores(score, reasons, details, drawn.features[rows])
             names = bench.pool.source_names(start, stop)
             write_part(out, number, pa.chunked_array(ids).combine_chunks(), names, scores)
         return ScoreTable.open(out)
 
-    def select(self, bench: Bench, table: ScoreTable, score: np.ndarray, base: Job) -> np.ndarray:
-        job = bench.job(self.component, self.config, base)
+    def select(self, bench: Bench, table: ScoreTable, drawn: "_Drawn", base: Job) -> np.ndarray:
+        vectors = bench.folder / "embed"
+        if not vectors.is_dir():
+            half = len(drawn.vectors) // 2
+            for number, part in enumerate((drawn.vectors[:half], drawn.vectors[half:])):
+                write_vectors(vectors, number, part, len(part))
+            finish_vectors(vectors, [half, len(drawn.vectors) - half])
+        job = bench.job(self.component, self.config, base, vectors=vectors)
         part = self.component.build(self.config)
         require_methods(self.name, part, Selector)
         with errors_of(self.name):
@@ -121,8 +143,8 @@ class _Trial:
             f"{self.name}: select() returned {type(selection).__name__}, not a Selection",
         )
         rows = np.asarray(selection.rows)
-        self.check_rows(rows, score)
-        for what in ("group", "reason"):
+        self.check_rows(rows, drawn.score)
+        for what in ("group", "reason", "cluster"):
             notes = getattr(selection, what)
             require(
                 notes is None or len(notes) == len(rows),

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from selectmoe_core.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from selectmoe_core.data.examples import Rendered
     from selectmoe_core.tokens.chat import (
         ChatConfig,
         ChatFormat,
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
         Tokenizer,
         answer_ends,
     )
+    from selectmoe_core.tokens.control import ControlTokens
     from selectmoe_core.tokens.encoding import (
         Encoded,
         Joined,
@@ -28,6 +30,8 @@ __getattr__ = lazy_names(
     __name__,
     {
         "selectmoe_core.tokens.chat": "ChatConfig ChatFormat EncodedExample Tokenizer answer_ends",
+        "selectmoe_core.data.examples": "Rendered",
+        "selectmoe_core.tokens.control": "ControlTokens",
         "selectmoe_core.tokens.encoding": "Encoded Joined encode",
         "selectmoe_core.tokens.packing": "PackedBatch even moved packed",
     },
@@ -36,10 +40,12 @@ __getattr__ = lazy_names(
 __all__ = [
     "ChatConfig",
     "ChatFormat",
+    "ControlTokens",
     "Encoded",
     "EncodedExample",
     "Joined",
     "PackedBatch",
+    "Rendered",
     "Tokenizer",
     "answer_ends",
     "encode",

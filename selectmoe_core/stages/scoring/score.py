@@ -93,7 +93,7 @@ def _finish(context: Context, table: ScoreTable) -> tuple[str, ...]:
         return ()
     finished = finish(table)
     if finished.score is not None:
-        replace_scores(table, finished.score)
+        replace_scores(table, finished.score, finished.skipped)
     for text in finished.warnings:
         print(f"  warning: {context.spec.key}: {text}", file=sys.stderr)  # noqa: T201
     return tuple(finished.warnings)

@@ -332,6 +332,15 @@ def test_a_chain_that_does_not_fit_is_told(project, overrides, message):
     assert "Traceback" not in said.err
 
 
+def test_a_random_draw_beside_turns_of_tasks_keeps_as_many_by_top_k(project):
+    turns = ["select.use=round-robin", "select.k=7", "select.per=source", "select.floor=2"]
+    nodes = {node["key"]: node for node in project.plan(*turns)["nodes"]}
+    assert nodes["select"]["component"] == "round-robin"
+    assert nodes["select@random"]["component"] == "top-k"
+    by_top_k = project.digests("select.use=top-k", *turns[1:])
+    assert project.digests(*turns)["select@random"] == by_top_k["select@random"]
+
+
 def test_a_hint_lists_no_key_that_the_component_has_no_use_for(project):
     said = project.call("plan", "recipe.toml", "select.zzz=1")
     assert said.code == 2

@@ -580,6 +580,12 @@ def test_broken_plugins_are_caught(tmp_path, monkeypatch, name, text, message):
 ENTRIES = list(Registry(load_plugins()))
 SMALL = {
     "top-k": {"k": 20},
+    "round-robin": {"k": 20},
+    "cluster-round-robin": {"k": 20, "clusters": 5},
+    "k-center": {"k": 20},
+    "facility-location": {"k": 20},
+    "judge": {"template": "{output}"},
+    "file": {"path": "scores.jsonl"},
     "threshold": {"min": 0.5},
     "filter length": {"min_answer": 50, "max_prompt": 200},
     "regex": {"patterns": ["few|long"]},
@@ -604,6 +610,8 @@ def test_installed_components_conform(entry):
     needs = component.needs(config) if config else {Need.MODEL}
     if entry.kind is Kind.SELECTOR and Need.MODEL not in needs:
         check_selector(component, options=options)
+    elif component.name == "file":
+        assert needs == {Need.POOL}  # its own tests give it a file
     elif entry.kind is Kind.SCORER and Need.MODEL not in needs:
         check_scorer(component, options=options)
     elif entry.kind is Kind.FILTER:

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from selectmoe_basic import ranking
 from selectmoe_basic.config import (
     LengthConfig,
     RandomConfig,
@@ -19,13 +18,13 @@ from selectmoe_basic.config import (
     TopFractionConfig,
     TopKConfig,
 )
-from selectmoe_basic.ranking import best_first, share_of, top_of_groups
 from selectmoe_basic.scorers import LengthScorer, RandomScorer
 from selectmoe_basic.selectors import Threshold, TopFraction, TopK
 from selectmoe_core import Example, Job, Message, ScoreTable, Shard, ShardScores, StageError
 from selectmoe_core.data.examples import content_id
 from selectmoe_core.data.pool import draw, hash_ids
 from selectmoe_core.data.scores import write_part
+from selectmoe_core.selecting import best_first, ranking, share_of, top_of_groups
 
 JOB = Job(seed=42)
 

@@ -10,11 +10,11 @@ import pytest
 from pydantic import ValidationError
 
 from selectmoe_basic.config import BandConfig, TokenBudgetConfig, TopFractionConfig, TopKConfig
-from selectmoe_basic.quotas import Bounds, allot
 from selectmoe_basic.selectors import Band, TokenBudget, TopFraction, TopK
 from selectmoe_core import Job, ModelRef, ScoreTable, ShardScores, StageError
 from selectmoe_core.data.scores import write_part
 from selectmoe_core.plugin.protocols import Inputs
+from selectmoe_core.selecting import Bounds, allot
 
 NAMES = ("ant", "bee", "cat", "dog")
 

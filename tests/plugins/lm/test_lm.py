@@ -3,34 +3,27 @@
 import math
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from lm_models import TINY, byte_tokenizer, context_of, nats, score_all, slow_answers, trial
 from pydantic import ValidationError
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     Gemma2Config,
     Gemma2ForCausalLM,
-    LlamaConfig,
     LlamaForCausalLM,
-    PreTrainedTokenizerFast,
 )
 
-from selectmoe_core import Example, Job, Message, ModelError, ModelRef, Shard, StageError
+from selectmoe_core import Job, ModelError, Shard, StageError
 from selectmoe_core.cost import Workload
-from selectmoe_core.data.examples import content_id
 from selectmoe_core.data.scores import ScoreTable, ShardScores, write_part
-from selectmoe_core.plugin.protocols import Inputs
-from selectmoe_core.stages.context import Context
 from selectmoe_core.stages.scoring import score as score_stage
 from selectmoe_core.testing import check_plugin, check_scorer, generated_examples
-from selectmoe_core.testing.pools import Bench
-from selectmoe_core.tokens.chat import ChatConfig, ChatFormat, EncodedExample
-from selectmoe_core.tokens.encoding import encode
+from selectmoe_core.tokens.chat import EncodedExample
 from selectmoe_lm import losses as losses_module
+from selectmoe_lm.answers import Answers
 from selectmoe_lm.blend import BlendScorer
 from selectmoe_lm.config import BlendConfig, IfdConfig, PerplexityConfig
 from selectmoe_lm.ifd import (
@@ -38,7 +31,6 @@ from selectmoe_lm.ifd import (
     INFINITE,
     NO_TURN,
     NOT_ALONE,
-    Answers,
     IfdScorer,
     IfdShardScorer,
 )
@@ -48,115 +40,7 @@ from selectmoe_lm.plugin import selectmoe_scorers
 from selectmoe_lm.ranks import percentiles, ranks, z_scores
 from selectmoe_lm.turns import Turn, alone, answered_turns, within
 
-PERPLEXITY, IFD, BLEND = selectmoe_scorers()
-EOS = 256
-TINY = {
-    "vocab_size": 257,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "initializer_range": 0.3,
-    "max_position_embeddings": 1024,
-    "pad_token_id": 0,
-    "bos_token_id": None,
-    "eos_token_id": EOS,
-}
-
-
-def _tokenizer() -> PreTrainedTokenizerFast:
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {letter: number for number, letter in enumerate(letters)} | {"<eos>": EOS}
-    tokenizer = Tokenizer(models.BPE(vocabulary, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>")
-
-
-def _save(model, folder: Path) -> ModelRef:
-    model.save_pretrained(folder)
-    _tokenizer().save_pretrained(folder)
-    return ModelRef(str(folder))
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory) -> ModelRef:
-    torch.manual_seed(3)
-    return _save(LlamaForCausalLM(LlamaConfig(**TINY)), tmp_path_factory.mktemp("llama"))
-
-
-@pytest.fixture(scope="module")
-def examples() -> list[Example]:
-    random = np.random.default_rng()
-    letters = list("abcdefgh ,.éß")
-
-    def text() -> str:
-        return "x" + "".join(random.choice(letters, size=int(random.integers(1, 50))))
-
-    rows = []
-    for number in range(30):
-        turns = [Message("system", text())] if number % 4 == 0 else []
-        for _ in range(1 + number % 3):
-            turns += [Message("user", text()), Message("assistant", text())]
-        rows.append(_example(turns))
-    rows[7] = _example([Message("user", "far too long " * 60), Message("assistant", "no")])
-    rows[8] = _example([Message("user", ""), Message("assistant", "an answer to nothing")])
-    return rows
-
-
-def _example(turns: list[Message]) -> Example:
-    return Example(content_id(turns).hex(), "s", tuple(turns))
-
-
-def _job(ref: ModelRef, examples: list[Example], folder: Path) -> Job:
-    chat = ChatFormat(ChatConfig(max_length=400))
-    return Job(
-        seed=1,
-        chat=chat,
-        inputs=Inputs(model=ref),
-        encoded=lambda tokenizer: encode(examples, folder / "encoded", chat, tokenizer),
-    )
-
-
-@pytest.fixture
-def job(llama, examples, tmp_path) -> Job:
-    return _job(llama, examples, tmp_path)
-
-
-def _score(scorer, job: Job, examples: list[Example]) -> ShardScores:
-    with scorer.open(job) as opened:
-        return opened.score(Shard(0, np.arange(len(examples)), examples))
-
-
-def _nats(model, context: str, text: str) -> list[float]:
-    """The loss on each byte of a text after a context, one forward pass over both, by hand."""
-    tokenizer = _tokenizer()
-    before, of_text = tokenizer(context)["input_ids"], tokenizer(text)["input_ids"]
-    with torch.no_grad():
-        logits = model(torch.tensor([before + of_text])).logits[0].double()
-    found = []
-    for place, token in enumerate(of_text):
-        row = logits[len(before) + place - 1]
-        found.append(float(-row[token] + math.log(sum(math.exp(v) for v in row.tolist()))))
-    return found
-
-
-def _tulu(turns) -> str:
-    return "".join(
-        f"<|{m.role}|>\n{m.content.strip()}{'<eos>' if m.role == 'assistant' else ''}\n"
-        for m in turns
-    )
-
-
-def _slow_answers(model, example: Example):
-    """For each answer its losses after the conversation, and after the text that opens it."""
-    for place, message in enumerate(example.messages):
-        if message.role == "assistant":
-            answer = message.content.strip() + "<eos>"
-            opened = _tulu(example.messages[:place]) + "<|assistant|>\n"
-            given = _nats(model, opened, answer)
-            yield given, _nats(model, "\n<|assistant|>\n", answer)
+PERPLEXITY, IFD, BLEND = selectmoe_scorers()[:3]
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +48,7 @@ def slow(llama, examples):
     """Losses of every answer of every example but the two without one that can be scored."""
     model = LlamaForCausalLM.from_pretrained(llama.location)
     return {
-        row: list(_slow_answers(model, example))
+        row: list(slow_answers(model, example))
         for row, example in enumerate(examples)
         if row not in (7, 8)
     }
@@ -175,7 +59,7 @@ def slow(llama, examples):
 
 @pytest.mark.parametrize(("prefer", "sign"), [("low", -1), ("high", 1)])
 def test_perplexity_is_the_mean_loss_over_all_answer_tokens(job, examples, slow, prefer, sign):
-    found = _score(PerplexityScorer(PerplexityConfig(prefer=prefer)), job, examples)
+    found = score_all(PerplexityScorer(PerplexityConfig(prefer=prefer)), job, examples)
     for row, answers in slow.items():
         nats = [loss for given, _ in answers for loss in given]
         assert found.score[row] == pytest.approx(sign * np.mean(nats), rel=1e-4)
@@ -201,7 +85,7 @@ def test_the_middle_is_the_distance_from_a_percentile_of_the_pool(tmp_path):
 
 def test_ifd_is_loss_given_over_loss_alone_answer_by_answer(job, examples, slow):
     config = IfdConfig(skip_from_one=False)
-    found = _score(IfdScorer(config), job, examples)
+    found = score_all(IfdScorer(config), job, examples)
     for row, answers in slow.items():
         expected = np.mean([np.mean(given) / np.mean(by) for given, by in answers])
         assert found.score[row] == pytest.approx(expected, rel=1e-4)
@@ -209,16 +93,16 @@ def test_ifd_is_loss_given_over_loss_alone_answer_by_answer(job, examples, slow)
         loss = np.mean([np.mean(given) for given, _ in answers])
         assert found.details["loss"][row] == pytest.approx(loss, rel=1e-4)
     assert [row for row, reason in enumerate(found.skipped) if reason == NO_TURN] == [7, 8]
-    low = _score(IfdScorer(config.model_copy(update={"prefer": "low"})), job, examples)
+    low = score_all(IfdScorer(config.model_copy(update={"prefer": "low"})), job, examples)
     np.testing.assert_array_equal(low.score, -found.score)
 
 
 def test_perplexity_ratio_divides_the_perplexities_answer_by_answer(job, examples, slow):
-    found = _score(IfdScorer(IfdConfig(ratio="perplexity", skip_from_one=False)), job, examples)
+    found = score_all(IfdScorer(IfdConfig(ratio="perplexity", skip_from_one=False)), job, examples)
     for row, answers in slow.items():
         ratios = [math.exp(np.mean(given)) / math.exp(np.mean(by)) for given, by in answers]
         assert found.score[row] == pytest.approx(np.mean(ratios), rel=1e-3)
-    loss = _score(IfdScorer(IfdConfig(skip_from_one=False)), job, examples)
+    loss = score_all(IfdScorer(IfdConfig(skip_from_one=False)), job, examples)
     np.testing.assert_array_equal(found.details["loss"], loss.details["loss"])
     single = [row for row in slow if found.details["turns"][row] == 1]
     assert [found.score[row] < 1 for row in single] == [loss.score[row] < 1 for row in single]
@@ -228,7 +112,7 @@ def test_perplexity_ratio_divides_the_perplexities_answer_by_answer(job, example
 def _bare(prompt: str, *answers: str) -> EncodedExample:
     """Encode prompt, answer, prompt, answer, with no token of a format between them."""
     pieces = [(text, part) for answer in answers for text, part in ((prompt, 1), (answer, 2))]
-    ids = [np.array(_tokenizer()(text)["input_ids"], np.int32) for text, _ in pieces]
+    ids = [np.array(byte_tokenizer()(text)["input_ids"], np.int32) for text, _ in pieces]
     parts = [np.full(len(of), part, np.uint8) for of, (_, part) in zip(ids, pieces, strict=True)]
     return EncodedExample(np.concatenate(ids), np.concatenate(parts), cut=False)
 
@@ -243,12 +127,12 @@ def test_an_answer_that_nothing_opens(llama, job, ratio, skip):
         _bare("", "ab"),
     ]
     given = replace(job, encoded=lambda _: rows)
-    found = _score(IfdScorer(IfdConfig(ratio=ratio, skip_from_one=skip)), given, rows)
+    found = score_all(IfdScorer(IfdConfig(ratio=ratio, skip_from_one=skip)), given, rows)
     model = LlamaForCausalLM.from_pretrained(llama.location)
 
     def expected(context, answer):
-        after = _nats(model, context, answer)
-        by = _nats(model, answer[0], answer[1:])  # nothing stands before the first token
+        after = nats(model, context, answer)
+        by = nats(model, answer[0], answer[1:])  # nothing stands before the first token
         if ratio == "loss":
             return np.mean(after[1:]) / np.mean(by)
         return math.exp(np.mean(after)) / math.exp(np.mean(by))
@@ -285,8 +169,8 @@ def test_the_device_chooses_the_tokens_of_a_pass_and_scores_stay_equal(job, exam
 
 
 def test_an_ifd_of_one_or_more_is_skipped_with_its_reason_and_kept_as_a_detail(job, examples):
-    everything = _score(IfdScorer(IfdConfig(skip_from_one=False)), job, examples)
-    found = _score(IfdScorer(IfdConfig()), job, examples)
+    everything = score_all(IfdScorer(IfdConfig(skip_from_one=False)), job, examples)
+    found = score_all(IfdScorer(IfdConfig()), job, examples)
     ifd = everything.details["ifd"]
     assert (ifd >= 1).any()
     assert (ifd < 1).any()
@@ -423,6 +307,7 @@ def _blend(tmp_path: Path, **options: object) -> ShardScores:
         ({"combine": "min"}, [2, 1, 3, 1]),
         ({"combine": "product"}, [4, 4, 12, 3]),
         ({"combine": "min", "scale": "percentile"}, [37.5, 12.5, 62.5, 12.5]),
+        ({"combine": "product", "scale": "raw"}, [5, 3, 18, 0]),
     ],
 )
 def test_blends_of_hand_made_scores(tmp_path, options, expected):
@@ -476,38 +361,11 @@ def test_the_plugin_is_sound():
     check_plugin("selectmoe_lm.plugin")
 
 
-def _context(component, config, bench: Bench, job: Job, folder: Path, **own: object) -> Context:
-    folder.mkdir(exist_ok=True)
-    work = SimpleNamespace(
-        key="score",
-        folder=folder,
-        own=own,
-        inputs={"pool": bench.pool.folder},
-        rows_of="pool",
-        input_digests={"pool": "0" * 64},
-        store=folder / "store",
-        stage="score",
-        progress="none",
-        device="cpu",
-        dtype="float32",
-        threads=1,
-        chat={"max_length": 400},
-    )
-    return Context(component.build(config), component, config, work, job)
-
-
-def _trial(tmp_path, llama, examples, component, **options):
-    bench = Bench(tmp_path, examples)
-    config = component.config(**options)
-    base = Job(seed=1, chat=ChatFormat(ChatConfig(max_length=400)))
-    return bench, config, bench.job(component, config, base, llama)
-
-
 def test_the_stage_finishes_in_the_middle_and_again_after_a_kill(tmp_path, llama, examples):
-    bench, config, job = _trial(tmp_path, llama, examples, PERPLEXITY, prefer="mid")
+    bench, config, job = trial(tmp_path, llama, examples, PERPLEXITY, prefer="mid")
     out = tmp_path / "out"
     options = {"shard_examples": 7, "max_skipped": 0.1}
-    facts = score_stage.run(_context(PERPLEXITY, config, bench, job, out, **options))
+    facts = score_stage.run(context_of(PERPLEXITY, config, bench, job, out, **options))
     table = ScoreTable.open(out)
     loss = table.detail("loss")
     scored = np.isfinite(loss)
@@ -516,33 +374,33 @@ def test_the_stage_finishes_in_the_middle_and_again_after_a_kill(tmp_path, llama
     assert facts["skipped"] == {NOTHING_COUNTS: 1}
     before = table.score()
     (out / "scores" / "part-00002.parquet").unlink()
-    score_stage.run(_context(PERPLEXITY, config, bench, job, out, **options))
+    score_stage.run(context_of(PERPLEXITY, config, bench, job, out, **options))
     np.testing.assert_array_equal(ScoreTable.open(out).score(), before)
 
 
 def test_ifd_may_skip_more_than_others_unless_the_recipe_forbids_it(
     tmp_path, llama, examples, capsys
 ):
-    bench, config, job = _trial(tmp_path, llama, examples, IFD)
-    facts = score_stage.run(_context(IFD, config, bench, job, tmp_path / "out"))
+    bench, config, job = trial(tmp_path, llama, examples, IFD)
+    facts = score_stage.run(context_of(IFD, config, bench, job, tmp_path / "out"))
     assert facts["skipped"][FROM_ONE] > 0.01 * len(examples)
     assert any("have no IFD" in text for text in facts["warnings"])
     assert "warning: score: " in capsys.readouterr().err
-    strict = _context(IFD, config, bench, job, tmp_path / "out", max_skipped=0.02)
+    strict = context_of(IFD, config, bench, job, tmp_path / "out", max_skipped=0.02)
     with pytest.raises(StageError, match=r"more than max_skipped = 2.0%: .*IFD of 1 or more"):
         score_stage.run(strict)
     kept = config.model_copy(update={"skip_from_one": False})
     with pytest.raises(StageError, match=r"more than max_skipped = 1.0%"):
-        score_stage.run(_context(IFD, kept, bench, job, tmp_path / "kept"))
+        score_stage.run(context_of(IFD, kept, bench, job, tmp_path / "kept"))
 
 
 def test_a_single_row_without_a_score_ends_no_run_unless_the_recipe_says_so(
     tmp_path, llama, examples
 ):
-    bench, config, job = _trial(tmp_path, llama, examples, PERPLEXITY)
-    facts = score_stage.run(_context(PERPLEXITY, config, bench, job, tmp_path / "one"))
+    bench, config, job = trial(tmp_path, llama, examples, PERPLEXITY)
+    facts = score_stage.run(context_of(PERPLEXITY, config, bench, job, tmp_path / "one"))
     assert (facts["examples"] - facts["scored"], facts["skipped"]) == (1, {NOTHING_COUNTS: 1})
-    strict = _context(PERPLEXITY, config, bench, job, tmp_path / "strict", max_skipped=0.01)
+    strict = context_of(PERPLEXITY, config, bench, job, tmp_path / "strict", max_skipped=0.01)
     with pytest.raises(StageError, match=r"1 of 30 examples \(3.3%\)") as caught:
         score_stage.run(strict)
     assert "max_skipped = 0.04 in [score]" in caught.value.hint

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from selectmoe_basic.config import Quota
-from selectmoe_core import StageError, suggest
+from selectmoe_core.config import suggest
+from selectmoe_core.errors import StageError
+from selectmoe_core.selecting.config import Quota, QuotaConfig
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,25 @@ class Allotment:
     warnings: tuple[str, ...] = ()
 
 
+def allotted(
+    total: int,
+    sizes: Mapping[str, int],
+    config: QuotaConfig,
+    unit: str = "examples",
+    most: Mapping[str, int] | None = None,
+) -> Allotment:
+    """Share a total out among sources as the options say; see ``allot``."""
+    bounds = Bounds(config.floor, config.ceiling)
+    return allot(total, sizes, config.quota or "proportional", bounds, unit, most)
+
+
 def allot(
-    total: int, sizes: Mapping[str, int], quota: Quota, bounds: Bounds, unit: str = "examples"
+    total: int,
+    sizes: Mapping[str, int],
+    quota: Quota,
+    bounds: Bounds,
+    unit: str = "examples",
+    most: Mapping[str, int] | None = None,
 ) -> Allotment:
     """Share a total out among sources.
 
@@ -46,14 +64,16 @@ def allot(
             without a share divide what is left in proportion to their sizes.
         bounds: the least and the most of each source.
         unit: what is counted, for messages.
+        most: what a source can give, where that is less than what it has.
 
     Raises:
         StageError: a share for a source that is not there, or floors above the total.
     """
     names = sorted(sizes)
     weights = dict(zip(names, _weights(names, sizes, quota), strict=True))
-    low = {name: min(bounds.floor, sizes[name]) for name in names}
-    high = {name: min(bounds.ceiling or sizes[name], sizes[name]) for name in names}
+    able = {name: min((most or {}).get(name, size), size) for name, size in sizes.items()}
+    low = {name: min(bounds.floor, able[name]) for name in names}
+    high = {name: min(bounds.ceiling or able[name], able[name]) for name in names}
     if sum(low.values()) > total:
         raise StageError(
             f"floor = {bounds.floor:,} asks for {sum(low.values()):,} {unit} of {len(names)} "
@@ -62,11 +82,11 @@ def allot(
         )
     if any(low[name] > high[name] for name in names):
         raise StageError(f"floor = {bounds.floor} is above ceiling = {bounds.ceiling}")
-    warnings = list(_short(total, sizes, weights, unit))
-    most = sum(high.values())
-    if most < total:
-        warnings.append(f"the sources can give {most:,} of the {total:,} {unit} to keep")
-    counts = _whole(_fill(min(total, most), weights, low, high, sizes))
+    warnings = list(_short(total, able, weights, unit))
+    together = sum(high.values())
+    if together < total:
+        warnings.append(f"the sources can give {together:,} of the {total:,} {unit} to keep")
+    counts = _whole(_fill(min(total, together), weights, low, high, sizes))
     return Allotment(tuple(counts[name] for name in sizes), tuple(warnings))
 
 
