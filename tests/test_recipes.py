@@ -78,7 +78,11 @@ def test_recipe_reads(path: Path) -> None:
     assert recipe.problems == ()
     assert recipe.head.format == 1
     assert recipe.head.name == path.stem
-    assert set(recipe.tables) | ({"score"} if recipe.scores else set()) == set(STAGES) - {"filter"}
+    assert set(recipe.tables) | ({"score"} if recipe.scores else set()) == set(STAGES) - {
+        "filter",
+        "targets",
+        "embed",
+    }
 
 
 @every_recipe
@@ -104,7 +108,7 @@ def test_plan_command(
     arguments = [str(path), *overrides_for(path, less), "--outputs", str(tmp_path / "outputs")]
     assert call(["plan", *arguments]) == 0
     shown = capsys.readouterr().out
-    for stage in set(STAGES) - {"filter"}:
+    for stage in set(STAGES) - {"filter", "targets", "embed"}:
         marks = (f"{stage} ", f"{stage}:", f"not needed: {stage} ")
         assert any(f"\n{mark}" in shown for mark in marks), stage
 

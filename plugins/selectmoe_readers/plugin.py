@@ -1,6 +1,6 @@
 """What this plugin offers."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,11 @@ def selectmoe_readers() -> list[Component[Any, Reader]]:
     batches = "reads the files once, a batch of rows at a time"
     hub = "downloads the data set once, or streams it"
     return [
-        _of_files("jsonl", JsonlConfig, "jsonl:JsonlReader", lines),
-        _of_files("csv", CsvConfig, "table:CsvReader", batches),
-        _of_files("parquet", ParquetConfig, "parquet:ParquetReader", batches),
+        _of_files("jsonl", JsonlConfig, load("selectmoe_readers.jsonl:JsonlReader"), lines),
+        _of_files("csv", CsvConfig, load("selectmoe_readers.table:CsvReader"), batches),
+        _of_files(
+            "parquet", ParquetConfig, load("selectmoe_readers.parquet:ParquetReader"), batches
+        ),
         Component(
             "less",
             LessConfig,
@@ -72,7 +74,10 @@ def _score_files(config: FileScoresConfig) -> Iterable[Path]:
 
 
 def _of_files(
-    name: str, config: type[JsonlConfig | CsvConfig | ParquetConfig], part: str, cost: str
+    name: str,
+    config: type[JsonlConfig | CsvConfig | ParquetConfig],
+    build: Callable[[Any], Reader],
+    cost: str,
 ) -> Component[Any, Reader]:
     """Return a reader of the files that ``path`` names, and whose names may give sources."""
 
@@ -89,7 +94,7 @@ def _of_files(
     return Component(
         name,
         config,
-        load(f"selectmoe_readers.{part}"),
+        build,
         About(cost=cost),
         files=files,
         sources=sources,
