@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from selectmoe_core.config import Config, marked
 from selectmoe_core.data.examples import Example
-from selectmoe_core.data.scores import ScoreTable, ShardScores, replace_scores, write_part
+from selectmoe_core.data.final_scores import replace_scores
+from selectmoe_core.data.scores import ScoreTable, ShardScores, write_part
 from selectmoe_core.models.models import ModelRef, Models
 from selectmoe_core.plugin.component import Component, Kind
 from selectmoe_core.plugin.protocols import Job, Need, Scorer, Shard, ShardScorer, TableScorer

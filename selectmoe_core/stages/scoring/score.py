@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from selectmoe_core.data.final_scores import replace_scores
 from selectmoe_core.data.pool import Pool
 from selectmoe_core.data.scores import (
     KERNEL,
@@ -17,7 +18,6 @@ from selectmoe_core.data.scores import (
     ScoreTable,
     ShardScores,
     part_path,
-    replace_scores,
     write_part,
 )
 from selectmoe_core.errors import StageError

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from transformers import LlamaForCausalLM
 
 from selectmoe_core import ScoreTable, ShardScores
-from selectmoe_core.data.scores import replace_scores, write_part
+from selectmoe_core.data.final_scores import replace_scores
+from selectmoe_core.data.scores import write_part
 from selectmoe_core.stages.scoring import score as score_stage
 from selectmoe_core.testing import check_scorer, generated_examples
 from selectmoe_lm.answers import Answers
