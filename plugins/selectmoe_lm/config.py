@@ -86,6 +86,26 @@ class TokenIfdConfig(Config):
     16,384 on a GPU and 1,024 on a CPU, where this is twice as fast as 16,384."""
 
 
+class DynamicsConfig(Config):
+    """Score an example by its loss, and its change, over the checkpoints of a warm-up.
+
+    The warm-up keeps its LoRA weights now and then; at each of these points the mean loss of the
+    example's response tokens is computed.
+    """
+
+    measure: Literal["drop", "mean", "last", "variability"] = "drop"
+    """``drop``: the first loss minus the last, what training on the sample teaches about the
+    example; ``mean`` of the losses, ``last`` of them, or ``variability``, their standard
+    deviation."""
+    prefer: Literal["high", "low"] = "high"
+    """Which of these numbers scores highest."""
+    base: bool = True
+    """Count the model before the warm-up as the first point."""
+    batch_tokens: PositiveInt | None = execution_only(None)
+    """Tokens of a forward pass, including padding; a longer example has its own pass. By default
+    16,384 on a GPU and 1,024 on a CPU, where this is twice as fast as 16,384."""
+
+
 class JudgeConfig(Config):
     """Score an example by what a scorer model says of it: the expected value of its score tokens.
 

@@ -67,7 +67,7 @@ class PerplexityShardScorer:
         without a response token is skipped. With ``prefer = "mid"`` the score is provisional.
         """
         encoded = [self._encoded[int(row)] for row in shard.rows]
-        masks = [_after_the_first(example.parts == Part.RESPONSE) for example in encoded]
+        masks = [after_the_first(example.parts == Part.RESPONSE) for example in encoded]
         losses = self._losses.of([example.ids for example in encoded], masks)
         counts = np.array([len(token_losses) for token_losses in losses], dtype=np.int32)
         sums = np.array([token_losses.sum(dtype=np.float64) for token_losses in losses])
@@ -79,6 +79,6 @@ class PerplexityShardScorer:
         )
 
 
-def _after_the_first(mask: np.ndarray) -> np.ndarray:
+def after_the_first(mask: np.ndarray) -> np.ndarray:
     """Return the mask without the first token, which is not predicted."""
     return np.asarray(mask & (np.arange(len(mask)) > 0))

@@ -19,20 +19,23 @@ from selectmoe_core.cost import Shape, activation_bytes, forward_flops, weight_b
 from selectmoe_lm.config import (
     ON_GPU,
     BlendConfig,
+    DynamicsConfig,
     IfdConfig,
     JudgeConfig,
     PerplexityConfig,
     TokenIfdConfig,
 )
 
+CHECKPOINTS = 4
+"""A plan does not know how many checkpoints a warm-up will keep."""
 ROW_BYTES = 60
 """Bytes of a scored example in a Parquet file: id, score, reason and four details."""
 
 
 @hookimpl
 def selectmoe_scorers() -> list[Component[Any, Scorer | TableScorer]]:
-    """Offer ``perplexity``, ``ifd``, ``blend``, ``token-ifd`` and ``judge``."""
-    return [_perplexity(), _ifd(), _blend(), _token_ifd(), _judge()]
+    """Offer the scorers."""
+    return [_perplexity(), _ifd(), _blend(), _token_ifd(), _judge(), _dynamics()]
 
 
 def _perplexity() -> Component[Any, Scorer]:
@@ -117,6 +120,24 @@ def _judge() -> Component[Any, Scorer]:
     )
 
 
+def _dynamics() -> Component[Any, Scorer]:
+    return Component(
+        "dynamics",
+        DynamicsConfig,
+        load("selectmoe_lm.dynamics:DynamicsScorer"),
+        about=About(
+            meaning="how the loss on the answers changes while a model is warmed up on a sample",
+            range="nats; drop: any number, variability: 0 upward; negated with prefer = low; "
+            "higher is better",
+            cost="a forward pass over every token for each checkpoint, and one for the base",
+            paper="training dynamics: Swayamdipta et al. 2020, https://arxiv.org/abs/2009.10795",
+        ),
+        needs=lambda _: frozenset({Need.MODEL, Need.POOL, Need.TOKENS, Need.CHECKPOINTS}),
+        cost=_dynamics_cost,
+        torch=True,
+    )
+
+
 def _blend() -> Component[Any, TableScorer]:
     return Component(
         "blend",
@@ -151,6 +172,10 @@ def _perplexity_cost(config: PerplexityConfig, workload: Workload) -> Cost:
 def _ifd_cost(config: IfdConfig | TokenIfdConfig, workload: Workload) -> Cost:
     # The share of response tokens is not known; at most all tokens run twice.
     return _cost(config.batch_tokens, workload, 2 * workload.tokens)
+
+
+def _dynamics_cost(config: DynamicsConfig, workload: Workload) -> Cost:
+    return _cost(config.batch_tokens, workload, (CHECKPOINTS + config.base) * workload.tokens)
 
 
 def _judge_cost(config: JudgeConfig, workload: Workload) -> Cost:
