@@ -33,6 +33,9 @@ def check_selector(
 ) -> None:
     """Run a selector on a generated table with ties and skipped rows, and check the contract.
 
+    The table has scores for two target tasks (details ``task:NAME``), and a component that declares
+    ``Need.FEATURES`` gets vectors.
+
     It keeps at least one row, each once, and no skipped row; two runs are equal; the choice does
     not depend on the parts of the table or on the order of its rows (ties are broken by id), nor
     on the seed unless the component declares ``seeded``; a component that declares ``by_rank``
