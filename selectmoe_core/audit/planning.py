@@ -147,7 +147,9 @@ def _shown(
 ) -> dict[str, frozenset[str]]:
     warmup = plan.nodes.get("warmup")
     kinds: frozenset[str] = frozenset()
-    if warmup is not None and warmup.entry.component.damages is not None:
+    pairs = plan.nodes.get("pairs")
+    copies = pairs is None or getattr(pairs.own, "share", None) != 1
+    if warmup is not None and copies and warmup.entry.component.damages is not None:
         named = warmup.entry.component.damages(warmup.config)
         drawn = [name for name, damage in damages.items() if damage.rate > 0]
         kinds = frozenset(drawn if named is None else named)
