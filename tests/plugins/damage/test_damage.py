@@ -38,7 +38,7 @@ SUM = example(
 )
 TALK = example(
     "Name the largest planet of our solar system, please, not Saturn.",
-    "Jupiter is the largest of the eight planets. Then comes Saturn, says Galileo. One like Mars is small.",
+    "Jupiter is the largest of the eight planets. Then comes Saturn, says Galileo. Not Mars.",
     "And how many moons does it have, roughly?",
     "About 95 are known today, four of them large.",
     system="Be brief.",

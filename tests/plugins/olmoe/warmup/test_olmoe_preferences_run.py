@@ -18,11 +18,8 @@ from selectmoe_core.plan.plan import make_plan
 from selectmoe_core.plugin.manager import load_plugins
 from selectmoe_core.plugin.registry import Registry
 from selectmoe_core.recipe.recipe import read_recipe
+from selectmoe_nano.vocabulary import CATEGORIES
 
-TEXT = (
-    "horse wolf rabbit goat tiger robin eagle sparrow owl swan banana pear plum cherry grape "
-    "carrot onion leek hammer saw wrench drill piano violin flute drum car train truck coat"
-)
 DEVICE = next(iter(DEVICES.values()))
 RECIPE = """
 format = 1
@@ -53,9 +50,9 @@ use = "router"
 
 @pytest.fixture
 def desk(tmp_path):
-    """Write a recipe, 200 preferences for one half of the words, and 100 other pairs as a pool."""
+    """Write a recipe, 300 preferences for one half of some words, and 100 other pairs as a pool."""
     chance = random.Random(8)
-    words = chance.sample(TEXT.split(), 30)
+    words = chance.sample(sorted({word for some in CATEGORIES.values() for word in some}), 64)
     good, bad = words[::2], words[1::2]
 
     def row():
@@ -63,13 +60,13 @@ def desk(tmp_path):
         answers = [f"It is a {chance.choice(half)}." for half in (good, bad)]
         return {"prompt": asked, "chosen": answers[0], "rejected": answers[1]}
 
-    rows = [row() for _ in range(300)]
+    rows = [row() for _ in range(400)]
     held = [
         {"prompt": r["prompt"], "completion": r[side], "id": str(number), "label": side}
-        for number, r in enumerate(rows[200:])
+        for number, r in enumerate(rows[300:])
         for side in ("chosen", "rejected")
     ]
-    for name, content in (("preferences", rows[:200]), ("pool", held)):
+    for name, content in (("preferences", rows[:300]), ("pool", held)):
         text = "".join(json.dumps(r) + "\n" for r in content)
         (tmp_path / f"{name}.jsonl").write_text(text)
     (tmp_path / "recipe.toml").write_text(RECIPE)
