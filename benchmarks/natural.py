@@ -204,9 +204,9 @@ class Run:
         """Return a blend whose weights come from planted damage, as an audit could learn them."""
         names = (main, "IFD, low", "answer loss, low")
         table = np.column_stack([ranks(scores[name]) for name in names])
-        parts = dict(self.bench.of_sets(np.arange(len(table))))
-        held = next(one for one in parts if one.name == "held")
-        score = logistic(table[parts[held]], ~held.clean, table)
+        parts = self.bench.of_sets(np.arange(len(table)))
+        held, rows = next((one, rows) for one, rows in parts if one.name == "held")
+        score = logistic(table[rows], ~held.clean, table)
         return {f"{main}, weights learned from plants": score}
 
     def report(self) -> str:

@@ -36,6 +36,6 @@ RATES: Mapping[str, float] = {
     "name_swap": 0.0,
     "negation": 0.0,
 }
-"""The mixture of docs/evidence.md: damage that is visible only from prompt and answer together is
+"""The mixture of docs/lab-notes.md: damage that is visible only from prompt and answer together is
 drawn more often, and damage that single tokens show less often. Warm-ups draw the kinds with rate 0
 only if a recipe names them, so that an audit has kinds that no warm-up was shown."""

@@ -170,7 +170,7 @@ class ConstraintConfig(WarmupConfig):
 class ContrastiveConfig(WarmupConfig):
     """Warm up a Select-MoE model to separate clean examples from their corrupted copies.
 
-    The defaults are those of the evidence (docs/evidence.md). No labels are needed: the copies are
+    The defaults are those of the lab notes (docs/lab-notes.md). No labels are needed: the copies are
     made of the sample itself. A resumed run equals an uninterrupted one.
     """
 

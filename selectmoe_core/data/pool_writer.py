@@ -323,7 +323,7 @@ def _advice(begun: bool, following: Iterable[RawExample | Reject], table: str) -
     last = ""
     try:
         for row in islice(following, LOOK_AHEAD):
-            if row.where and row.where == last:
+            if isinstance(row, RawExample) and row.label == "rejected" and row.where == last:
                 continue  # the second half of a pair
             last = row.where
             seen += 1
