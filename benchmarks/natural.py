@@ -286,7 +286,7 @@ def options(arguments: list[str] | None) -> argparse.Namespace:
     add("--tokens", type=int, default=24576, help="of a step of healing")
     add("--documents", type=int, default=2500, help="of plain text for healing")
     add("--max-length", type=int, default=512)
-    add("--epochs", type=float, default=0.7, help="of a contrastive warm-up on the pool")
+    add("--epochs", type=float, default=0.5, help="of a contrastive warm-up on the pool")
     add("--folds", type=int, default=3)
     add("--sizes", type=int, nargs="*", default=[500], help="of the learning curve, beside all")
     add("--only", nargs="*", default=[], help="parts whose names begin so")
@@ -298,7 +298,7 @@ def options(arguments: list[str] | None) -> argparse.Namespace:
         models = Registry(load_plugins()).models
         chosen.llama = chosen.llama or models.find(ModelRef("bundled:nano-llama"))
         chosen.rows, chosen.heal, chosen.tokens, chosen.documents = 160, 1.0, 1024, 4
-        chosen.max_length, chosen.folds, chosen.sizes, chosen.epochs = 128, 2, [], 0.2
+        chosen.max_length, chosen.folds, chosen.sizes, chosen.epochs = 128, 2, [], 2.0
     if chosen.llama is None and chosen.base is None:
         parser.error("--llama FOLDER or --base FOLDER is missing (or --tiny)")
     return chosen

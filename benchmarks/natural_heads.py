@@ -49,13 +49,16 @@ class Fit:
 
 
 def fits(together: Together, folds: int, sizes: Sequence[int]) -> list[Fit]:
-    """Return the warm-ups: fold by fold, so that those that are done can be read at any time."""
+    """Return the warm-ups: fold by fold, so that those that are done can be read at any time.
+
+    All ways with all pairs, and all weights with fewer pairs.
+    """
     of = together.folds(folds)
+    ways = [(way, None) for way in WAYS] + [("all weights", size) for size in sizes]
     return [
         Fit(way, size, fold, f"pairs, {way}{f', {size}' if size else ''}", of == fold)
         for fold in range(folds)
-        for size in (None, *sizes)
-        for way in WAYS
+        for way, size in ways
     ]
 
 

@@ -11,7 +11,7 @@ from natural_sets import Natural
 
 from selectmoe_core.audit.agreement import Agreement, alike, area, pair_accuracy
 
-NAME = 46
+NAME = 54
 
 
 def set_table(
