@@ -228,9 +228,24 @@ class Run:
         return "\n\n".join(texts)
 
 
+def unpacked(path: Path, work: Path, registry: Registry) -> Path:
+    """Return the folder of a model; a GGUF file is written once as a folder in bf16."""
+    if path.is_dir():
+        return path
+    folder = work / path.stem
+    if not folder.is_dir():
+        part, ref = folder.with_suffix(".part"), ModelRef(str(path))
+        registry.models.load(ref, dtype="bfloat16", device="cpu").save_pretrained(part)
+        registry.models.tokenizer(ref).save_pretrained(part)
+        part.rename(folder)
+    return folder
+
+
 def prepare(chosen: argparse.Namespace) -> Run:
     """Read the rows; what is judged is not in the pool."""
     registry = Registry(load_plugins())
+    if chosen.llama:
+        chosen.llama = unpacked(chosen.llama, work_folder(chosen), registry)
     chat = ChatFormat(ChatConfig(template="tulu", max_length=chosen.max_length))
     together = Together.join(read_sets(chosen.data, 40 if chosen.tiny else None))
     planted = read_planted(chosen.data / "planted_dev.jsonl")
@@ -279,7 +294,7 @@ def options(arguments: list[str] | None) -> argparse.Namespace:
     add("--work", type=Path, help="where models go (OUT/work)")
     add("--bases", type=Path, help="where base models go (WORK)")
     add("--data", type=Path, default=default, help="by default SELECTMOE_DATA")
-    add("--llama", type=Path, help="folder of a small Llama checkpoint, of which a base is made")
+    add("--llama", type=Path, help="folder or GGUF file of a small Llama, of which a base is made")
     add("--base", type=Path, help="folder of an OLMoE checkpoint, in place of --llama")
     add("--rows", type=int, help="of the pool at most")
     add("--heal", type=float, default=40.0, help="seconds of healing the base")
