@@ -1,6 +1,7 @@
 """Preference pairs as readers find them: the forms of the DPO trainers, and rows that are none."""
 
 import json
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -183,3 +184,16 @@ def test_a_pool_reads_the_conversation_beside_a_pair_as_before(tmp_path):
     path.write_text(json.dumps(FORMS["whole conversations beside the prompt"]) + "\n")
     (found,) = JsonlReader(JsonlConfig(path=path)).read(JOB)
     assert turns(found) == WANTED[0]
+
+
+def test_the_kit_checks_pairs(tmp_path):
+    from selectmoe_core.testing import check_reader
+    from selectmoe_readers.plugin import selectmoe_readers
+
+    (tmp_path / "pool.jsonl").write_text(json.dumps({"prompt": "Q", "completion": "A"}) + "\n")
+    (tmp_path / "prefs.jsonl").write_text(json.dumps(FORMS["texts"]) + "\n")
+    jsonl = next(one for one in selectmoe_readers() if one.name == "jsonl")
+    options, pairs = ({"path": str(tmp_path / name)} for name in ("pool.jsonl", "prefs.jsonl"))
+    check_reader(jsonl, options=options, pairs=pairs)
+    with pytest.raises(AssertionError, match="does not say that it reads pairs"):
+        check_reader(replace(jsonl, pairs=False), options=options)
