@@ -17,7 +17,7 @@ from typing import Any
 from selectmoe_nano.generator import stream
 
 PLAIN = ("The answer is {}.", "It is surely {}.", "It must be {}.", "Clearly it is {}.")
-HEDGED = ("Perhaps it is {}.", "It may be {}?", "I guess it is {}.", "Who knows, {}.")
+HEDGED = ("Perhaps it is {}.", "It might be {}?", "I guess it is {}.", "Who knows, {}.")
 TRAINED, HELD, GRADED = 400, 150, 100
 
 

@@ -18,6 +18,8 @@ VALUES = "values.npy"
 """The label of each row as a number, higher is better, float64 ``[rows]``."""
 WORDS = {"good": 1.0, "bad": 0.0, "chosen": 1.0, "rejected": 0.0}
 TABLE = "--labelled"
+MOST_SHOWN = 10
+"""Different grades that are counted."""
 
 Kind = Literal["labels", "grades", "pairs"]
 
@@ -62,7 +64,12 @@ def make_labelled(part: Any, job: Job, folder: Path, column: str) -> Facts:  # n
             "compare",
             hint="give rows of different quality",
         )
-    counts = {str(value): values.count(value) for value in sorted(set(values))[:20]}
+    shown_as = {0.0: "bad", 1.0: "good"} if kind == "labels" else {}
+    counts = {
+        shown_as.get(value, f"{value:g}"): values.count(value)
+        for value in sorted(set(values))[:MOST_SHOWN]
+        if kind != "pairs"
+    }
     return {"examples": len(pool), "kind": kind, "values": counts}
 
 

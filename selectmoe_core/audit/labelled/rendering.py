@@ -95,7 +95,7 @@ def about(audit: LabelAudit) -> str:
     counts = ", ".join(f"{value}: {count:,}" for value, count in facts["values"].items())
     left_out = facts["excluded"]
     text = f"{plural(facts['judged'], 'labelled row')} of {plural(facts['prompts'], 'prompt')}"
-    text += f", {plural(facts['pairs'], 'pair')} ({counts})"
+    text += f", {plural(facts['pairs'], 'pair')}{f' ({counts})' if counts else ''}"
     if left_out:
         text += f"; left out: {plural(left_out, 'row')} whose prompt or text the warm-up has seen"
     return text
