@@ -115,17 +115,18 @@ def apart(rows: Sequence[Example], held: Sequence[Example]) -> list[Example]:
 
 
 def _opening(example: Example) -> str:
-    return _normal([example.messages[0].content])
+    return normal([example.messages[0].content])
 
 
 def _parts(example: Example) -> tuple[str, str]:
     """Return a row's prompts and its answers, normalised."""
     answers = [message.content for message in example.messages if message.role == "assistant"]
     prompts = [message.content for message in example.messages if message.role != "assistant"]
-    return _normal(prompts), _normal(answers)
+    return normal(prompts), normal(answers)
 
 
-def _normal(texts: Sequence[str]) -> str:
+def normal(texts: Sequence[str]) -> str:
+    """Return the letters and digits of texts."""
     folded = "\0".join(texts).casefold()
     return "".join(character for character in folded if character.isalnum() or character == "\0")
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         Example,
         Message,
         RawExample,
+        RawPair,
         Reject,
     )
     from selectmoe_core.data.marks import (
@@ -117,7 +118,7 @@ __getattr__ = lazy_names(
         "selectmoe_core.config": "Config content_path execution_only suggest",
         "selectmoe_core.cost": "Cost Workload",
         "selectmoe_core.data.corruption": "Damage",
-        "selectmoe_core.data.examples": "Example Message RawExample Reject",
+        "selectmoe_core.data.examples": "Example Message RawExample RawPair Reject",
         "selectmoe_core.data.marks": "Marks",
         "selectmoe_core.data.questions": "Question read_questions",
         "selectmoe_core.data.scores": "Finish ScoreTable ShardScores",
@@ -166,6 +167,7 @@ __all__ = [
     "Need",
     "Question",
     "RawExample",
+    "RawPair",
     "Reader",
     "RecipeError",
     "Reject",

@@ -73,8 +73,8 @@ ROW = {"messages": [{"role": "user", "content": "Q?"}, {"role": "assistant", "co
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with all that the docs take for granted."""
     row = json.dumps(ROW) + "\n"
-    for name in ("pool.jsonl", "targets.jsonl"):
-        (tmp_path / name).write_text(row, encoding="utf-8")
+    for name in ("pool", "targets", "preferences", "pairs", "graded"):
+        (tmp_path / f"{name}.jsonl").write_text(row, encoding="utf-8")
     for name in ("cot", "dolly", "flan_v2", "oasst1"):
         file = tmp_path / "less" / "train" / "processed" / name / f"{name}_data.jsonl"
         file.parent.mkdir(parents=True)
@@ -153,7 +153,12 @@ def test_toml_fits(block: Block, desk: Path, registry: Registry) -> None:
 def test_rows_can_be_read(block: Block, tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(block.text, encoding="utf-8")
-    rows = list(JsonlReader(JsonlConfig(path=path)).read(Job(seed=0)))
+    reader = JsonlReader(JsonlConfig(path=path))
+    if '"chosen"' in block.text:
+        pairs = list(reader.pairs(Job(seed=0)))
+        assert len({found.rejected.messages for found in pairs}) == 1, pairs
+        return
+    rows = list(reader.read(Job(seed=0)))
     assert rows
     for row in rows:
         assert isinstance(row, RawExample), row

@@ -14,6 +14,10 @@ ABOUT: Mapping[str, str] = {
     "mojibake": "Characters of the answers were read in the wrong encoding.",
     "html_debris": "HTML tags, entities and parts of web pages are between the words.",
     "role_swap": "The user gives the answers and the assistant asks.",
+    "sentence_shuffle": "The sentences or lines of the answers are in another order.",
+    "number_slip": "One number in the answers is wrong by a little.",
+    "name_swap": "Names in the answers are replaced by other names or change places.",
+    "negation": "One place in the answers says the opposite.",
 }
 RATES: Mapping[str, float] = {
     "answer_swap": 4.0,
@@ -27,6 +31,11 @@ RATES: Mapping[str, float] = {
     "mojibake": 0.4,
     "html_debris": 0.4,
     "role_swap": 0.5,
+    "sentence_shuffle": 0.0,
+    "number_slip": 0.0,
+    "name_swap": 0.0,
+    "negation": 0.0,
 }
-"""The mixture of docs/evidence.md: damage that is visible only from prompt and answer together is
-drawn more often, and damage that single tokens show less often."""
+"""The mixture of docs/lab-notes.md: damage that is visible only from prompt and answer together is
+drawn more often, and damage that single tokens show less often. Warm-ups draw the kinds with rate 0
+only if a recipe names them, so that an audit has kinds that no warm-up was shown."""

@@ -1,7 +1,7 @@
-"""What this plugin offers: eleven kinds of damage."""
+"""What this plugin offers: fifteen kinds of damage."""
 
 from selectmoe_core import Damage, hookimpl
-from selectmoe_damage import answers, debris, prompts
+from selectmoe_damage import answers, debris, meaning, prompts
 from selectmoe_damage.config import ABOUT, RATES
 
 KINDS = {
@@ -16,6 +16,10 @@ KINDS = {
     "mojibake": debris.misread,
     "html_debris": debris.unrendered,
     "role_swap": prompts.exchanged,
+    "sentence_shuffle": meaning.reordered,
+    "number_slip": meaning.slipped,
+    "name_swap": meaning.renamed,
+    "negation": meaning.negated,
 }
 
 

@@ -170,8 +170,9 @@ class ConstraintConfig(WarmupConfig):
 class ContrastiveConfig(WarmupConfig):
     """Warm up a Select-MoE model to separate clean examples from their corrupted copies.
 
-    The defaults are those of the evidence (docs/evidence.md). No labels are needed: the copies are
-    made of the sample itself. A resumed run equals an uninterrupted one.
+    The defaults are those of docs/lab-notes.md. No labels are needed: the copies are made of the
+    sample itself; ``[warmup.pairs]`` gives preferences in their place, or beside them. A resumed
+    run equals an uninterrupted one.
     """
 
     damages: Mapping[str, NonNegativeFloat] | None = None

@@ -97,7 +97,7 @@ def selectmoe_trainers() -> list[Component[Any, Trainer]]:
                 cost=f"{work} and a corrupted copy of each example; {gates}",
                 paper=f"{PAPER}; ranking loss: Burges et al. 2005",
             ),
-            needs=lambda _: WARMUP_NEEDS | {Need.DAMAGES},
+            needs=lambda _: WARMUP_NEEDS | {Need.DAMAGES, Need.PAIRS},
             cost=_warmup_cost,
             seeded=True,
             torch=True,

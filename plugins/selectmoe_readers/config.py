@@ -32,6 +32,10 @@ class Columns(Config):
     """``prompt_completion``: the question, as text or as a list of messages."""
     completion: Name = "completion"
     """``prompt_completion``: the answer, as text or as a list of messages."""
+    chosen: Name = "chosen"
+    """``[warmup.pairs]``: the better answer, as text, as a turn, or as a list of turns."""
+    rejected: Name = "rejected"
+    """``[warmup.pairs]``: the worse answer, in the same form."""
     system: Name = "system"
     """A system message outside the turns; may be missing or empty."""
     source: Name | tuple[Name, ...] = ("dataset", "source", "category")

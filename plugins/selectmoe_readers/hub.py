@@ -6,11 +6,12 @@ from pathlib import Path
 import datasets
 from datasets import DatasetDict, IterableDataset, load_dataset, load_dataset_builder
 
-from selectmoe_core import DataError, Job, RawExample, Reject, suggest, utf8_text
+from selectmoe_core import DataError, Job, RawExample, RawPair, Reject, suggest, utf8_text
 from selectmoe_readers.config import HubConfig
 from selectmoe_readers.files import require
 from selectmoe_readers.parquet import examples_of
-from selectmoe_readers.rows import Rows, columns_of
+from selectmoe_readers.preferences import PairRows
+from selectmoe_readers.rows import Made, MakeRows, Rows, RowsOf
 from selectmoe_readers.splits import Data, chosen, differing_column
 
 BATCH_ROWS = 512
@@ -53,13 +54,20 @@ class HubReader:
 
     def read(self, job: Job) -> Iterator[RawExample | Reject]:  # noqa: ARG002
         """Yield every row as an example or as a reject with its reason."""
+        yield from self._all(Rows)
+
+    def pairs(self, job: Job) -> Iterator[RawPair | Reject]:  # noqa: ARG002
+        """Yield every row as two answers to one prompt, or as a reject with its reason."""
+        yield from self._all(PairRows)
+
+    def _all(self, make: MakeRows[Made]) -> Iterator[Made | Reject]:
         try:
             pieces = self._load()
         except Exception as error:
             raise self._error(error) from error
         config = self.config
         name = config.name.rpartition("/")[2] if config.name else self._folder.name
-        rows = Rows(config, utf8_text(name))
+        rows = make(config, utf8_text(name))
         shown, start = f"{utf8_text(name)}/{config.split}", 0
         for data in pieces:
             for found in self._rows(data, rows, shown, start):
@@ -67,10 +75,10 @@ class HubReader:
                 yield found
 
     def _rows(
-        self, data: Data, rows: Rows, shown: str, start: int
-    ) -> Iterator[RawExample | Reject]:
+        self, data: Data, rows: RowsOf[Made], shown: str, start: int
+    ) -> Iterator[Made | Reject]:
         columns = data.column_names or ()
-        wanted = [column for column in columns_of(self.config) if column in columns]
+        wanted = [column for column in rows.columns if column in columns]
         if wanted:  # images and the like are never decoded
             data = data.select_columns(wanted)
         if isinstance(data, IterableDataset):
@@ -82,8 +90,8 @@ class HubReader:
                 start += batch.num_rows
 
     def _streamed(
-        self, data: IterableDataset, rows: Rows, shown: str, start: int
-    ) -> Iterator[RawExample | Reject]:
+        self, data: IterableDataset, rows: RowsOf[Made], shown: str, start: int
+    ) -> Iterator[Made | Reject]:
         remaining = enumerate(data, start=start + 1)
         while True:
             try:

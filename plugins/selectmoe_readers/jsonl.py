@@ -6,13 +6,14 @@ from collections.abc import Iterable, Iterator
 from io import BufferedReader
 from pathlib import Path
 
-from selectmoe_core import DataError, Job, RawExample, Reject, shown
+from selectmoe_core import DataError, Job, RawExample, RawPair, Reject, shown
 from selectmoe_readers.arrays import elements_of, is_array
 from selectmoe_readers.config import JsonlConfig, LineConfig
 from selectmoe_readers.files import JSONL, Input, inputs
 from selectmoe_readers.kinds import looks_like_table
 from selectmoe_readers.lines import BUFFER, guarded, lines_of, opened
-from selectmoe_readers.rows import Rows, columns_of
+from selectmoe_readers.preferences import PairRows
+from selectmoe_readers.rows import Made, MakeRows, Rows, RowsOf, columns_of
 
 OPENS_OVER_LINES = re.compile(rb'\s*\{[ \t\r]*\n\s*"')
 """The start of an object that spans several lines."""
@@ -30,34 +31,39 @@ class JsonlReader:
 
     def read(self, job: Job) -> Iterator[RawExample | Reject]:  # noqa: ARG002
         """Yield every row as an example or as a reject with its reason."""
-        yield from read_lines(inputs(self.config.path, JSONL), self.config)
+        yield from read_lines(inputs(self.config.path, JSONL), self.config, Rows)
+
+    def pairs(self, job: Job) -> Iterator[RawPair | Reject]:  # noqa: ARG002
+        """Yield every row as two answers to one prompt, or as a reject with its reason."""
+        yield from read_lines(inputs(self.config.path, JSONL), self.config, PairRows)
 
 
-def read_lines(files: Iterable[Input], config: LineConfig) -> Iterator[RawExample | Reject]:
-    """Yield every row of the files as an example or as a reject with its reason."""
+def read_lines(
+    files: Iterable[Input], config: LineConfig, make: MakeRows[Made]
+) -> Iterator[Made | Reject]:
+    """Yield every row of the files as ``make`` reads it, or as a reject with its reason."""
     for file in files:
+        rows = make(config, file.source)
         with opened(file.path, "JSON lines") as stream:
             head = stream.peek(BUFFER)
             if is_array(head):
-                yield from _array(stream, file, config)
+                yield from _array(stream, file, config, rows)
             else:
                 _check_shape(head, file.path, config)
-                yield from _lines(stream, file, config)
+                yield from _lines(stream, file, config, rows)
 
 
 def _array(
-    stream: BufferedReader, file: Input, config: LineConfig
-) -> Iterator[RawExample | Reject]:
-    rows = Rows(config, file.source)
+    stream: BufferedReader, file: Input, config: LineConfig, rows: RowsOf[Made]
+) -> Iterator[Made | Reject]:
     elements = elements_of(stream, file.path, config.max_line_bytes)
     for number, row in guarded(file.path, elements, "row"):
         yield rows.example(row, f"{file.shown}:{number}")
 
 
 def _lines(
-    stream: BufferedReader, file: Input, config: LineConfig
-) -> Iterator[RawExample | Reject]:
-    rows = Rows(config, file.source)
+    stream: BufferedReader, file: Input, config: LineConfig, rows: RowsOf[Made]
+) -> Iterator[Made | Reject]:
     for number, line in guarded(file.path, lines_of(stream, config.max_line_bytes), "line"):
         where = f"{file.shown}:{number}"
         if line is None:

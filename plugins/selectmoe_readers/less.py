@@ -7,6 +7,7 @@ from selectmoe_core import DataError, Job, RawExample, Reject, suggest
 from selectmoe_readers.config import LessConfig
 from selectmoe_readers.files import COMPRESSED, Input, require, shared_names
 from selectmoe_readers.jsonl import read_lines
+from selectmoe_readers.rows import Rows
 
 FOLDERS = (".", "processed", "train/processed")
 
@@ -27,7 +28,7 @@ class LessReader:
         # The folder names the source, even if a row names another one.
         for file in files:
             named = self.config.model_copy(update={"source": self.config.source or file.source})
-            yield from read_lines([file], named)
+            yield from read_lines([file], named, Rows)
 
 
 def inputs(config: LessConfig) -> list[Input]:

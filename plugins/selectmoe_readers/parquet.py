@@ -1,16 +1,17 @@
 """Parquet files, a batch of rows at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from selectmoe_core import DataError, Job, RawExample, Reject, utf8_text
+from selectmoe_core import DataError, Job, RawExample, RawPair, Reject, utf8_text
 from selectmoe_readers.config import ParquetConfig
 from selectmoe_readers.files import PARQUET, Input, inputs
 from selectmoe_readers.kinds import HEAD, what_it_is
-from selectmoe_readers.rows import Rows, columns_of
+from selectmoe_readers.preferences import PairRows
+from selectmoe_readers.rows import Made, Rows, RowsOf
 
 BATCH_ROWS = 512
 NOT_UTF8 = "not UTF-8: a text column has other bytes"
@@ -25,17 +26,22 @@ class ParquetReader:
     def check(self, job: Job) -> None:  # noqa: ARG002
         """Raise a ``DataError`` if a file is missing or is not a Parquet file."""
         for file in inputs(self.config.path, PARQUET):
-            _open(file, self.config)[0].close()
+            _open(file, ())[0].close()
 
     def read(self, job: Job) -> Iterator[RawExample | Reject]:  # noqa: ARG002
         """Yield every row as an example or as a reject with its reason."""
         for file in inputs(self.config.path, PARQUET):
-            yield from _read(file, self.config)
+            yield from _read(file, Rows(self.config, file.source))
+
+    def pairs(self, job: Job) -> Iterator[RawPair | Reject]:  # noqa: ARG002
+        """Yield every row as two answers to one prompt, or as a reject with its reason."""
+        for file in inputs(self.config.path, PARQUET):
+            yield from _read(file, PairRows(self.config, file.source))
 
 
-def _read(file: Input, config: ParquetConfig) -> Iterator[RawExample | Reject]:
-    rows, start = Rows(config, file.source), 0
-    parquet, wanted = _open(file, config)
+def _read(file: Input, rows: RowsOf[Made]) -> Iterator[Made | Reject]:
+    start = 0
+    parquet, wanted = _open(file, rows.columns)
     with parquet:
         # Row groups can be large, so their pages are read when needed, not all in advance.
         batches = parquet.iter_batches(BATCH_ROWS, columns=wanted or None)
@@ -51,8 +57,8 @@ def _read(file: Input, config: ParquetConfig) -> Iterator[RawExample | Reject]:
 
 
 def examples_of(
-    batch: pa.RecordBatch, rows: Rows, shown: str, start: int
-) -> Iterator[RawExample | Reject]:
+    batch: pa.RecordBatch, rows: RowsOf[Made], shown: str, start: int
+) -> Iterator[Made | Reject]:
     """Yield the rows of a batch whose first is row ``start``, counted from 0."""
     for number, row in enumerate(_row_values(batch), start=start + 1):
         where = f"{shown}:{number}"
@@ -78,8 +84,8 @@ def _row_value(row: pa.RecordBatch) -> dict[str, Any] | str:
         return f"a value cannot be read: {_line(error)}"
 
 
-def _open(file: Input, config: ParquetConfig) -> tuple[pq.ParquetFile, list[str]]:
-    """Return the open file, and which of its columns are read."""
+def _open(file: Input, columns: Sequence[str]) -> tuple[pq.ParquetFile, list[str]]:
+    """Return the open file, and which of these columns it has."""
     try:
         place = str(file.path)
         source = place if utf8_text(place) == place else file.path.open("rb")
@@ -87,7 +93,7 @@ def _open(file: Input, config: ParquetConfig) -> tuple[pq.ParquetFile, list[str]
         names = list(parquet.schema_arrow.names)
     except Exception as error:
         raise _not_parquet(file, error) from error
-    wanted = [name for name in columns_of(config) if name in names]
+    wanted = [name for name in columns if name in names]
     for name in wanted:
         if names.count(name) > 1:
             raise DataError(

@@ -41,6 +41,7 @@ def selectmoe_readers() -> list[Component[Any, Reader]]:
             load("selectmoe_readers.hub:HubReader"),
             About(cost=hub),
             files=_hub_files,
+            pairs=True,
         ),
     ]
 
@@ -98,6 +99,7 @@ def _of_files(
         About(cost=cost),
         files=files,
         sources=sources,
+        pairs=True,
     )
 
 

@@ -1,9 +1,9 @@
 """Row formats: a row becomes an example, or a reject with a reason."""
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
-from selectmoe_core import Message, RawExample, Reject, shown
+from selectmoe_core import Message, RawExample, RawPair, Reject, shown
 from selectmoe_core.data import Role, is_given, kind_of, messages_from
 from selectmoe_readers.config import Columns, RowConfig
 
@@ -20,6 +20,41 @@ class RowError(ValueError):
     """A row that cannot be used; its text is the reason."""
 
 
+Made = TypeVar("Made", RawExample, RawPair)
+Made_co = TypeVar("Made_co", RawExample, RawPair, covariant=True)
+
+
+class RowsOf(Protocol[Made_co]):
+    """Turns the rows of one file into examples, or into preference pairs."""
+
+    @property
+    def source(self) -> str:
+        """The source of rows that do not name one."""
+        ...
+
+    @property
+    def format(self) -> str | None:
+        """The row format, ``None`` before it is found."""
+        ...
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """The names of all columns that may be used."""
+        ...
+
+    def example(self, row: object, where: str) -> Made_co | Reject:
+        """Return the row, or a reject with the reason."""
+        ...
+
+
+class MakeRows(Protocol[Made_co]):
+    """Makes what turns the rows of one file into examples or pairs."""
+
+    def __call__(self, config: RowConfig, source: str) -> RowsOf[Made_co]:
+        """Return it; rows that do not name a source have ``source``."""
+        ...
+
+
 class Rows:
     """Turns the rows of one file into examples; the first usable row decides the format."""
 
@@ -29,6 +64,7 @@ class Rows:
         ``format`` is the row format, ``None`` before it is found.
         """
         self.source = config.source or source
+        self.columns: Sequence[str] = columns_of(config)
         self._columns = config.columns
         self._source_columns = () if config.source else source_columns(config)
         self.format: str | None = None if config.format == "auto" else config.format
@@ -38,7 +74,7 @@ class Rows:
         """Return the row as an example, or a reject with the reason."""
         if not isinstance(row, dict):
             return Reject(self.source, where, f"a row must be an object, got {kind_of(row)}")
-        source = self._source(row)
+        source = named_source(row, self._source_columns, self.source)
         columns = self._columns
         try:
             messages = FORMATS[self._format_of(row, where)](row, columns)
@@ -50,21 +86,9 @@ class Rows:
             identity, label = meta["original_id"], meta["label"]
         return RawExample(source, messages, where, note_of(identity), note_of(label))
 
-    def _source(self, row: Row) -> str:
-        """Return the data set that the row names, otherwise the name of its file."""
-        for column in self._source_columns:
-            named = row.get(column)
-            if isinstance(named, str) and named.strip():
-                return named.strip()
-            if isinstance(named, int) and not isinstance(named, bool):
-                return str(named)
-        return self.source
-
     def _format_of(self, row: Row, where: str) -> str:
         """Return the format of the file; a row of another format is an error."""
-        for column in TOOL_COLUMNS:
-            if is_given(row.get(column)):
-                raise RowError(f"the row has tools ('{column}'); tool use is not supported")
+        check_tools(row)
         own = _detect(row, self._columns)
         if self.format is None and own is not None:
             self.format, self._found_at = own, where
@@ -81,6 +105,24 @@ class Rows:
         )
 
 
+def check_tools(row: Row) -> None:
+    """Raise a ``RowError`` for a row with tools."""
+    for column in TOOL_COLUMNS:
+        if is_given(row.get(column)):
+            raise RowError(f"the row has tools ('{column}'); tool use is not supported")
+
+
+def named_source(row: Row, columns: Iterable[str], otherwise: str) -> str:
+    """Return the data set that a row names, otherwise the name of its file."""
+    for column in columns:
+        named = row.get(column)
+        if isinstance(named, str) and named.strip():
+            return named.strip()
+        if isinstance(named, int) and not isinstance(named, bool):
+            return str(named)
+    return otherwise
+
+
 def source_columns(config: RowConfig) -> tuple[str, ...]:
     """Return the columns that may name a row's data set, in order."""
     named = config.columns.source
@@ -89,7 +131,7 @@ def source_columns(config: RowConfig) -> tuple[str, ...]:
 
 def columns_of(config: RowConfig) -> list[str]:
     """Return the names of all columns that a reader may use."""
-    named = config.columns.model_dump(exclude={"source"}).values()
+    named = config.columns.model_dump(exclude={"source", "chosen", "rejected"}).values()
     return list(dict.fromkeys([*named, *source_columns(config), "meta", *TOOL_COLUMNS]))
 
 
@@ -105,7 +147,7 @@ def _conversation(row: Row, column: str, columns: Columns) -> tuple[Message, ...
     items = row.get(column)
     if items is None:
         raise RowError(f"'{column}' is missing")
-    messages, system = messages_from(items, column), _system(row, columns)
+    messages, system = messages_from(items, column), system_turns(row, columns)
     if not system or messages[:1] == system:
         return messages
     if messages[:1] and messages[0].role == "system":
@@ -114,19 +156,20 @@ def _conversation(row: Row, column: str, columns: Columns) -> tuple[Message, ...
 
 
 def _alpaca(row: Row, columns: Columns) -> tuple[Message, ...]:
-    task, answer = _text(row, columns.instruction), _text(row, columns.output)
-    subject = _optional(row, columns.input)
+    task, answer = text_of(row, columns.instruction), text_of(row, columns.output)
+    subject = optional_text(row, columns.input)
     question = f"{task}\n\n{subject}" if subject.strip() else task
     earlier = row.get(columns.history) or ()
     return (
-        *_system(row, columns),
-        *_history(earlier, columns.history),
+        *system_turns(row, columns),
+        *history_turns(earlier, columns.history),
         Message("user", question),
         Message("assistant", answer),
     )
 
 
-def _history(earlier: object, column: str) -> Iterable[Message]:
+def history_turns(earlier: object, column: str) -> Iterable[Message]:
+    """Yield the earlier turns of an ``alpaca`` row."""
     if not isinstance(earlier, list | tuple):
         raise RowError(f"'{column}' must be a list of [question, answer], got {kind_of(earlier)}")
     for pair in earlier:
@@ -140,7 +183,7 @@ def _history(earlier: object, column: str) -> Iterable[Message]:
 
 def _prompt_completion(row: Row, columns: Columns) -> tuple[Message, ...]:
     return (
-        *_system(row, columns),
+        *system_turns(row, columns),
         *_side(row, columns.prompt, "user"),
         *_side(row, columns.completion, "assistant"),
     )
@@ -151,7 +194,7 @@ def _side(row: Row, column: str, role: Role) -> tuple[Message, ...]:
     value = row.get(column)
     if isinstance(value, list | dict):
         return messages_from(value, column)
-    return (Message(role, _text(row, column)),)
+    return (Message(role, text_of(row, column)),)
 
 
 Convert = Callable[[Row, Columns], tuple[Message, ...]]
@@ -195,12 +238,14 @@ def _fits_none(row: Row, columns: Columns) -> str:
     )
 
 
-def _system(row: Row, columns: Columns) -> tuple[Message, ...]:
-    text = _optional(row, columns.system)
+def system_turns(row: Row, columns: Columns) -> tuple[Message, ...]:
+    """Return the system message outside the turns, if there is one."""
+    text = optional_text(row, columns.system)
     return (Message("system", text),) if text.strip() else ()
 
 
-def _text(row: Row, column: str) -> str:
+def text_of(row: Row, column: str) -> str:
+    """Return a value that must be text."""
     value = row.get(column)
     if value is None:
         raise RowError(f"'{column}' is missing")
@@ -209,8 +254,9 @@ def _text(row: Row, column: str) -> str:
     return value
 
 
-def _optional(row: Row, column: str) -> str:
-    return "" if row.get(column) is None else _text(row, column)
+def optional_text(row: Row, column: str) -> str:
+    """Return a text that may be missing."""
+    return "" if row.get(column) is None else text_of(row, column)
 
 
 def note_of(value: object) -> str:

@@ -12,12 +12,13 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import csv
 
-from selectmoe_core import DataError, Job, RawExample, Reject
+from selectmoe_core import DataError, Job, RawExample, RawPair, Reject
 from selectmoe_readers.config import CsvConfig
 from selectmoe_readers.files import TABLES, Input, inputs
 from selectmoe_readers.lines import BYTE_ORDER_MARK, opened
 from selectmoe_readers.parquet import NOT_UTF8
-from selectmoe_readers.rows import Rows
+from selectmoe_readers.preferences import PairRows
+from selectmoe_readers.rows import Made, Rows, RowsOf
 
 ENCODING = "latin-1"
 
@@ -36,7 +37,12 @@ class CsvReader:
     def read(self, job: Job) -> Iterator[RawExample | Reject]:  # noqa: ARG002
         """Yield every row as an example or as a reject with its reason."""
         for file in inputs(self.config.path, TABLES):
-            yield from _read(file, self.config)
+            yield from _read(file, self.config, Rows(self.config, file.source))
+
+    def pairs(self, job: Job) -> Iterator[RawPair | Reject]:  # noqa: ARG002
+        """Yield every row as two answers to one prompt, or as a reject with its reason."""
+        for file in inputs(self.config.path, TABLES):
+            yield from _read(file, self.config, PairRows(self.config, file.source))
 
 
 class _Broken:
@@ -51,8 +57,8 @@ class _Broken:
         return "skip"
 
 
-def _read(file: Input, config: CsvConfig) -> Iterator[RawExample | Reject]:
-    rows, broken, number = Rows(config, file.source), _Broken(), 1
+def _read(file: Input, config: CsvConfig, rows: RowsOf[Made]) -> Iterator[Made | Reject]:
+    broken, number = _Broken(), 1
     names = _header(file, config)
     if not names:
         return
@@ -74,7 +80,7 @@ def _read(file: Input, config: CsvConfig) -> Iterator[RawExample | Reject]:
             yield _reject(rows, file, row)
 
 
-def _row(values: dict[str, bytes], rows: Rows, where: str) -> RawExample | Reject:
+def _row(values: dict[str, bytes], rows: RowsOf[Made], where: str) -> Made | Reject:
     try:
         texts: dict[str, Any] = {
             _text(name): _text(value.decode()) or None for name, value in values.items()
@@ -84,7 +90,7 @@ def _row(values: dict[str, bytes], rows: Rows, where: str) -> RawExample | Rejec
     return rows.example(texts, where)
 
 
-def _reject(rows: Rows, file: Input, broken: tuple[int, str]) -> Reject:
+def _reject(rows: RowsOf[Made], file: Input, broken: tuple[int, str]) -> Reject:
     return Reject(rows.source, f"{file.shown}:{broken[0]}", broken[1])
 
 

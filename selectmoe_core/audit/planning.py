@@ -80,20 +80,16 @@ def plan_audit(recipe: Recipe, registry: Registry, outputs: Path) -> AuditPlan:
     scores = [node for node in scores if SELECTED in node.arms]
     shown = _shown(plan, scores, damages)
     plant = _plant_node(
-        plan, registry, damages, after_warmup=any(_reads_warmup(plan, node) for node in scores)
+        plan, registry, damages, after_warmup=any(reads_warmup(plan, node) for node in scores)
     )
     nodes = {key: node for key, node in plan.nodes.items() if node.stage != "score"}
     nodes[STAGE] = plant
     hashes = FileHashes(plan.store.root / "hashes.json")
     digester = Digester(recipe, registry, hashes, fetch=False)
-    vectors = [node for node in plan.nodes.values() if node.stage == "embed"]
-    for node in vectors:
-        nodes.pop(node.key)  # they come after the damaged pool
-    for node in (*vectors, *scores):
-        nodes[node.key] = _moved(node, nodes, digester)
+    move(nodes, plan, scores, digester, STAGE)
     fraction, kept = _selects(recipe, registry)
     return AuditPlan(
-        replace(plan, nodes=_needed(nodes)),
+        replace(plan, nodes=needed(nodes)),
         damages,
         shown,
         {node.key: node.digest or "" for node in scores},
@@ -137,9 +133,9 @@ def _chosen(registry: Registry, wanted: Sequence[str]) -> dict[str, Damage]:
     return {name: known[name] for name in sorted(set(wanted) or known)}
 
 
-def _reads_warmup(plan: Plan, node: Node) -> bool:
+def reads_warmup(plan: Plan, node: Node) -> bool:
     """Return whether a node reads the warm-up, directly or through other nodes."""
-    return any(above.stage == "warmup" or _reads_warmup(plan, above) for above in plan.above(node))
+    return any(above.stage == "warmup" or reads_warmup(plan, above) for above in plan.above(node))
 
 
 def _shown(
@@ -147,12 +143,14 @@ def _shown(
 ) -> dict[str, frozenset[str]]:
     warmup = plan.nodes.get("warmup")
     kinds: frozenset[str] = frozenset()
-    if warmup is not None and warmup.entry.component.damages is not None:
+    pairs = plan.nodes.get("pairs")
+    copies = pairs is None or getattr(pairs.own, "share", None) != 1
+    if warmup is not None and copies and warmup.entry.component.damages is not None:
         named = warmup.entry.component.damages(warmup.config)
         drawn = [name for name, damage in damages.items() if damage.rate > 0]
         kinds = frozenset(drawn if named is None else named)
     nothing: frozenset[str] = frozenset()
-    return {node.key: kinds if _reads_warmup(plan, node) else nothing for node in scores}
+    return {node.key: kinds if reads_warmup(plan, node) else nothing for node in scores}
 
 
 def _plant_node(
@@ -199,16 +197,39 @@ def _plant_node(
     )
 
 
-def _moved(node: Node, nodes: Mapping[str, Node], digester: Digester) -> Node:
-    """Return a node for the damaged pool; rows without a score are counted, not an error."""
-    inputs = {role: STAGE if key == "pool" else key for role, key in node.inputs.items()}
+def move(
+    nodes: dict[str, Node],
+    plan: Plan,
+    scores: Iterable[Node],
+    digester: Digester,
+    pool: str,
+) -> None:
+    """Let the scores of a plan, and the vectors that they read, read another pool.
+
+    Args:
+        nodes: all nodes, the other pool's among them; the moved ones are put behind it.
+        plan: the plan.
+        scores: its scores.
+        digester: names the nodes.
+        pool: the key of the other pool's node.
+    """
+    vectors = [node for node in plan.nodes.values() if node.stage == "embed"]
+    for node in vectors:
+        nodes.pop(node.key)  # they come after the other pool
+    for node in (*vectors, *scores):
+        nodes[node.key] = _moved(node, nodes, digester, pool)
+
+
+def _moved(node: Node, nodes: Mapping[str, Node], digester: Digester, pool: str) -> Node:
+    """Return a node for another pool; rows without a score are counted, not an error."""
+    inputs = {role: pool if key == "pool" else key for role, key in node.inputs.items()}
     own = node.own.model_copy(update={"max_skipped": 1.0} if node.stage == "score" else {})
-    moved = replace(node, inputs=inputs, own=own)
+    other = replace(node, inputs=inputs, own=own)
     digests = {role: nodes[key].digest for role, key in inputs.items()}
-    return replace(moved, digest=digester.of(moved, digests))
+    return replace(other, digest=digester.of(other, digests))
 
 
-def _needed(nodes: Mapping[str, Node]) -> dict[str, Node]:
+def needed(nodes: Mapping[str, Node]) -> dict[str, Node]:
     """Leave out nodes that no score reads."""
     wanted: set[str] = set()
     stack = [key for key, node in nodes.items() if node.stage == "score"]

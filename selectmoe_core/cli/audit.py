@@ -1,7 +1,9 @@
 """``selectmoe audit``."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -20,6 +22,10 @@ from selectmoe_core.cli.options import (
 from selectmoe_core.config import real_path
 from selectmoe_core.recipe.recipe import Recipe
 
+if TYPE_CHECKING:
+    from selectmoe_core.plugin.registry import Registry
+    from selectmoe_core.runner.run import RunOptions
+
 
 @click.command("audit")
 @recipe_argument
@@ -36,6 +42,19 @@ from selectmoe_core.recipe.recipe import Recipe
     metavar="NAME",
     help="Also audit this scorer, with its default options; can be given several times.",
 )
+@click.option(
+    "--labelled",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Compare the scores with your own labels instead of planted damage.",
+)
+@click.option(
+    "--labels",
+    metavar="COLUMN",
+    default="label",
+    show_default=True,
+    help="The column of --labelled that holds good, bad or a number.",
+)
 @device_option
 @dtype_option
 @threads_option
@@ -50,6 +69,8 @@ def command(
     sample: int | None,
     kinds: str | None,
     scores: tuple[str, ...],
+    labelled: Path | None,
+    labels: str,
     device: str,
     dtype: str,
     threads: int,
@@ -63,14 +84,15 @@ def command(
     clean rows from damaged rows, for each kind; how clean its best rows are; how closely it
     follows length; and whether it can be trusted on this pool. [audit] in the recipe gives the
     defaults.
+
+    With --labelled nothing is planted: each row of FILE has a label of its own (good, bad or a
+    number), or a chosen and a rejected answer to one prompt, and the audit prints how far each
+    score agrees with these labels, beside the length of the answers.
     """
-    from selectmoe_core.audit import plan_audit, run_audit
-    from selectmoe_core.audit.rendering import text
     from selectmoe_core.runner.run import RunOptions
 
     plugins = registry(context)
     loaded = _with_options(load_recipe(recipe, overrides), sample, kinds, scores)
-    planned = plan_audit(loaded, plugins, real_path(outputs))
     options = RunOptions(
         outputs=real_path(outputs),
         device=device,
@@ -81,9 +103,45 @@ def command(
         disabled=context.find_root().obj or (),
         command=command_line(sys.argv[1:]),
     )
-    outcome = run_audit(planned, plugins, options, lambda line: _say(line, quiet=quiet))
-    click.echo(text(outcome.audit, min(width(), 100)))
-    click.echo(f"Audit: {_shown(outcome.folder / 'audit.md')}")
+
+    def say(line: str) -> None:
+        _say(line, quiet=quiet)
+
+    if labelled is None:
+        text, folder = _planted(loaded, plugins, options, say)
+    else:
+        file = real_path(labelled)
+        text, folder = _labelled(loaded, plugins, options, say, file, labels)
+    click.echo(text)
+    click.echo(f"Audit: {_shown(folder / 'audit.md')}")
+
+
+def _planted(
+    recipe: Recipe, plugins: "Registry", options: "RunOptions", say: Callable[[str], None]
+) -> tuple[str, Path]:
+    """Audit by planted damage; return the result as text and its folder."""
+    from selectmoe_core.audit import plan_audit, run_audit
+    from selectmoe_core.audit.rendering import text
+
+    outcome = run_audit(plan_audit(recipe, plugins, options.outputs), plugins, options, say)
+    return text(outcome.audit, min(width(), 100)), outcome.folder
+
+
+def _labelled(
+    recipe: Recipe,
+    plugins: "Registry",
+    options: "RunOptions",
+    say: Callable[[str], None],
+    file: Path,
+    column: str,
+) -> tuple[str, Path]:
+    """Audit by labels; return the result as text and its folder."""
+    from selectmoe_core.audit.labelled import plan_labelled, run_labelled
+    from selectmoe_core.audit.labelled.rendering import label_text
+
+    planned = plan_labelled(recipe, plugins, options.outputs, file, column)
+    outcome = run_labelled(planned, plugins, options, say)
+    return label_text(outcome.audit, min(width(), 100)), outcome.folder
 
 
 def _with_options(

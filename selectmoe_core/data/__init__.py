@@ -14,6 +14,9 @@ if TYPE_CHECKING:
         Role,
         content_id,
     )
+    from selectmoe_core.data.pairs import (
+        PairTable,
+    )
     from selectmoe_core.data.pool import (
         Pool,
         hash_ids,
@@ -32,6 +35,7 @@ __getattr__ = lazy_names(
     {
         "selectmoe_core.data.corruption": "plant_some random_of",
         "selectmoe_core.data.examples": "Part Role content_id",
+        "selectmoe_core.data.pairs": "PairTable",
         "selectmoe_core.data.pool": "Pool hash_ids",
         "selectmoe_core.data.turns": "is_given kind_of messages_from",
         "selectmoe_core.data.vectors": "Vectors",
@@ -39,6 +43,7 @@ __getattr__ = lazy_names(
 )
 
 __all__ = [
+    "PairTable",
     "Part",
     "Pool",
     "Role",

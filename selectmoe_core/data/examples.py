@@ -68,6 +68,17 @@ class RawExample:
 
 
 @dataclass(frozen=True, slots=True)
+class RawPair:
+    """What a reader returns for a row of preferences: a better and a worse conversation.
+
+    Both have one source and one place.
+    """
+
+    chosen: RawExample
+    rejected: RawExample
+
+
+@dataclass(frozen=True, slots=True)
 class Reject:
     """A row that a reader could not use, and why."""
 

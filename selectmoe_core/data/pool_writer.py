@@ -56,35 +56,46 @@ def build_pool(
     *,
     on_reject: Literal["stop", "skip"] = "stop",
     advance: Callable[[float], None] = lambda _: None,
+    table: str = "[pool]",
+    keep_duplicates: bool = False,
 ) -> Pool:
     """Write the pool into ``folder``: checked, hashed, without exact duplicates of earlier rows.
+
+    Args:
+        rows: what a reader yields.
+        folder: where the pool goes.
+        on_reject: stop at the first row that cannot be used, or count it and leave it out.
+        advance: called with numbers of rows.
+        table: the table of the recipe, for messages.
+        keep_duplicates: keep duplicates of earlier rows.
 
     Raises:
         DataError: at the first row that cannot be used if ``on_reject`` is ``"stop"``, and if no
             example is left.
     """
-    usable = map(checked, rows)
+    looked_at = map(checked, rows)
     with _Writer(folder, advance) as writer:
-        for row in usable:
+        for row in looked_at:
             if isinstance(row, RawExample):
                 writer.add(row)
             elif on_reject == "stop":
-                raise DataError(f"{row.where}: {row.reason}", hint=_advice(writer.begun, usable))
+                hint = _advice(writer.begun, looked_at, table)
+                raise DataError(f"{row.where}: {row.reason}", hint=hint)
             else:
                 writer.reject(row)
     counts, reasons = writer.counts, writer.reasons.commonest()
     if not writer.rows:
-        raise DataError("the pool is empty: no example could be read", hint=_why_empty(reasons))
-    duplicates = _duplicates(folder / IDS, writer.rows)
-    if len(duplicates):
+        what = "the pool" if table == "[pool]" else table
+        raise DataError(f"{what} is empty: no example could be read", hint=_why_empty(reasons))
+    if not keep_duplicates and len(duplicates := _duplicates(folder / IDS, writer.rows)):
         _drop(folder, duplicates, counts)
     (folder / IDS).unlink()
-    table = {
+    content = {
         "format": FORMAT,
         "reasons": [{"text": r.text, "rows": r.rows, "first": r.first} for r in reasons],
         "sources": {name: vars(numbers) for name, numbers in sorted(counts.items())},
     }
-    (folder / COUNTS).write_text(json.dumps(table, indent=1), encoding="utf-8")
+    (folder / COUNTS).write_text(json.dumps(content, indent=1), encoding="utf-8")
     return Pool.open(folder)
 
 
@@ -306,11 +317,15 @@ def _count(batch: pa.RecordBatch, counts: dict[str, SourceCounts], sign: Literal
         numbers.prompt_characters += sign * int(lengths[mine & ~answer].sum())
 
 
-def _advice(begun: bool, following: Iterable[RawExample | Reject]) -> str:
+def _advice(begun: bool, following: Iterable[RawExample | Reject], table: str) -> str:
     """Return a hint for a row that stops the pool; never one that would leave no rows."""
     seen = usable = 0
+    last = ""
     try:
         for row in islice(following, LOOK_AHEAD):
+            if isinstance(row, RawExample) and row.label == "rejected" and row.where == last:
+                continue  # the second half of a pair
+            last = row.where
             seen += 1
             usable += isinstance(row, RawExample)
     except SelectMoEError:
@@ -320,7 +335,7 @@ def _advice(begun: bool, following: Iterable[RawExample | Reject]) -> str:
         return f"{others}fix the row, or check the reader and its options 'format' and 'columns'"
     bad = seen - usable
     more = f"; {bad} of the next {seen} rows cannot be used either" if bad else ""
-    return f'fix the row, or set [pool] on_reject = "skip" to leave out such rows{more}'
+    return f'fix the row, or set {table} on_reject = "skip" to leave out such rows{more}'
 
 
 def _why_empty(reasons: list[Reason]) -> str:

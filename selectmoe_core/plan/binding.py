@@ -90,10 +90,10 @@ class Binder:
         if bound is None:
             return table
         gone = [key for key in _misplaced(table, *bound) if key in table.carried]
-        path = ".".join(filter(None, (table.stage, table.name)))
+        path = ".".join(table.path)
         dropped = [f"{path}.{key} (of {table.carried[key]})" for key in gone]
         resolved = copy.deepcopy(dict(self.recipe.resolved))
-        place = resolved[table.stage][table.name] if table.name else resolved[table.stage]
+        place = _table_in(resolved, table)
         for key in gone:
             del place[key]
         self.recipe = replace(
@@ -172,7 +172,7 @@ class Binder:
         if "template" in out.get("chat", {}):
             out["chat"]["template"] = self.recipe.chat.template
         for table in self.recipe.stage_tables:
-            place = out[table.stage][table.name] if table.name else out[table.stage]
+            place = _table_in(out, table)
             if model := self.model(table):
                 place["model"] = model.location
             try:
@@ -203,6 +203,14 @@ class Binder:
         given = table.own.model_dump(exclude_unset=True, exclude={"seed", *OF_MODEL})
         own = type(table.own)(**given | {"use": TOP_K})
         return replace(table, where="[compare] random", own=own, options=options)
+
+
+def _table_in(resolved: dict[str, Any], table: StageTable) -> dict[str, Any]:
+    """Return a table of a recipe as plain TOML values."""
+    found = resolved
+    for key in table.path:
+        found = found[key]
+    return found
 
 
 def _key(table: StageTable) -> str:

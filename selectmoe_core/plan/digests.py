@@ -31,6 +31,7 @@ GIVEN: Mapping[Need, tuple[Target, ...]] = {
     Need.FEATURES: (("selectmoe_core.data.vectors", "Vectors"),),
     Need.QUESTIONS: (("selectmoe_core.data.questions", "read_questions"),),
     Need.SCORES: (("selectmoe_core.data.scores", "ScoreTable"),),
+    Need.PAIRS: (("selectmoe_core.data.pairs", "PairTable"),),
     Need.DAMAGES: (("selectmoe_core.data.corruption", "Damage"),),
 }
 """Code that a part reaches through its job, and which its own imports do not show."""

@@ -19,7 +19,7 @@ from selectmoe_core.runtime.hardware import Machine
 from selectmoe_core.store import Artifact
 
 UNKNOWN = "?"
-WITHOUT_ROWS = ("pool", "targets", "questions", "convert", "evaluate")
+WITHOUT_ROWS = ("pool", "targets", "pairs", "questions", "convert", "evaluate")
 """Stages whose cost does not depend on the rows of the pool."""
 
 
@@ -30,6 +30,14 @@ class Amount:
     examples: float | None = None
     tokens: float | None = None
     estimated: bool = True
+
+    def plus(self, other: "Amount") -> "Amount":
+        """Return both amounts together; unknown if one of them is."""
+        if self.examples is None or other.examples is None:
+            return Amount()
+        if self.tokens is None or other.tokens is None:
+            return Amount(self.examples + other.examples)
+        return Amount(self.examples + other.examples, self.tokens + other.tokens)
 
     def share(self, examples: float | None) -> "Amount":
         """Return the amount for ``examples`` of these examples."""
@@ -124,7 +132,35 @@ def _amount(plan: Plan, node: Node) -> Amount:
     pool = plan.nodes.get(node.rows_of)
     if pool is None or node.stage in WITHOUT_ROWS:
         return Amount()
-    return _sampled(_pool(plan, pool), node)
+    sample = _sampled(_pool(plan, pool), node)
+    return _with_pairs(plan, sample, node) if "pairs" in node.inputs else sample
+
+
+def _with_pairs(plan: Plan, sample: Amount, node: Node) -> Amount:
+    """Return what an epoch of a warm-up reads: examples of the pool, and preference pairs."""
+    source = plan.nodes[node.inputs["pairs"]]
+    pairs, share = _pairs(plan, source), getattr(source.own, "share", None)
+    if share == 1:
+        return pairs
+    if sample.examples is not None and share is not None:
+        pairs = pairs.share(sample.examples * share / (1 - share))
+    return sample.plus(pairs)
+
+
+def _pairs(plan: Plan, node: Node) -> Amount:
+    """Return the preference pairs: exact if they have been read, otherwise estimated.
+
+    The tokens are those of the chosen answers with their prompts.
+    """
+    artifact = plan.store.find(node.stage, node.digest) if node.digest else None
+    if artifact is not None:
+        facts = artifact.facts
+        return Amount(float(facts["pairs"]), facts["characters"] / 2 / CHARACTERS_PER_TOKEN)
+    component = node.entry.component
+    if component.files is None:
+        return Amount()
+    size = sum(_bytes(path) for path in component.files(node.config)) / 2
+    return Amount(size / 800, size / CHARACTERS_PER_TOKEN)
 
 
 def _sampled(amount: Amount, node: Node) -> Amount:

@@ -20,6 +20,7 @@ from selectmoe_core.plan.vectors import (
 from selectmoe_core.plugin.component import Kind
 from selectmoe_core.plugin.protocols import Need
 from selectmoe_core.recipe.comparison import RUN_BASELINES
+from selectmoe_core.recipe.inner_tables import WITHIN
 from selectmoe_core.recipe.recipe import STAGES, Recipe, SelectOptions, StageTable
 
 
@@ -74,7 +75,7 @@ class Graph:
         return [stage for stage in stages if stage in self.recipe.resolved]
 
     def _wants(self, stage: str) -> bool:
-        return STAGES.index(stage) <= self.reach
+        return STAGES.index(WITHIN.get(stage, stage)) <= self.reach
 
     def _check_present(self) -> None:
         tables = set(self.recipe.resolved)
@@ -111,10 +112,35 @@ class Graph:
             table = self.recipe.tables.get(stage)
             if table is None or not self._wants(stage):
                 continue
-            inputs = {"model": "convert", "pool": "pool"} if stage == "warmup" else {}
+            inputs = {}
+            if stage == "warmup":
+                inputs = {"model": "convert", "pool": "pool", **self._pairs()}
             if table.own.model:
                 inputs.pop("model", None)
             self._add(stage, table, inputs, SELECTED)
+
+    def _pairs(self) -> dict[str, str]:
+        """Add the node of ``[warmup.pairs]``, if there is one; return the role it plays."""
+        table, warmup = (self.recipe.tables.get(stage) for stage in ("pairs", "warmup"))
+        if table is None or warmup is None:
+            return {}
+        bound = self.binder.bind(table)
+        if bound is not None and not bound[0].component.pairs:
+            can = [e.component.name for e in self.binder.registry if e.component.pairs]
+            self.binder.problem(
+                table.where,
+                f"the reader {table.own.use} cannot read preference pairs",
+                f"readers that can: {', '.join(can) or 'none'}",
+            )
+        trainer = self.binder.bind(warmup)
+        if trainer is not None and Need.PAIRS not in self.binder.needs(warmup, Kind.TRAINER):
+            self.binder.problem(
+                table.where,
+                f"{warmup.own.use} does not learn from preference pairs",
+                'use = "select-moe-contrastive" in [warmup], or remove this table',
+            )
+        self._add("pairs", table, {}, SELECTED)
+        return {"pairs": "pairs"}
 
     def _scores(self) -> None:
         if not self._wants("score"):
@@ -250,7 +276,7 @@ class Graph:
         """Leave out what no wanted stage reads: filters, vectors, targets, and what is before."""
         filters = [key for key, node in self.nodes.items() if node.stage == "filter"]
         vectors = (EMBED, EMBED_TARGETS, TARGETS)
-        for key in (*filters, *vectors, "questions", "warmup", "convert", "pool"):
+        for key in (*filters, *vectors, "questions", "warmup", "pairs", "convert", "pool"):
             read = {name for node in self.nodes.values() for name in node.inputs.values()}
             wanted = key in self.nodes and STAGES[self.last] == self.nodes[key].stage
             if key in self.nodes and key not in read and not wanted:

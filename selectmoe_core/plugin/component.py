@@ -38,6 +38,7 @@ KINDS = {
     "questions": Kind.EVALUATOR,
     "filter": Kind.FILTER,
     "convert": Kind.CONVERTER,
+    "pairs": Kind.READER,
     "warmup": Kind.TRAINER,
     "embed": Kind.EMBEDDER,
     "score": Kind.SCORER,
@@ -105,6 +106,7 @@ class Component(Generic[ConfigT, PartT_co]):
             ``MOMENTS`` if Adam's are in them. By default it is not known before it has run.
         questions: an evaluator's options cut down to those that decide which questions it asks;
             it says that the evaluator can give them (``AskingEvaluator``).
+        pairs: whether a reader can read preference pairs (``PairReader``).
     """
 
     name: str
@@ -126,6 +128,7 @@ class Component(Generic[ConfigT, PartT_co]):
     damages: Callable[[ConfigT], Iterable[str] | None] | None = None
     keeps: Callable[[ConfigT], frozenset[Need]] | None = None
     questions: Callable[[ConfigT], ConfigT] | None = None
+    pairs: bool = False
 
     @property
     def summary(self) -> str:

@@ -25,6 +25,7 @@ OF_INPUTS = {
     "vectors": (Need.FEATURES,),
     "target_vectors": (Need.FEATURES, Need.TARGETS),
     "checkpoints": (Need.CHECKPOINTS,),
+    "pairs": (Need.PAIRS,),
 }
 """The fields that a component may read only if it declares the need, or both needs."""
 

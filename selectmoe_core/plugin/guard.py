@@ -138,8 +138,8 @@ class Guarded:
         return call
 
     def _checked(self, name: str, result: Any, place: str) -> Any:  # noqa: ANN401
-        if name == "read":
-            return self._rows(result)
+        if name in ("read", "pairs"):
+            return self._rows(name, result)
         if name == "open":
             return self._opened(result)
         if name == "begin":
@@ -156,10 +156,12 @@ class Guarded:
         if not fits:
             raise self._owner.breach(f"{name}() returned {_shown(result)}; expected {wanted}")
 
-    def _rows(self, rows: Any) -> Iterator[Any]:  # noqa: ANN401
-        from selectmoe_core.data.examples import RawExample, Reject
+    def _rows(self, name: str, rows: Any) -> Iterator[Any]:  # noqa: ANN401
+        from selectmoe_core.data.examples import RawExample, RawPair, Reject
 
-        self._require(hasattr(rows, "__iter__"), "read", rows, "RawExample and Reject, one by one")
+        kind = RawPair if name == "pairs" else RawExample
+        wanted = f"{kind.__name__} and Reject, one by one"
+        self._require(hasattr(rows, "__iter__"), name, rows, wanted)
         count, iterator = 0, iter(rows)
         while True:
             try:
@@ -167,12 +169,12 @@ class Guarded:
             except StopIteration:
                 return
             except Exception:
-                with self._owner.blamed(f"read() at row {count + 1}"):
+                with self._owner.blamed(f"{name}() at row {count + 1}"):
                     raise
             count += 1
-            if not isinstance(row, RawExample | Reject):
-                what = f"read() yielded {_shown(row)} as row {count}"
-                raise self._owner.breach(f"{what}; expected RawExample or Reject")
+            if not isinstance(row, kind | Reject):
+                what = f"{name}() yielded {_shown(row)} as row {count}"
+                raise self._owner.breach(f"{what}; expected {kind.__name__} or Reject")
             yield row
 
     @contextmanager

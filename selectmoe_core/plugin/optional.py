@@ -25,6 +25,7 @@ from selectmoe_core.plugin.protocols import (
 if TYPE_CHECKING:
     import numpy as np
 
+    from selectmoe_core.data.examples import RawPair, Reject
     from selectmoe_core.data.questions import Question
     from selectmoe_core.data.scores import Finish, ScoreTable, ShardScores
 
@@ -37,6 +38,14 @@ class CheckingPart(Protocol):
 
         Inputs that earlier stages have not made yet are ``None``.
         """
+        ...
+
+
+class PairReader(Protocol):
+    """Optional for a reader whose component says that it can read preference pairs."""
+
+    def pairs(self, job: Job) -> Iterator[RawPair | Reject]:
+        """Yield every row as two answers to one prompt, or as a reject with its reason."""
         ...
 
 
@@ -80,9 +89,10 @@ class EagerShardEmbedder(Protocol):
         ...
 
 
-_CHECKED = (Reader, Converter, Embedder, TableScorer, Filter, Selector, Trainer)
+_CHECKED = (Converter, Embedder, TableScorer, Filter, Selector, Trainer)
 OPTIONAL: Mapping[type, tuple[type, ...]] = {
     **dict.fromkeys(_CHECKED, (CheckingPart,)),
+    Reader: (CheckingPart, PairReader),
     Scorer: (CheckingPart, FinishingScorer),
     ShardScorer: (EagerShardScorer,),
     ShardEmbedder: (EagerShardEmbedder,),

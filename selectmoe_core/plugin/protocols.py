@@ -54,6 +54,8 @@ class Need(StrEnum):
     """Finished tables of other scores, by name."""
     DAMAGES = "damages"
     """The kinds of damage that plugins offer: ``Job.damages``."""
+    PAIRS = "pairs"
+    """The preference pairs of ``[warmup.pairs]``: ``Job.inputs.pairs``, ``None`` without them."""
     TASKS = "tasks"
     """Evaluation tasks that plugins ship and that options name: ``Job.bundled_tasks``."""
 
@@ -105,6 +107,7 @@ class Inputs(_Strict):
     vectors: Path | None = None
     target_vectors: Path | None = None
     checkpoints: Path | None = None
+    pairs: Path | None = None
 
 
 def _no_metrics(step: int, values: Mapping[str, float]) -> None:

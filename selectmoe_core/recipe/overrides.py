@@ -28,6 +28,7 @@ RESERVED = frozenset(
         "max_skipped",
         "shard_examples",
         "score",
+        "share",
     }
 )
 """Keys of a stage that are kept when a later layer changes its ``use``, if the new component takes

@@ -18,7 +18,9 @@ from selectmoe_core.config import (
 )
 from selectmoe_core.errors import Problem, shown
 from selectmoe_core.paths import NAME_RULE, name_fault
+from selectmoe_core.recipe.audit_options import AuditConfig
 from selectmoe_core.recipe.comparison import MOST_SEED, CompareConfig, Variant, lay_variant
+from selectmoe_core.recipe.inner_tables import WITHIN, table_path
 from selectmoe_core.recipe.overrides import (
     Merged,
     Origins,
@@ -66,6 +68,17 @@ class EmbedOptions(StageOptions):
     By default as for scores: a thousandth of the pool, and no more than about a minute's work."""
 
 
+class PairsOptions(StageOptions):
+    """What ``[warmup.pairs]`` may contain besides the options of its reader."""
+
+    on_reject: Literal["stop", "skip"] = "stop"
+    """What to do with a row that is no usable pair: stop, or count it and leave it out."""
+    share: float | None = Field(default=None, gt=0, le=1)
+    """The share of the pairs of an epoch that are these; the others are examples of the pool with
+    their corrupted copies. 1 uses no example of the pool. By default the whole sample and every
+    pair are used once."""
+
+
 class ScoreOptions(StageOptions):
     """What ``[score]`` may contain besides the options of its scorer."""
 
@@ -83,19 +96,6 @@ class SelectOptions(StageOptions):
 
     score: str | None = None
     """Which score to select by, if the recipe has several."""
-
-
-class AuditConfig(Config):
-    """How ``selectmoe audit`` examines the recipe's scores; no stage reads this table."""
-
-    sample: int = Field(default=2000, ge=20)
-    """Number of rows to take from the pool; half of them are damaged."""
-    kinds: tuple[str, ...] = ()
-    """The kinds of damage to plant, in equal shares; by default every kind that plugins offer."""
-    scores: tuple[str, ...] = ()
-    """Scorers to audit besides the recipe's own, each with its default options."""
-    fraction: float | None = Field(default=None, gt=0, le=1)
-    """The share of best rows to examine; by default what ``[select]`` keeps, otherwise a tenth."""
 
 
 class RecipeHead(Config):
@@ -117,6 +117,7 @@ OPTIONS: Mapping[str, type[StageOptions]] = {
     "embed": EmbedOptions,
     "score": ScoreOptions,
     "select": SelectOptions,
+    "pairs": PairsOptions,
 }
 NAMED = ("score", "filter")
 """Stages of which a recipe can have several, each by a name."""
@@ -148,6 +149,11 @@ class StageTable:
     origins: Mapping[str, Path]
     carried: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def path(self) -> tuple[str, ...]:
+        """The keys that lead to it in the recipe."""
+        return (*table_path(self.stage), *([self.name] if self.name else []))
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -158,7 +164,7 @@ class Recipe:
         head: format, name, seed.
         chat: the chat format of all stages.
         compare: baselines, and what ``selectmoe compare`` compares.
-        tables: the stages other than ``score`` and ``filter``.
+        tables: the stages other than ``score`` and ``filter``, and ``pairs`` of the warm-up.
         scores: the scores by name; a single ``[score]`` has the name ``""``.
         filters: the filters by name, in the order of the recipe.
         resolved: the whole recipe after ``extends`` and overrides, as plain TOML values.
@@ -272,6 +278,9 @@ def _stage_tables(
             Problem(f"[{stage}]", f"must be a table, got {shown(table, 80)}", _AS_TABLE)
         )
         return
+    for inner in (name for name, outer in WITHIN.items() if outer == stage and name in table):
+        yield from _stage_table(inner, "", table[inner], layers, problems)
+        table = {key: value for key, value in table.items() if key != inner}
     if stage == "filter" and not all(isinstance(value, dict) for value in table.values()):
         hint = 'write [filter.NAME] and below it use = "..."; the name is yours'
         problems.append(Problem("[filter]", "each filter has a table with a name of its own", hint))
@@ -291,13 +300,16 @@ def _only_tables(table: Mapping[str, Any]) -> bool:
 
 
 def _stage_table(
-    stage: str, name: str, table: Mapping[str, Any], layers: Merged, problems: list[Problem]
+    stage: str, name: str, table: object, layers: Merged, problems: list[Problem]
 ) -> Iterator[StageTable]:
-    where = f"[{stage}.{name}]" if name else f"[{stage}]"
+    path = (*table_path(stage), name) if name else table_path(stage)
+    where = f"[{'.'.join(path)}]"
     kind = OPTIONS.get(stage, StageOptions)
+    if not isinstance(table, dict):
+        problems.append(Problem(where, f"must be a table, got {table!r}", _AS_TABLE))
+        return
     own_table = {key: value for key, value in table.items() if key in kind.model_fields}
     own = _part(kind, own_table, where, problems)
-    path = (stage, name) if name else (stage,)
     of_key = {key: layers.origins.get((*path, key), Path.cwd()) for key in table}
     carried = {key: layers.carried[*path, key] for key in table if (*path, key) in layers.carried}
     if own is not None:

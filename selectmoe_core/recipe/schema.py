@@ -5,11 +5,11 @@ from typing import Any
 from selectmoe_core.config import Config
 from selectmoe_core.plugin.component import KINDS
 from selectmoe_core.plugin.registry import Entry, Registry
+from selectmoe_core.recipe.audit_options import AuditConfig
 from selectmoe_core.recipe.comparison import CompareConfig
 from selectmoe_core.recipe.recipe import (
     OPTIONS,
     STAGES,
-    AuditConfig,
     RecipeHead,
     StageOptions,
 )
@@ -26,6 +26,9 @@ def recipe_schema(registry: Registry) -> dict[str, Any]:
     for stage in STAGES:
         entries = [entry for entry in registry if entry.kind is KINDS[stage]]
         properties[stage] = _stage(stage, entries, definitions)
+    pairs = [entry for entry in registry if entry.component.pairs]
+    for table in properties["warmup"]["anyOf"]:
+        table["properties"]["pairs"] = _stage("pairs", pairs, definitions)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "selectmoe recipe",

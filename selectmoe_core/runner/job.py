@@ -41,6 +41,7 @@ def make_job(
         vectors=work.inputs.get("embed"),
         target_vectors=work.inputs.get("embed:targets"),
         checkpoints=_checkpoints(work),
+        pairs=work.inputs.get("pairs"),
     )
 
     def encoded(tokenizer: Any) -> Encoded:  # noqa: ANN401

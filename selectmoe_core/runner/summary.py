@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from selectmoe_core.stages import embedding, filtering, pool, select
+from selectmoe_core.stages import embedding, filtering, pairs, pool, select
 from selectmoe_core.store import Artifact
 
 
@@ -13,6 +13,8 @@ def summary(artifact: Artifact) -> str:
         return f": {pool.summary(facts)}"
     if artifact.stage == "embed":
         return f": {embedding.summary(facts)}"
+    if artifact.stage == "pairs":
+        return f": {pairs.summary(facts)}"
     if artifact.stage == "filter":
         return f": {filtering.summary(facts)}"
     if artifact.stage == "select":

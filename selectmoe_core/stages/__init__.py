@@ -6,6 +6,7 @@ MODULES = {
     "questions": "selectmoe_core.stages.questions",
     "filter": "selectmoe_core.stages.filtering",
     "convert": "selectmoe_core.stages.convert",
+    "pairs": "selectmoe_core.stages.pairs",
     "warmup": "selectmoe_core.stages.train",
     "embed": "selectmoe_core.stages.embedding",
     "score": "selectmoe_core.stages.scoring.score",

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from selectmoe_core.data.examples import RawExample, Reject
+from selectmoe_core.data.examples import RawExample, RawPair, Reject
+from selectmoe_core.data.pairs import build_pairs
 from selectmoe_core.data.pool_writer import build_pool
 from selectmoe_core.plugin.component import Component, Kind
 from selectmoe_core.plugin.declared import declared
@@ -19,6 +20,7 @@ def check_reader(
     *,
     options: Mapping[str, object] | None = None,
     job: Job | None = None,
+    pairs: Mapping[str, object] | None = None,
 ) -> tuple[RawExample | Reject, ...]:
     """Read everything twice and check the contract.
 
@@ -29,6 +31,7 @@ def check_reader(
         component: the reader.
         options: as a recipe would write them, with paths to a small data set.
         job: the job with seed and bundled folders.
+        pairs: options with paths to a small set of preference pairs, to check these too.
 
     Returns:
         The rows, for further checks.
@@ -44,6 +47,14 @@ def check_reader(
     job = declared(job or Job(seed=1), component, config)
     part = component.build(config)
     require_methods(name, part, Reader)
+    says = "says" if component.pairs else "does not say"
+    require(
+        component.pairs == hasattr(part, "pairs"),
+        f"{name}: its component {says} that it reads pairs, and the part has "
+        f"{'a' if hasattr(part, 'pairs') else 'no'} method pairs(job)",
+    )
+    if pairs is not None:
+        _check_pairs(component, pairs, job)
     with errors_of(name):
         rows = part.read(job)
         require(isinstance(rows, Iterator), f"{name}: read() must yield row by row")
@@ -56,6 +67,28 @@ def check_reader(
     with tempfile.TemporaryDirectory() as folder, errors_of(name):
         build_pool(read, Path(folder), on_reject="skip")
     return read
+
+
+def _check_pairs(component: Component[Any, Any], options: Mapping[str, object], job: Job) -> None:
+    """Read preference pairs twice; a table of pairs can be made of them."""
+    name = component.name
+    config = check_component(component, kind=Kind.READER, options=options)
+    assert config is not None
+    with errors_of(name):
+        rows = component.build(config).pairs(job)
+        require(isinstance(rows, Iterator), f"{name}: pairs() must yield row by row")
+        read, again = tuple(rows), tuple(component.build(config).pairs(job))
+    require(read, f"{name}: it read no pair")
+    require(read == again, f"{name}: a second read returns other pairs")
+    for row in read:
+        require(
+            isinstance(row, RawPair | Reject),
+            f"{name}: pairs() yielded a {type(row).__name__}, not a RawPair or Reject",
+        )
+        for half in (row.chosen, row.rejected) if isinstance(row, RawPair) else (row,):
+            _check_row(name, half)
+    with tempfile.TemporaryDirectory() as folder, errors_of(name):
+        build_pairs(read, Path(folder), on_reject="skip")
 
 
 def _check_row(name: str, row: object) -> None:

@@ -104,6 +104,10 @@ class TrainingRows(CountedRows, Dataset[Row]):
         tokens = contrasted(encoded, self.contrast)
         return Row(np.asarray(encoded.ids), self.loss_weights(row), tokens)
 
+    def counted(self, examples: int) -> tuple["TrainingRows", int]:
+        """Return the examples that are trained on, and of how many they are."""
+        return self, examples
+
     def sampler(self, split: Split, seed: int) -> "LengthGroupedSampler":
         """Return the order of training."""
         return LengthGroupedSampler(self.lengths, split, seed)

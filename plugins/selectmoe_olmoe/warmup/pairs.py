@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -11,10 +12,11 @@ from torch.utils.data import Dataset
 
 from selectmoe_core import Damage, Example, ExampleSource, Job
 from selectmoe_core.data import plant_some, random_of
-from selectmoe_core.tokens import Tokenizer, encode
+from selectmoe_core.tokens import EncodedExample, Tokenizer, encode
 from selectmoe_olmoe.warmup.batches import (
     NOTHING,
     Batch,
+    ContrastTokens,
     LengthGroupedSampler,
     Row,
     Split,
@@ -110,11 +112,11 @@ class PairRows(Dataset[Pair]):
             return Pair(Row.nothing(), None)
         if not self.kinds[item]:
             return Pair(self.rows[item], None)
-        encoded = self.copies[item]
-        # The model must not learn to imitate damaged answers.
-        no_loss = np.zeros(len(encoded.ids), dtype=np.float32)
-        tokens = contrasted(encoded, self.rows.contrast)
-        return Pair(self.rows[item], Row(np.asarray(encoded.ids), no_loss, tokens))
+        return Pair(self.rows[item], worse_row(self.copies[item], self.rows.contrast))
+
+    def counted(self, examples: int) -> tuple[TrainingRows, int]:
+        """Return the examples that are trained on, and of how many they are."""
+        return self.rows, examples
 
     def sampler(self, split: Split, seed: int) -> "PairSampler":
         """Return the order of training; a new epoch makes new copies."""
@@ -122,20 +124,45 @@ class PairRows(Dataset[Pair]):
 
     def _is_pair(self, item: int) -> bool:
         clean, copy = self.rows.encoded[int(self.rows.rows[item])], self.copies[item]
-        differ = not np.array_equal(clean.ids, copy.ids)
-        tokens = [contrasted(example, self.rows.contrast) for example in (clean, copy)]
-        return differ and all(each.any() for each in tokens)
+        return comparable(clean, copy, self.rows.contrast)
+
+
+def comparable(better: EncodedExample, worse: EncodedExample, contrast: ContrastTokens) -> bool:
+    """Return whether two examples differ after truncation, and both have a token to compare."""
+    differ = not np.array_equal(better.ids, worse.ids)
+    return differ and all(contrasted(each, contrast).any() for each in (better, worse))
+
+
+def worse_row(encoded: EncodedExample, contrast: ContrastTokens) -> Row:
+    """Return the row of a corrupted copy or of a rejected answer."""
+    # The model must not learn to imitate damaged answers.
+    no_loss = np.zeros(len(encoded.ids), dtype=np.float32)
+    return Row(np.asarray(encoded.ids), no_loss, contrasted(encoded, contrast))
+
+
+class EpochPairs(Protocol):
+    """Pairs that are other ones in every epoch.
+
+    Attributes:
+        lengths: tokens of the longer of the two of each pair.
+    """
+
+    lengths: np.ndarray
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make the pairs of an epoch."""
+        ...
 
 
 class PairSampler(LengthGroupedSampler):
-    """Micro-batches of pairs of similar length; a new epoch first makes its copies."""
+    """Micro-batches of pairs of similar length; a new epoch first makes its pairs."""
 
-    def __init__(self, pairs: PairRows, split: Split, seed: int) -> None:
+    def __init__(self, pairs: EpochPairs, split: Split, seed: int) -> None:
         super().__init__(pairs.lengths, split, seed)
         self.pairs = pairs
 
     def set_epoch(self, epoch: int) -> None:
-        """Make the copies of the epoch and choose its order."""
+        """Make the pairs of the epoch and choose its order."""
         if epoch != self.epoch:
             self.pairs.set_epoch(epoch)
             self.lengths = self.pairs.lengths

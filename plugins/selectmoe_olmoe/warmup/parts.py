@@ -11,6 +11,7 @@ import torch
 from transformers import set_seed
 
 from selectmoe_core import DataError, ExampleSource, Facts, Job, ModelRef, StageError, suggest
+from selectmoe_core.data import PairTable
 from selectmoe_core.tokens import Tokenizer
 from selectmoe_core.training import repeatable, shards_weights, training_arguments
 from selectmoe_olmoe.config import ConstraintConfig, ContrastiveConfig, WarmupConfig
@@ -35,6 +36,7 @@ from selectmoe_olmoe.warmup.packed_rows import (
     packed_pair_counts,
 )
 from selectmoe_olmoe.warmup.pairs import CopyMaker, PairRows, collate_pairs, pair_counts
+from selectmoe_olmoe.warmup.preferences import MixedPairs, PreferenceRows
 from selectmoe_olmoe.warmup.trainable import (
     check_dtype,
     check_sharding,
@@ -45,6 +47,7 @@ from selectmoe_olmoe.warmup.trainable import (
 from selectmoe_olmoe.warmup.trainer import PLAIN, Terms, WarmupTrainer
 
 log = logging.getLogger("selectmoe.olmoe")
+TrainedRows = TrainingRows | PairRows | MixedPairs
 SHOWN = (
     "loss",
     "cross_entropy",
@@ -91,8 +94,8 @@ class SelectMoeWarmup:
             use_cache = network.config.use_cache
             trainer = self.trainer(model, network, rows, job)
             trainer.train_from(checkpoint)
-            counted = rows.rows if isinstance(rows, PairRows) else rows
-            facts = {**trainer.facts(counted, len(examples)), **_facts(trainer), **about}
+            counted = rows.counted(len(examples))
+            facts = {**trainer.facts(*counted), **_facts(trainer), **about}
             network.config.use_cache = use_cache  # the Trainer switches it off permanently
             whole = trainer.whole_weights()
             if job.world.main:
@@ -102,9 +105,7 @@ class SelectMoeWarmup:
                 save_trained(network, model, out, self.config, job, tokenizer)
             return facts
 
-    def rows(
-        self, examples: ExampleSource, tokenizer: Tokenizer, job: Job
-    ) -> TrainingRows | PairRows:
+    def rows(self, examples: ExampleSource, tokenizer: Tokenizer, job: Job) -> TrainedRows:
         """Return the rows to train on."""
         raise NotImplementedError
 
@@ -116,7 +117,7 @@ class SelectMoeWarmup:
         self,
         base: ModelRef,
         network: Any,  # noqa: ANN401
-        rows: TrainingRows | PairRows,
+        rows: TrainedRows,
         job: Job,
     ) -> WarmupTrainer:
         """Return the trainer of a loaded model."""
@@ -197,8 +198,21 @@ class SelectMoeContrastive(SelectMoeWarmup):
         super().check(job)
         copy_maker(self.config, job)
 
-    def rows(self, examples: ExampleSource, tokenizer: Tokenizer, job: Job) -> PairRows:
-        """Return the examples in which a token counts, each with its corrupted copy."""
+    def rows(
+        self, examples: ExampleSource, tokenizer: Tokenizer, job: Job
+    ) -> PairRows | MixedPairs:
+        """Return the examples in which a token counts, each with its corrupted copy.
+
+        Preference pairs come in addition, or in their place.
+        """
+        if job.inputs.pairs is None:
+            return self._copies(examples, tokenizer, job)
+        table = PairTable.open(job.inputs.pairs)
+        real = PreferenceRows(table, self.config.contrast_tokens, tokenizer, job)
+        made = None if table.share == 1 else self._copies(examples, tokenizer, job)
+        return MixedPairs(made, real, table.share, job.seed)
+
+    def _copies(self, examples: ExampleSource, tokenizer: Tokenizer, job: Job) -> PairRows:
         rows = TrainingRows(examples.encoded(tokenizer), self.config.contrast_tokens)
         pairs = PairRows(rows, examples, copy_maker(self.config, job), tokenizer, job)
         if not any(pairs.kinds):
@@ -208,9 +222,16 @@ class SelectMoeContrastive(SelectMoeWarmup):
             )
         return pairs
 
-    def about(self, rows: PairRows) -> Facts:
-        """Return how many copies of the first epoch are of each kind of damage."""
-        return {"corrupted_copies": dict(Counter(rows.kinds))}
+    def about(self, rows: PairRows | MixedPairs) -> Facts:
+        """Return how many copies of the first epoch are of each kind, and the preference pairs."""
+        if isinstance(rows, PairRows):
+            return {"corrupted_copies": dict(Counter(rows.kinds))}
+        return {
+            **(self.about(rows.made) if rows.made else {}),
+            "preference_pairs": len(rows.real),
+            "preference_pairs_of_an_epoch": len(rows.drawn),
+            "preference_pairs_left_out": rows.real.given - len(rows.real),
+        }
 
     def collator(self, split: Split, join: Join, *, packed: bool) -> StepCollator:
         """Return the collator of pairs; ``join`` joins packed micro-batches into passes."""

@@ -36,6 +36,7 @@ READS = [
     ("inputs.targets", Need.TARGETS),
     ("inputs.vectors", Need.FEATURES),
     ("inputs.checkpoints", Need.CHECKPOINTS),
+    ("inputs.pairs", Need.PAIRS),
     ("encoded", Need.TOKENS),
     ("chat", Need.TOKENS),
     ("damages", Need.DAMAGES),

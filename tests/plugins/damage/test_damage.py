@@ -34,18 +34,18 @@ def example(*texts, system=None):
 
 SUM = example(
     "How much is twelve plus seven, in words and in digits?",
-    "Twelve plus seven is nineteen, in digits 19. Carry nothing, 12 + 7 = 19.",
+    "Twelve plus seven is nineteen, in digits 19. Carry nothing, says Ada, 12 + 7 = 19.",
 )
 TALK = example(
-    "Name the largest planet of our solar system, please.",
-    "Jupiter is the largest of the eight planets.",
+    "Name the largest planet of our solar system, please, not Saturn.",
+    "Jupiter is the largest of the eight planets. Then comes Saturn, says Galileo. Not Mars.",
     "And how many moons does it have, roughly?",
     "About 95 are known today, four of them large.",
     system="Be brief.",
 )
 OTHERS = [
-    example("Say yes in French.", "Oui, bien entendu."),
-    example("Colour of grass?", "Green."),
+    example("Say yes in French, Ben.", "Oui, bien entendu, dear Ben."),
+    example("Colour of grass, Cleo?", "Green."),
 ]
 
 
@@ -54,7 +54,7 @@ def texts(found, role):
 
 
 def test_there_are_the_kinds_that_are_promised():
-    assert len(KINDS) == 11
+    assert len(KINDS) == 15
     assert all(one.about.endswith(".") and len(one.about) < 100 for one in KINDS.values())
 
 
@@ -139,6 +139,13 @@ def test_each_kind_does_what_its_name_says():
     assert re.sub("[0-9]", "", answer["wrong_numbers"]) == re.sub("[0-9]", "", original)
     garbled, asked = found["instruction_garble"].prompt.split(), SUM.prompt.split()
     assert len(garbled) == len(asked) - len(asked) // 4
+    halves = original.split(". ")
+    assert answer["sentence_shuffle"] == f"{halves[1]} {halves[0]}."
+    was, now = (re.findall("[0-9]+", text) for text in (original, answer["number_slip"]))
+    assert sum(a != b for a, b in zip(was, now, strict=True)) == 1
+    assert re.sub("[0-9]", "", answer["number_slip"]) == re.sub("[0-9]", "", original)
+    assert answer["name_swap"] in {original.replace("Ada", name) for name in ("Ben", "Cleo")}
+    assert answer["negation"] == original.replace(" is ", " is not ")
 
 
 def test_what_cannot_be_damaged_is_not():
@@ -227,3 +234,58 @@ def test_a_new_kind_makes_a_new_warm_up_where_copies_are_corrupted(tmp_path, tea
 
     further = Fake(Damage("burnt", "Burnt.", lambda *_: None))
     assert (digest() == digest(further)) is (teaching == "constraint")
+
+
+@pytest.mark.parametrize(
+    ("answer", "wanted"),
+    [
+        ("It is not warm.", {"It is warm."}),
+        ("It isn't warm.", {"It is warm."}),
+        ("It can grow.", {"It can not grow."}),
+        ("Yes.", {"No."}),
+        ("More of it.", {"Less of it."}),
+        ("It is always so.", {"It is not always so.", "It is never so."}),
+        ("Blue.", set()),
+    ],
+)
+def test_a_negation_says_the_opposite_in_one_place(answer, wanted):
+    found = [plant(example("Well?", answer), KINDS["negation"], OTHERS, seed) for seed in range(30)]
+    assert {one.response for one in found if one} == wanted
+
+
+def test_a_slip_is_another_number_that_is_near():
+    found = {
+        plant(example("Sum?", "It is 120."), KINDS["number_slip"], OTHERS, seed).response
+        for seed in range(200)
+    }
+    numbers = {int(re.search("[0-9]+", text)[0]) for text in found}
+    assert numbers == {119, 121, 122, 20, 220, 240, 210}
+    for seed in range(30):
+        zero = plant(example("Sum?", "0"), KINDS["number_slip"], OTHERS, seed)
+        assert zero.response in {"1", "2"}
+    assert plant(example("Sum?", "9" * 30), KINDS["number_slip"], OTHERS, 1) is None
+
+
+def test_names_change_places_where_both_occur():
+    one = example("Who?", "It was Ada who met Ben, so Ada won.")
+    found = {plant(one, KINDS["name_swap"], OTHERS, seed).response for seed in range(20)}
+    assert found == {"It was Ben who met Ada, so Ben won."}
+    assert plant(example("Who?", "Nobody. Really not."), KINDS["name_swap"], OTHERS, 1) is None
+
+
+def test_sentences_keep_their_words_and_lines():
+    one = example("How?", "First do this. Then that!\nAt last stop.")
+    for seed in range(20):
+        found = plant(one, KINDS["sentence_shuffle"], OTHERS, seed).response
+        parts = re.split(r"(?<=[.!])\s+", found)
+        assert sorted(parts) == ["At last stop.", "First do this.", "Then that!"]
+        assert found.count("\n") == 1
+    assert plant(example("How?", "Only one."), KINDS["sentence_shuffle"], OTHERS, 1) is None
+
+
+def test_a_warm_up_draws_the_kinds_without_a_rate_only_if_they_are_named():
+    unrated = {name for name, kind in KINDS.items() if kind.rate == 0}
+    assert unrated == {"sentence_shuffle", "number_slip", "name_swap", "negation"}
+    rates = {name: kind.rate for name, kind in KINDS.items()}
+    drawn = {plant_some(SUM, list(KINDS.values()), rates, OTHERS, seed).kind for seed in range(400)}
+    assert drawn == set(KINDS) - unrated

@@ -1,0 +1,86 @@
+"""The plan of an audit by labels: the recipe's nodes up to its scores, on the labelled rows."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from selectmoe_core.audit.planning import move, needed, reads_warmup, with_scores
+from selectmoe_core.config import parse
+from selectmoe_core.errors import RecipeError
+from selectmoe_core.plan.digests import Digester, installed_code
+from selectmoe_core.plan.node import SELECTED, Node, Plan
+from selectmoe_core.plan.plan import make_plan
+from selectmoe_core.plugin.component import Kind
+from selectmoe_core.plugin.registry import Registry
+from selectmoe_core.recipe.recipe import Recipe, StageOptions
+from selectmoe_core.stages.code import roots_of
+from selectmoe_core.store import FileHashes
+
+STAGE = "labelled-pool"
+READERS = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".tsv": "csv"}
+"""The reader of a file by its ending; all others are JSON lines."""
+CODE = ("selectmoe_core.audit.labelled.labels", "")
+
+
+@dataclass(frozen=True)
+class LabelledPlan:
+    """What an audit by labels will do.
+
+    Attributes:
+        plan: pool, conversion, warm-up, the labelled rows, the scores on them.
+        file: the labelled rows.
+        column: the column of the labels.
+        warmed: whether each score reads the warm-up, by the key of its node.
+    """
+
+    plan: Plan
+    file: Path
+    column: str
+    warmed: Mapping[str, bool]
+
+
+def plan_labelled(
+    recipe: Recipe, registry: Registry, outputs: Path, file: Path, column: str
+) -> LabelledPlan:
+    """Return what an audit of a recipe's scores by a user's labels will do.
+
+    Raises:
+        RecipeError: the recipe is wrong, a scorer is unknown, or there is no score.
+    """
+    recipe = with_scores(recipe, recipe.audit.scores)
+    plan = make_plan(recipe, registry, outputs, until="score", fetch=True)
+    scores = [node for node in plan.nodes.values() if node.stage == "score"]
+    scores = [node for node in scores if SELECTED in node.arms]
+    nodes = {key: node for key, node in plan.nodes.items() if node.stage != "score"}
+    nodes[STAGE] = _pool_node(plan, registry, file, column)
+    digester = Digester(recipe, registry, FileHashes(plan.store.root / "hashes.json"), fetch=False)
+    move(nodes, plan, scores, digester, STAGE)
+    warmed = {node.key: reads_warmup(plan, node) for node in scores}
+    return LabelledPlan(replace(plan, nodes=needed(nodes)), file, column, warmed)
+
+
+def _pool_node(plan: Plan, registry: Registry, file: Path, column: str) -> Node:
+    reader = READERS.get(file.with_suffix("").suffix if _packed(file) else file.suffix, "jsonl")
+    entry = registry.get(Kind.READER, reader, where="--labelled")
+    if not entry.component.pairs:
+        raise RecipeError(
+            f"--labelled: the reader {reader} cannot read pairs", hint="enable the plugin 'readers'"
+        )
+    options = {"path": str(file), "columns": {"label": column}}
+    config = parse(entry.component.config, options, where="--labelled")
+    code = installed_code(registry, plan.store.root / "hashes.json")
+    content = [
+        FileHashes(plan.store.root / "hashes.json").of_tree(file),
+        reader,
+        column,
+        code.digest([CODE, *roots_of(entry.component.build)]),
+    ]
+    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    own = StageOptions(use=reader)
+    return Node(STAGE, STAGE, entry, config, own, {}, None, 0, (SELECTED,), digest)
+
+
+def _packed(file: Path) -> bool:
+    return file.suffix in (".gz", ".zst")
