@@ -1,11 +1,33 @@
-"""What this plugin offers: the evaluator."""
+"""What this plugin offers: the evaluator, and a reader of target examples from its tasks."""
 
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from selectmoe_core import About, Component, Evaluator, Need, hookimpl, load
-from selectmoe_lmeval.config import LmEvalConfig
+from selectmoe_core import About, Component, Evaluator, Need, Reader, hookimpl, load
+from selectmoe_lmeval.config import LmEvalConfig, LmEvalTargetsConfig
+
+
+@hookimpl
+def selectmoe_readers() -> list[Component[Any, Reader]]:
+    """Offer ``lm-eval``, for ``[targets]``."""
+    about = About(
+        meaning="questions of the evaluation's tasks that are not evaluated, with right answers",
+        cost="loads the data of the tasks",
+    )
+    return [
+        Component(
+            "lm-eval",
+            LmEvalTargetsConfig,
+            load("selectmoe_lmeval.targets:LmEvalTargets"),
+            about=about,
+            needs=lambda _: frozenset({Need.TASKS}),
+            seeded=True,
+            torch=True,
+            files=_target_files,
+            unseen=lambda config: _unseen(config.evaluation),
+        )
+    ]
 
 
 @hookimpl
@@ -39,6 +61,7 @@ def _asking(config: LmEvalConfig) -> LmEvalConfig:
         include_path=config.include_path,
         allow_task_code=config.allow_task_code,
         task_data=config.task_data,
+        held_back=config.held_back,
     )
 
 
@@ -46,6 +69,10 @@ def _unseen(config: LmEvalConfig) -> Iterable[str]:
     from selectmoe_lmeval.unseen import unseen
 
     return unseen(config)
+
+
+def _target_files(config: LmEvalTargetsConfig) -> Iterable[Path]:
+    return _files(config.evaluation)
 
 
 def _files(config: LmEvalConfig) -> Iterable[Path]:

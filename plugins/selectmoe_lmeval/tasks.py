@@ -19,6 +19,7 @@ from selectmoe_core import RecipeError, suggest
 from selectmoe_lmeval.building import HARNESS, Trust, manager_of
 from selectmoe_lmeval.config import LmEvalConfig
 from selectmoe_lmeval.examination import check_shots, examine, shots_of
+from selectmoe_lmeval.held_back import hold_back
 from selectmoe_lmeval.mistakes import Place
 
 BUNDLED = "bundled:"
@@ -85,6 +86,8 @@ def load_tasks(config: LmEvalConfig, shipped: Mapping[str, Path]) -> list[Task |
                 check_shots(task, place, shots_of(task, config.num_fewshot))
             else:
                 examine(task, place, config.num_fewshot)
+            if config.held_back:
+                hold_back(task, config.held_back)
         loaded.extend(found)
     return loaded
 

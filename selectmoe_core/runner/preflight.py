@@ -1,18 +1,19 @@
 """Before the first stage: every part, model and chat format is checked."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from selectmoe_core.config import parse
 from selectmoe_core.errors import ModelError, RecipeError, utf8_text
 from selectmoe_core.models.models import ModelRef
-from selectmoe_core.plan.node import Plan
+from selectmoe_core.plan.node import Node, Plan
 from selectmoe_core.plugin.component import Kind
 from selectmoe_core.plugin.protocols import Job, Need
 from selectmoe_core.plugin.registry import Registry
 from selectmoe_core.runner.job import make_job
 from selectmoe_core.runner.sample_rows import load_sample
+from selectmoe_core.runner.target_questions import asked_by, check_targets
 from selectmoe_core.runtime.distributed import World
 from selectmoe_core.runtime.progress import NoProgress
 from selectmoe_core.stages.node_spec import NodeSpec
@@ -36,6 +37,7 @@ def check_part(spec: NodeSpec, registry: Registry) -> None:
     check = getattr(part, "check", None)
     if check is not None:
         check(job)
+    check_targets(spec, registry)
     needs = entry.component.needs(config)
     if entry.component.torch and Need.MODEL in needs:
         model = job.inputs.model or (ModelRef(**spec.origin) if spec.origin else None)
@@ -72,6 +74,22 @@ def _check_rows(spec: NodeSpec, model: ModelRef, job: Job) -> None:
 def _with_finished_inputs(spec: NodeSpec) -> NodeSpec:
     inputs = {role: path for role, path in spec.inputs.items() if (path / MANIFEST).is_file()}
     return replace(spec, inputs=inputs, model=spec.model or spec.trained_from)
+
+
+def targets_to_check(
+    plan: Plan, missing: Collection[Node], spec_of: Callable[[Node], NodeSpec]
+) -> list[NodeSpec]:
+    """Return the node of the targets if they must be compared with the evaluation's questions.
+
+    They must when either is made: a later evaluation may ask what was a target before.
+    """
+    targets = plan.nodes.get("targets")
+    asked = asked_by(plan.nodes.values())
+    if targets is None or asked is None or targets.digest is None:
+        return []
+    if targets not in missing and all(node.stage != "evaluate" for node in missing):
+        return []
+    return [replace(spec_of(targets), evaluation=asked)]
 
 
 def check_names(plan: Plan, outputs: Path) -> None:

@@ -18,9 +18,9 @@ from selectmoe_core.report import Report, write_report
 from selectmoe_core.report.record import NodeRecord, RunRecord
 from selectmoe_core.runner.execute import execute_node
 from selectmoe_core.runner.launch import Launch, check_in_process, execute_in_processes
-from selectmoe_core.runner.preflight import check_names, check_part
+from selectmoe_core.runner.preflight import check_names, check_part, targets_to_check
 from selectmoe_core.runner.run_folder import log_to, new_folder
-from selectmoe_core.runner.sample_rows import save_sample
+from selectmoe_core.runner.sample_rows import save_samples
 from selectmoe_core.runner.summary import summary
 from selectmoe_core.runtime.hardware import Machine, resolve_device, versions
 from selectmoe_core.runtime.progress import NoProgress, progress_kind
@@ -274,11 +274,11 @@ class _Run:
         for node in missing:
             if not node.uses_torch:
                 check_part(self._spec(node), self.registry)
+        specs = targets_to_check(self.plan, missing, self._spec)
         if torch_nodes := [node for node in missing if node.uses_torch]:
-            read = [node for key, node in self.plan.nodes.items() if key in ("pool", "targets")]
-            found = [save_sample(self._spec(node), self.registry, self.folder) for node in read]
-            samples = dict(zip([node.key for node in read], found, strict=True))
-            specs = [self._spec(node, samples.get(node.rows_of)) for node in torch_nodes]
+            samples = save_samples(self.plan, self._spec, self.registry, self.folder)
+            specs += [self._spec(node, samples.get(node.rows_of)) for node in torch_nodes]
+        if specs:
             check_in_process(specs, self.folder)
 
     def _check_fresh(self, stage: str) -> None:

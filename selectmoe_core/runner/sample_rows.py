@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,6 +16,7 @@ from selectmoe_core.data.examples import (
     conversation_problem,
 )
 from selectmoe_core.data.pool import Pool
+from selectmoe_core.plan.node import Node, Plan
 from selectmoe_core.plugin.component import Kind
 from selectmoe_core.plugin.registry import Registry
 from selectmoe_core.runner.job import make_job
@@ -53,6 +54,17 @@ def save_sample(pool: NodeSpec, registry: Registry, run_folder: Path) -> Path:
     path.parent.mkdir(exist_ok=True)
     write_json(path, [asdict(row) for row in _different(_rows(pool, registry))])
     return path
+
+
+def save_samples(
+    plan: Plan, spec_of: Callable[[Node], NodeSpec], registry: Registry, run_folder: Path
+) -> dict[str, Path]:
+    """Write rows of the pool and of the targets; return the files by the keys of their nodes."""
+    return {
+        key: save_sample(spec_of(plan.nodes[key]), registry, run_folder)
+        for key in ("pool", "targets")
+        if key in plan.nodes and not plan.nodes[key].uses_torch
+    }
 
 
 def load_sample(path: Path) -> list[SampleRow]:

@@ -43,6 +43,8 @@ class NodeSpec:
         origin: for checks: the model from which its input model will be made.
         trained_from: for checks: the model of which its input model will be a training.
         sample: for checks: a file with a few rows of the pool.
+        evaluation: for the check of targets: the evaluator, and the options that decide what it
+            asks.
     """
 
     key: str
@@ -70,6 +72,7 @@ class NodeSpec:
     origin: Mapping[str, Any] | None = None
     trained_from: Mapping[str, Any] | None = None
     sample: Path | None = None
+    evaluation: Mapping[str, Any] | None = None
 
     @property
     def rows_of(self) -> str:

@@ -107,6 +107,8 @@ class EvaluateConfig(Config):
     """The tasks."""
     answers: int = 0
     """Questions whose answers are kept: the longer the training's responses, the more are right."""
+    asks: tuple[str, ...] = ()
+    """The questions; by default one for each task."""
     resamplings: int = 10
     """Changes no question."""
     web: tuple[str, ...] = ()
@@ -359,7 +361,9 @@ class FakeEvaluator:
 
     def questions(self, job: Job) -> Iterator[Question]:
         note("questions")
-        for number, name in enumerate(self.config.tasks):
+        for text in self.config.asks:
+            yield Question(self.config.tasks[0], text)
+        for number, name in enumerate(self.config.tasks if not self.config.asks else ()):
             yield Question(name, f"Question {number}")
 
     def evaluate(self, model: Any, out: Path, job: Job) -> Mapping[str, Any]:
@@ -486,10 +490,16 @@ def selectmoe_evaluators() -> list[Any]:
             EvaluateConfig,
             FakeEvaluator,
             unseen=lambda config: config.web,
-            questions=lambda config: EvaluateConfig(tasks=config.tasks),
+            questions=lambda config: EvaluateConfig(tasks=config.tasks, asks=config.asks),
         ),
         Component("fake-silent-eval", EvaluateConfig, FakeEvaluator),
-        Component("fake-child-eval", EvaluateConfig, FakeEvaluator, torch=True),
+        Component(
+            "fake-child-eval",
+            EvaluateConfig,
+            FakeEvaluator,
+            questions=lambda config: EvaluateConfig(tasks=config.tasks, asks=config.asks),
+            torch=True,
+        ),
     ]
 
 
