@@ -1,6 +1,6 @@
 """The IFD scorer: how much the instructions lower the loss on the answers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any

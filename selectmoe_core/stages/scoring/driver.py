@@ -127,4 +127,5 @@ def _note_tokens(context: Context, encoded: Encoded) -> None:
     """Store the token counts per source for the report."""
     counts = {name: vars(source) for name, source in encoded.sources.items()}
     model = str(context.job.inputs.model)
-    write_json(context.folder / TOKENS, {"tokenizer": model, "sources": counts})
+    found = {"tokenizer": model, "encoded": encoded.folder.name, "sources": counts}
+    write_json(context.folder / TOKENS, found)

@@ -28,8 +28,8 @@ def shade(context: Context, pool: Pool, scorer: Any) -> None:  # noqa: ANN401
     if ask is not None and finish is not None:  # the best and the worst by the final scores
         final = finish(table).score
         score = score if final is None else final
-    rows = examples_of_score(score, table.ids()) if ask is not None else []
-    details = ask(list(pool.take(rows))) if rows else None
+    rows = examples_of_score(score, table.ids())
+    details = ask(list(pool.take(rows))) if ask is not None and rows else None
     if details is None:
         write_tokens(context.folder, [], [])
         return
