@@ -60,7 +60,7 @@ def _batches(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     masks = [np.ones(len(own), dtype=bool) for own in ids]
     rows = np.flatnonzero([len(own) for own in ids])
-    for places in within_budget(np.array([len(ids[row]) for row in rows]), batch_tokens):
+    for places in within_budget(np.array([len(ids[row]) for row in rows.tolist()]), batch_tokens):
         batch = padded(rows[places], ids, masks, device)
         tokens = TokenValues(*reading)
         signals.read(batch.ids, layers, tokens.take)

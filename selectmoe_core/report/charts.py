@@ -168,6 +168,11 @@ class Panel:
     first_step: float
     last_step: float
 
+    @property
+    def named(self) -> int:
+        """How many curves there are."""
+        return sum(bool(line.name) for line in self.lines)
+
 
 def training_panels(training: TrainingSummary) -> tuple[tuple[Panel, ...], tuple[str, ...]]:
     """Return one panel for each metric, and the names of metrics that are not drawn.

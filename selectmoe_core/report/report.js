@@ -7,7 +7,9 @@
   const list = $("example-list");
   if (list) {
     const all = Array.from(list.children);
-    const texts = all.map((item) => item.textContent.toLowerCase());
+    const parts = ".source, .turn pre, .find";
+    const texts = all.map((item) =>
+      Array.from(item.querySelectorAll(parts), (part) => part.textContent).join("\n").toLowerCase());
     const place = new Map(all.map((item, number) => [item, number]));
     const search = $("example-search"), kind = $("example-kind"), source = $("example-source");
     const sort = $("example-sort"), open = $("example-open");

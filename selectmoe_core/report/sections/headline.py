@@ -173,4 +173,6 @@ def _next_steps(summary: Summary, line: CommandLine) -> Iterator[tuple[str, str]
         yield "Which damage does the score notice?", f"selectmoe audit {whole}"
     fraction = tomllib.loads(summary.record.recipe).get("select", {}).get("fraction")
     if summary.selection and isinstance(fraction, float | int) and fraction <= 0.5:
-        yield "Is more data better?", f"selectmoe run {whole} select.fraction={2 * fraction:g}"
+        others = [one for one in line.overrides if not one.startswith("select.fraction=")]
+        more = [*map(shlex.quote, others), f"select.fraction={2 * fraction:g}"]
+        yield "Is more data better?", f"selectmoe run {recipe} {' '.join(more)}"
