@@ -213,9 +213,11 @@ def test_everything_is_reached_by_keys_and_named_for_screen_readers(chrome, page
     chrome.press("Tab")
     assert chrome.run("document.activeElement.className") == "skip"
     unnamed = chrome.run(
-        """[...document.querySelectorAll(
-        'input, select, button, summary, [role=region], svg[role]')].filter(e => !(e.labels && e.labels.length) && !e.textContent.trim()
-        && !e.getAttribute('aria-label')).map(e => e.outerHTML.slice(0, 99))"""
+        """(() => { const named = (e) => (e.labels && e.labels.length) || e.textContent.trim()
+        || e.getAttribute('aria-label');
+        const all = 'input, select, button, summary, [role=region], svg[role]';
+        return [...document.querySelectorAll(all)].filter(e => !named(e))
+        .map(e => e.outerHTML.slice(0, 99)); })()"""
     )
     assert unnamed == []
     regions = "[...document.querySelectorAll('.scroll')].every(e => e.tabIndex === 0)"
