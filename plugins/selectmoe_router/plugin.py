@@ -35,7 +35,9 @@ def selectmoe_scorers() -> list[Component[Any, Scorer]]:
 def _details(config: RouterConfig) -> dict[str, Meaning]:
     """Return how the report shows the columns: every statistic, and the chosen one per layer."""
     found = {entry.name: entry.meaning for entry in STATISTICS}
-    return found | {"layers": replace(found[config.statistic], each="layer")}
+    by_layer = replace(found[config.statistic], each="layer")
+    load = Meaning("router probability by output", each="output", share=True, rows="layers")
+    return found | {"layers": by_layer} | ({"features": load} if config.features else {})
 
 
 def _cost(config: RouterConfig, workload: Workload) -> Cost:

@@ -78,12 +78,15 @@ class Meaning:
             that is stored so that higher is better.
         each: what the columns of a detail ``[examples, width]`` are, for example ``layer``.
         share: whether the number is a share, from 0 to 1.
+        rows: for ``features`` alone: the detail that has a column for each of what the vectors
+            hold one after another, for example for each layer.
     """
 
     title: str
     complement: bool = False
     each: str = ""
     share: bool = False
+    rows: str = ""
 
 
 def _no_details(_: Any) -> Mapping[str, Meaning]:  # noqa: ANN401

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 
 from selectmoe_core.data.pool import Pool
 from selectmoe_core.data.scores import ScoreTable
-from selectmoe_core.report.audits import find_audit
-from selectmoe_core.report.groups import regroup
+from selectmoe_core.report.sections.audits import find_audit
 from selectmoe_core.report.sections.examples import Choice, Scored, shown_examples
+from selectmoe_core.report.sections.groups import regroup
 from selectmoe_core.report.sections.heat import heat_maps
 from selectmoe_core.report.summary import (
     Histograms,

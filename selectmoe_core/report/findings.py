@@ -146,7 +146,7 @@ class HeatMap:
         title: what the number is.
         each: what the columns are.
         share: whether it is a share, from 0 to 1.
-        sources: the sources; the first row is the whole pool.
+        sources: the sources, the first row being the whole pool; or other rows, as layers.
         columns: the names of the columns.
         values: float ``[sources, columns]``.
     """

@@ -7,14 +7,18 @@ from functools import cached_property
 
 from selectmoe_core.data.pool import Pool
 from selectmoe_core.data.scores import ScoreTable
-from selectmoe_core.report.composition import selected_rows, summarise_pool, summarise_selection
-from selectmoe_core.report.curves import summarise_training
 from selectmoe_core.report.distribution import summarise_scores
 from selectmoe_core.report.evaluation import order_arms, summarise_evaluation
 from selectmoe_core.report.findings import Agreement, Lengths, SelectionDifference
 from selectmoe_core.report.record import NodeRecord, RunRecord
 from selectmoe_core.report.sections.against import Side, selection_difference
 from selectmoe_core.report.sections.agreement import agreements
+from selectmoe_core.report.sections.composition import (
+    selected_rows,
+    summarise_pool,
+    summarise_selection,
+)
+from selectmoe_core.report.sections.curves import summarise_training
 from selectmoe_core.report.sections.examples import Choice
 from selectmoe_core.report.sections.headline import make_headline
 from selectmoe_core.report.sections.lengths import summarise_lengths

@@ -82,6 +82,7 @@ class Run:
         tokens: Mapping | None = None,
         warnings: Sequence[str] = (),
         meanings: Mapping[str, Mapping] | None = None,
+        features: np.ndarray | None = None,
         shading: Mapping[int, TokenDetail] | None = None,
     ) -> Artifact:
         folder = self.artifact_folder(key)
@@ -92,6 +93,7 @@ class Run:
                 np.asarray(values[start:stop], dtype=np.float64),
                 skipped[start:stop] if skipped else None,
                 {name: of[start:stop] for name, of in (details or {}).items()},
+                features[start:stop] if features is not None else None,
             )
             write_part(
                 folder,

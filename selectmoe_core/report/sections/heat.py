@@ -8,7 +8,7 @@ import numpy as np
 from selectmoe_core.data.scores import ScoreTable
 from selectmoe_core.plugin.component import Meaning
 from selectmoe_core.report.findings import HeatMap
-from selectmoe_core.report.groups import regroup
+from selectmoe_core.report.sections.groups import regroup
 from selectmoe_core.store import Facts
 
 WHOLE = "whole pool"
@@ -22,7 +22,10 @@ def meanings(facts: Facts) -> Mapping[str, Meaning]:
 
 def heat_maps(table: ScoreTable, facts: Facts) -> tuple[HeatMap, ...]:
     """Return the details that have a column for each of something, for example each layer."""
-    return tuple(_maps(table, {name: m for name, m in meanings(facts).items() if m.each}))
+    wanted = {name: meaning for name, meaning in meanings(facts).items() if meaning.each}
+    load = wanted.pop("features", None)
+    found = tuple(_maps(table, wanted))
+    return (*found, _load(table, load, wanted)) if load is not None else found
 
 
 def _maps(table: ScoreTable, wanted: Mapping[str, Meaning]) -> Iterator[HeatMap]:
@@ -46,6 +49,25 @@ def _maps(table: ScoreTable, wanted: Mapping[str, Meaning]) -> Iterator[HeatMap]
             columns=tuple(str(number) for number in range(values.shape[1])),
             values=means[order],
         )
+
+
+def _load(table: ScoreTable, meaning: Meaning, others: Mapping[str, Meaning]) -> HeatMap:
+    """Return the mean feature vector of the pool in rows, for example a row for each layer."""
+    total, count = np.zeros(0), 0
+    for part in table.features():
+        known = part[np.isfinite(part).all(axis=1)].astype(np.float64)
+        total = known.sum(axis=0) + (total if count else 0.0)
+        count += len(known)
+    rows = table.detail(meaning.rows).shape[1]
+    values = (total / count if count else np.full(rows, np.nan)).reshape(rows, -1)
+    return HeatMap(
+        title=meaning.title,
+        each=meaning.each,
+        share=meaning.share,
+        sources=tuple(f"{others[meaning.rows].each} {number}" for number in range(rows)),
+        columns=tuple(str(number) for number in range(values.shape[1])),
+        values=values,
+    )
 
 
 def _mean(values: np.ndarray) -> np.ndarray:

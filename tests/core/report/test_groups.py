@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from selectmoe_core.report.groups import add_up, largest_groups, regroup
+from selectmoe_core.report.sections.groups import add_up, largest_groups, regroup
 
 
 @pytest.mark.parametrize("seed", range(20))

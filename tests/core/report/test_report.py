@@ -19,11 +19,11 @@ from selectmoe_core.data.shown import TokenDetail, ends
 from selectmoe_core.errors import StageError
 from selectmoe_core.report import Report, RunRecord, write_report
 from selectmoe_core.report.charts import ridges
-from selectmoe_core.report.composition import shares
 from selectmoe_core.report.distribution import spearman
 from selectmoe_core.report.evaluation import compare, paired_stderr, summarise_evaluation
 from selectmoe_core.report.gather import gather
 from selectmoe_core.report.markdown import escape, fence, table
+from selectmoe_core.report.sections.composition import shares
 from selectmoe_core.report.summary import Result
 from selectmoe_core.report.wording import duration, number
 

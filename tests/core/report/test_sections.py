@@ -200,7 +200,27 @@ def test_the_mass_on_trash_cans_is_shown_as_what_it_is(tmp_path):
     }
     page = write_report(run.record(), run.folder).page.read_text("utf-8")
     assert "trash_mass" not in page
-    assert "Mean mass on trash cans by source and layer, in %" in page
+    assert "Mean mass on trash cans by source, in %; a column for each layer" in page
+
+
+def test_the_load_of_experts_is_the_mean_of_the_features(tmp_path):
+    run = Run(tmp_path)
+    pool = run.pool([example("a", f"q{n}", f"answer {n}") for n in range(8)])
+    rng = np.random.default_rng()
+    features = rng.random((8, 2 * 3)).astype(np.float16)
+    features[3] = np.nan  # a skipped row
+    layer = {"title": "mass on trash cans", "each": "layer", "share": True}
+    load = {"title": "router probability by output", "each": "output", "rows": "layers"}
+    run.score(
+        pool, list(range(8)), [None] * 3 + ["empty"] + [None] * 4, parts=3, features=features,
+        details={"layers": rng.random((8, 2))}, meanings={"layers": layer, "features": load},
+    )  # fmt: skip
+    heat = gather(run.record()).scores[0].heat_maps[1]
+    assert (heat.sources, heat.columns) == (("layer 0", "layer 1"), ("0", "1", "2"))
+    expected = np.delete(features.astype(float), 3, axis=0).mean(axis=0).reshape(2, 3)
+    np.testing.assert_allclose(heat.values, expected, rtol=1e-6)
+    page = write_report(run.record(), run.folder).page.read_text("utf-8")
+    assert "Mean router probability by output; a column for each output, from 0" in page
 
 
 def test_lengths_in_characters_where_no_stage_made_tokens(tmp_path):

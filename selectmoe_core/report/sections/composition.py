@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from selectmoe_core.data.pool import Pool, SourceCounts
-from selectmoe_core.report.groups import add_up, largest_groups, last_if_others
+from selectmoe_core.report.sections.groups import add_up, largest_groups, last_if_others
 from selectmoe_core.report.summary import (
     PoolSource,
     PoolSummary,
