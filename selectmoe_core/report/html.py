@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
@@ -31,6 +32,7 @@ def render_html(summary: Summary) -> str:
         kinds=_kinds(summary),
         sources_shown=SOURCES_SHOWN,
         shares_differ=shares_differ,
+        left_out_reasons=_left_out(summary),
         **_pictures(summary),
     )
     return str(page.lstrip())
@@ -71,6 +73,14 @@ def environment() -> Any:  # noqa: ANN401
 def shares_differ(groups: tuple[Share, ...]) -> bool:
     """Return whether any group's share of the selection differs from its share of the pool."""
     return any(abs(group.kept_share - group.pool_share) > DIFFERENT for group in groups)
+
+
+def _left_out(summary: Summary) -> list[tuple[str, str]]:
+    """Return how many rows each filter left out for each reason, the most first."""
+    counts: Counter[str] = Counter()
+    for _, reason, rows in summary.selection.left_out if summary.selection else ():
+        counts[reason] += rows
+    return [(reason, wording.count(rows)) for reason, rows in counts.most_common()]
 
 
 def _pictures(summary: Summary) -> Mapping[str, Any]:

@@ -133,7 +133,8 @@ def _warnings(summary: Summary) -> Iterator[str]:
         yield from (f"{scores.key}: {text}" for text in scores.warnings)
         if scores.audit is not None and scores.audit.level != "yes":
             yield f"{scores.key}: {scores.audit.verdict[0]}"
-    if summary.scores and (length := summary.scores[0].length) and length.strong:
+    first = summary.scores[0] if summary.scores else None
+    if first and first.component != "length" and (length := first.length) and length.strong:
         found = max((length.text, length.answer), key=lambda v: abs(v) if math.isfinite(v) else 0)
         yield (
             f"the score follows length (rank correlation {correlation(found)}, beyond "

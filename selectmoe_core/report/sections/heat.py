@@ -1,6 +1,7 @@
 """Details of a score with a column for each layer, as a mean for each source."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,13 @@ WHOLE = "whole pool"
 
 
 def meanings(facts: Facts) -> Mapping[str, Meaning]:
-    """Return how the scorer wants its details to be shown."""
+    """Return how the scorer wants its details to be shown; unknown wishes are left out."""
     found: Mapping[str, Any] = facts.get("details") or {}
-    return {name: Meaning(**meaning) for name, meaning in found.items()}
+    known = {field.name for field in fields(Meaning)}
+    return {
+        name: Meaning(**{key: value for key, value in meaning.items() if key in known})
+        for name, meaning in found.items()
+    }
 
 
 def heat_maps(table: ScoreTable, facts: Facts) -> tuple[HeatMap, ...]:
