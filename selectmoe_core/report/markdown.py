@@ -167,7 +167,8 @@ def _scores(found: Sequence[ScoreSummary]) -> Iterator[str]:
     yield from table([columns, *rows], text_columns=2)
     for scores in found:
         if scores.audit:
-            yield from ("", f"**Audit of {escape(scores.key)}: {escape(scores.audit.verdict[0])}**")
+            name = f"{scores.key}: " if len(found) > 1 else ""
+            yield from ("", f"**Audit: {escape(name + scores.audit.verdict[0])}**")
 
 
 def _run(summary: Summary) -> Iterator[str]:
