@@ -12,9 +12,7 @@ from selectmoe_lm.turns import answered_turns
 DIFFERENCE = "loss with the instruction minus loss without it, in nats"
 
 
-def details_of_tokens(
-    reader: AnswerLosses, encoded: Sequence[EncodedExample]
-) -> list[TokenDetail]:
+def details_of_tokens(reader: AnswerLosses, encoded: Sequence[EncodedExample]) -> list[TokenDetail]:
     """Return for each token of the answers its loss after the conversation less that alone.
 
     Below 0 the conversation helps to predict the token. Tokens without a loss alone have no number.

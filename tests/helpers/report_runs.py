@@ -116,21 +116,23 @@ class Run:
         key: str = "select",
         arms: Sequence[str] = ("selected",),
         reasons: Sequence[str | None] | None = None,
+        clusters: Sequence[int | None] | None = None,
     ) -> Artifact:
         folder = self.artifact_folder(key)
         sources = pool.source_names().to_pylist()
         kept = [sources[row] for row in rows]
         ids = pool.ids().astype(">u8")
-        columns = [
-            pa.array(rows, pa.int64()),
-            pa.array([ids[row].tobytes() for row in rows], pa.binary(16)),
-            pa.array(kept),
-            pa.array(range(1, len(rows) + 1), pa.int64()),
-            pa.nulls(len(rows), pa.float64()),
-            pa.nulls(len(rows), pa.string()),
-            pa.array(list(reasons or [None] * len(rows)), pa.string()),
-        ]
-        pq.write_table(pa.table(columns, schema=SCHEMA), folder / "selection.parquet")
+        columns = {
+            "row": list(rows),
+            "id": [ids[row].tobytes() for row in rows],
+            "source": kept,
+            "rank": list(range(1, len(rows) + 1)),
+            "reason": list(reasons or [None] * len(rows)),
+            "cluster": list(clusters or [None] * len(rows)),
+        }
+        nothing = [None] * len(rows)
+        whole = {name: columns.get(name, nothing) for name in SCHEMA.names}
+        pq.write_table(pa.table(whole, schema=SCHEMA), folder / "selection.parquet")
         facts = {
             "kept": len(rows),
             "of": len(pool),

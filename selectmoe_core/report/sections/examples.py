@@ -27,8 +27,12 @@ TURN_CHARACTERS = 12_000
 """The most characters of one message in the report; ordinary messages are shorter."""
 EXAMPLE_CHARACTERS = 24_000
 """The most characters of one example."""
+MANY = 64
+"""Details with more columns are not shown for single examples."""
 TURNS = 60
 """The most messages of one example."""
+NOTES = ("group", "cluster", "reason")
+"""What a selector says about a chosen row."""
 SELECTION, LEFT_OUT = "selection.parquet", "left_out.parquet"
 
 
@@ -49,7 +53,7 @@ class Choice:
 
     @cached_property
     def _table(self) -> pa.Table:
-        return pq.read_table(self.folder / SELECTION, columns=["row", "rank", "group", "reason"])
+        return pq.read_table(self.folder / SELECTION, columns=["row", "rank", *NOTES])
 
     def notes(self, rows: Sequence[int]) -> dict[int, tuple[int, str]]:
         """Return the rank, and what the selector says, of those rows that are chosen."""
@@ -80,6 +84,7 @@ class Choice:
 def _said(entry: Mapping[str, object]) -> str:
     parts = [str(entry["reason"])] if entry["reason"] else []
     parts += [f"group {entry['group']}"] if entry["group"] else []
+    parts += [f"cluster {entry['cluster']}"] if entry["cluster"] is not None else []
     return ", ".join(parts)
 
 
@@ -265,6 +270,8 @@ def _titled(name: str, value: object, meant: Mapping[str, Meaning]) -> tuple[str
 
 def _text(value: object, *, complement: bool, share: bool) -> str:
     if isinstance(value, list):
+        if len(value) > MANY:
+            return f"{len(value)} numbers"
         return " ".join(_text(item, complement=complement, share=share) for item in value)
     if not isinstance(value, float):
         return str(value)

@@ -138,12 +138,12 @@ def test_examples_know_their_place_in_their_source_and_why(tmp_path):
     scores = [float(n) if n % 2 else n / 100 for n in range(40)]
     scores[4] = math.nan
     run.score(pool, scores, ["too long" if n == 4 else None for n in range(40)])
-    run.select(pool, [39, 37, 38], reasons=["a centre", None, None])
+    run.select(pool, [39, 37, 38], reasons=["a centre", None, None], clusters=[4, None, None])
     shown = {one.row: one for one in gather(run.record()).scores[0].shown}
     of_b = [score for n, score in enumerate(scores) if n % 2]
     assert shown[39].percentile == pytest.approx(100 * 19 / 20)
     assert shown[39].percentile == 100 * np.mean([score < 39 for score in of_b])
-    assert shown[39].why == "chosen as number 1 of 3: a centre"
+    assert shown[39].why == "chosen as number 1 of 3: a centre, cluster 4"
     assert (shown[39].rank, shown[38].rank, shown[35].rank) == (1, 3, None)
     assert shown[35].why == "not chosen: below 37.00, the lowest chosen score of its source"
     # Within source a row 38 with .38 was taken before higher ones of b: one pair for each source.

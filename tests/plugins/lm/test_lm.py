@@ -19,10 +19,7 @@ from transformers import (
 from selectmoe_core import Job, ModelError, Shard, StageError
 from selectmoe_core.cost import Workload
 from selectmoe_core.data.scores import ScoreTable, ShardScores, write_part
-from selectmoe_core.data.shown import examples_of_score, read_tokens
-from selectmoe_core.errors import PluginError
 from selectmoe_core.stages.scoring import score as score_stage
-from selectmoe_core.stages.scoring import shading
 from selectmoe_core.testing import check_plugin, check_scorer, generated_examples
 from selectmoe_core.tokens.chat import EncodedExample
 from selectmoe_lm import losses as losses_module
@@ -38,7 +35,7 @@ from selectmoe_lm.ifd import (
     IfdShardScorer,
 )
 from selectmoe_lm.losses import TokenLosses
-from selectmoe_lm.perplexity import NOTHING_COUNTS, PerplexityScorer, PerplexityShardScorer
+from selectmoe_lm.perplexity import NOTHING_COUNTS, PerplexityScorer
 from selectmoe_lm.plugin import selectmoe_scorers
 from selectmoe_lm.ranks import percentiles, ranks, z_scores
 from selectmoe_lm.turns import Turn, alone, answered_turns, within
@@ -437,59 +434,3 @@ def test_cost_counts_the_second_pass_and_knows_when_it_knows_nothing():
     assert once.memory > 0
     assert PERPLEXITY.cost(PerplexityConfig(), replace(load, model=None)).flops is None
     assert IFD.cost(IfdConfig(), replace(load, model={"n_embd": 3})).flops is None
-
-
-def test_the_losses_of_tokens_are_what_the_scores_are_made_of(job, examples):
-    some = [examples[row] for row in (1, 5, 12)]
-    plain = _score(PerplexityScorer(PerplexityConfig()), job, examples)
-    with PerplexityScorer(PerplexityConfig()).open(job) as scorer:
-        details = scorer.tokens(some)
-    for detail, row in zip(details, (1, 5, 12), strict=True):
-        assert detail.values[detail.counts].mean() == pytest.approx(-plain.score[row], abs=1e-5)
-        assert np.isnan(detail.values[~detail.counts]).all()
-        assert "".join(detail.texts) == _tulu(examples[row].messages)
-
-
-def test_the_ifd_of_tokens_is_the_loss_that_the_instruction_saves(job, examples):
-    options = {"ratio": "perplexity", "skip_from_one": False}
-    ratio = _score(IfdScorer(IfdConfig(**options)), job, examples)
-    single = [row for row in range(30) if row % 3 == 0 and row % 4 and row not in (7, 8)]
-    with IfdScorer(IfdConfig(**options)).open(job) as scorer:
-        details = scorer.tokens([examples[row] for row in single])
-    for detail, row in zip(details, single, strict=True):
-        saved = math.exp(detail.values[detail.counts].mean())
-        assert saved == pytest.approx(abs(ratio.score[row]), rel=1e-4)
-
-
-def test_the_stage_asks_for_the_tokens_of_the_shown_examples(tmp_path, llama, examples):
-    bench, config, job = _trial(tmp_path, llama, examples, PERPLEXITY, prefer="mid")
-    out = tmp_path / "out"
-    context = _context(PERPLEXITY, config, bench, job, out, shard_examples=7, max_skipped=0.1)
-    score_stage.run(context)
-    found, table = read_tokens(out), ScoreTable.open(out)
-    # By the final scores, not by those before finish().
-    assert set(found) == set(examples_of_score(table.score(), table.ids()))
-    assert {detail.name for detail in found.values()} == {"loss in nats"}
-    before = (out / "shown_tokens.parquet").read_bytes()
-    (out / "shown_tokens.parquet").unlink()
-    score_stage.run(context)  # as if it was killed after the last shard
-    assert (out / "shown_tokens.parquet").read_bytes() == before
-
-
-@pytest.mark.parametrize(
-    ("broken", "said"),
-    [
-        (lambda details: details[1:], "29 of 30 examples"),
-        (lambda details: [replace(details[0], texts=("a",)), *details[1:]], "the lengths"),
-    ],
-)
-def test_a_scorer_that_returns_other_tokens_is_named(
-    tmp_path, llama, examples, monkeypatch, broken, said
-):
-    real = PerplexityShardScorer.tokens
-    monkeypatch.setattr(PerplexityShardScorer, "tokens", lambda *a: broken(real(*a)))
-    monkeypatch.setattr(shading, "examples_of_score", lambda *_: list(range(30)))
-    bench, config, job = _trial(tmp_path, llama, examples, PERPLEXITY)
-    context = _context(PERPLEXITY, config, bench, job, tmp_path / "out", max_skipped=0.1)
-    with pytest.raises(PluginError, match=said):
-        score_stage.run(context)
