@@ -49,6 +49,9 @@ if TYPE_CHECKING:
     from selectmoe_core.data.selection import (
         Selection,
     )
+    from selectmoe_core.data.shown import (
+        TokenDetail,
+    )
     from selectmoe_core.errors import (
         DataError,
         ModelError,
@@ -74,6 +77,7 @@ if TYPE_CHECKING:
         About,
         Component,
         Kind,
+        Meaning,
     )
     from selectmoe_core.plugin.loading import (
         load,
@@ -123,12 +127,13 @@ __getattr__ = lazy_names(
         "selectmoe_core.data.questions": "Question read_questions",
         "selectmoe_core.data.scores": "Finish ScoreTable ShardScores",
         "selectmoe_core.data.selection": "Selection",
+        "selectmoe_core.data.shown": "TokenDetail",
         "selectmoe_core.errors": "DataError ModelError RecipeError SelectMoEError StageError "
         "shown utf8_text",
         "selectmoe_core.models.models": "ModelRef TargetModel",
         "selectmoe_core.paths": "inside plain_name read_regular",
         "selectmoe_core.plugin.command": "Command",
-        "selectmoe_core.plugin.component": "About Component Kind",
+        "selectmoe_core.plugin.component": "About Component Kind Meaning",
         "selectmoe_core.plugin.loading": "load",
         "selectmoe_core.plugin.protocols": "Converter Embedder Evaluator ExampleSource Filter "
         "Job Need Reader Scorer Selector Shard ShardEmbedder ShardScorer TableScorer Trainer "
@@ -161,6 +166,7 @@ __all__ = [
     "Job",
     "Kind",
     "Marks",
+    "Meaning",
     "Message",
     "ModelError",
     "ModelRef",
@@ -183,6 +189,7 @@ __all__ = [
     "StageError",
     "TableScorer",
     "TargetModel",
+    "TokenDetail",
     "Trainer",
     "VerifyOptions",
     "Workload",

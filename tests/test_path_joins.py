@@ -117,7 +117,6 @@ REVIEWED = {
     ("selectmoe_core/models/models.py", "tokenizer"): OWN,
     ("selectmoe_core/recipe/recipe.py", "absolute"): READ,
     ("selectmoe_core/report/record.py", "_node"): "the store beside a run's folder; only read",
-    ("selectmoe_core/report/pictures.py", "evaluation_picture"): "a division",
     ("selectmoe_core/runner/run.py", "_link"): "names of scores, plain since the recipe",
     ("selectmoe_core/runner/launch.py", "_save"): "names of scores, plain since the recipe",
     (

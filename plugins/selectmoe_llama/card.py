@@ -45,6 +45,8 @@ def write_card(
     if gguf is not None:
         code = FROM_GGUF.format(folder=json.dumps(str(gguf.parent)), file=json.dumps(gguf.name))
     rows = [f"| {name} | {_shown(getattr(config, name))} |" for name in SHOWN]
+    chat = job.chat.config
+    rows += [f"| chat template | {chat.template} |", f"| max_length | {chat.max_length} |"]
     rows += [f"| seed | {job.seed} |", f"| dtype | {job.dtype} |"]
     rows += [f"| {name} | {facts[name]} |" for name in ("steps", "examples", "tokens")]
     text = [

@@ -1,18 +1,19 @@
 """The IFD scorer: how much the instructions lower the loss on the answers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from selectmoe_core import Finish, Job, ScoreTable, Shard, ShardScores
+from selectmoe_core import Example, Finish, Job, ScoreTable, Shard, ShardScores, TokenDetail
 from selectmoe_core.tokens import Encoded
 from selectmoe_lm.answers import AnswerLosses, Answers, mean_of
 from selectmoe_lm.config import IfdConfig
 from selectmoe_lm.losses import TokenLosses
 from selectmoe_lm.opening import model_of
+from selectmoe_lm.shading import details_of_tokens
 
 NO_TURN = "no answer to an instruction (empty, truncated, or the template hides the instruction)"
 NOT_ALONE = "an answer of one token without an opening token has no loss alone, so it has no IFD"
@@ -102,6 +103,11 @@ class IfdShardScorer:
                 "turns": np.array([len(answers.given) for answers in found], dtype=np.int32),
             },
         )
+
+    def tokens(self, examples: Sequence[Example]) -> list[TokenDetail]:
+        """Return for each token of the answers its loss after the conversation less that alone."""
+        reader = AnswerLosses(self._losses, self._tokenizer, self._config.ratio)
+        return details_of_tokens(reader, self._job.chat.encode(examples, self._tokenizer))
 
     def _reason(self, ifd: float, answers: Answers) -> str | None:
         if np.isnan(ifd):

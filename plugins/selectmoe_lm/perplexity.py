@@ -1,15 +1,15 @@
 """The perplexity scorer: the loss on the answers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from selectmoe_core import Finish, Job, ScoreTable, Shard, ShardScores
+from selectmoe_core import Example, Finish, Job, ScoreTable, Shard, ShardScores, TokenDetail
 from selectmoe_core.data import Part
-from selectmoe_core.tokens import Encoded
+from selectmoe_core.tokens import Encoded, token_texts
 from selectmoe_lm.config import PerplexityConfig
 from selectmoe_lm.losses import TokenLosses
 from selectmoe_lm.opening import model_of
@@ -77,6 +77,19 @@ class PerplexityShardScorer:
             skipped=[None if count else NOTHING_COUNTS for count in counts],
             details={"loss": loss, "tokens": counts},
         )
+
+    def tokens(self, examples: Sequence[Example]) -> list[TokenDetail]:
+        """Return the loss on each token of the answers, in nats."""
+        encoded = self._job.chat.encode(examples, self._tokenizer)
+        masks = [_after_the_first(example.parts == Part.RESPONSE) for example in encoded]
+        losses = self._losses.of([example.ids for example in encoded], masks)
+        found = []
+        for example, mask, own in zip(encoded, masks, losses, strict=True):
+            values = np.full(len(example.ids), np.nan)
+            values[mask] = own
+            texts = tuple(token_texts(self._tokenizer, example.ids.tolist()))
+            found.append(TokenDetail("loss in nats", texts, values, mask))
+        return found
 
 
 def after_the_first(mask: np.ndarray) -> np.ndarray:

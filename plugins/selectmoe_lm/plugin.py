@@ -8,6 +8,7 @@ from selectmoe_core import (
     Component,
     Config,
     Cost,
+    Meaning,
     Need,
     Scorer,
     TableScorer,
@@ -54,6 +55,10 @@ def _perplexity() -> Component[Any, Scorer]:
         needs=_needs,
         cost=_perplexity_cost,
         torch=True,
+        details=lambda _: {
+            "loss": Meaning("mean loss, nats per token"),
+            "tokens": Meaning("tokens that it is a mean over"),
+        },
     )
 
 
@@ -76,6 +81,12 @@ def _ifd() -> Component[Any, Scorer]:
         needs=_needs,
         cost=_ifd_cost,
         torch=True,
+        details=lambda _: {
+            "ifd": Meaning("IFD"),
+            "loss": Meaning("loss with the instruction, nats per token"),
+            "loss_alone": Meaning("loss without it, nats per token"),
+            "turns": Meaning("answers"),
+        },
         # The number of examples at 1 or above is a fact about the pool, not a failure.
         max_skipped=lambda config: 1.0 if config.skip_from_one else 0.01,
     )

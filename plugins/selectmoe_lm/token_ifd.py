@@ -1,19 +1,20 @@
 """The token-ifd scorer: IFD over the tokens whose loss the instructions change most."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from selectmoe_core import Finish, Job, ScoreTable, Shard, ShardScores
+from selectmoe_core import Example, Finish, Job, ScoreTable, Shard, ShardScores, TokenDetail
 from selectmoe_core.tokens import Encoded
 from selectmoe_lm.answers import AnswerLosses, Answers, mean_of
 from selectmoe_lm.config import TokenIfdConfig
 from selectmoe_lm.ifd import FROM_ONE, NO_TURN, NOT_ALONE
 from selectmoe_lm.losses import TokenLosses
 from selectmoe_lm.opening import model_of
+from selectmoe_lm.shading import details_of_tokens
 
 OCTAVE = 8
 """Levels for each doubling of a change: neighbours are 9 % apart."""
@@ -110,6 +111,10 @@ class TokenIfdShardScorer:
                 "changes": np.stack(sums),
             },
         )
+
+    def tokens(self, examples: Sequence[Example]) -> list[TokenDetail]:
+        """Return for each token of the answers its loss after the conversation less that alone."""
+        return details_of_tokens(self._answers, self._job.chat.encode(examples, self._tokenizer))
 
     def _reason(self, ifd: float, answers: Answers) -> str | None:
         if np.isnan(ifd):

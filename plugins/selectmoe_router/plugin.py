@@ -3,9 +3,10 @@
 from dataclasses import replace
 from typing import Any
 
-from selectmoe_core import About, Component, Cost, Need, Scorer, Workload, hookimpl, load
+from selectmoe_core import About, Component, Cost, Meaning, Need, Scorer, Workload, hookimpl, load
 from selectmoe_core.cost import Shape, activation_bytes, forward_flops, weight_bytes
 from selectmoe_router.config import ON_GPU, RouterConfig, chosen_layers
+from selectmoe_router.statistics import STATISTICS
 
 
 @hookimpl
@@ -26,8 +27,17 @@ def selectmoe_scorers() -> list[Component[Any, Scorer]]:
             needs=lambda _: frozenset({Need.MODEL, Need.POOL, Need.TOKENS}),
             cost=_cost,
             torch=True,
+            details=_details,
         )
     ]
+
+
+def _details(config: RouterConfig) -> dict[str, Meaning]:
+    """Return how the report shows the columns: every statistic, and the chosen one per layer."""
+    found = {entry.name: entry.meaning for entry in STATISTICS}
+    by_layer = replace(found[config.statistic], each="layer")
+    load = Meaning("expert load, trash cans last", each="output", share=True, rows="layers")
+    return found | {"layers": by_layer} | ({"features": load} if config.features else {})
 
 
 def _cost(config: RouterConfig, workload: Workload) -> Cost:

@@ -8,14 +8,25 @@ from typing import Any
 
 import numpy as np
 
-from selectmoe_core import Job, ModelError, ModelRef, Shard, ShardScores
+from selectmoe_core import Example, Job, ModelError, ModelRef, Shard, ShardScores, TokenDetail
 from selectmoe_core.cost import ShapeNames
 from selectmoe_core.data import Part
 from selectmoe_core.models import SELECTOR, Batch, OnItsWay, RouterSignals, padded, within_budget
-from selectmoe_core.tokens import ChatFormat, Encoded, Joined, answer_ends, even, moved, packed
+from selectmoe_core.tokens import (
+    ChatFormat,
+    Encoded,
+    Joined,
+    answer_ends,
+    even,
+    moved,
+    packed,
+    token_texts,
+)
 from selectmoe_router.config import NEEDS_TRASH, WITHOUT_TRASH, RouterConfig, chosen_layers
 from selectmoe_router.packed import PackedMeans
 from selectmoe_router.reduction import Routing, ShardTable, TokenMeans
+from selectmoe_router.shading import values_of_tokens
+from selectmoe_router.statistics import STATISTICS
 
 log = logging.getLogger("selectmoe.router")
 
@@ -145,6 +156,29 @@ class RouterShardScorer:
             features=table.features,
             kernel=self._kernel,
         )
+
+    def tokens(self, examples: Sequence[Example]) -> list[TokenDetail]:
+        """Return what the statistic is for each token, as the report shows it.
+
+        The tokens of the answers have a number, or all if all count; ``counts`` marks those that
+        the score is a mean over.
+        """
+        encoded = self._job.chat.encode(examples, self._tokenizer)
+        meaning = next(
+            entry.meaning for entry in STATISTICS if entry.name == self._config.statistic
+        )
+        reading = self._routing, self._config.statistic
+        ids = [example.ids for example in encoded]
+        device, at_once = self._job.device, self._batch_tokens
+        values = values_of_tokens(self._signals, self._layers, ids, reading, device, at_once)
+        found = []
+        for example, own in zip(encoded, values, strict=True):
+            counts = counted(example.parts, np.zeros(1, np.int64), self._over, self._job.chat)
+            answer = counts | (example.parts == Part.RESPONSE)
+            shown = np.where(answer, 1 - own if meaning.complement else own, np.nan)
+            texts = tuple(token_texts(self._tokenizer, example.ids.tolist()))
+            found.append(TokenDetail(meaning.title, texts, shown, counts))
+        return found
 
     def _compile(self) -> None:
         """Read two short examples, so that kernels are compiled or loaded from disk."""

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from selectmoe_core import Meaning
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -26,6 +28,7 @@ class Statistic:
         name: its name in recipes, and the name of the column in the scores.
         about: its description in the option's help.
         needs_trash: whether it is only useful for models with trash cans.
+        meaning: how a report shows it: a mass on trash cans is stored as 1 minus the mass.
         plain: ``plain(logits, probs, experts, top_k)``, from ``[tokens, experts + trash]`` twice to
             fp32 ``[tokens]``.
     """
@@ -33,6 +36,7 @@ class Statistic:
     name: str
     about: str
     needs_trash: bool
+    meaning: Meaning
     plain: Callable[[Tensor, Tensor, int, int], Tensor]
 
     @property
@@ -79,10 +83,34 @@ def logit_sum(logits: Tensor, _probs: Tensor, experts: int, _top_k: int) -> Tens
 
 
 STATISTICS = (
-    Statistic("trash_mass", "1 - mass on trash cans", True, trash_mass),
-    Statistic("trash_slots", "1 - share of top-k slots that went to trash cans", True, trash_slots),
-    Statistic("topk_ratio", "the top-k mass of the regular experts", False, topk_ratio),
-    Statistic("logit_sum", "the sum of the regular experts' logits", False, logit_sum),
+    Statistic(
+        "trash_mass",
+        "1 - mass on trash cans",
+        True,
+        Meaning("mass on trash cans", complement=True, share=True),
+        trash_mass,
+    ),
+    Statistic(
+        "trash_slots",
+        "1 - share of top-k slots that went to trash cans",
+        True,
+        Meaning("top-k slots that went to trash cans", complement=True, share=True),
+        trash_slots,
+    ),
+    Statistic(
+        "topk_ratio",
+        "the top-k mass of the regular experts",
+        False,
+        Meaning("top-k mass of the regular experts", share=True),
+        topk_ratio,
+    ),
+    Statistic(
+        "logit_sum",
+        "the sum of the regular experts' logits",
+        False,
+        Meaning("sum of the regular experts' logits"),
+        logit_sum,
+    ),
 )
 """Every statistic, in the order of the columns."""
 

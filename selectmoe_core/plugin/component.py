@@ -1,6 +1,6 @@
 """What a plugin offers: a name, typed options, and a way to build the part."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -69,6 +69,31 @@ class About:
     paper: str = ""
 
 
+@dataclass(frozen=True)
+class Meaning:
+    """How a report should show a detail of a score.
+
+    Attributes:
+        title: what the shown number is, in a few words.
+        complement: whether the report shows 1 minus the stored number, as for a mass on trash cans
+            that is stored so that higher is better.
+        each: what the columns of a detail ``[examples, width]`` are, for example ``layer``.
+        share: whether the number is a share, from 0 to 1.
+        rows: for ``features`` alone: the detail that has a column for each of what the vectors
+            hold one after another, for example for each layer.
+    """
+
+    title: str
+    complement: bool = False
+    each: str = ""
+    share: bool = False
+    rows: str = ""
+
+
+def _no_details(_: Any) -> Mapping[str, Meaning]:  # noqa: ANN401
+    return {}
+
+
 def _needs_nothing(_: Any) -> frozenset[Need]:  # noqa: ANN401
     return frozenset()
 
@@ -107,6 +132,8 @@ class Component(Generic[ConfigT, PartT_co]):
         questions: an evaluator's options cut down to those that decide which questions it asks;
             it says that the evaluator can give them (``AskingEvaluator``).
         pairs: whether a reader can read preference pairs (``PairReader``).
+        details: how a report should show the details of a scorer, by name; those without an entry
+            are shown as they are.
     """
 
     name: str
@@ -129,6 +156,7 @@ class Component(Generic[ConfigT, PartT_co]):
     keeps: Callable[[ConfigT], frozenset[Need]] | None = None
     questions: Callable[[ConfigT], ConfigT] | None = None
     pairs: bool = False
+    details: Callable[[ConfigT], Mapping[str, Meaning]] = _no_details
 
     @property
     def summary(self) -> str:

@@ -147,6 +147,8 @@ class Guarded:
             wanted = "an array" if embeds else "ShardScores"
             self._require(callable(result), name, result, f"a function that returns {wanted}")
             return self._guarded("embed" if embeds else "score", result, place)
+        if name == "tokens" and result is not None:
+            self._require(_token_details(result), name, result, "a TokenDetail for each example")
         if expected := _expected(name):
             kind, written = expected
             self._require(isinstance(result, kind), name, result, written)
@@ -215,6 +217,12 @@ def _expected(name: str) -> tuple[type, str] | None:
         "embed": (np.ndarray, "a numpy array [examples, width]"),
     }
     return others.get(name)
+
+
+def _token_details(result: object) -> bool:
+    from selectmoe_core.data.shown import TokenDetail
+
+    return isinstance(result, list | tuple) and all(isinstance(one, TokenDetail) for one in result)
 
 
 def _place(arguments: tuple[Any, ...]) -> str:

@@ -3,7 +3,7 @@
 # Only for types: reading a recipe must not import numpy or arrow.
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from selectmoe_core.plugin.protocols import (
@@ -25,9 +25,10 @@ from selectmoe_core.plugin.protocols import (
 if TYPE_CHECKING:
     import numpy as np
 
-    from selectmoe_core.data.examples import RawPair, Reject
+    from selectmoe_core.data.examples import Example, RawPair, Reject
     from selectmoe_core.data.questions import Question
     from selectmoe_core.data.scores import Finish, ScoreTable, ShardScores
+    from selectmoe_core.data.shown import TokenDetail
 
 
 class CheckingPart(Protocol):
@@ -81,6 +82,18 @@ class EagerShardScorer(Protocol):
         ...
 
 
+class ShadingShardScorer(Protocol):
+    """Optional for a shard scorer that computes its score from a number for each token."""
+
+    def tokens(self, examples: Sequence[Example]) -> Sequence[TokenDetail] | None:
+        """Return the numbers of the tokens of each example, in order, for the report's shading.
+
+        Called once, after all shards are scored, with the few dozen examples that a report shows
+        of a score. ``None``: with these options there are no such numbers.
+        """
+        ...
+
+
 class EagerShardEmbedder(Protocol):
     """Optional for a shard embedder on a device: as ``begin`` of a shard scorer."""
 
@@ -94,7 +107,7 @@ OPTIONAL: Mapping[type, tuple[type, ...]] = {
     **dict.fromkeys(_CHECKED, (CheckingPart,)),
     Reader: (CheckingPart, PairReader),
     Scorer: (CheckingPart, FinishingScorer),
-    ShardScorer: (EagerShardScorer,),
+    ShardScorer: (EagerShardScorer, ShadingShardScorer),
     ShardEmbedder: (EagerShardEmbedder,),
     Evaluator: (CheckingPart, AskingEvaluator),
 }

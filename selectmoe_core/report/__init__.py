@@ -28,11 +28,22 @@ class Report:
     warnings: tuple[str, ...] = ()
 
 
-def write_report(record: RunRecord, folder: Path, progress: Progress | None = None) -> Report:
+def write_report(
+    record: RunRecord,
+    folder: Path,
+    progress: Progress | None = None,
+    against: RunRecord | None = None,
+) -> Report:
     """Write ``report.json``, ``report.md`` and ``report.html`` into the run's folder.
 
     Sections of stages that did not run are left out. Memory is bounded by a few columns of the
     score table; texts are read only for the shown examples and a sample.
+
+    Args:
+        record: the run.
+        folder: where to write.
+        progress: shows the progress.
+        against: another run, whose selection is compared with this one's.
     """
     from selectmoe_core.report.document import differences, to_document
     from selectmoe_core.report.gather import SECTIONS, gather
@@ -42,7 +53,7 @@ def write_report(record: RunRecord, folder: Path, progress: Progress | None = No
     from selectmoe_core.store import write_json, write_text
 
     with (progress or NoProgress()).task("report", SECTIONS + 1, "sections") as advance:
-        summary = gather(record, advance)
+        summary = gather(record, advance, against)
         write_json(folder / "report.json", to_document(summary))
         markdown = render_markdown(summary)
         write_text(folder / "report.md", markdown)

@@ -1,4 +1,4 @@
-"""The distribution of scores: per source, against length, and the best and worst examples."""
+"""The distribution of scores: per source, against length, and by layer."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,23 +10,20 @@ import pyarrow.parquet as pq
 
 from selectmoe_core.data.pool import Pool
 from selectmoe_core.data.scores import ScoreTable
-from selectmoe_core.report.audits import find_audit
-from selectmoe_core.report.groups import regroup
+from selectmoe_core.report.sections.audits import find_audit
+from selectmoe_core.report.sections.examples import Choice, Scored, shown_examples
+from selectmoe_core.report.sections.groups import regroup
+from selectmoe_core.report.sections.heat import heat_maps
 from selectmoe_core.report.summary import (
     Histograms,
     LengthCorrelation,
     ScoreSummary,
-    ShownExample,
     SourceScores,
-    Turn,
 )
 from selectmoe_core.store import Artifact
 
-SHOWN = 10
 SKIPPED_SHOWN = 40
 """The most rows in the table of skipped examples."""
-SHOWN_CHARACTERS = 50_000
-"""The most characters of one message in the report; ordinary examples are shorter."""
 LENGTH_SAMPLE = 20_000
 BINS = (12, 60)
 TAIL = 0.001
@@ -34,7 +31,7 @@ QUANTILES = (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)
 
 
 def summarise_scores(
-    key: str, artifact: Artifact, pool: Pool | None, kept: np.ndarray | None, *, examples: bool
+    key: str, artifact: Artifact, pool: Pool | None, choice: Choice | None, *, examples: bool
 ) -> ScoreSummary:
     """Return the distribution of a finished score.
 
@@ -42,8 +39,8 @@ def summarise_scores(
         key: the node's name in the plan.
         artifact: the finished score.
         pool: the pool it scored, for lengths and texts.
-        kept: pool rows that were selected by it.
-        examples: whether to show the best and the worst ten.
+        choice: what was selected by it.
+        examples: whether to show examples in full.
     """
     table = ScoreTable.open(artifact.folder)
     score = table.score()
@@ -51,7 +48,8 @@ def summarise_scores(
     known = np.isfinite(score)
     values = score[known]
     same_rows = pool is not None and len(pool) == len(score)
-    best, worst = ends(score, table.ids()) if examples and same_rows else ([], [])
+    scored = Scored(artifact, table, pool, score, choice) if pool and same_rows else None
+    kept = choice.rows if choice is not None else None
     some = len(values) > 0
     return ScoreSummary(
         key=key,
@@ -65,11 +63,11 @@ def summarise_scores(
         sources=source_scores(score, codes, names),
         skipped=skipped_rows(table),
         length=length_correlation(score, pool) if pool is not None and same_rows else None,
-        best=_shown(best, score, pool, table) if pool else (),
-        worst=_shown(worst, score, pool, table) if pool else (),
+        shown=shown_examples(scored) if scored and examples else (),
         histograms=histograms(score, codes, names, kept) if some else None,
         audit=find_audit(artifact),
         warnings=tuple(artifact.facts.get("warnings", ())),
+        heat_maps=heat_maps(table, artifact.facts),
     )
 
 
@@ -129,26 +127,6 @@ def histograms(
     )
 
 
-def ends(score: np.ndarray, ids: np.ndarray) -> tuple[list[int], list[int]]:
-    """Return the rows of the ten best scores, best first, and of the ten worst, worst first.
-
-    Equal scores are ordered by id, the smaller the better, as selectors do.
-    """
-    rows = np.flatnonzero(np.isfinite(score))
-    count = min(SHOWN, len(rows))
-    if not count:
-        return [], []
-    return _top(-score, ids, rows, count), _top(score, ~ids, rows, count)
-
-
-def _top(keys: np.ndarray, ids: np.ndarray, rows: np.ndarray, count: int) -> list[int]:
-    own = keys[rows]
-    limit = np.partition(own, count - 1)[count - 1]
-    near = rows[own <= limit]
-    order = np.lexsort((ids[near, 1], ids[near, 0], keys[near]))
-    return [int(row) for row in near[order[:count]]]
-
-
 def skipped_rows(table: ScoreTable) -> tuple[tuple[str, str, int], ...]:
     """Return source, reason and number of skipped rows, the largest number first."""
     counts: Counter[tuple[str, str]] = Counter()
@@ -206,52 +184,3 @@ def spearman(first: np.ndarray, second: np.ndarray) -> float:
     a, b = a - a.mean(), b - b.mean()
     scale = np.sqrt((a * a).sum() * (b * b).sum())
     return float((a * b).sum() / scale) if scale else float("nan")
-
-
-def _shown(
-    rows: Sequence[int], score: np.ndarray, pool: Pool, table: ScoreTable
-) -> tuple[ShownExample, ...]:
-    details = _details(table, rows)
-    found = []
-    for place, (row, example) in enumerate(zip(rows, pool.take(rows), strict=True), start=1):
-        meta = pool.meta(row)
-        turns = tuple(
-            Turn(m.role, m.content[:SHOWN_CHARACTERS], max(len(m.content) - SHOWN_CHARACTERS, 0))
-            for m in example.messages
-        )
-        found.append(
-            ShownExample(
-                place,
-                float(score[row]),
-                example.source,
-                example.id,
-                meta.get("where") or "",
-                meta.get("label") or "",
-                turns,
-                details[place - 1],
-            )
-        )
-    return tuple(found)
-
-
-def _details(table: ScoreTable, rows: Sequence[int]) -> list[tuple[tuple[str, str], ...]]:
-    """Return the details of a few rows as text, reading one part at a time."""
-    found: list[tuple[tuple[str, str], ...]] = [()] * len(rows)
-    names = list(table.details)
-    start = 0
-    for path in table.parts if names else ():
-        size = pq.read_metadata(path).num_rows
-        wanted = [place for place, row in enumerate(rows) if start <= row < start + size]
-        if wanted:
-            own = pq.read_table(path, columns=names)
-            for place in wanted:
-                row = own.slice(rows[place] - start, 1).to_pylist()[0]
-                found[place] = tuple((name, _text(row[name])) for name in names)
-        start += size
-    return found
-
-
-def _text(value: object) -> str:
-    if isinstance(value, list):
-        return " ".join(_text(item) for item in value)
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

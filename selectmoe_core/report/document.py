@@ -10,7 +10,8 @@ import numpy as np
 
 from selectmoe_core.report.summary import Difference, Summary, TaskRow
 
-FORMAT = 1
+FORMAT = 2
+"""The version of ``report.json``; ``report.schema.json`` describes it."""
 
 
 def to_document(summary: Summary) -> dict[str, Any]:
@@ -30,7 +31,8 @@ def differences(summary: Summary) -> list[tuple[TaskRow, Difference]]:
 def plain(value: Any) -> Any:  # noqa: ANN401
     """Return dataclasses, arrays, paths and numbers as JSON knows them."""
     if is_dataclass(value):
-        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+        shown = (field for field in fields(value) if field.metadata.get("document", True))
+        return {field.name: plain(getattr(value, field.name)) for field in shown}
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -16,8 +16,8 @@ from selectmoe_core.store import Artifact
 NAMED_ARMS = ("base", "random", "selected")
 BASELINES = ("random", "base")
 """The arms that the own arm is compared with, the most important first."""
-NOISE_ERRORS = 2.0
-"""Differences within this many standard errors decide nothing."""
+NOISE_ERRORS = 1.959964
+"""Differences within this many standard errors decide nothing: their 95 % interval holds 0."""
 CHANCE_ERRORS = 2.0
 """Results less than this many standard errors above chance count as chance."""
 AGREEMENT = 1e-3

@@ -2,17 +2,26 @@
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-import numpy as np
-
 from selectmoe_core.data.pool import Pool
-from selectmoe_core.report.composition import selected_rows, summarise_pool, summarise_selection
-from selectmoe_core.report.curves import summarise_training
+from selectmoe_core.data.scores import ScoreTable
 from selectmoe_core.report.distribution import summarise_scores
 from selectmoe_core.report.evaluation import order_arms, summarise_evaluation
+from selectmoe_core.report.findings import Agreement, Lengths, SelectionDifference
 from selectmoe_core.report.record import NodeRecord, RunRecord
+from selectmoe_core.report.sections.against import Side, selection_difference
+from selectmoe_core.report.sections.agreement import agreements
+from selectmoe_core.report.sections.composition import (
+    selected_rows,
+    summarise_pool,
+    summarise_selection,
+)
+from selectmoe_core.report.sections.curves import summarise_training
+from selectmoe_core.report.sections.examples import Choice
+from selectmoe_core.report.sections.headline import make_headline
+from selectmoe_core.report.sections.lengths import summarise_lengths
 from selectmoe_core.report.summary import (
     EvaluationSummary,
     PoolSummary,
@@ -24,18 +33,37 @@ from selectmoe_core.report.summary import (
 from selectmoe_core.runtime.progress import Advance
 from selectmoe_core.store import Artifact
 
-SECTIONS = 5
+SECTIONS = 8
 OWN, RANDOM = "selected", "random"
+SECTION_NAMES = (
+    "pool",
+    "scores",
+    "selection",
+    "training",
+    "evaluation",
+    "lengths",
+    "agreements",
+    "differences",
+)
 
 
-def gather(record: RunRecord, advance: Advance = lambda _: None) -> Summary:
-    """Return the summary of a run; sections of stages that did not run stay empty."""
-    opened = _Opened(record)
+def gather(
+    record: RunRecord, advance: Advance = lambda _: None, against: RunRecord | None = None
+) -> Summary:
+    """Return the summary of a run; sections of stages that did not run stay empty.
+
+    Args:
+        record: the run.
+        advance: called with the number of finished sections.
+        against: another run, whose selection is compared with this one's.
+    """
+    opened = _Opened(record, against)
     sections = {}
-    for name in ("pool", "scores", "selection", "training", "evaluation"):
+    for name in SECTION_NAMES:
         sections[name] = getattr(opened, f"{name}_section")()
         advance(1)
-    return Summary(record=record, own=opened.own, notes=tuple(opened.notes), **sections)
+    found = Summary(record=record, own=opened.own, notes=tuple(opened.notes), **sections)
+    return replace(found, headline=make_headline(found))
 
 
 @dataclass
@@ -43,6 +71,7 @@ class _Opened:
     """The artifacts of a run by node."""
 
     record: RunRecord
+    against: RunRecord | None = None
     notes: list[str] = field(default_factory=list)
 
     @cached_property
@@ -106,8 +135,9 @@ class _Opened:
     def _scores(self, node: NodeRecord) -> ScoreSummary:
         final = node is self.main_score
         selected = self.of_arm("select", self.own) if final else None
-        kept: np.ndarray | None = selected_rows(selected) if selected else None
-        return summarise_scores(node.key, self.artifacts[node.key], self.pool, kept, examples=final)
+        choice = Choice(selected.folder) if selected else None
+        found = self.artifacts[node.key]
+        return summarise_scores(node.key, found, self.pool, choice, examples=final)
 
     def selection_section(self) -> SelectionSummary | None:
         """Return the selection of the own arm, compared with the pool and the random arm."""
@@ -130,3 +160,51 @@ class _Opened:
         if not arms:
             return None
         return summarise_evaluation({arm: arms[arm] for arm in order_arms(tuple(arms))}, self.own)
+
+    def lengths_section(self) -> Lengths | None:
+        """Return how long the examples of the pool and of the selections are."""
+        if self.pool is None:
+            return None
+        chosen = {arm: self.of_arm("select", arm) for arm in dict.fromkeys((self.own, RANDOM))}
+        rows = {arm: selected_rows(found) for arm, found in chosen.items() if found}
+        scores = [self.artifacts[node.key] for node in self.nodes("score")]
+        return summarise_lengths(self.pool, scores, rows)
+
+    def agreements_section(self) -> tuple[Agreement, ...]:
+        """Return how much the own arm's scores agree."""
+        nodes = [node for node in self.nodes("score") if self.own in node.arms]
+        if len(nodes) < 2:
+            return ()
+        scores = {n.key: ScoreTable.open(self.artifacts[n.key].folder).score() for n in nodes}
+        selected = self.of_arm("select", self.own)
+        best = len(selected_rows(selected)) if selected else len(next(iter(scores.values()))) // 10
+        return agreements(scores, max(1, best))
+
+    def differences_section(self) -> tuple[SelectionDifference, ...]:
+        """Return the own selection beside the random arm's, and beside another run's."""
+        mine = self.side(self.own, self.own)
+        others = [self.side(RANDOM, RANDOM)]
+        if self.against is not None:
+            other = _Opened(self.against)
+            others.append(other.side(other.own, f"{self.against.name}, {self.against.started}"))
+            self.notes += [f"the other run: {note}" for note in other.notes]
+            if others[-1] is None:
+                self.notes.append(f"the run of {self.against.started} has no selection to compare")
+        return tuple(
+            selection_difference(mine, other)
+            for other in others
+            if mine is not None and other is not None and mine.folder != other.folder
+        )
+
+    def side(self, arm: str, name: str) -> Side | None:
+        """Return the selection of an arm, for a comparison."""
+        selected = self.of_arm("select", arm)
+        nodes = self.nodes("pool")
+        if selected is None or self.pool is None:
+            return None
+        node = next((n for n in self.nodes("score") if arm in n.arms), None)
+        node = self.main_score if arm == self.own else node
+        score = ScoreTable.open(self.artifacts[node.key].folder).score() if node else None
+        if score is not None and len(score) != len(self.pool):
+            score = None
+        return Side(name, selected.folder, self.pool, nodes[0].digest, score)

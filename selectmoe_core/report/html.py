@@ -1,62 +1,101 @@
-"""The report as one HTML file: no network, no scripts, all data escaped."""
+"""The report as one HTML file: no network, one script of ours, all data escaped."""
 
+import base64
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
-from selectmoe_core.report import pictures, wording
-from selectmoe_core.report.summary import STRONG_CORRELATION, ScoreSummary, Summary
+from selectmoe_core.report import charts, wording
+from selectmoe_core.report.sections.headline import Z
+from selectmoe_core.report.summary import STRONG_CORRELATION, Share, Summary
 
 TEMPLATE = "report.html.j2"
 STYLE = "report.css"
+SCRIPT = "report.js"
+DIFFERENT = 0.005
+"""Shares that differ by less than half a point are called equal."""
+SOURCES_SHOWN = 12
+"""Up to this many sources are shown at once, the others folded."""
+KINDS = ("best", "worst", "border", "chosen", "random")
+"""The kinds of examples, in the order of the page's filter."""
 
 
 def render_html(summary: Summary) -> str:
-    """Return the page.
-
-    The template escapes every text; only the pictures are trusted, and matplotlib escapes the texts
-    in them.
-    """
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-
-    folder = files("selectmoe_core.report")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    for name in ("number", "count", "percent", "times", "duration", "plural", "correlation"):
-        environment.filters[name] = getattr(wording, name)
-    environment.globals.update(measured=wording.measured, signed=wording.signed)
-    template = environment.from_string(folder.joinpath(TEMPLATE).read_text(encoding="utf-8"))
-    drawn = {name: Markup(svg) for name, svg in _pictures(summary).items()}
+    """Return the page; the template escapes every text."""
+    template = environment().get_template(TEMPLATE)
     page = template.render(
         summary=summary,
         record=summary.record,
-        pictures=drawn,
-        style=Markup(folder.joinpath(STYLE).read_text(encoding="utf-8")),
         strong=STRONG_CORRELATION,
-        tail=_tail,
+        kinds=_kinds(summary),
+        sources_shown=SOURCES_SHOWN,
+        shares_differ=shares_differ,
+        left_out_reasons=_left_out(summary),
+        **_pictures(summary),
     )
     return str(page.lstrip())
 
 
-def _pictures(summary: Summary) -> dict[str, str]:
-    """Return the pictures by their names in the template."""
-    found: dict[str, str | None] = {}
-    for number, scores in enumerate(summary.scores):
-        found[f"scores-{scores.key}"] = pictures.score_picture(scores, f"s{number}")
-    if summary.selection:
-        found["composition"] = pictures.composition_picture(summary.selection, "c")
-    for number, training in enumerate(summary.training):
-        if training.stage == "warmup" or len(training.curves) > 1:
-            found[f"training-{training.key}"] = pictures.training_picture(training, f"t{number}")
+def _kinds(summary: Summary) -> list[str]:
+    """Return the kinds of examples that are shown."""
+    found = {kind for scores in summary.scores[:1] for one in scores.shown for kind in one.kinds}
+    return [kind for kind in KINDS if kind in found]
+
+
+def environment() -> Any:  # noqa: ANN401
+    """Return jinja2's environment for the pages of selectmoe: everything is escaped.
+
+    ``base.html.j2`` is the page around the content, ``macros.html.j2`` its tables and pictures.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    made = Environment(
+        loader=PackageLoader("selectmoe_core.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for name in ("number", "count", "percent", "times", "duration", "plural", "correlation"):
+        made.filters[name] = getattr(wording, name)
+    made.globals.update(measured=wording.measured, signed=wording.signed)
+    folder = files("selectmoe_core.report")
+    style = folder.joinpath(STYLE).read_text(encoding="utf-8")
+    script = folder.joinpath(SCRIPT).read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    made.globals.update(style=Markup(style), script=Markup(script), script_digest=digest)
+    return made
+
+
+def shares_differ(groups: tuple[Share, ...]) -> bool:
+    """Return whether any group's share of the selection differs from its share of the pool."""
+    return any(abs(group.kept_share - group.pool_share) > DIFFERENT for group in groups)
+
+
+def _left_out(summary: Summary) -> list[tuple[str, str]]:
+    """Return how many rows each filter left out for each reason, the most first."""
+    counts: Counter[str] = Counter()
+    for _, reason, rows in summary.selection.left_out if summary.selection else ():
+        counts[reason] += rows
+    return [(reason, wording.count(rows)) for reason, rows in counts.most_common()]
+
+
+def _pictures(summary: Summary) -> Mapping[str, Any]:
+    """Return the numbers of the pictures by the names that the templates use."""
+    evaluation, lengths = summary.evaluation, summary.lengths
     trained = [training for training in summary.training if training.stage == "train"]
-    found["losses"] = pictures.losses_picture(trained, "l")
-    if summary.evaluation:
-        found["evaluation"] = pictures.evaluation_picture(summary.evaluation, "e")
-    return {name: svg for name, svg in found.items() if svg}
-
-
-def _tail(scores: ScoreSummary) -> list[tuple[str, Any]]:
-    """Return the two ends of a score with their titles."""
-    ends = (("best", scores.best), ("worst", scores.worst))
-    return [(f"The {len(shown)} {name} examples", shown) for name, shown in ends if shown]
+    return {
+        "ridges": {scores.key: charts.ridges(scores) for scores in summary.scores},
+        "panels": {one.key: charts.training_panels(one) for one in summary.training},
+        "losses": charts.losses_panel(trained),
+        "dots": charts.dot_plot(evaluation, Z) if evaluation else None,
+        "arm_styles": charts.arm_styles(evaluation.arms) if evaluation else {},
+        "length_ticks": charts.ticks(lengths.edges[0], lengths.edges[-1]) if lengths else [],
+        "length_paths": {
+            row.name: charts.steps_path(row.counts, float(row.counts.max()))
+            for row in (lengths.rows if lengths else ())
+        },
+    }

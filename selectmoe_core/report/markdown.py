@@ -1,17 +1,16 @@
-"""The report as Markdown: the same numbers as the page, without its pictures."""
+"""The report as Markdown, short enough for a pull request: the headline and small tables."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from selectmoe_core.report.html import shares_differ
 from selectmoe_core.report.summary import (
     EvaluationSummary,
     PoolSummary,
     ScoreSummary,
     SelectionSummary,
     Share,
-    ShownExample,
     Summary,
-    TrainingSummary,
 )
 from selectmoe_core.report.wording import (
     NOTHING,
@@ -27,18 +26,21 @@ from selectmoe_core.report.wording import (
 )
 
 Row = Sequence[str]
+ROWS = 8
+"""The most rows of a table; the page has the others."""
 
 
 def render_markdown(summary: Summary) -> str:
     """Return the report; texts from data are escaped, or in code blocks that they cannot close."""
-    record = summary.record
-    lines = [
-        f"# {escape(record.name)}",
-        "",
-        f"Started {record.started}, {duration(record.seconds)}.",
-    ]
-    for note in summary.notes:
-        lines += ["", f"> {escape(note)}"]
+    record, headline = summary.record, summary.headline
+    title = " ".join([record.name, *headline.overrides])
+    lines = [f"# {escape(title)}"]
+    if headline.selection:
+        lines += ["", f"{escape(headline.selection)}."]
+    if headline.result:
+        lines += ["", f"**{escape(headline.verdict_text)}**: {escape(headline.result)}."]
+    for warning in headline.warnings:
+        lines += ["", f"> {escape(warning)}"]
     for section in _sections(summary):
         lines += ["", *section]
     return "\n".join(lines) + "\n"
@@ -47,14 +49,10 @@ def render_markdown(summary: Summary) -> str:
 def _sections(summary: Summary) -> Iterator[Iterable[str]]:
     if summary.evaluation:
         yield _evaluation(summary.evaluation)
-    if summary.pool:
-        yield _pool(summary.pool)
+    if summary.pool or summary.selection:
+        yield _selection(summary.pool, summary.selection)
     if summary.scores:
         yield _scores(summary.scores)
-    if summary.selection:
-        yield _selection(summary.selection)
-    if summary.training:
-        yield _training(summary.training)
     yield _run(summary)
 
 
@@ -102,145 +100,38 @@ def evaluation_rows(evaluation: EvaluationSummary) -> list[Row]:
 def _evaluation(evaluation: EvaluationSummary) -> Iterator[str]:
     yield from ("## Result", "")
     yield from table(evaluation_rows(evaluation))
-    yield ""
-    for baseline in evaluation.baselines:
-        for row in evaluation.tasks:
-            for difference in row.differences:
-                if difference.baseline == baseline:
-                    kind = "paired" if difference.paired else "unpaired"
-                    yield f"- {escape(difference.verdict)} ({kind})."
     yield from (
         "",
         "± is one standard error over the questions; it does not cover other training seeds.",
     )
 
 
-def _pool(pool: PoolSummary) -> Iterator[str]:
-    yield from ("## Pool", "")
-    yield (
-        f"{plural(pool.examples, 'example')}, {plural(pool.duplicates, 'exact duplicate')} "
-        f"dropped, {plural(pool.rejected, 'row')} rejected."
-    )
-    yield ""
-    head = (
-        "source",
-        "examples",
-        "rejected",
-        "duplicates",
-        "turns",
-        "tokens",
-        "truncated",
-        "empty mask",
-    )
-    yield from table(
-        [
-            head,
-            *(
-                (
-                    source.name,
-                    count(source.examples),
-                    count(source.rejected),
-                    count(source.duplicates),
-                    f"{source.turns:.2f}",
-                    number(source.tokens),
-                    count(source.cut),
-                    count(source.empty),
-                )
-                for source in pool.sources
-            ),
-        ]
-    )
-    if pool.rejected:
-        yield ""
-        yield from table([("reason", "rows"), *((text, count(n)) for text, n in pool.reasons)])
-        yield from ("", "The first rejected rows:", "")
-        for row in pool.rejects:
-            yield f"- {escape(row.where)}: {escape(row.reason)}"
-
-
-def _scores(found: Sequence[ScoreSummary]) -> Iterator[str]:
-    for scores in found:
-        yield from (f"## Scores: {escape(scores.key)}", "")
+def _selection(pool: PoolSummary | None, selection: SelectionSummary | None) -> Iterator[str]:
+    yield from ("## Pool and selection", "")
+    if pool is not None:
+        cut = sum(source.cut or 0 for source in pool.sources)
         yield (
-            f"{escape(scores.component)} scored {count(scores.scored)} of "
-            f"{plural(scores.examples, 'example')}: mean {number(scores.mean)}, "
-            f"standard deviation {number(scores.std)}."
+            f"Pool: {plural(pool.examples, 'example')}, {plural(pool.duplicates, 'duplicate')} "
+            f"dropped, {plural(pool.rejected, 'row')} rejected, {count(cut)} truncated."
         )
-        for warning in scores.warnings:
-            yield from ("", f"**The scorer warns:** {escape(warning)}.", "")
-        if scores.length:
-            text, answer = (
-                correlation(value) for value in (scores.length.text, scores.length.answer)
-            )
-            yield (
-                f"Rank correlation with length: {text} (whole conversation), {answer} (answers), "
-                f"on {plural(scores.length.rows, 'row')}."
-            )
-            if scores.length.strong:
-                yield "**The score follows length**: compare it with `score.use=length`."
-        yield ""
-        yield from table(
-            [
-                ("source", "scored", "skipped", "5 %", "25 %", "median", "75 %", "95 %"),
-                *(
-                    (
-                        source.name,
-                        count(source.scored),
-                        count(source.skipped),
-                        number(source.low),
-                        number(source.first),
-                        number(source.median),
-                        number(source.third),
-                        number(source.high),
-                    )
-                    for source in scores.sources
-                ),
-            ]
-        )
-        if scores.skipped:
-            yield ""
-            rows = [(source, reason, count(n)) for source, reason, n in scores.skipped]
-            yield from table([("source", "reason", "skipped"), *rows], text_columns=2)
-        if scores.audit:
-            first, *rest = scores.audit.verdict
-            yield from ("", f"**Audit: {escape(first)}** {escape(' '.join(rest))}", "")
-            yield from table(scores.audit.table)
-        yield from _examples("Best", scores.best)
-        yield from _examples("Worst", scores.worst)
-        yield ""
-
-
-def _examples(title: str, examples: Iterable[ShownExample]) -> Iterator[str]:
-    for example in examples:
-        if example.place == 1:
-            yield from ("", f"### {title} examples")
-        yield from ("", f"{example.place}. **{number(example.score, 5)}** {escape(example.source)}")
-        for turn in example.turns:
-            left_out = f" ({turn.hidden:,} more characters are not shown)" if turn.hidden else ""
-            yield from ("", f"{turn.role}{left_out}:", "", *fence(turn.content))
-
-
-def _selection(selection: SelectionSummary) -> Iterator[str]:
-    yield from ("## Selection", "")
+    if selection is None:
+        return
+    left = sum(rows for _, _, rows in selection.left_out)
+    out = f"; filters left out {plural(left, 'row')}" if left else ""
     yield (
         f"{escape(selection.component)} kept {count(selection.kept)} of "
-        f"{plural(selection.of, 'example')}."
+        f"{plural(selection.of, 'example')}{out}."
     )
-    for warning in selection.warnings:
-        yield from ("", f"**The selector warns:** {escape(warning)}.")
-    yield ""
-    yield from _shares("source", selection.sources)
-    if selection.labels:
-        yield ""
-        yield from _shares("label", selection.labels)
-    if selection.left_out:
-        total = sum(rows for _, _, rows in selection.left_out)
-        yield from ("", f"Filters left out {plural(total, 'row')}:", "")
-        found = [(source, reason, count(rows)) for source, reason, rows in selection.left_out]
-        yield from table([("source", "filter and reason", "left out"), *found], text_columns=2)
+    for head, groups in (("source", selection.sources), ("label", selection.labels)):
+        if shares_differ(groups):
+            yield from ("", *_shares(head, groups))
+        elif len(groups) > 1:
+            yield f"Every {head} has nearly the same share of both."
 
 
-def _shares(head: str, groups: Sequence[Share]) -> list[str]:
+def _shares(head: str, groups: Sequence[Share]) -> Iterator[str]:
+    """Yield the groups whose shares differ most."""
+    far = sorted(groups, key=lambda group: -abs(group.kept_share - group.pool_share))[:ROWS]
     columns = (head, "pool", "selected", "share of pool", "share of selection", "factor")
     rows = [
         (
@@ -251,41 +142,45 @@ def _shares(head: str, groups: Sequence[Share]) -> list[str]:
             percent(group.kept_share),
             times(group.factor),
         )
-        for group in groups
+        for group in far
     ]
-    return table([columns, *rows])
+    yield from table([columns, *rows])
+    if len(groups) > len(far):
+        yield from ("", f"These differ most; {len(groups) - len(far):,} more are in the page.")
 
 
-def _training(found: Sequence[TrainingSummary]) -> Iterator[str]:
-    yield from ("## Training", "")
+def _scores(found: Sequence[ScoreSummary]) -> Iterator[str]:
+    yield from ("## Scores", "")
     rows = [
         (
-            training.key,
-            ", ".join(training.arms),
-            count(training.steps),
-            number(training.first_loss),
-            number(training.last_loss),
+            scores.key,
+            scores.component,
+            count(scores.scored),
+            count(scores.examples - scores.scored),
+            number(scores.mean),
+            number(scores.std),
+            correlation(scores.length.text) if scores.length else NOTHING,
         )
-        for training in found
+        for scores in found
     ]
-    yield from table([("stage", "arms", "steps", "first loss", "last loss"), *rows], 2)
+    columns = ("score", "scorer", "scored", "skipped", "mean", "deviation", "with length")
+    yield from table([columns, *rows], text_columns=2)
+    for scores in found:
+        if scores.audit:
+            name = f"{scores.key}: " if len(found) > 1 else ""
+            yield from ("", f"**Audit: {escape(name + scores.audit.verdict[0])}**")
 
 
 def _run(summary: Summary) -> Iterator[str]:
     record = summary.record
-    yield from ("## What ran", "")
-    rows = [
-        (
-            node.key,
-            node.component,
-            node.digest[:12],
-            ", ".join(node.arms),
-            "reused" if node.cached else "made",
-            duration(node.seconds),
-        )
-        for node in record.nodes
-    ]
-    yield from table([("node", "component", "digest", "arms", "this run", "time"), *rows], 5)
-    yield from ("", *fence(record.command), "")
-    for name, value in (*record.hardware.items(), *record.versions.items()):
-        yield f"- {escape(name)}: {escape(value)}"
+    yield from ("## Reproduce", "", *fence(record.command), "")
+    yield f"{escape(summary.headline.ran)}; started {record.started}, {duration(record.seconds)}."
+    facts = (*record.hardware.items(), *_short(record.versions))
+    known = [f"{name} {value}" for name, value in facts]
+    yield from ("", escape(", ".join(known)) + ".") if known else ()
+
+
+def _short(versions: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return the versions that matter most."""
+    wanted = ("selectmoe", "git", "torch", "transformers")
+    return [(name, versions[name]) for name in wanted if name in versions]

@@ -5,6 +5,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from selectmoe_core.report.findings import (
+    Agreement,
+    Headline,
+    HeatMap,
+    Lengths,
+    SelectionDifference,
+    ShownExample,
+)
 from selectmoe_core.report.record import RunRecord
 
 
@@ -94,29 +102,6 @@ STRONG_CORRELATION = 0.6
 
 
 @dataclass(frozen=True)
-class Turn:
-    """One message of a shown example; ``hidden`` characters of a very long one are left out."""
-
-    role: str
-    content: str
-    hidden: int = 0
-
-
-@dataclass(frozen=True)
-class ShownExample:
-    """An example in full."""
-
-    place: int
-    score: float
-    source: str
-    id: str
-    where: str
-    label: str
-    turns: tuple[Turn, ...]
-    details: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True)
 class Histograms:
     """Counts per source over common bins; scores outside the bins are counted separately.
 
@@ -147,7 +132,7 @@ class AuditSummary:
 
 @dataclass(frozen=True)
 class ScoreSummary:
-    """One finished score; ``best`` and ``worst`` are filled for the score used to select."""
+    """One finished score; ``shown`` is filled for the score that was used to select."""
 
     key: str
     component: str
@@ -161,12 +146,12 @@ class ScoreSummary:
     skipped: tuple[tuple[str, str, int], ...]
     """Source, reason and how many."""
     length: LengthCorrelation | None
-    best: tuple[ShownExample, ...] = ()
-    worst: tuple[ShownExample, ...] = ()
+    shown: tuple[ShownExample, ...] = ()
     histograms: Histograms | None = field(default=None, repr=False)
     audit: AuditSummary | None = None
     warnings: tuple[str, ...] = ()
     """Warnings of the scorer about its scores on this pool."""
+    heat_maps: tuple[HeatMap, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -223,6 +208,8 @@ class TrainingSummary:
     first_loss: float | None
     last_loss: float | None
     curves: Mapping[str, Curve] = field(repr=False)
+    unweighted: tuple[str, ...] = ()
+    """Losses that are logged, but whose weight is 0."""
 
 
 @dataclass(frozen=True)
@@ -278,6 +265,7 @@ class Summary:
     """The whole report; a section whose stage did not run is ``None`` or empty."""
 
     record: RunRecord
+    headline: Headline = field(default_factory=Headline)
     own: str = "selected"
     """The arm that the report is about: the recipe's own."""
     pool: PoolSummary | None = None
@@ -285,5 +273,9 @@ class Summary:
     selection: SelectionSummary | None = None
     training: tuple[TrainingSummary, ...] = ()
     evaluation: EvaluationSummary | None = None
+    lengths: Lengths | None = None
+    agreements: tuple[Agreement, ...] = ()
+    differences: tuple[SelectionDifference, ...] = ()
+    """The own selection beside others: the random arm's, or that of another run."""
     notes: tuple[str, ...] = ()
     """What could not be shown, and the reason."""

@@ -21,30 +21,14 @@ from selectmoe_core.plugin.protocols import Job, Selector
 from selectmoe_core.runtime.prefetch import ahead
 from selectmoe_core.runtime.progress import Advance
 from selectmoe_core.stages.context import Context
+from selectmoe_core.stages.dataset_card import CARD, dataset_card
 from selectmoe_core.stages.left_out import best_of, marks_of, without_left_out, write_left_out
-from selectmoe_core.store import Facts, replacing
+from selectmoe_core.store import Artifact, Facts, replacing
 
 FORMAT = 2
 """The version of a selection's files; a new number makes every selection again."""
 SELECTION = "selection.parquet"
 SELECTED = "selected_data.jsonl"
-CARD = "README.md"
-CARD_TEXT = f"""---
-configs:
-- config_name: default
-  data_files: {SELECTED}
----
-# Selected instruction data
-
-`{SELECTED}` holds the selected examples, the best first; `{SELECTION}` their ranks and scores.
-
-```python
-from datasets import load_dataset
-
-rows = load_dataset("path/of/this/folder", split="train")
-```
-"""
-"""A dataset card. Without it, `datasets` and the hub would read the table of ranks as the data."""
 SCHEMA = pa.schema(
     [
         ("row", pa.int64()),
@@ -86,6 +70,9 @@ def run(context: Context) -> Facts:
             print(f"  {warning}", file=sys.stderr)  # noqa: T201
     with context.job.progress.task("write", len(rows)) as advance:
         write_rows(context.folder, pool, rows, table.score(), advance)
+    score = Artifact.load(context.spec.inputs["score"])
+    card = dataset_card(facts, context.spec, score, SELECTED)
+    (context.folder / CARD).write_text(card, encoding="utf-8")
     return facts
 
 
@@ -173,7 +160,6 @@ def write_rows(
         for line in _lines(pool, rows, scores):
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
             advance(1)
-    (folder / CARD).write_text(CARD_TEXT, encoding="utf-8")
 
 
 def _lines(pool: Pool, rows: np.ndarray, scores: np.ndarray) -> Iterator[dict[str, Any]]:

@@ -14,6 +14,7 @@ from selectmoe_core.config import Config, marked
 from selectmoe_core.data.examples import Example
 from selectmoe_core.data.final_scores import replace_scores
 from selectmoe_core.data.scores import ScoreTable, ShardScores, write_part
+from selectmoe_core.data.shown import TokenDetail
 from selectmoe_core.models.models import ModelRef, Models
 from selectmoe_core.plugin.component import Component, Kind
 from selectmoe_core.plugin.protocols import Job, Need, Scorer, Shard, ShardScorer, TableScorer
@@ -23,6 +24,8 @@ from selectmoe_core.testing.pools import Bench, generated_examples, installed_mo
 from selectmoe_core.testing.requirement import errors_of, require, require_methods
 
 Columns = dict[str, np.ndarray]
+SHADED = 3
+"""Examples whose tokens are asked for."""
 
 
 def check_scorer(
@@ -149,6 +152,8 @@ class _Trial:
                 begin = None if plainly else getattr(scorer, "begin", None)
                 scores = begin(shard)() if begin else scorer.score(shard)
                 parts.append(self.write(bench, out, number, start, stop, scores))
+            if plainly:
+                self.check_tokens(scorer, list(bench.pool.examples(0, SHADED)))
         columns = {
             name: np.concatenate([part.get(name, np.empty(0)) for part in parts])
             for name in parts[0]
@@ -158,6 +163,28 @@ class _Trial:
         table = ScoreTable.open(out)
         np.testing.assert_array_equal(table.score(), columns["score"])
         return columns | self.finished(part, table)
+
+    def check_tokens(self, scorer: Any, some: list[Example]) -> None:  # noqa: ANN401
+        """Check the numbers for tokens of a scorer that has them."""
+        details = scorer.tokens(some) if hasattr(scorer, "tokens") else None
+        if details is None:
+            return
+        require(
+            len(details) == len(some),
+            f"{self.name}: tokens() returned {len(details)} details for {len(some)} examples",
+        )
+        for detail in details:
+            kind = type(detail).__name__
+            require(
+                isinstance(detail, TokenDetail),
+                f"{self.name}: tokens() returned a {kind}, not a TokenDetail",
+            )
+            require(not detail.problem(), f"{self.name}: tokens(): {detail.problem()}")
+            counted = np.asarray(detail.values)[np.asarray(detail.counts, dtype=bool)]
+            require(
+                np.isfinite(counted).all(),
+                f"{self.name}: tokens(): a token that counts for the score has no finite number",
+            )
 
     def finished(self, part: Any, table: ScoreTable) -> Columns:  # noqa: ANN401
         """Return the final scores of a scorer with ``finish``, called twice."""

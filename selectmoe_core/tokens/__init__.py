@@ -25,6 +25,9 @@ if TYPE_CHECKING:
         moved,
         packed,
     )
+    from selectmoe_core.tokens.texts import (
+        token_texts,
+    )
 
 __getattr__ = lazy_names(
     __name__,
@@ -34,6 +37,7 @@ __getattr__ = lazy_names(
         "selectmoe_core.tokens.control": "ControlTokens",
         "selectmoe_core.tokens.encoding": "Encoded Joined encode",
         "selectmoe_core.tokens.packing": "PackedBatch even moved packed",
+        "selectmoe_core.tokens.texts": "token_texts",
     },
 )
 
@@ -52,4 +56,5 @@ __all__ = [
     "even",
     "moved",
     "packed",
+    "token_texts",
 ]

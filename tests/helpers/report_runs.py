@@ -13,7 +13,9 @@ from selectmoe_core.data.examples import Message, RawExample, Reject
 from selectmoe_core.data.pool import Pool
 from selectmoe_core.data.pool_writer import build_pool
 from selectmoe_core.data.scores import ShardScores, write_part
+from selectmoe_core.data.shown import TokenDetail, examples_of_score, write_tokens
 from selectmoe_core.report import NodeRecord, RunRecord
+from selectmoe_core.stages.select import SCHEMA
 from selectmoe_core.store import Artifact
 
 
@@ -79,6 +81,9 @@ class Run:
         arms: Sequence[str] = ("selected",),
         tokens: Mapping | None = None,
         warnings: Sequence[str] = (),
+        meanings: Mapping[str, Mapping] | None = None,
+        features: np.ndarray | None = None,
+        shading: Mapping[int, TokenDetail] | None = None,
     ) -> Artifact:
         folder = self.artifact_folder(key)
         cuts = np.linspace(0, len(pool), parts + 1).astype(int)
@@ -88,6 +93,7 @@ class Run:
                 np.asarray(values[start:stop], dtype=np.float64),
                 skipped[start:stop] if skipped else None,
                 {name: of[start:stop] for name, of in (details or {}).items()},
+                features[start:stop] if features is not None else None,
             )
             write_part(
                 folder,
@@ -98,6 +104,9 @@ class Run:
             )
         facts = {"examples": len(pool)} | ({"tokens": tokens} if tokens else {})
         facts |= {"warnings": list(warnings)} if warnings else {}
+        facts |= {"details": meanings} if meanings else {}
+        if shading:
+            write_tokens(folder, list(shading), list(shading.values()))
         return self.add(key, "router", facts, arms, folder=folder, seconds=41.0)
 
     def select(
@@ -106,14 +115,24 @@ class Run:
         rows: Sequence[int],
         key: str = "select",
         arms: Sequence[str] = ("selected",),
+        reasons: Sequence[str | None] | None = None,
+        clusters: Sequence[int | None] | None = None,
     ) -> Artifact:
         folder = self.artifact_folder(key)
         sources = pool.source_names().to_pylist()
         kept = [sources[row] for row in rows]
-        pq.write_table(
-            pa.table({"row": pa.array(rows, pa.int64()), "source": kept}),
-            folder / "selection.parquet",
-        )
+        ids = pool.ids().astype(">u8")
+        columns = {
+            "row": list(rows),
+            "id": [ids[row].tobytes() for row in rows],
+            "source": kept,
+            "rank": list(range(1, len(rows) + 1)),
+            "reason": list(reasons or [None] * len(rows)),
+            "cluster": list(clusters or [None] * len(rows)),
+        }
+        nothing = [None] * len(rows)
+        whole = {name: columns.get(name, nothing) for name in SCHEMA.names}
+        pq.write_table(pa.table(whole, schema=SCHEMA), folder / "selection.parquet")
         facts = {
             "kept": len(rows),
             "of": len(pool),
@@ -146,13 +165,13 @@ class Run:
             )
         return self.add(key, "lm-eval", {"tasks": tasks}, (arm,), folder=folder, seconds=12.0)
 
-    def record(self) -> RunRecord:
+    def record(self, command: str = "selectmoe run recipes/default.toml") -> RunRecord:
         return RunRecord(
             name="nano <rehearsal>",
             recipe='name = "nano"\n[score]\nuse = "router"\n',
             started="2026-01-02T03:04:05",
             seconds=128.4,
-            command="selectmoe run recipes/default.toml",
+            command=command,
             versions={"selectmoe": "0.1.0", "torch": "2.13"},
             hardware={"cpu": "2 cores", "memory": "24 GiB"},
             nodes=tuple(self.nodes),
@@ -167,6 +186,21 @@ def accuracy(value: float, stderr: float | None, questions: int = 400, chance: f
         "questions": questions,
         "chance": chance,
     }
+
+
+def made_up_tokens(
+    pool: Pool, values: np.ndarray, rng: np.random.Generator
+) -> dict[int, TokenDetail]:
+    """Return numbers for the words of the answers of the examples that a report shows."""
+    rows = examples_of_score(np.asarray(values, float), pool.ids())
+    found = {}
+    for row, one in zip(rows, pool.take(rows), strict=True):
+        asked = [f"{word} " for word in one.prompt.split()]
+        answer = [f"{word} " for word in one.response.split()] or [one.response]
+        numbers = np.concatenate([np.full(len(asked), np.nan), rng.random(len(answer))])
+        counts = np.isfinite(numbers)
+        found[row] = TokenDetail("mass on trash cans", (*asked, *answer), numbers, counts)
+    return found
 
 
 def full_run(root: Path, sources: int = 5, rows: int = 300, seed: int = 0) -> Run:
@@ -208,7 +242,16 @@ def full_run(root: Path, sources: int = 5, rows: int = 300, seed: int = 0) -> Ru
     }
     layers = rng.random((len(pool), 4))
     tokens = {"tokenizer": "nano-olmoe", **counts}
-    run.score(pool, values, skipped, details={"layers": layers}, tokens=tokens)
+    meaning = {"title": "mass on trash cans", "complement": True, "each": "layer", "share": True}
+    run.score(
+        pool,
+        values,
+        skipped,
+        details={"layers": layers},
+        tokens=tokens,
+        meanings={"layers": meaning},
+        shading=made_up_tokens(pool, values, rng),
+    )
     order = np.argsort(-np.nan_to_num(values, nan=-1))
     run.select(pool, order[: len(pool) // 10].tolist())
     run.select(

@@ -41,6 +41,8 @@ class Work(Generic[MadeT]):
         write: checks and writes what was made of a shard; called in a thread.
         remove_damaged: removes damaged shards of an earlier run, and says which.
         resumes: called before the first shard with the number of examples that are done.
+        at_last: called in the first process with the opened part, when all shards are made.
+        is_whole: whether ``at_last`` was called for the shards that are there.
     """
 
     verb: str
@@ -50,6 +52,8 @@ class Work(Generic[MadeT]):
     write: Callable[[Shard, MadeT], None]
     remove_damaged: Callable[[Sequence[Cut]], Iterator[str]]
     resumes: Callable[[int], None] = lambda _: None
+    at_last: Callable[[Any], None] | None = None
+    is_whole: Callable[[], bool] = lambda: True
 
     def is_made(self, number: int) -> bool:
         """Return whether a shard is made."""
@@ -70,7 +74,7 @@ def make_shards(context: Context, pool: Pool, work: Work[MadeT]) -> list[Cut]:
     with tokens_meanwhile(context) as (job, tokens):
         todo = [cut for cut in cuts if not work.is_made(cut[0])]
         mine = spread(todo, context.folder, context.job.world)
-        if todo:
+        if todo or not work.is_whole():
             done = len(pool) - sum(stop - start for _, start, stop in todo)
             work.resumes(done)
             bar = _Bar(len(pool), done, todo, since)
@@ -109,6 +113,10 @@ def _make_each(
                 examples += stop - start
         seconds = time.monotonic() - ready
         log.info("%s: %d examples %s in %.2f s", context.spec.key, examples, work.done, seconds)
+        if work.at_last is not None:
+            barrier()  # until every process has made its shards
+            if job.world.main:
+                work.at_last(part)
 
 
 def _given(made: MadeT) -> MadeT:
@@ -119,4 +127,5 @@ def _note_tokens(context: Context, encoded: Encoded) -> None:
     """Store the token counts per source for the report."""
     counts = {name: vars(source) for name, source in encoded.sources.items()}
     model = str(context.job.inputs.model)
-    write_json(context.folder / TOKENS, {"tokenizer": model, "sources": counts})
+    found = {"tokenizer": model, "encoded": encoded.folder.name, "sources": counts}
+    write_json(context.folder / TOKENS, found)

@@ -5,6 +5,7 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -28,6 +29,7 @@ from selectmoe_core.stages.scoring.claims import forget_claims
 from selectmoe_core.stages.scoring.cuts import shards_of
 from selectmoe_core.stages.scoring.driver import TOKENS, Work, make_shards
 from selectmoe_core.stages.scoring.finished import remove_damaged_scores
+from selectmoe_core.stages.scoring.shading import is_shaded, shade
 from selectmoe_core.store import Facts
 
 MAX_SKIPPED = 0.01
@@ -82,6 +84,8 @@ def _score_shards(context: Context, pool: Pool) -> None:
         write=write,
         remove_damaged=partial(remove_damaged_scores, context.folder),
         resumes=resumes,
+        at_last=partial(shade, context, pool),
+        is_whole=partial(is_shaded, context.folder),
     )
     make_shards(context, pool, work)
 
@@ -159,6 +163,8 @@ def _facts(context: Context, table: ScoreTable) -> dict[str, Any]:
             "min": float(scored.min()),
             "max": float(scored.max()),
         }
+    if meanings := context.component.details(context.config):
+        facts["details"] = {name: asdict(meaning) for name, meaning in meanings.items()}
     tokens = context.folder / TOKENS
     if tokens.is_file():
         facts["tokens"] = json.loads(tokens.read_text(encoding="utf-8"))

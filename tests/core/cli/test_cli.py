@@ -520,6 +520,33 @@ def test_the_report_can_be_written_again(project):
     assert "report.html" in said.out
 
 
+def test_a_report_compares_with_another_run_and_opens(project, monkeypatch):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", lambda page: opened.append(page) or len(opened) > 1)
+    project.run()
+    project.run("select.fraction=0.5")
+    first, second = project.runs()
+    said = project.call("report", second, "--against", first, "--open")
+    assert said.code == 0, said.err
+    assert "There is no browser here" in said.err
+    page = (second / "report.html").read_text()
+    started = json.loads((first / "run.json").read_text())["started"]
+    assert f"<h3>selected and fake, {started}</h3>" in page
+    said = project.call("report", second, "--open")
+    assert opened == [(second / "report.html").resolve().as_uri()] * 2
+    assert "no browser" not in said.err
+    assert f"fake, {started}" not in (second / "report.html").read_text()
+    assert project.call("report", second, "--against", "nowhere").code == 2
+
+
+def test_the_schema_of_a_report_is_printed(project):
+    said = project.call("report", "--schema")
+    assert said.code == 0
+    assert json.loads(said.out)["properties"]["format"] == {
+        "const": 2, "description": "The version of this file.",
+    }  # fmt: skip
+
+
 def test_the_report_of_what_is_no_run_is_told(project):
     said = project.call("report", project.folder)
     assert said.code == 1

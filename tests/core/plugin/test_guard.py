@@ -15,6 +15,7 @@ from selectmoe_core import (
     Shard,
     ShardScores,
     StageError,
+    TokenDetail,
 )
 from selectmoe_core.errors import PartError, PluginError
 from selectmoe_core.plugin.component import Kind
@@ -75,6 +76,17 @@ def test_a_shard_that_is_begun_and_fails_later_names_its_rows():
     good = ShardScores(np.zeros(8))
     with scoring(lambda shard: None, begin=lambda shard: lambda: good).open(None) as scorer:
         assert scorer.begin(SHARD)() is good
+
+
+def test_numbers_of_tokens_are_details_or_nothing():
+    good = TokenDetail("loss", ("a",), np.ones(1), np.ones(1, dtype=bool))
+    for returned in ([good], None, []):
+        part = scoring(lambda shard: None, tokens=lambda some, returned=returned: returned)
+        with part.open(None) as scorer:
+            assert scorer.tokens([]) is returned
+    part = scoring(lambda shard: None, tokens=lambda some: [good, "a"])
+    with part.open(None) as scorer, pytest.raises(PluginError, match="a TokenDetail for each"):
+        scorer.tokens([])
 
 
 def test_a_reader_that_fails_names_the_row():

@@ -15,14 +15,15 @@ from report_runs import Run, accuracy, example, full_run
 from scipy.stats import spearmanr
 
 from selectmoe_core.data.examples import Message, RawExample, Reject
+from selectmoe_core.data.shown import TokenDetail, ends
 from selectmoe_core.errors import StageError
 from selectmoe_core.report import Report, RunRecord, write_report
-from selectmoe_core.report.composition import shares
-from selectmoe_core.report.distribution import ends, spearman
+from selectmoe_core.report.charts import ridges
+from selectmoe_core.report.distribution import spearman
 from selectmoe_core.report.evaluation import compare, paired_stderr, summarise_evaluation
 from selectmoe_core.report.gather import gather
 from selectmoe_core.report.markdown import escape, fence, table
-from selectmoe_core.report.pictures import score_picture
+from selectmoe_core.report.sections.composition import shares
 from selectmoe_core.report.summary import Result
 from selectmoe_core.report.wording import duration, number
 
@@ -32,7 +33,7 @@ HOSTILE = '<script>alert(1)</script> $x^2$ & "quoted" | `code` {{ 7 * 7 }} ]]> -
 class Page(HTMLParser):
     """Collects the tags, the text and the open elements of a page."""
 
-    VOID = frozenset({"meta", "link", "br", "img", "path", "use", "rect"})
+    VOID = frozenset({"meta", "link", "br", "img", "input"})
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -88,20 +89,27 @@ def test_page_stands_alone_and_is_well_formed(whole):
     assert page.links
     assert all(link.startswith("#") for link in page.links)
     assert {link[1:] for link in page.links} <= set(page.ids)
-    assert not {"script", "link", "iframe", "img", "object"} & set(page.tags)
+    assert not {"link", "iframe", "img", "object"} & set(page.tags)
+    assert page.tags.count("script") == 1  # our own
     assert "@import" not in text
-    assert "var(--series-1)" in text
-    assert "#01010" not in text
-    for heading in ("Result", "Pool", "Scores", "Examples", "Selection", "Training", "What ran"):
-        assert f"<h2>{heading}</h2>" in text
-    assert page.tags.count("svg") == 5
+    assert headings(text) == [
+        "Result", "Pool and selection", "Scores", "Examples", "Compare selections", "Training",
+        "Reproduce",
+    ]  # fmt: skip
+    assert page.tags.count("caption") == page.tags.count("table")
+    assert all('scope="' in tag for tag in re.findall(r"<th\b[^>]*>", text))
+    assert all("tabindex" in tag for tag in re.findall(r'<div class="scroll"[^>]*>', text))
+
+
+def headings(text: str) -> list[str]:
+    return re.findall(r'<h2 id="[a-z]+-head">(.*?)</h2>', text)
 
 
 def test_written_files_are_the_report(whole):
     run, report = whole
     assert (run.folder / "report.md").read_text("utf-8") == report.markdown
     document = json.loads((run.folder / "report.json").read_text("utf-8"))
-    assert document["format"] == 1
+    assert document["format"] == 2
     assert document["verdicts"] == list(report.verdicts)
     assert {path.name for path in run.folder.iterdir()} == {
         "report.html", "report.json", "report.md",
@@ -119,19 +127,26 @@ def test_data_is_escaped_everywhere(tmp_path):
     rows = [example(HOSTILE, f"{HOSTILE} {n}", HOSTILE * 2, HOSTILE, HOSTILE) for n in range(5)]
     pool = run.pool([*rows, Reject(HOSTILE, HOSTILE, HOSTILE)])
     skipped = [None, None, None, None, HOSTILE]
-    run.score(pool, [0.1, 0.2, 0.3, 0.4, math.nan], skipped)
-    run.select(pool, [3])
+    texts = (HOSTILE, "</script><script>alert(2)</script>")
+    detail = TokenDetail(HOSTILE, texts, np.array([0.5, -1.0]), np.ones(2, dtype=bool))
+    meaning = {HOSTILE: {"title": HOSTILE, "each": HOSTILE}}
+    layers = {HOSTILE: np.arange(10.0).reshape(5, 2)}
+    how = {"details": layers, "meanings": meaning, "shading": {0: detail, 3: detail}}
+    run.score(pool, [0.1, 0.2, 0.3, 0.4, math.nan], skipped, **how)
+    run.select(pool, [3], reasons=[HOSTILE])
+    run.select(pool, [0], "select@random", ("random",))
     run.train("train", [{"step": n, "loss": 1.0 / n, HOSTILE: 1.0} for n in (1, 2, 3)])
     run.evaluate("selected", {HOSTILE: accuracy(0.5, 0.1)})
-    report = write_report(run.record(), run.folder)
+    command = f"selectmoe run '{HOSTILE}' '{HOSTILE}=1'"
+    report = write_report(run.record(command), run.folder)
     page = Page(report.page.read_text("utf-8"))
-    assert "script" not in page.tags
+    assert page.tags.count("script") == 1
     assert page.open == []
     said = "".join(page.said)
     assert HOSTILE in said
     assert "49" not in said.split()
-    pictured = [text for text in page.said if "<script>" in text and "$x^2$" in text]
-    assert len(pictured) > 20
+    shown = [text for text in page.said if "<script>" in text and "$x^2$" in text]
+    assert len(shown) > 20
     outside_fences = re.sub(r"(?m)^(`{3,})text\n.*?^\1$", "", report.markdown, flags=re.DOTALL)
     assert "<script>" not in outside_fences.replace("\\<", "")
 
@@ -152,12 +167,12 @@ def test_missing_stages_leave_their_sections_out(tmp_path, until):
         run.evaluate("selected", {"t": accuracy(0.5, 0.02)})
     report = write_report(run.record(), run.folder)
     text = report.page.read_text("utf-8")
-    found = re.findall(r"<h2>(.*?)</h2>", text)
-    heads = {"pool": ["Pool"], "score": ["Scores", "Examples"], "select": ["Selection"]}
+    heads = {"pool": ["Pool and selection"], "score": ["Scores", "Examples"], "select": []}
     heads |= {"train": ["Training"], "evaluate": ["Result"]}
-    assert sorted(found) == sorted(
-        [head for stage in wanted for head in heads[stage]] + ["What ran"]
+    assert sorted(headings(text)) == sorted(
+        [head for stage in wanted for head in heads[stage]] + ["Reproduce"]
     )
+    assert ("chosen by router" in text) == ("select" in wanted)
     assert bool(report.table) == (until == "evaluate")
     if until == "evaluate":
         assert report.verdicts == ()
@@ -166,12 +181,12 @@ def test_missing_stages_leave_their_sections_out(tmp_path, until):
 
 def test_run_without_nodes_and_artifact_that_is_gone(tmp_path):
     run, rows = small_run(tmp_path)
-    assert "What ran" in write_report(run.record(), run.folder).markdown
+    assert "## Reproduce" in write_report(run.record(), run.folder).markdown
     run.pool(rows)
     (run.nodes[0].folder / "artifact.json").unlink()
     report = write_report(run.record(), run.folder)
     assert "is missing" in report.markdown
-    assert "## Pool" not in report.markdown
+    assert "## Pool and selection" not in report.markdown
 
 
 def test_best_and_worst_in_order_with_ties_by_id():
@@ -200,8 +215,9 @@ def test_what_a_scorer_warns_of_stands_in_every_report(tmp_path):
     page = Page(report.page.read_text("utf-8"))
     said = [text for text in page.said if text.startswith("The scorer warns: ")]
     assert said == [f"The scorer warns: {text}." for text in warnings]
-    assert "script" not in page.tags
-    assert "**The scorer warns:** 30 % of the examples have no IFD." in report.markdown
+    assert page.tags.count("script") == 1
+    assert "> score: 30 % of the examples have no IFD" in report.markdown
+    assert f"score: {warnings[0]}." in page.said
     assert "\\<script\\>alert(1)" in report.markdown
     assert "<script>" not in report.markdown
     document = json.loads((run.folder / "report.json").read_text("utf-8"))
@@ -220,19 +236,23 @@ def test_shown_examples_are_the_right_rows(tmp_path):
     run.score(pool, values.tolist(), details=details, parts=4)
     scores = gather(run.record()).scores[0]
     asked = [f"question {row}" for row in np.argsort(-values)]
-    assert [shown.turns[0].content for shown in scores.best] == asked[:10]
-    assert [shown.turns[0].content for shown in scores.worst] == asked[::-1][:10]
-    assert [shown.score for shown in scores.best] == list(range(29, 19, -1))
-    assert scores.best[0].details == (("layers", "29 -29"),)
+    best = [shown for shown in scores.shown if "best" in shown.kinds]
+    worst = [shown for shown in scores.shown if "worst" in shown.kinds]
+    assert [shown.turns[0].content for shown in best] == asked[:10]
+    assert {shown.turns[0].content for shown in worst} == set(asked[::-1][:10])
+    assert [shown.score for shown in best] == list(range(29, 19, -1))
+    assert best[0].details == (("layers", "29.00 -29.00"),)
 
 
 def test_giant_message_is_cut_and_says_so(tmp_path):
     run = Run(tmp_path)
     pool = run.pool([example("a", f"q{n}", f"{n}" * 60_000) for n in range(3)])
     run.score(pool, [1, 2, 3])
-    shown = gather(run.record()).scores[0].best[0].turns[1]
-    assert (len(shown.content), shown.hidden) == (50_000, 10_000)
-    assert "10,000 more characters" in write_report(run.record(), run.folder).markdown
+    shown = gather(run.record()).scores[0].shown[0].turns[1]
+    assert (len(shown.content), shown.hidden) == (12_000, 48_000)
+    text = write_report(run.record(), run.folder).page.read_text("utf-8")
+    assert "48,000 more characters" in text
+    assert len(text) < 300_000
 
 
 def test_source_scores_and_skipped(tmp_path):
@@ -290,7 +310,7 @@ def test_length_correlation_sees_text_and_answers(tmp_path):
     assert length.answer == pytest.approx(1.0)
     assert length.text == pytest.approx(spearmanr(text, range(40)).statistic)
     assert length.strong
-    assert "The score follows length" in write_report(run.record(), run.folder).markdown
+    assert "the score follows length" in write_report(run.record(), run.folder).markdown
 
 
 def test_length_sample_is_stated(tmp_path, monkeypatch):
@@ -356,8 +376,8 @@ def test_main_score_comes_first_and_random_arm_is_left_out(tmp_path):
     run.score(pool, list(range(30)), key="score@random", arms=("random",))
     scores = gather(run.record()).scores
     assert [one.key for one in scores] == ["score", "score:ifd"]
-    assert len(scores[0].best) == 10
-    assert scores[1].best == ()
+    assert len([one for one in scores[0].shown if "best" in one.kinds]) == 10
+    assert scores[1].shown == ()
 
 
 def test_score_named_by_select_is_the_main_one(tmp_path):
@@ -368,7 +388,7 @@ def test_score_named_by_select_is_the_main_one(tmp_path):
     recipe = '[score.ifd]\n[score.router]\n[score.length]\n[select]\nscore = "router"\n'
     scores = gather(replace(run.record(), recipe=recipe)).scores
     assert [one.key for one in scores] == ["score:router", "score:ifd", "score:length"]
-    assert [len(one.best) for one in scores] == [10, 0, 0]
+    assert [bool(one.shown) for one in scores] == [True, False, False]
 
 
 def test_task_without_a_value_in_one_arm(tmp_path):
@@ -491,14 +511,18 @@ def test_long_training_log_is_thinned(tmp_path):
 
 
 @pytest.mark.parametrize("sources", [1, 12, 13, 40])
-def test_score_picture_of_few_and_many_sources(tmp_path, sources):
+def test_distributions_of_few_and_many_sources(tmp_path, sources):
     run = Run(tmp_path)
     pool = run.pool([example(f"s{n % sources}", f"q{n}", "yes") for n in range(sources * 3)])
     run.score(pool, np.random.default_rng().normal(size=len(pool)).tolist())
-    svg = score_picture(gather(run.record()).scores[0], "p")
-    names = re.findall(r">(s\d+)</text>", svg)
+    scores = gather(run.record()).scores[0]
+    drawn = ridges(scores)
+    names = [row.name for row in (*drawn.shown, *drawn.folded) if row.name != "all sources"]
     assert sorted(names) == sorted(f"s{n}" for n in range(sources))
-    assert ("quantiles" in svg) == (sources > 12)
+    assert len(drawn.shown) == {1: 1, 12: 13, 13: 9, 40: 9}[sources]
+    assert [row.name for row in drawn.shown[1:5]] == [one.name for one in scores.sources[:4]][
+        : len(drawn.shown) - 1
+    ]
 
 
 def test_all_scores_equal_or_none_at_all(tmp_path):
@@ -585,20 +609,3 @@ def test_importing_the_report_draws_nothing_in():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-def test_drawing_leaves_matplotlib_as_it_was(tmp_path):
-    run, rows = small_run(tmp_path)
-    run.score(run.pool(rows), list(range(30)))
-    run.record().save(run.folder)
-    code = (
-        "import sys, pathlib, matplotlib as mpl;"
-        "from selectmoe_core.report import RunRecord, write_report;"
-        "folder = pathlib.Path(sys.argv[1]); names = set(mpl.rcParams) - {'backend'};"
-        "before = {name: mpl.rcParams[name] for name in names};"
-        "write_report(RunRecord.load(folder), folder);"
-        "print('matplotlib.pyplot' in sys.modules, {n: mpl.rcParams[n] for n in names} == before)"
-    )
-    arguments = [sys.executable, "-c", code, str(run.folder)]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "True"]

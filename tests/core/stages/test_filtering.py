@@ -33,7 +33,7 @@ def test_what_a_filter_marks_is_selected_in_no_arm(filtered):
     assert f"left out by filters {len(expected)}" in said.err
     assert "short: it is unwanted" in said.err
     report = (filtered.runs()[-1] / "report.md").read_text()
-    assert f"Filters left out {len(expected)} rows" in report
+    assert f"filters left out {len(expected)} rows" in report
     assert "short: it is unwanted" in (filtered.runs()[-1] / "report.html").read_text()
     assert filtered.calls().count("filter") == 1
 

@@ -24,6 +24,7 @@ from selectmoe_core import (
     Reject,
     Selection,
     ShardScores,
+    TokenDetail,
     execution_only,
 )
 from selectmoe_core.plugin.manager import find_plugins, load_plugins
@@ -114,6 +115,7 @@ class Combines:
 def test_sound_scorers_pass():
     check_scorer(scorer(Score))
     check_scorer(scorer(Skips))
+    check_scorer(scorer(Shades))
     check_scorer(scorer(SeededScore, seeded=True))
     check_scorer(scorer(Score), examples=generated_examples(9, seed=4))
     check_scorer(scorer(Combines, needs=lambda _: frozenset({Need.SCORES})))
@@ -232,6 +234,36 @@ class ChecksNothing(Score):
     check = "nothing"
 
 
+class Shades(Score):
+    """Length of the response, letter by letter."""
+
+    def tokens(self, examples):
+        return [self.detail(list(one.response)) for one in examples]
+
+    def detail(self, letters):
+        return TokenDetail("letters", letters, np.ones(len(letters)), np.ones(len(letters), bool))
+
+
+class ShadesTooFew(Shades):
+    def tokens(self, examples):
+        return super().tokens(examples)[1:]
+
+
+class ShadesHalf(Shades):
+    def detail(self, letters):
+        return replace(super().detail(letters), texts=letters[1:])
+
+
+class ShadesNothing(Shades):
+    def detail(self, letters):
+        return replace(super().detail(letters), values=np.full(len(letters), np.nan))
+
+
+class ShadesByList(Shades):
+    def detail(self, letters):
+        return letters
+
+
 class ReadsThePool(Score):
     """Uses an input that it did not say it needs."""
 
@@ -262,6 +294,10 @@ class ReadsThePool(Score):
         (ScoresOneByOne, r"score\(shard, example\) cannot be called as score\(shard\)"),
         (BeginsWithoutAShard, r"begin\(\) cannot be called as begin\(shard\)"),
         (FinishesTwoTables, r"finish\(table, other\) cannot be called as finish\(table\)"),
+        (ShadesTooFew, "returned 2 details for 3 examples"),
+        (ShadesHalf, "texts, values and counts have the lengths"),
+        (ShadesNothing, "counts for the score has no finite number"),
+        (ShadesByList, "returned a list, not a TokenDetail"),
         (ChecksNothing, r"its check is not a method: the core calls check\(job\)"),
     ],
 )

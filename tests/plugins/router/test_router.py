@@ -511,3 +511,40 @@ def test_cost_follows_layers_and_knows_when_it_knows_nothing():
     assert whole.flops == pytest.approx(LAYERS * first.flops)
     assert whole.memory > 0
     assert component.cost(RouterConfig(), replace(load, model=None)).flops is None
+
+
+@pytest.mark.parametrize(
+    ("statistic", "tokens"),
+    [("trash_mass", "response"), ("topk_ratio", "all"), ("trash_slots", "end")],
+)
+def test_the_numbers_of_tokens_are_what_the_score_is_a_mean_of(job, examples, statistic, tokens):
+    config = RouterConfig(statistic=statistic, tokens=tokens, batch_tokens=300)
+    some = [examples[row] for row in (3, 8, 20, 41)]
+    (scores,) = _score(job, examples, statistic=statistic, tokens=tokens)
+    with RouterScorer(config).open(job) as scorer:
+        details = scorer.tokens(some)
+    encoded = job.chat.encode(some, _tokenizer())
+    for detail, one, row in zip(details, encoded, (3, 8, 20, 41), strict=True):
+        assert np.flatnonzero(detail.counts).tolist() == _counted(one, tokens)
+        mean = detail.values[detail.counts].mean()
+        shown = mean if statistic == "topk_ratio" else 1 - mean
+        assert shown == pytest.approx(scores.score[row], abs=1e-5)
+        answers = one.parts == Part.RESPONSE
+        assert np.isfinite(detail.values[answers]).all()
+        assert np.isfinite(detail.values).sum() == (
+            len(one.ids) if tokens == "all" else answers.sum()
+        )
+        assert "".join(detail.texts) == _tokenizer().decode(one.ids)
+    name = {"trash_mass": "mass on trash cans", "topk_ratio": "top-k mass of the regular experts"}
+    assert details[0].name == name.get(statistic, "top-k slots that went to trash cans")
+
+
+def test_the_report_gets_the_mass_on_trash_cans_by_that_name():
+    (component,) = selectmoe_scorers()
+    meanings = component.details(RouterConfig(statistic="trash_slots"))
+    assert meanings["trash_mass"].title == "mass on trash cans"
+    assert meanings["trash_mass"].complement
+    assert not meanings["topk_ratio"].complement
+    assert (meanings["layers"].title, meanings["layers"].each) == (
+        "top-k slots that went to trash cans", "layer",
+    )  # fmt: skip

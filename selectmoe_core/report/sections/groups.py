@@ -1,5 +1,6 @@
 """Pools with many sources: the report names the largest and combines the others."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -11,6 +12,11 @@ SOURCES_SHOWN = 40
 def others(count: int) -> str:
     """Return the name of the row that combines ``count`` sources."""
     return f"{count:,} other sources"
+
+
+def last_if_others(name: str) -> bool:
+    """Return whether a name is that of the row that combines others, which stands last."""
+    return bool(re.fullmatch(r"[\d,]+ other sources", name))
 
 
 def largest_groups(sizes: Mapping[str, int], most: int = SOURCES_SHOWN) -> dict[str, str]:

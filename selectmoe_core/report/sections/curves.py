@@ -10,6 +10,14 @@ from selectmoe_core.report.summary import Curve, TrainingSummary
 from selectmoe_core.store import Artifact
 
 LOG = "train_log.jsonl"
+WEIGHTS = {
+    "bce": "bce_weight",
+    "margin": "margin_weight",
+    "cross_entropy": "lm_weight",
+    "constraint": "constraint_loss_weight",
+    "balance": "router_aux_loss_coef",
+}
+"""Losses that a warm-up logs, and the option that is the weight of each."""
 POINTS = 400
 """The most points of a curve; in a longer log each point is the mean of neighbouring entries."""
 
@@ -32,6 +40,7 @@ def summarise_training(key: str, artifact: Artifact, arms: Sequence[str]) -> Tra
     if not steps:
         return None
     loss = values.get("loss")
+    options = artifact.details.get("options") or {}
     curves = {name: Curve(*_thin(steps[name], values[name])) for name in steps}
     return TrainingSummary(
         key=key,
@@ -42,6 +51,7 @@ def summarise_training(key: str, artifact: Artifact, arms: Sequence[str]) -> Tra
         first_loss=loss[0] if loss else None,
         last_loss=loss[-1] if loss else None,
         curves=curves,
+        unweighted=tuple(name for name in steps if options.get(WEIGHTS.get(name)) == 0),
     )
 
 

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from selectmoe_core.data.pool import Pool, SourceCounts
-from selectmoe_core.report.groups import add_up, largest_groups
+from selectmoe_core.report.sections.groups import add_up, largest_groups, last_if_others
 from selectmoe_core.report.summary import (
     PoolSource,
     PoolSummary,
@@ -40,7 +40,7 @@ def summarise_pool(pool: Pool, score_facts: Facts) -> PoolSummary:
         reasons[reject.reason if known else "other reasons"] += 1
     return PoolSummary(
         examples=len(pool),
-        sources=tuple(sorted(sources, key=lambda source: (-source.examples, source.name))),
+        sources=tuple(sorted(sources, key=lambda one: _order(one.name, one.examples))),
         rejected=sum(counts.rejected for counts in pool.sources.values()),
         duplicates=sum(counts.duplicates for counts in pool.sources.values()),
         reasons=tuple(reasons.most_common(REASONS_SHOWN)),
@@ -50,6 +50,11 @@ def summarise_pool(pool: Pool, score_facts: Facts) -> PoolSummary:
         ),
         tokenizer=tokens.get("tokenizer"),
     )
+
+
+def _order(name: str, size: int) -> tuple[bool, int, str]:
+    """Return the key by which groups are sorted: the largest first, the combined row last."""
+    return last_if_others(name), -size, name
 
 
 def _sources(
@@ -157,7 +162,7 @@ def shares(
             kept.get(name, 0) / in_kept,
             baseline.get(name, 0) / in_baseline if baseline is not None else None,
         )
-        for name in sorted(pool, key=lambda name: (-pool[name], name))
+        for name in sorted(pool, key=lambda name: _order(name, pool[name]))
     )
 
 

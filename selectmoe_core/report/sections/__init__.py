@@ -1,0 +1,1 @@
+"""Where does each section of the report get its values?"""
