@@ -52,7 +52,7 @@ def write_card(
     text = [
         *("---", *head, "---", "", "# LoRA adapter", ""),
         f"Base model: `{place if local else model}`. The adapter was trained by selectmoe's",
-        "`llama-lora` on selected instruction data. `adapter_config.json` names the base; if it",
+        "`llama-lora` on instruction data. `adapter_config.json` names the base; if it",
         "has moved, change `base_model_name_or_path` there.",
         *("", "```python", code, "```", "", "| option | value |", "|---|---|", *rows, ""),
     ]
