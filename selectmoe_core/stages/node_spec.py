@@ -42,6 +42,7 @@ class NodeSpec:
         verbose: whether informative log lines are shown.
         origin: for checks: the model from which its input model will be made.
         sample: for checks: a file with a few rows of the pool.
+        skips: rows that the chat format cannot render are left out; otherwise they are errors.
     """
 
     key: str
@@ -68,6 +69,7 @@ class NodeSpec:
     verbose: bool = False
     origin: Mapping[str, Any] | None = None
     sample: Path | None = None
+    skips: bool = False
 
     @property
     def rows_of(self) -> str:

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -41,6 +41,7 @@ class Work(Generic[MadeT]):
         write: checks and writes what was made of a shard; called in a thread.
         remove_damaged: removes damaged shards of an earlier run, and says which.
         resumes: called before the first shard with the number of examples that are done.
+        settle: changes what was made where the pool's tokens, if the part reads any, demand it.
     """
 
     verb: str
@@ -50,6 +51,7 @@ class Work(Generic[MadeT]):
     write: Callable[[Shard, MadeT], None]
     remove_damaged: Callable[[Sequence[Cut]], Iterator[str]]
     resumes: Callable[[int], None] = lambda _: None
+    settle: Callable[[Encoded, Shard, MadeT], MadeT] = lambda _tokens, _shard, made: made
 
     def is_made(self, number: int) -> bool:
         """Return whether a shard is made."""
@@ -68,13 +70,17 @@ def make_shards(context: Context, pool: Pool, work: Work[MadeT]) -> list[Cut]:
             print(f"  warning: {context.spec.key}: {problem}: {work.done} again", file=sys.stderr)  # noqa: T201
     barrier()  # nobody looks for shards before the damaged ones are gone
     with tokens_meanwhile(context) as (job, tokens):
+
+        def write(shard: Shard, made: MadeT) -> None:
+            work.write(shard, made if tokens is None else work.settle(tokens, shard, made))
+
         todo = [cut for cut in cuts if not work.is_made(cut[0])]
         mine = spread(todo, context.folder, context.job.world)
         if todo:
             done = len(pool) - sum(stop - start for _, start, stop in todo)
             work.resumes(done)
             bar = _Bar(len(pool), done, todo, since)
-            _make_each(context, pool, job, mine, work, bar)
+            _make_each(context, pool, job, mine, replace(work, write=write), bar)
         if tokens is not None and job.world.main:
             _note_tokens(context, tokens)
     return cuts
