@@ -114,7 +114,8 @@ def cli() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 a stage failed, 2 wrong input, 3 a broken plugin.
 
-    130 (Ctrl-C), 143 (SIGTERM) and 129 (SIGHUP) mean that it was interrupted.
+    130 (Ctrl-C), 143 (SIGTERM), 129 (SIGHUP) and 141 (nobody reads its messages any more, as with
+    ``2>&1 | head``) mean that it was interrupted.
     """
     if arguments is None and sys.getfilesystemencoding() == "ascii" and UTF8 not in os.environ:
         # An ASCII locale: other letters in names could be neither printed nor recorded.
@@ -154,7 +155,7 @@ def _call(arguments: list[str]) -> int:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt) as error:
-        with suppress(OSError):  # the terminal may have gone
+        with suppress(OSError, Ended):  # the terminal may have gone, or who reads stderr
             click.echo(
                 "\nInterrupted. Finished work is kept: run the same command again to continue.",
                 err=True,

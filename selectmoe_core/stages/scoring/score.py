@@ -85,7 +85,7 @@ def _score_shards(context: Context, pool: Pool) -> None:
         write=write,
         remove_damaged=partial(remove_damaged_scores, context.folder),
         resumes=resumes,
-        settle=partial(_without_unrendered, context.job.chat.skips),
+        settle=partial(_without_unrendered, context.spec.skips),
     )
     make_shards(context, pool, work)
 
