@@ -17,10 +17,10 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch, variable
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("asked"))
     with pytest.raises(
         ModelError, match=r"the cache of the Hugging Face hub, .*file/cache"
-    ) as told:
+    ) as e:
         download("org/model", None)
-    assert "cannot be written" in str(told.value)
-    assert "HF_HOME" in told.value.hint
+    assert "cannot be written" in str(e.value)
+    assert "HF_HOME" in e.value.hint
 
 
 def test_a_cache_that_can_be_written_is_used(tmp_path, monkeypatch):
