@@ -15,9 +15,7 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch, variable
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(variable, str(tmp_path / "file" / "cache"))
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("asked"))
-    with pytest.raises(
-        ModelError, match=r"the cache of the Hugging Face hub, .*file/cache"
-    ) as e:
+    with pytest.raises(ModelError, match=r"the cache of the Hugging Face hub, .*file/cache") as e:
         download("org/model", None)
     assert "cannot be written" in str(e.value)
     assert "HF_HOME" in e.value.hint
