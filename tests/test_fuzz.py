@@ -167,3 +167,5 @@ def test_a_run_is_ended_in_every_stage():
     drawn = {name: [m.after for m in moments if m.stage == name] for name in ("", *stages)}
     assert all(len(times) > 30 for times in drawn.values())
     assert max(drawn["train"]) <= 2.0 < max(drawn[""])
+    later = [Undisturbed(9.0, {}, stages).moment(random.Random(n), {"pool"}) for n in range(200)]
+    assert {moment.stage for moment in later} == {"", "score", "train"}

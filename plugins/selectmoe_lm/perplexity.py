@@ -81,7 +81,7 @@ class PerplexityShardScorer:
     def tokens(self, examples: Sequence[Example]) -> list[TokenDetail]:
         """Return the loss on each token of the answers, in nats."""
         encoded = self._job.chat.encode(examples, self._tokenizer)
-        masks = [_after_the_first(example.parts == Part.RESPONSE) for example in encoded]
+        masks = [after_the_first(example.parts == Part.RESPONSE) for example in encoded]
         losses = self._losses.of([example.ids for example in encoded], masks)
         found = []
         for example, mask, own in zip(encoded, masks, losses, strict=True):

@@ -1,5 +1,6 @@
 """The command ``selectmoe``: thin commands, one module each, imported when they are called."""
 
+import errno
 import os
 import re
 import select
@@ -12,7 +13,7 @@ import click
 
 from selectmoe_core.cli.commands import COMMANDS, left_out, loaded, owner_among, plugin_commands
 from selectmoe_core.config import suggest
-from selectmoe_core.errors import PluginError, SelectMoEError, of_disk
+from selectmoe_core.errors import PluginError, RecipeError, SelectMoEError, of_disk
 from selectmoe_core.runtime.processes import Ended, ended_by_signals
 from selectmoe_core.runtime.terminal import safe_streams
 
@@ -114,7 +115,8 @@ def cli() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 a stage failed, 2 wrong input, 3 a broken plugin.
 
-    130 (Ctrl-C), 143 (SIGTERM) and 129 (SIGHUP) mean that it was interrupted.
+    130 (Ctrl-C), 143 (SIGTERM), 129 (SIGHUP) and 141 (nobody reads its messages any more, as with
+    ``2>&1 | head``) mean that it was interrupted.
     """
     if arguments is None and sys.getfilesystemencoding() == "ascii" and UTF8 not in os.environ:
         # An ASCII locale: other letters in names could be neither printed nor recorded.
@@ -154,7 +156,7 @@ def _call(arguments: list[str]) -> int:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt) as error:
-        with suppress(OSError):  # the terminal may have gone
+        with suppress(OSError, Ended):  # the terminal may have gone, or who reads stderr
             click.echo(
                 "\nInterrupted. Finished work is kept: run the same command again to continue.",
                 err=True,
@@ -175,6 +177,12 @@ def _call(arguments: list[str]) -> int:
 
 def _unexpected(error: Exception) -> int:
     """Print a bug with its traceback, and an error of the disk without one."""
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        # Only the recipe and the command line name files so.
+        what = f"the name is too long for a file: {error.filename}"
+        wrong = RecipeError(what, hint="shorten it; is it text that was meant for another option?")
+        show(wrong)
+        return wrong.exit_code
     if refused := of_disk(error, "a file cannot be written or read"):
         show(refused)
         return refused.exit_code

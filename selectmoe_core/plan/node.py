@@ -121,6 +121,18 @@ class Plan:
                 more = f" and {len(found) - 2} more" if len(found) > 2 else ""
                 yield key, f"a change of {' and '.join(found[:2])}{more} would not be noticed"
 
+    def remarks(self) -> Iterator[str]:
+        """Yield what a user should know before the plan is executed."""
+        for node, damage in self.damaged():
+            yield f"warning: {node.key}: {damage}; it is made again where it is needed"
+        for key, why in self.never_reused():
+            yield f"{key} is made in every run and never reused: {why}"
+
+    def skips(self, node: Node) -> bool:
+        """Return whether rows that a node cannot use are left out, as the pool's own are."""
+        pool = self.nodes.get(node.inputs.get("pool", ""))
+        return pool is not None and getattr(pool.own, "on_reject", "") == "skip"
+
     def origin(self, node: Node) -> ModelRef | None:
         """Return the model that a node's model is made from, through the nodes between."""
         while node.model is None and "model" in node.inputs:

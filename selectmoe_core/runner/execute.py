@@ -166,7 +166,7 @@ def _context(spec: NodeSpec, registry: Registry, world: World) -> Context:
     entry = registry.get(Kind(spec.kind), spec.component, where=f"[{spec.stage}]")
     config = parse(entry.component.config, spec.options, where=f"[{spec.stage}]")
     progress = make_progress(spec.progress if world.main else "none")
-    chat = ChatFormat.load(ChatConfig.model_validate(spec.chat))
+    chat = ChatFormat.load(ChatConfig.model_validate(spec.chat), skips=spec.skips)
     return Context(
         part=entry.build(config, where=f"[{spec.stage}]"),
         component=entry.component,

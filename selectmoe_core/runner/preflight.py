@@ -56,11 +56,15 @@ def _check_rows(spec: NodeSpec, model: ModelRef, job: Job) -> None:
     tokenizer = job.models.tokenizer(model)
     job.chat.check(tokenizer)
     rows = load_sample(spec.sample) if spec.sample else []
+    refused = 0
     vocabulary = (job.models.config(model) or {}).get("vocab_size")
     for row in rows:
         try:
             (encoded,) = job.chat.encode([row.example], tokenizer)
         except ModelError as error:
+            refused += 1
+            if spec.skips and refused < len(rows):  # the other rows can be used
+                continue
             raise ModelError(f"{row.where}: {error}", hint=error.hint) from error
         if isinstance(vocabulary, int) and len(encoded.ids) and encoded.ids.max() >= vocabulary:
             token = tokenizer.convert_ids_to_tokens(int(encoded.ids.max()))

@@ -159,10 +159,8 @@ class _Run:
         return outcome
 
     def _make_what_is_missing(self) -> None:
-        for node, damage in self.plan.damaged():
-            self.say(f"warning: {node.key}: {damage}; it is made again where it is needed")
-        for key, why in self.plan.never_reused():
-            self.say(f"{key} is made in every run and never reused: {why}")
+        for text in self.plan.remarks():
+            self.say(text)
         missing = self._missing()
         self._check(missing)
         for node in self.plan.nodes.values():
@@ -265,6 +263,7 @@ class _Run:
             origin=vars(origin) if (origin := self.plan.origin(node)) else None,
             trained_from=vars(base) if (base := self.plan.trained_from(node)) else None,
             sample=sample,
+            skips=self.plan.skips(node),
         )
 
     def _check(self, missing: list[Node]) -> None:

@@ -7,10 +7,13 @@ draws bars and colours, writes to the stream below.
 
 import logging
 import re
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
+
+from selectmoe_core.runtime.processes import Ended
 
 UNPRINTABLE = re.compile(
     # Control characters except tab and newline, direction marks, half surrogates.
@@ -37,16 +40,28 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 class SafeStream:
-    """A text stream that makes text printable before it writes to ``raw``."""
+    """A text stream that makes text printable before it writes to ``raw``.
 
-    def __init__(self, raw: TextIO) -> None:
+    Args:
+        raw: the stream.
+        ends: raise ``Ended`` if ``raw`` is a pipe that nobody reads any more. What is written to
+            stderr may come from anywhere, also from a plugin, which has done nothing wrong.
+    """
+
+    def __init__(self, raw: TextIO, *, ends: bool = False) -> None:
         self.raw = raw
+        self.ends = ends
 
     def write(self, text: str) -> int:
         """Write printable text, in the characters that the stream's encoding has."""
         shown = printable(text)
         encoding = getattr(self.raw, "encoding", None) or "utf-8"
-        self.raw.write(shown.encode(encoding, "backslashreplace").decode(encoding))
+        try:
+            self.raw.write(shown.encode(encoding, "backslashreplace").decode(encoding))
+        except BrokenPipeError:
+            if self.ends:
+                raise Ended(signal.SIGPIPE) from None
+            raise
         return len(text)
 
     def writelines(self, lines: Any) -> None:  # noqa: ANN401
@@ -68,7 +83,8 @@ def safe_streams() -> Iterator[None]:
     """Make stdout and stderr safe inside the block."""
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (
-        stream if isinstance(stream, SafeStream) else SafeStream(stream) for stream in before
+        stream if isinstance(stream, SafeStream) else SafeStream(stream, ends=stream is before[1])
+        for stream in before
     )
     try:
         yield

@@ -45,6 +45,7 @@ class NodeSpec:
         sample: for checks: a file with a few rows of the pool.
         evaluation: for the check of targets: the evaluator, and the options that decide what it
             asks.
+        skips: rows that the chat format cannot render are left out; otherwise they are errors.
     """
 
     key: str
@@ -73,6 +74,7 @@ class NodeSpec:
     trained_from: Mapping[str, Any] | None = None
     sample: Path | None = None
     evaluation: Mapping[str, Any] | None = None
+    skips: bool = False
 
     @property
     def rows_of(self) -> str:

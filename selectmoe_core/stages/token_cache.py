@@ -25,6 +25,7 @@ from selectmoe_core.tokens.encoding import Encoded
 from selectmoe_core.tokens.files import Kept, rows_written
 from selectmoe_core.tokens.partial import LOOK, PartialEncoded
 from selectmoe_core.tokens.tokenize import encode_pool
+from selectmoe_core.tokens.unrendered import note
 
 log = logging.getLogger("selectmoe.encoded")
 
@@ -146,7 +147,16 @@ class TokenCache:
             what = f"{truncated:,} of {len(encoded):,} examples"
             limit = f"{self.chat.config.max_length:,} tokens"
             print(f"  truncated: {what} at {limit}", file=sys.stderr)  # noqa: T201
-        return {"examples": len(encoded), "tokens": encoded.tokens}
+        left_out = self._left_out(pool, encoded) if self.chat.skips else {}
+        return {"examples": len(encoded), "tokens": encoded.tokens, **left_out}
+
+    def _left_out(self, pool: Pool, encoded: Encoded) -> Facts:
+        """Note and report the rows that the chat format cannot render."""
+        found = note(self.folder, pool, encoded, self.chat, self.tokenizer)
+        if found and self.spec.progress != "none":
+            what = f"{len(found):,} rows that cannot be rendered, the first at {found[0].where}"
+            print(f"  left out: {what}: {found[0].reason}", file=sys.stderr)  # noqa: T201
+        return {"left_out": len(found)} if found else {}
 
     @contextmanager
     def made_meanwhile(self, job: Job) -> Iterator[PartialEncoded]:

@@ -15,6 +15,7 @@ from selectmoe_core.stages.select import selected_rows
 from selectmoe_core.store import Facts
 from selectmoe_core.tokens.chat import Tokenizer
 from selectmoe_core.tokens.encoding import Encoded, encode
+from selectmoe_core.tokens.tokenize import rows_named
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ class PoolRows:
         folder, chat = self.scratch / "tokens", self.job.chat
         with main_first() as first:
             if first:
-                with self.job.progress.task("tokenise", len(self)) as advance:
+                task = self.job.progress.task("tokenise", len(self))
+                with task as advance, rows_named(self.pool):
                     encode(iter(self), folder, chat, tokenizer, advance)
         return Encoded.open(folder, chat)
 

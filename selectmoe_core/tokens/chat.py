@@ -21,7 +21,12 @@ from selectmoe_core.data.examples import Example, Message, Part, Rendered, Span
 from selectmoe_core.errors import ModelError
 from selectmoe_core.tokens.control import ControlTokens
 from selectmoe_core.tokens.spans import keeps_order, parts_at_borders, parts_of_all
-from selectmoe_core.tokens.templates import TemplateRenderer, answer_part, read_template
+from selectmoe_core.tokens.templates import (
+    RowError,
+    TemplateRenderer,
+    answer_part,
+    read_template,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,20 +79,38 @@ class EncodedExample:
     parts: np.ndarray
     cut: bool
 
+    @classmethod
+    def left_out(cls) -> EncodedExample:
+        """Return what stands for an example that cannot be rendered: a token that never counts."""
+        import numpy as np
+
+        return cls(np.zeros(1, np.int32), np.full(1, Part.CONTEXT, np.uint8), cut=False)
+
 
 class ChatFormat:
     """A chat format ready to use: the options and the text of the template."""
 
-    def __init__(self, config: ChatConfig, template: str | None = None) -> None:
+    def __init__(
+        self, config: ChatConfig, template: str | None = None, *, skips: bool = False
+    ) -> None:
+        """Use a template's text.
+
+        Args:
+            config: the options.
+            template: the text of the file that the options name.
+            skips: an example that cannot be rendered is left out: no token of it counts. Otherwise
+                it is an error.
+        """
         self.config = config
         self.template = template
+        self.skips = skips
 
     @classmethod
-    def load(cls, config: ChatConfig) -> ChatFormat:
+    def load(cls, config: ChatConfig, *, skips: bool = False) -> ChatFormat:
         """Read the template file, if the options name one."""
         if config.template in ("tulu", "model"):
-            return cls(config)
-        return cls(config, read_template(Path(config.template)))
+            return cls(config, skips=skips)
+        return cls(config, read_template(Path(config.template)), skips=skips)
 
     @property
     def digest(self) -> str:
@@ -100,12 +123,13 @@ class ChatFormat:
     def check(self, tokenizer: Tokenizer) -> None:
         """Raise a ``ModelError`` if no conversation at all can be rendered and tokenised."""
         simple = (Message("user", "a"), Message("assistant", "b"))
+        strict = ChatFormat(self.config, self.template)
         try:
-            self.encode([Example("", "", simple)], tokenizer)
+            strict.encode([Example("", "", simple)], tokenizer)
         except ModelError:
             # A template may require a system message: one of the two must work.
             try:
-                self.encode([Example("", "", (Message("system", "a"), *simple))], tokenizer)
+                strict.encode([Example("", "", (Message("system", "a"), *simple))], tokenizer)
             except ModelError:
                 pass
             else:
@@ -150,29 +174,57 @@ class ChatFormat:
         if keeps_order(backend):
             borders = partial(parts_at_borders, added=added)
         return [
-            self._cut(ids, borders(encoding, rendered=one))
-            for one, ids, encoding in self._tokenised(examples, tokenizer, special=special)
+            found
+            if isinstance(found, EncodedExample)
+            else self._cut(found[1], borders(found[2], rendered=found[0]))
+            for found in self._tokenised(examples, tokenizer, special=special)
         ]
 
     def _tokenised(
         self, examples: Sequence[Example], tokenizer: Tokenizer, *, special: bool
-    ) -> Iterator[tuple[Rendered, list[int], Encoding]]:
-        """Yield each example as text and token ids with their positions, in order."""
+    ) -> Iterator[tuple[Rendered, list[int], Encoding] | EncodedExample]:
+        """Yield each example as text and token ids with their positions, in order.
+
+        For an example that is left out, what stands for it is yielded.
+
+        Raises:
+            RowError: an example cannot be rendered.
+        """
         control = ControlTokens.of(tokenizer)
         disguised = {n for n, one in enumerate(examples) if control.stand_in(one.messages)}
-        with self._renderer(tokenizer) as render:
-            rendered = [
-                control.reveal(render(control.hide(one.messages)))
-                if number in disguised
-                else render(one.messages)
-                for number, one in enumerate(examples)
-            ]
-        plain = [one.text for number, one in enumerate(rendered) if number not in disguised]
-        others = [rendered[number].text for number in sorted(disguised)]
+        rendered = self._rendered(examples, tokenizer, control, disguised)
+        texts = {number: one.text for number, one in enumerate(rendered) if one is not None}
+        plain = [text for number, text in texts.items() if number not in disguised]
+        others = [text for number, text in texts.items() if number in disguised]
         ours = iter(control.encode(others, tokenizer, special=special) if others else ())
         theirs = iter(_encodings(plain, tokenizer, special=special) if plain else ())
         for number, one in enumerate(rendered):
-            yield one, *next(ours if number in disguised else theirs)
+            if one is None:
+                yield EncodedExample.left_out()
+            else:
+                yield one, *next(ours if number in disguised else theirs)
+
+    def _rendered(
+        self,
+        examples: Sequence[Example],
+        tokenizer: Tokenizer,
+        control: ControlTokens,
+        disguised: set[int],
+    ) -> list[Rendered | None]:
+        """Render the examples; ``None`` stands for one that is left out."""
+        found: list[Rendered | None] = []
+        with self._renderer(tokenizer) as render:
+            for number, one in enumerate(examples):
+                try:
+                    if number in disguised:
+                        found.append(control.reveal(render(control.hide(one.messages))))
+                    else:
+                        found.append(render(one.messages))
+                except ModelError as error:
+                    if not self.skips:
+                        raise RowError.of(error, one.id) from error
+                    found.append(None)
+        return found
 
     def _cut(self, ids: list[int], parts: np.ndarray) -> EncodedExample:
         import numpy as np

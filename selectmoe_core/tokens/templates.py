@@ -19,10 +19,24 @@ MARK = "\ue000selectmoe\ue001"
 """Private-use characters that replace a turn's text, to find where a template puts it."""
 MOST_BYTES = 1 << 20
 """A larger file is not a chat template: the longest known ones have about 30 kB."""
+LEAVE_OUT = '[pool] on_reject = "skip" leaves such rows out'
 MOST_SECONDS = 5.0
 """Seconds of processor time for one conversation; a template takes milliseconds."""
 
 Turns = list[dict[str, str]]
+
+
+class RowError(ModelError):
+    """A conversation cannot be rendered; ``example`` is the id of its example."""
+
+    example = ""
+
+    @classmethod
+    def of(cls, error: ModelError, example: str) -> RowError:
+        """Return the error about an example."""
+        found = cls(str(error), hint=f"{error.hint}; {LEAVE_OUT}")
+        found.example = example
+        return found
 
 
 def read_template(path: Path) -> str:

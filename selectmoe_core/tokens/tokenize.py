@@ -8,15 +8,18 @@ import sys
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from selectmoe_core.data.pool import Pool
+from selectmoe_core.errors import ModelError
 from selectmoe_core.runtime.processes import die_with_parent
 from selectmoe_core.runtime.progress import Advance
 from selectmoe_core.tokens.chat import ChatFormat, Tokenizer
 from selectmoe_core.tokens.encoding import Encoded, encode, piece_of, write_pieces
 from selectmoe_core.tokens.files import NOTHING, Kept, Piece
+from selectmoe_core.tokens.templates import RowError
 
 LARGE = 1_000_000
 """Number of examples from which processes, whose start takes seconds, are faster."""
@@ -58,10 +61,28 @@ def encode_pool(
         left = len(pool) - kept.rows
         large = LARGE if chat.config.template == "tulu" else LARGE_RENDERED
         processes = _cores() if left >= large and not foreign else 1
-    if processes < 2:
-        return encode(pool.examples(kept.rows), folder, chat, tokenizer, advance, kept)
-    pieces = _pieces(pool, kept.rows, chat, tokenizer, processes)
-    return write_pieces(pieces, folder, chat, advance, kept)
+    with rows_named(pool):
+        if processes < 2:
+            return encode(pool.examples(kept.rows), folder, chat, tokenizer, advance, kept)
+        pieces = _pieces(pool, kept.rows, chat, tokenizer, processes)
+        return write_pieces(pieces, folder, chat, advance, kept)
+
+
+@contextmanager
+def rows_named(pool: Pool) -> Iterator[None]:
+    """Say in an error about a row of the pool where the row was found."""
+    try:
+        yield
+    except RowError as error:
+        rows = (row for row, one in enumerate(pool.examples()) if one.id == error.example)
+        row = next(rows, None)
+        where = place_of(pool, row) if row is not None else error.example
+        raise ModelError(f"{where}: {error}", hint=error.hint) from error
+
+
+def place_of(pool: Pool, row: int) -> str:
+    """Return where a row of the pool was found, as in ``data.jsonl:2``."""
+    return pool.meta(row).get("where") or f"row {row + 1} of the pool"
 
 
 def _cores() -> int:

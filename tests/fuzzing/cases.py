@@ -115,6 +115,7 @@ def carry_out(area: Area, seed: int, folder: Path) -> Report:
                 with within(area.seconds):
                     report = area.run(generator, folder)
     except TooLong as error:
+        _end_children()
         report.fault(f"hangs at {place(error)}", "".join(traceback.format_exception(error)))
     except Exception as error:  # whatever it is, it is a finding
         kind = f"{type(error).__name__} at {place(error)}"
@@ -122,6 +123,17 @@ def carry_out(area: Area, seed: int, folder: Path) -> Report:
     for what in ignored:
         report.fault(f"an exception is ignored: {what.splitlines()[0]}", what)
     return report
+
+
+def _end_children() -> None:
+    """End what a case that took too long has started, so that it does not slow down others."""
+    import psutil
+
+    for child in psutil.Process().children(recursive=True):
+        try:
+            child.kill()
+        except psutil.Error:
+            continue
 
 
 @contextmanager

@@ -76,6 +76,8 @@ def carry_out_chunk(chunk: Chunk, tell: Callable[[Done], None], base: Path) -> N
     try:
         for seed in range(chunk.start, chunk.stop):
             folder = base / "case"
+            if folder.exists():  # something of the case before could not be removed
+                folder.rename(base / f"left by {seed - 1}")
             folder.mkdir()
             report = carry_out(area, seed, folder)
             tell(
@@ -129,13 +131,15 @@ def _supervise(chunk: Chunk, program: Path, until: float, tell: Callable[[Done],
     while seed < chunk.stop and time.monotonic() < until:
         command = [sys.executable, str(program), "--chunk", f"{chunk.area}:{seed}:{chunk.stop}"]
         home = tempfile.mkdtemp(prefix="selectmoe-fuzz-")
-        process = subprocess.Popen(
-            [*command, "--home", home],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            start_new_session=True,
-        )
+        said = Path(home) / "said"
+        with said.open("w") as stderr:
+            process = subprocess.Popen(
+                [*command, "--home", home],
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+                start_new_session=True,
+            )
         watch = Watch(process, area.seconds + GRACE, until)
         threading.Thread(target=watch.run, daemon=True).start()
         assert process.stdout is not None
@@ -146,11 +150,13 @@ def _supervise(chunk: Chunk, program: Path, until: float, tell: Callable[[Done],
                 seed = done.seed + 1
                 tell(done)
         code = process.wait()
+        last_words = said.read_text(errors="replace")[-4000:] if said.exists() else ""
         _clear(Path(home))
         if seed < chunk.stop and not watch.out_of_time:
             report = Report(came="ended its process")
             report.fault(
-                f"the process of a case ended with {code}", "it hung in a library, or crashed"
+                f"the process of a case ended with {code}",
+                f"it hung in a library, or crashed\n{last_words}",
             )
             tell(Done(area.name, seed, report.came, {}, report.findings(area.name, seed)))
             seed += 1

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
@@ -59,20 +60,18 @@ class Undisturbed:
     results: dict[str, str]
     stages: dict[str, float] = field(default_factory=dict)
 
-    def moment(self, generator: random.Random) -> "Moment":
-        """Draw when to end a run: at any time, or more often within a stage, each as often."""
-        if not self.stages or generator.random() < ANY_TIME:
+    def moment(self, generator: random.Random, done: Collection[str] = ()) -> "Moment":
+        """Draw when to end a run: at any time, or more often within a stage that is not done."""
+        left = sorted(self.stages.keys() - set(done))
+        if not left or generator.random() < ANY_TIME:
             return Moment("", generator.uniform(0.0, self.seconds))
-        stage = generator.choice(sorted(self.stages))
+        stage = generator.choice(left)
         return Moment(stage, generator.uniform(0.0, self.stages[stage]))
 
 
 @dataclass(frozen=True)
 class Moment:
-    """So many seconds after a stage has begun to make its artifact; without one, after the start.
-
-    A stage that is done already does not begin again: then nobody is ended.
-    """
+    """So many seconds after a stage has begun its artifact; without one, after the start."""
 
     stage: str
     after: float
@@ -160,7 +159,8 @@ def _end_once(
     undisturbed: Undisturbed,
 ) -> None:  # fmt: skip
     """Start a run, end it or a part of it at a random moment, and look at how it went."""
-    moment, number = undisturbed.moment(generator), generator.choice(SIGNALS)
+    moment = undisturbed.moment(generator, stages_done(outputs))
+    number = generator.choice(SIGNALS)
     who = generator.choice(WHO)
     log = outputs.with_name(f"{outputs.name}.said")
     before = log.stat().st_size if log.exists() else 0
@@ -237,11 +237,21 @@ def _command(process: psutil.Process) -> list[str]:
 
 def open_stages(outputs: Path) -> set[str]:
     """Return the stages whose artifacts are being made."""
+    return _stages(outputs, whole=False)
+
+
+def stages_done(outputs: Path) -> set[str]:
+    """Return the stages that have a finished artifact and none that was begun."""
+    return _stages(outputs, whole=True) - open_stages(outputs)
+
+
+def _stages(outputs: Path, *, whole: bool) -> set[str]:
     found = set()
     try:
         for folder in os.scandir(outputs / "store"):
             inner = Path(folder.path)
-            if folder.is_dir() and not (inner / MANIFEST).is_file() and any(inner.iterdir()):
+            is_whole = (inner / MANIFEST).is_file()
+            if folder.is_dir() and is_whole == whole and any(inner.iterdir()):
                 found.add(folder.name.partition("-")[0])
     except OSError:  # not there yet, or another process has just moved it
         pass

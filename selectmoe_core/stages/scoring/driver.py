@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -43,6 +43,7 @@ class Work(Generic[MadeT]):
         resumes: called before the first shard with the number of examples that are done.
         at_last: called in the first process with the opened part, when all shards are made.
         is_whole: whether ``at_last`` was called for the shards that are there.
+        settle: changes what was made where the pool's tokens, if the part reads any, demand it.
     """
 
     verb: str
@@ -54,6 +55,7 @@ class Work(Generic[MadeT]):
     resumes: Callable[[int], None] = lambda _: None
     at_last: Callable[[Any], None] | None = None
     is_whole: Callable[[], bool] = lambda: True
+    settle: Callable[[Encoded, Shard, MadeT], MadeT] = lambda _tokens, _shard, made: made
 
     def is_made(self, number: int) -> bool:
         """Return whether a shard is made."""
@@ -72,13 +74,17 @@ def make_shards(context: Context, pool: Pool, work: Work[MadeT]) -> list[Cut]:
             print(f"  warning: {context.spec.key}: {problem}: {work.done} again", file=sys.stderr)  # noqa: T201
     barrier()  # nobody looks for shards before the damaged ones are gone
     with tokens_meanwhile(context) as (job, tokens):
+
+        def write(shard: Shard, made: MadeT) -> None:
+            work.write(shard, made if tokens is None else work.settle(tokens, shard, made))
+
         todo = [cut for cut in cuts if not work.is_made(cut[0])]
         mine = spread(todo, context.folder, context.job.world)
         if todo or not work.is_whole():
             done = len(pool) - sum(stop - start for _, start, stop in todo)
             work.resumes(done)
             bar = _Bar(len(pool), done, todo, since)
-            _make_each(context, pool, job, mine, work, bar)
+            _make_each(context, pool, job, mine, replace(work, write=write), bar)
         if tokens is not None and job.world.main:
             _note_tokens(context, tokens)
     return cuts

@@ -5,7 +5,7 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -31,6 +31,8 @@ from selectmoe_core.stages.scoring.driver import TOKENS, Work, make_shards
 from selectmoe_core.stages.scoring.finished import remove_damaged_scores
 from selectmoe_core.stages.scoring.shading import is_shaded, shade
 from selectmoe_core.store import Facts
+from selectmoe_core.tokens.encoding import Encoded
+from selectmoe_core.tokens.unrendered import REASON, among
 
 MAX_SKIPPED = 0.01
 """The share of the pool that may be skipped if neither recipe nor scorer sets a limit."""
@@ -86,8 +88,24 @@ def _score_shards(context: Context, pool: Pool) -> None:
         resumes=resumes,
         at_last=partial(shade, context, pool),
         is_whole=partial(is_shaded, context.folder),
+        settle=partial(_without_unrendered, context.spec.skips),
     )
     make_shards(context, pool, work)
+
+
+def _without_unrendered(
+    skips: bool, tokens: Encoded, shard: Shard, scores: ShardScores
+) -> ShardScores:
+    """Return the scores without those of rows that the chat format cannot render."""
+    out = among(tokens, shard.rows) if skips else np.zeros(0, dtype=bool)
+    if not out.any():
+        return scores
+    reasons = scores.skipped if scores.skipped is not None else [None] * len(out)
+    return replace(
+        scores,
+        score=np.where(out, np.nan, scores.score),
+        skipped=[REASON if gone else why for gone, why in zip(out.tolist(), reasons, strict=True)],
+    )
 
 
 def _finish(context: Context, table: ScoreTable) -> tuple[str, ...]:

@@ -6,9 +6,12 @@ import logging
 import subprocess
 import sys
 import unicodedata
+from importlib.metadata import EntryPoint
 
 import pytest
+from conftest import LEFT_OUT, ROOT, use_site, write_plugin
 
+from selectmoe_core.runtime.processes import Ended
 from selectmoe_core.runtime.terminal import (
     LogFormatter,
     SafeStream,
@@ -108,3 +111,89 @@ def test_no_output_of_a_command_lets_data_steer(project):
     for name in (TITLE, "[/x]"):
         said = project.call("plan", "recipe.toml", f"name={json.dumps(name)}")
         assert "\x1b" not in said.out + said.err
+
+
+class Unread(io.StringIO):
+    """A pipe that nobody reads any more."""
+
+    encoding = "utf-8"
+
+    def write(self, _):
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+def test_messages_that_nobody_reads_end_the_program_and_blame_no_plugin():
+    with pytest.raises(Ended) as caught:
+        SafeStream(Unread(), ends=True).write("x")
+    assert caught.value.exit_code == 141
+    assert not isinstance(caught.value, Exception)
+    with pytest.raises(BrokenPipeError):
+        SafeStream(Unread()).write("x")
+
+
+def test_a_run_whose_messages_nobody_reads_ends_quietly_and_goes_on_later(project):
+    command = f"{sys.executable} -m selectmoe_core {' '.join(LEFT_OUT)} run recipe.toml"
+    project.tell("slow", "0.3")
+    done = subprocess.run(
+        ["bash", "-c", f"{command} 2>&1 | head -n 1; exit ${{PIPESTATUS[0]}}"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 141
+    assert done.stdout.startswith("pool")
+    assert done.stderr == ""
+    (log,) = project.folder.glob("outputs/fake/*/*/run.log")
+    assert "Traceback" not in log.read_text()
+    project.untell("slow")
+    said = project.run()
+    assert said.code == 0, said.err
+
+
+ODD = "[/x] [bold]b[/] [link=file:///etc] \x1b]0;PWN\x07 \u202egpj \x9b2J"
+SHOWN = r"[/x] [bold]b[/] [link=file:///etc] \x1b]0;PWN\x07 \u202egpj \x9b2J"
+PLUGIN = f"""\
+from selectmoe_core import About, Component, Config, Need, hookimpl
+
+class Odd(Config):
+    \"\"\"Summary.\"\"\"
+    text: str = {ODD!r}
+    \"\"\"Sentence.\"\"\"
+
+Odd.__doc__ = {ODD!r}
+Odd.model_fields["text"].description = {ODD!r}
+
+@hookimpl
+def selectmoe_scorers():
+    about = About({ODD!r}, {ODD!r}, {ODD!r}, {ODD!r})
+    return [Component("odd", Odd, lambda config: config, about, lambda _: frozenset({{Need.POOL}}))]
+"""
+
+
+def test_texts_of_plugins_are_printable_and_no_markup(tmp_path, cli, monkeypatch):
+    write_plugin(tmp_path, "odd", PLUGIN)
+    use_site(tmp_path, monkeypatch)
+    described = cli("describe", "scorer", "odd")
+    assert described.code == 0, described.err
+    assert " ".join(described.out.split()).count(SHOWN) >= 5
+    for said in (described, cli("list", "scorer"), cli("list")):
+        assert not any(steers(letter) for letter in said.out if letter != "\n")
+        assert "[/x] [bold]b[/]" in said.out
+
+
+def test_names_of_plugins_are_printable_and_no_markup(cli, monkeypatch):
+    from selectmoe_core.cli import plugins
+
+    entries = [EntryPoint(ODD, f"module:{ODD}", "selectmoe")]
+    monkeypatch.setattr(plugins, "find_plugins", lambda: entries)
+    said = cli("plugins")
+    assert said.code == 0, said.err
+    assert said.out.count(SHOWN) == 2
+
+
+def test_only_the_bars_use_rich_which_reads_markup():
+    found = [
+        path.relative_to(ROOT).as_posix()
+        for folder in ("selectmoe_core", "plugins")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        if "from rich" in path.read_text() or "import rich" in path.read_text()
+    ]
+    assert found == ["selectmoe_core/runtime/progress.py"]
