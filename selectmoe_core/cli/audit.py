@@ -66,7 +66,7 @@ def command(
     """
     from selectmoe_core.audit import plan_audit, run_audit
     from selectmoe_core.audit.rendering import text
-    from selectmoe_core.runner.run import RunOptions
+    from selectmoe_core.runner.options import RunOptions
 
     plugins = registry(context)
     loaded = _with_options(load_recipe(recipe, overrides), sample, kinds, scores)

@@ -112,15 +112,22 @@ def selectmoe_run_started(run: Path) -> None:
 
 
 @hookspec
-def selectmoe_stage_finished(artifact: Artifact) -> None:
-    """Called when a stage has finished; the artifact must not be changed."""
+def selectmoe_stage_finished(run: Path, node: str, artifact: Artifact) -> None:
+    """Called when a stage has finished; ``node`` names it, and the artifact must not be changed."""
 
 
 @hookspec
-def selectmoe_metrics(stage: str, step: int, values: Mapping[str, float]) -> None:
-    """Called with each point of a training curve, in the process that trains."""
+def selectmoe_metrics(
+    run: Path, node: str, stage: str, step: int, values: Mapping[str, float]
+) -> None:
+    """Called in the main process with each point of a training curve."""
 
 
 @hookspec
 def selectmoe_run_finished(run: Path) -> None:
     """Called when a run has ended; its report is in the folder ``run``."""
+
+
+@hookspec
+def selectmoe_run_failed(run: Path, error: str) -> None:
+    """Called when a run has ended without a result: with its error, or ``interrupted``."""

@@ -1,8 +1,11 @@
 """The folder of a run, named by date and time, and its log."""
 
 import logging
+import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from selectmoe_core.errors import StageError
 from selectmoe_core.runtime.terminal import LogFormatter
@@ -19,6 +22,21 @@ def new_folder(outputs: Path, name: str) -> Path:
             continue
         return folder.resolve()
     raise StageError(f"cannot make a folder for this run at {base}")
+
+
+def write_recipe(folder: Path, resolved: Mapping[str, Any]) -> None:
+    """Write the recipe as it was resolved into a run's folder."""
+    import tomli_w
+
+    (folder / "recipe.toml").write_text(tomli_w.dumps(dict(resolved)), encoding="utf-8")
+
+
+def link(folder: Path, key: str, artifact: Path) -> None:
+    """Link an artifact from a run's folder, by the name of its node."""
+    place = folder / "artifacts" / key.replace(":", "-")
+    place.parent.mkdir(exist_ok=True)
+    place.unlink(missing_ok=True)
+    place.symlink_to(os.path.relpath(artifact, place.parent))
 
 
 class _RunLog(logging.FileHandler):
