@@ -17,7 +17,7 @@ RECIPES = sorted((REPOSITORY / "recipes").glob("*.toml"))
 HEADER = ("# What for: ", "# What it needs: ", "# How to run: ", "# What to expect: ")
 DATA = Path(os.environ.get("SELECTMOE_DATA") or REPOSITORY.parent / "shared" / "data")
 LESS = DATA / "less" / "train" / "processed"
-SOURCES = ("cot", "dolly", "flan_v2", "oasst1")
+SOURCES = ("cot", "dolly", "flan_v2", "oasst1", "gpteacher", "self_instruct")
 
 RUN_BASELINES = {"baseline base", "baseline random"}
 
@@ -57,6 +57,7 @@ def test_the_recipes_are_there() -> None:
         "perplexity",
         "select-moe-llama2-7b",
         "smollm2",
+        "smollm2-compare",
     }
 
 

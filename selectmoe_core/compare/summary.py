@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from selectmoe_core.compare.costs import ArmCost, more_random_data
+from selectmoe_core.compare.costs import PARTS, ArmCost, more_random_data
 from selectmoe_core.compare.findings import MEAN, Figure, Findings, Result
 from selectmoe_core.compare.results import Task
 
@@ -131,7 +131,6 @@ def _figure(figure: Figure, values: list[float]) -> dict[str, Any]:
 # -------------------------------------------------------------------------------- as text
 
 Row = tuple[str, ...]
-COST_HEAD: Row = ("arm", "examples", "tokens", "warm-up", "scoring", "training", "in all", "FLOPs")
 
 
 def rows_of(summary: Summary, name: str) -> list[Row]:
@@ -178,23 +177,19 @@ def titles(summary: Summary) -> dict[str, str]:
 
 def cost_rows(summary: Summary) -> list[Row]:
     """Return the table of costs as text, its head first; seconds are device-seconds."""
-    rows = [COST_HEAD]
-    for result in summary.findings.results:
-        cost = summary.costs.get(result.contender.label)
-        if cost is None or cost.kept is None:
-            continue
-        scoring = cost.seconds["scoring"] + cost.seconds["selection"]
+    shown = [
+        (result.contender.label, cost)
+        for result in summary.findings.results
+        if (cost := summary.costs.get(result.contender.label)) and cost.kept is not None
+    ]
+    # A part that no arm has, such as an embedding, would be a column of zeros.
+    parts = [part for part in PARTS if any(cost.seconds[part] > 0 for _, cost in shown)]
+    rows: list[Row] = [("arm", "examples", "tokens", *parts, "in all", "FLOPs")]
+    for label, cost in shown:
+        flops = DASH if cost.total_flops is None else f"{cost.total_flops:.1e}"
+        spent = [seconds(cost.seconds[part]) for part in parts]
         rows.append(
-            (
-                result.contender.label,
-                whole(cost.kept),
-                whole(cost.tokens),
-                seconds(cost.seconds["warm-up"]),
-                seconds(scoring),
-                seconds(cost.seconds["training"]),
-                seconds(cost.total),
-                DASH if cost.total_flops is None else f"{cost.total_flops:.1e}",
-            )
+            (label, whole(cost.kept), whole(cost.tokens), *spent, seconds(cost.total), flops)
         )
     return rows
 

@@ -5,14 +5,18 @@ from functools import cache
 
 from selectmoe_core.plan.node import Node, Plan
 
+LONG = 3
+"""Nodes that at least so many others wait for, one after the other: what makes a selection."""
+
 
 class Schedule:
     """The nodes of a plan, each given out once everything that it reads is finished.
 
     Args:
         plan: the plan.
-        longest_first: of the ready nodes give out that with the longest way to go before the
-            others, so that several at the same time end soon; otherwise the plan's order.
+        longest_first: give out what makes selections before the rest, the longest way to go
+            first, so that several at the same time end soon. Trainings and evaluations keep the
+            plan's order, so that an interrupted run leaves whole arms.
     """
 
     def __init__(self, plan: Plan, *, longest_first: bool) -> None:
@@ -20,7 +24,7 @@ class Schedule:
         nodes = list(plan.nodes.values())
         if longest_first:
             way = _ways(plan)
-            nodes.sort(key=lambda node: -way(node.key))
+            nodes.sort(key=lambda node: -way(node.key) if way(node.key) >= LONG else 0)
         self._waiting = {node.key: node for node in nodes}
         self._finished: set[str] = set()
         self._making: set[tuple[str, str | None]] = set()

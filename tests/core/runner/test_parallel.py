@@ -59,12 +59,17 @@ def test_the_plans_order_is_kept_where_one_follows_the_other():
     assert found == [["base"], ["pool"], ["short"], ["warmup"], ["score"]]
 
 
-def test_the_longest_way_goes_first_where_several_go_at_once():
+def test_what_makes_selections_goes_first_and_arms_in_their_order():
     plan = steps(
-        base=[], pool=[], short=["pool"], warmup=["pool"], score=["warmup"], train=["score"]
-    )
+        base=[], pool=[], select=["pool"], train=["select"], evaluate=["train"],
+        warmup=["pool"], score=["warmup"], own_select=["score"], own_train=["own_select"],
+        own_evaluate=["own_train"],
+    )  # fmt: skip
     found = order(Schedule(plan, longest_first=True), 2)
-    assert found == [["pool", "base"], ["warmup", "short"], ["score"], ["train"]]
+    assert found == [
+        ["pool", "base"], ["warmup", "select"], ["score", "train"], ["evaluate", "own_select"],
+        ["own_train"], ["own_evaluate"],
+    ]  # fmt: skip
 
 
 def test_a_node_under_two_keys_is_given_out_once_at_a_time():
