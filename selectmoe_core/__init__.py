@@ -98,6 +98,11 @@ if TYPE_CHECKING:
     from selectmoe_core.plugin.specs import (
         hookimpl,
     )
+    from selectmoe_core.plugin.tracker import (
+        TrackedResult,
+        TrackedRun,
+        Tracker,
+    )
     from selectmoe_core.runtime.hardware import (
         resolve_device,
     )
@@ -133,6 +138,7 @@ __getattr__ = lazy_names(
         "Job Need Reader Scorer Selector Shard ShardEmbedder ShardScorer TableScorer Trainer "
         "VerifyOptions",
         "selectmoe_core.plugin.specs": "hookimpl",
+        "selectmoe_core.plugin.tracker": "TrackedResult TrackedRun Tracker",
         "selectmoe_core.runtime.hardware": "resolve_device",
         "selectmoe_core.runtime.progress": "Advance",
         "selectmoe_core.store": "Artifact Facts write_json",
@@ -181,6 +187,9 @@ __all__ = [
     "StageError",
     "TableScorer",
     "TargetModel",
+    "TrackedResult",
+    "TrackedRun",
+    "Tracker",
     "Trainer",
     "VerifyOptions",
     "Workload",

@@ -20,6 +20,7 @@ from selectmoe_core.plugin.protocols import (
     TableScorer,
     Trainer,
 )
+from selectmoe_core.plugin.tracker import Tracker
 from selectmoe_core.store import Artifact
 
 PROJECT = "selectmoe"
@@ -73,6 +74,12 @@ def selectmoe_trainers() -> Iterable[Component[Any, Trainer]]:
 @hookspec
 def selectmoe_evaluators() -> Iterable[Component[Any, Evaluator]]:
     """Offer evaluators: they measure a model."""
+    return ()
+
+
+@hookspec
+def selectmoe_trackers() -> Iterable[Component[Any, Tracker]]:
+    """Offer trackers: they show a run's losses, times and result while it lasts."""
     return ()
 
 

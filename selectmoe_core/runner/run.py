@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from selectmoe_core.runner.sample_rows import save_sample
 from selectmoe_core.runner.schedule import Schedule
 from selectmoe_core.runner.specs import Specs
 from selectmoe_core.runner.summary import summary
+from selectmoe_core.runner.tracking import tracked
 from selectmoe_core.runner.watch import Watch
 from selectmoe_core.runtime.hardware import Machine, resolve_device, versions
 from selectmoe_core.runtime.progress import NoProgress, Progress, make_progress
@@ -107,32 +108,35 @@ class _Run:
         self.reported: set[str] = set()
 
     def execute(self) -> Outcome:
-        handler = log_to(self.folder / "run.log")
-        try:
-            log.info("%s", self.options.command)
-            self._log_processes()
-            write_recipe(self.folder, self.plan.recipe.resolved)
-            self._observe("selectmoe_run_started")
-            if self.options.fresh:
-                forget(self.plan, self.options.fresh)
-            with self.plan.store.used(names(self.plan.nodes.values())):
-                self._make_what_is_missing()
-                outcome = self._report()
-            self._observe("selectmoe_run_finished")
-        except (Exception, KeyboardInterrupt) as error:
-            kinds = (SelectMoEError, KeyboardInterrupt)
-            shown = isinstance(error, PartError) or not isinstance(error, kinds)
-            log.error("%s: %s", type(error).__name__, error, exc_info=shown)  # noqa: TRY400
-            # The first error must be reported, even if the disk is full.
-            with suppress(SelectMoEError, OSError):
-                self._record().save(self.folder)
-            what = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
-            self._observe("selectmoe_run_failed", error=what)
-            raise
-        finally:
-            logging.getLogger("selectmoe").removeHandler(handler)
-            handler.close()
+        with ExitStack() as stack:
+            stack.enter_context(log_to(self.folder / "run.log"))
+            try:
+                log.info("%s", self.options.command)
+                self._log_processes()
+                write_recipe(self.folder, self.plan.recipe.resolved)
+                tracking = stack.enter_context(tracked(self.plan, self.registry, self.folder))
+                self._observe("selectmoe_run_started")
+                if self.options.fresh:
+                    forget(self.plan, self.options.fresh)
+                with self.plan.store.used(names(self.plan.nodes.values())):
+                    self._make_what_is_missing()
+                    outcome = self._report()
+                tracking.verdict = outcome.report.verdicts
+                self._observe("selectmoe_run_finished")
+            except (Exception, KeyboardInterrupt) as error:
+                self._failed(error)
+                raise
         return outcome
+
+    def _failed(self, error: BaseException) -> None:
+        kinds = (SelectMoEError, KeyboardInterrupt)
+        shown = isinstance(error, PartError) or not isinstance(error, kinds)
+        log.error("%s: %s", type(error).__name__, error, exc_info=error if shown else None)
+        # The first error must be reported, even if the disk is full.
+        with suppress(SelectMoEError, OSError):
+            self._record().save(self.folder)
+        what = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
+        self._observe("selectmoe_run_failed", error=what)
 
     def _make_what_is_missing(self) -> None:
         for node, damage in self.plan.damaged():

@@ -3,7 +3,8 @@
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,9 @@ class _RunLog(logging.FileHandler):
         """Print no traceback of logging on top of the run's own error."""
 
 
-def log_to(path: Path) -> logging.Handler:
-    """Also write selectmoe's log messages into a file, until the handler is removed."""
+@contextmanager
+def log_to(path: Path) -> Iterator[None]:
+    """Also write selectmoe's log messages into a file while the block runs."""
     handler = _RunLog(path, encoding="utf-8")
     handler.setFormatter(
         LogFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S")
@@ -55,4 +57,8 @@ def log_to(path: Path) -> logging.Handler:
     logger = logging.getLogger("selectmoe")
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
-    return handler
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
