@@ -111,7 +111,7 @@ def test_a_comparison_is_tracked_too(project):
     said = project.call("compare", "recipe.toml", TRACKED, "seed=[1]")
     assert said.code == 0, said.err
     found = tracked(project)
-    assert any(line.startswith("log train/random-1 2 loss") for line in found)
+    assert any(line.startswith("log train/random 2 loss") for line in found)
     assert found[-1].endswith("[compare.html compare.md compare.json]")
 
 
