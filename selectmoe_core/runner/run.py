@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -165,7 +165,9 @@ class _Run:
                         schedule.finish(self.plan.nodes[child.spec.key])
                     except SelectMoEError as error:
                         failures.append(error)
-                        self._wait_for_others(error, crew.nodes)
+                        if crew.nodes:
+                            rest = ", ".join(crew.nodes)
+                            self.say(f"{error}; waiting for what runs at the same time: {rest}")
         if failures:
             raise failures[0]
 
@@ -197,10 +199,6 @@ class _Run:
             self.reported.add(f"{node.key} {maker}")
             self.say(f"{_name(node)} another run is making this ({maker})")
         return bool(maker)
-
-    def _wait_for_others(self, error: SelectMoEError, others: Sequence[str]) -> None:
-        if others:
-            self.say(f"{error}; waiting for what runs at the same time: {', '.join(others)}")
 
     def _ended(self, child: Child) -> None:
         child.check()
