@@ -91,6 +91,7 @@ def _gone(costs: Mapping[str, ArmCost]) -> Iterator[str]:
 
 
 def _budgets(findings: Findings, costs: Mapping[str, ArmCost], *, by_tokens: bool) -> Iterator[str]:
+    apart = []
     for one in findings.results:
         arm, reference = one.contender.label, one.contender.reference
         own, other = costs.get(arm), costs.get(reference)
@@ -102,11 +103,10 @@ def _budgets(findings: Findings, costs: Mapping[str, ArmCost], *, by_tokens: boo
                 f"{other.kept:,.0f}; compare.budget=N gives all arms as many"
             )
         elif own.tokens and other.tokens and abs(own.tokens / other.tokens - 1) > TOKENS_APART:
-            as_many = "" if by_tokens else f"as many examples as {reference}, and on "
-            yield (
-                f"{arm} trains on {as_many}{own.tokens / other.tokens:.2f} times as many tokens"
-                f"{f' as {reference}' if by_tokens else ''}"
-            )
+            apart.append(f"{arm} on {own.tokens / other.tokens:.2f} times those of {reference}")
+    if apart:
+        why = "they have one budget" if by_tokens else "each has as many examples"
+        yield f"the arms train on different numbers of tokens, though {why}: {', '.join(apart)}"
 
 
 def _evaluation(evaluations: Mapping[str, Sequence[Artifact]]) -> Iterator[str]:

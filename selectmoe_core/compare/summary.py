@@ -8,6 +8,7 @@ from typing import Any
 from selectmoe_core.compare.costs import PARTS, ArmCost, more_random_data
 from selectmoe_core.compare.findings import MEAN, Figure, Findings, Result
 from selectmoe_core.compare.results import Task
+from selectmoe_core.compare.verdicts import Verdict
 
 VERSION = 1
 """Of ``compare.json``; another number says that a field changed its meaning or is gone."""
@@ -39,11 +40,32 @@ class Summary:
     recipes: Mapping[str, tuple[str, ...]]
 
     @property
-    def sentences(self) -> list[str]:
+    def verdicts(self) -> list[Verdict]:
         """The verdicts, those on strategies first."""
         judged = [one for one in self.findings.results if one.verdict is not None]
         ordered = sorted(judged, key=lambda one: one.contender.role != "strategy")
-        return [one.verdict.sentence for one in ordered if one.verdict is not None]
+        return [one.verdict for one in ordered if one.verdict is not None]
+
+    @property
+    def sentences(self) -> list[str]:
+        """What the verdicts say."""
+        return [verdict.sentence for verdict in self.verdicts]
+
+    @property
+    def headline(self) -> str:
+        """How many strategies beat random, and which."""
+        own = [one for one in self.findings.results if one.contender.role == "strategy"]
+        judged = [one for one in own if one.verdict is not None]
+        better = [one for one in judged if one.verdict and one.verdict.kind == "better"]
+        said = f"{len(better) or 'None'} of {len(judged)} strategies"
+        said = f"{said} beat{'s' if len(better) == 1 else ''} random"
+        share = self.findings.judged[0].share
+        unit = " points" if share else ""
+        more = [amount(one.figures[MEAN].plain, share=share, sign=True) for one in better]
+        named = [
+            f"{one.contender.label} ({by}{unit})" for one, by in zip(better, more, strict=True)
+        ]
+        return f"{said}: {', '.join(named)}" if named else said
 
     @property
     def judged_by(self) -> str:
@@ -72,6 +94,7 @@ def document(summary: Summary) -> dict[str, Any]:
         "started": summary.started,
         "seeds": list(summary.seeds),
         "notes": list(summary.notes),
+        "headline": summary.headline,
         "verdicts": summary.sentences,
         "judged_tasks": [task.name for task in findings.judged],
         "comparisons": findings.family,
@@ -139,7 +162,7 @@ def rows_of(summary: Summary, name: str) -> list[Row]:
     tasks = [task for task in findings.tasks if task.name == name] or list(findings.judged)
     share = all(task.share for task in tasks)
     references = {one.contender.reference for one in findings.results} - {""}
-    less = f"less {references.pop()}" if len(references) == 1 else "difference"
+    less = f"vs {references.pop()}" if len(references) == 1 else "difference"
     rows: list[Row] = [("arm", "score", "95 % interval", less, "95 % interval")]
     for result in findings.results:
         figure = result.figures[name]
@@ -172,6 +195,23 @@ def titles(summary: Summary) -> dict[str, str]:
             parts.append(f"chance {amount(task.chance, share=task.share)}")
         unit = ", in %" if task.share else ""
         found[task.name] = f"{task.name} ({', '.join(parts)}){unit}"
+    return found
+
+
+def by_seed_rows(summary: Summary) -> dict[str, list[Row]]:
+    """Return for each task the result of every training as text, under the title of the task."""
+    seeds = [str(seed) for seed in summary.seeds]
+    if len(seeds) < 2:
+        return {}
+    found = {}
+    for task in summary.findings.tasks:
+        rows: list[Row] = [("arm", *(f"seed {seed}" for seed in seeds))]
+        for result in summary.findings.results:
+            values = task.values[result.contender.label]
+            if len(values) == len(seeds):
+                cells = [amount(value, share=task.share) for value in values]
+                rows.append((result.contender.label, *cells))
+        found[titles(summary)[task.name]] = rows
     return found
 
 
