@@ -103,6 +103,11 @@ if TYPE_CHECKING:
     from selectmoe_core.plugin.specs import (
         hookimpl,
     )
+    from selectmoe_core.plugin.tracker import (
+        TrackedResult,
+        TrackedRun,
+        Tracker,
+    )
     from selectmoe_core.runtime.hardware import (
         resolve_device,
     )
@@ -139,6 +144,7 @@ __getattr__ = lazy_names(
         "Job Need Reader Scorer Selector Shard ShardEmbedder ShardScorer TableScorer Trainer "
         "VerifyOptions",
         "selectmoe_core.plugin.specs": "hookimpl",
+        "selectmoe_core.plugin.tracker": "TrackedResult TrackedRun Tracker",
         "selectmoe_core.runtime.hardware": "resolve_device",
         "selectmoe_core.runtime.progress": "Advance",
         "selectmoe_core.store": "Artifact Facts write_json",
@@ -190,6 +196,9 @@ __all__ = [
     "TableScorer",
     "TargetModel",
     "TokenDetail",
+    "TrackedResult",
+    "TrackedRun",
+    "Tracker",
     "Trainer",
     "VerifyOptions",
     "Workload",

@@ -230,13 +230,29 @@ class Store:
         manifest.unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
 
+    def maker(self, stage: str, digest: str) -> str:
+        """Return which process makes an artifact at this moment; nothing where none does."""
+        from filelock import FileLock, Timeout
+
+        path = self._lock_path(stage, digest)
+        if not path.exists():
+            return ""
+        try:
+            with FileLock(path, timeout=0):
+                return ""
+        except Timeout:
+            return _read(path.with_suffix(".owner"))
+
+    def _lock_path(self, stage: str, digest: str) -> Path:
+        return self.root / f"{stage}-{digest[:DIGEST_LENGTH]}.lock"
+
     @contextmanager
     def lock(self, stage: str, digest: str, say: Callable[[str], None]) -> Iterator[None]:
         """Lock an artifact while making it; if another run holds the lock, say so and wait."""
         from filelock import FileLock, Timeout
 
         self.root.mkdir(parents=True, exist_ok=True)
-        path = self.root / f"{stage}-{digest[:DIGEST_LENGTH]}.lock"
+        path = self._lock_path(stage, digest)
         owner = path.with_suffix(".owner")
         lock = FileLock(path)
         try:

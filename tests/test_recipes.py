@@ -17,7 +17,7 @@ RECIPES = sorted((REPOSITORY / "recipes").glob("*.toml"))
 HEADER = ("# What for: ", "# What it needs: ", "# How to run: ", "# What to expect: ")
 DATA = Path(os.environ.get("SELECTMOE_DATA") or REPOSITORY.parent / "shared" / "data")
 LESS = DATA / "less" / "train" / "processed"
-SOURCES = ("cot", "dolly", "flan_v2", "oasst1")
+SOURCES = ("cot", "dolly", "flan_v2", "oasst1", "gpteacher", "self_instruct")
 
 NOT_IN_EACH = {"filter", "targets", "embed"}
 """Stages that only some recipes have."""
@@ -64,6 +64,7 @@ def test_the_recipes_are_there() -> None:
         "select-moe-llama2-7b",
         "smollm2",
         "smollm2-less",
+        "smollm2-compare",
     }
 
 

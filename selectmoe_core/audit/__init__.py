@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from selectmoe_core.plan.node import Node
     from selectmoe_core.plugin.registry import Registry
     from selectmoe_core.report import Report, RunRecord
-    from selectmoe_core.runner.run import RunOptions
+    from selectmoe_core.runner.options import RunOptions
 
 __all__ = ["Outcome", "plan_audit", "run_audit"]
 

@@ -24,7 +24,7 @@ from selectmoe_core.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     from selectmoe_core.plugin.registry import Registry
-    from selectmoe_core.runner.run import RunOptions
+    from selectmoe_core.runner.options import RunOptions
 
 
 @click.command("audit")
@@ -89,7 +89,7 @@ def command(
     number), or a chosen and a rejected answer to one prompt, and the audit prints how far each
     score agrees with these labels, beside the length of the answers.
     """
-    from selectmoe_core.runner.run import RunOptions
+    from selectmoe_core.runner.options import RunOptions
 
     plugins = registry(context)
     loaded = _with_options(load_recipe(recipe, overrides), sample, kinds, scores)

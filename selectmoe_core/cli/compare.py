@@ -1,69 +1,39 @@
 """``selectmoe compare``."""
 
-import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from selectmoe_core.cli.options import (
-    command_line,
-    device_option,
-    dtype_option,
-    outputs_option,
+    Execution,
+    execution_options,
     registry,
     shipped_recipes,
-    threads_option,
+    shown,
     width,
 )
+from selectmoe_core.config import real_path
 from selectmoe_core.errors import RecipeError
 
 if TYPE_CHECKING:
     from selectmoe_core.compare import Comparison, Sources
-    from selectmoe_core.runner.run import RunOptions
+    from selectmoe_core.runner.options import RunOptions
 
 
 @click.command("compare")
 @click.argument("recipes", nargs=-1, required=True, metavar="RECIPE... [KEY=VALUE]...")
-@outputs_option
 @click.option(
     "--plan",
     "only_plan",
     is_flag=True,
     help="Show the arms, what they share and cost; run nothing.",
 )
-@device_option
-@dtype_option
-@threads_option
-@click.option(
-    "--num-processes",
-    type=click.IntRange(min=1),
-    help="Number of processes for warmup, score, train and evaluate; one per GPU by default.",
-)
-@click.option(
-    "--accelerate-config",
-    "accelerate_configs",
-    multiple=True,
-    metavar="[STAGE=]FILE",
-    help="Configuration file of accelerate, for example for FSDP; for one stage or for all.",
-)
-@click.option("--quiet", "-q", is_flag=True, help="Print only the result and errors.")
-@click.option("--verbose", "-v", is_flag=True, help="Show what the libraries log.")
+@execution_options
 @click.pass_context
 def command(
-    context: click.Context,
-    recipes: tuple[str, ...],
-    outputs: Path,
-    only_plan: bool,
-    device: str,
-    dtype: str,
-    threads: int,
-    num_processes: int | None,
-    accelerate_configs: tuple[str, ...],
-    quiet: bool,
-    verbose: bool,
+    context: click.Context, recipes: tuple[str, ...], only_plan: bool, execution: Execution
 ) -> None:
     """Compare strategies with random selections, over several seeds.
 
@@ -73,9 +43,8 @@ def command(
     seed=[1,2,3] sets the seeds. What arms share runs once, and finished work is reused. Two or more
     folders of finished runs instead of recipes are compared without running anything.
     """
+    from selectmoe_core.cli.run import launched_team
     from selectmoe_core.compare import Sources, plan_comparison
-    from selectmoe_core.runner.launch import launch_of
-    from selectmoe_core.runner.run import RunOptions
 
     names, overrides = _split(recipes)
     if all((Path(name) / "run.json").is_file() for name in names):
@@ -83,26 +52,14 @@ def command(
         return
     sources = Sources(tuple(map(Path, names)), overrides, shipped_recipes())
     if only_plan:
-        _print_plan(plan_comparison(sources, registry(context), outputs.resolve()), context)
+        outputs = real_path(execution.outputs)
+        _print_plan(plan_comparison(sources, registry(context), outputs), context)
         return
-    options = RunOptions(
-        outputs=outputs.resolve(),
-        device=device,
-        dtype=dtype,
-        threads=threads,
-        progress="none" if quiet else "auto",
-        verbose=verbose,
-        disabled=context.find_root().obj or (),
-        command=command_line(sys.argv[1:]),
-    )
-    from selectmoe_core.cli.run import launched_team
-
     with launched_team() as team:
         if team is not None and not team.world.main:
             team.follow()
             return
-        launch = launch_of(num_processes, accelerate_configs, team)
-        _run(context, sources, replace(options, launch=launch))
+        _run(context, sources, execution.options(context, team), execution.say)
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
@@ -119,18 +76,22 @@ def _changes(text: str) -> bool:
     return text.startswith("~") or ("=" in text and not Path(text).exists())
 
 
-def _run(context: click.Context, sources: "Sources", options: "RunOptions") -> None:
+def _run(
+    context: click.Context,
+    sources: "Sources",
+    options: "RunOptions",
+    say: Callable[[str], None],
+) -> None:
     from selectmoe_core.compare import plan_comparison, run_comparison
     from selectmoe_core.compare.rendering import text
 
-    quiet = options.progress == "none"
     plugins = registry(context)
     comparison = plan_comparison(sources, plugins, options.outputs)
-    for note in () if quiet else comparison.notes:
-        click.echo(f"Note: {note}", err=True)
-    outcome = run_comparison(comparison, plugins, options, _silent if quiet else _say)
+    for note in comparison.notes:
+        say(f"Note: {note}")
+    outcome = run_comparison(comparison, plugins, options, say)
     click.echo(text(outcome.summary, width()))
-    click.echo(f"Report: {_shown(outcome.folder / 'compare.html')}")
+    click.echo(f"Report: {shown(outcome.folder / 'compare.html')}")
 
 
 def _print_plan(comparison: "Comparison", context: click.Context) -> None:
@@ -161,15 +122,3 @@ def _compare_runs(folders: Sequence[Path], overrides: Sequence[str]) -> None:
             hint="name the recipes to run them with these changes",
         )
     click.echo(text(compare_runs(folders), width()))
-
-
-def _say(line: str) -> None:
-    click.echo(line, err=True)
-
-
-def _silent(line: str) -> None:
-    """Say nothing."""
-
-
-def _shown(path: Path) -> Path:
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

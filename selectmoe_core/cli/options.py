@@ -4,15 +4,22 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
 from selectmoe_core.cli.commands import checked, left_out
+from selectmoe_core.config import real_path
 from selectmoe_core.plugin.manager import load_plugins
 from selectmoe_core.plugin.registry import Registry
 from selectmoe_core.recipe.recipe import Recipe, read_recipe
+
+if TYPE_CHECKING:
+    from selectmoe_core.runner.external_launch import Team
+    from selectmoe_core.runner.options import RunOptions
 
 
 class FolderPath(click.Path):
@@ -58,13 +65,109 @@ threads_option = click.option(
     help="Number of threads on the CPU; 0 means one per core.",
 )
 
-
+quiet_option = click.option("--quiet", "-q", is_flag=True, help="Print only the result and errors.")
+verbose_option = click.option("--verbose", "-v", is_flag=True, help="Show what the libraries log.")
 arm_option = click.option(
     "--arm",
     default="selected",
     show_default=True,
     help="Whose selection: the recipe's own, or that of a baseline, as random.",
 )
+
+
+EXECUTION = (
+    outputs_option,
+    device_option,
+    dtype_option,
+    threads_option,
+    click.option(
+        "--parallel",
+        default=1,
+        show_default=True,
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Number of independent stages to execute at the same time, spread over the GPUs.",
+    ),
+    click.option(
+        "--num-processes",
+        type=click.IntRange(min=1),
+        help="Number of processes for warmup, score, train and evaluate; one per GPU by default.",
+    ),
+    click.option(
+        "--accelerate-config",
+        "accelerate_configs",
+        multiple=True,
+        metavar="[STAGE=]FILE",
+        help="Configuration file of accelerate, for example for FSDP; for one stage or for all.",
+    ),
+    quiet_option,
+    verbose_option,
+)
+"""The options that say how a plan is executed."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a plan is executed, as the command line says.
+
+    Attributes:
+        outputs: the folder of all outputs.
+        device: the device to compute on.
+        dtype: the data type to compute in.
+        threads: threads on the CPU.
+        parallel: stages at the same time.
+        num_processes: processes of a stage, where it was given.
+        accelerate_configs: configuration files of accelerate.
+        quiet: print only the result and errors.
+        verbose: show what the libraries log.
+    """
+
+    outputs: Path
+    device: str
+    dtype: str
+    threads: int
+    parallel: int
+    num_processes: int | None
+    accelerate_configs: tuple[str, ...]
+    quiet: bool
+    verbose: bool
+
+    def options(self, context: click.Context, team: "Team | None" = None) -> "RunOptions":
+        """Return the options of a run; ``team`` are the processes of another launcher."""
+        from selectmoe_core.runner.launch import launch_of
+        from selectmoe_core.runner.options import RunOptions
+
+        return RunOptions(
+            outputs=real_path(self.outputs),
+            device=self.device,
+            dtype=self.dtype,
+            threads=self.threads,
+            launch=launch_of(self.num_processes, self.accelerate_configs, team),
+            parallel=self.parallel,
+            progress="none" if self.quiet else "auto",
+            verbose=self.verbose,
+            disabled=context.find_root().obj or (),
+            command=command_line(sys.argv[1:]),
+        )
+
+    def say(self, text: str) -> None:
+        """Print progress, unless only the result is wanted."""
+        if not self.quiet:
+            click.echo(text, err=True)
+
+
+def execution_options(function: FunctionT) -> FunctionT:
+    """Give a command the options of an execution, as its argument ``execution``."""
+    names = [field.name for field in fields(Execution)]
+
+    @wraps(function)
+    def command(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401
+        execution = Execution(**{name: options.pop(name) for name in names})
+        return function(*arguments, execution=execution, **options)
+
+    for option in reversed(EXECUTION):
+        command = option(command)
+    return cast("FunctionT", command)
 
 
 def run_argument(name: str) -> Callable[[FunctionT], FunctionT]:
@@ -95,6 +198,11 @@ def command_line(arguments: list[str]) -> str:
 def load_recipe(path: Path, overrides: tuple[str, ...]) -> Recipe:
     """Read a recipe by path or by the name of a shipped one."""
     return read_recipe(path, overrides, shipped_recipes())
+
+
+def shown(path: Path) -> Path:
+    """Return a path as it is shown: from the working folder, where it is inside."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def width() -> int:

@@ -1,8 +1,7 @@
 """``selectmoe run``."""
 
 import shlex
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -11,113 +10,78 @@ from typing import TYPE_CHECKING
 import click
 
 from selectmoe_core.cli.options import (
-    command_line,
-    device_option,
-    dtype_option,
+    Execution,
+    execution_options,
     load_recipe,
-    outputs_option,
     overrides_argument,
     recipe_argument,
     registry,
-    threads_option,
+    shown,
     until_option,
     width,
 )
-from selectmoe_core.config import real_path, suggest
+from selectmoe_core.config import suggest
 from selectmoe_core.errors import RecipeError
 from selectmoe_core.recipe.recipe import STAGES, Recipe
 
 if TYPE_CHECKING:
     from selectmoe_core.plan.node import Plan
     from selectmoe_core.runner.external_launch import Team
-    from selectmoe_core.runner.run import RunOptions
+    from selectmoe_core.runner.options import RunOptions
 
 
 @click.command("run")
 @recipe_argument
 @overrides_argument
-@outputs_option
 @until_option
 @click.option(
     "--fresh", metavar="STAGE", help="Rerun this stage and everything that depends on it."
 )
-@device_option
-@dtype_option
-@threads_option
-@click.option(
-    "--num-processes",
-    type=click.IntRange(min=1),
-    help="Number of processes for warmup, score, train and evaluate; one per GPU by default.",
-)
-@click.option(
-    "--accelerate-config",
-    "accelerate_configs",
-    multiple=True,
-    metavar="[STAGE=]FILE",
-    help="Configuration file of accelerate, for example for FSDP; for one stage or for all.",
-)
-@click.option("--quiet", "-q", is_flag=True, help="Print only the result and errors.")
-@click.option("--verbose", "-v", is_flag=True, help="Show what the libraries log.")
+@execution_options
 @click.pass_context
 def command(
     context: click.Context,
     recipe: Path,
     overrides: tuple[str, ...],
-    outputs: Path,
     until: str | None,
     fresh: str | None,
-    device: str,
-    dtype: str,
-    threads: int,
-    num_processes: int | None,
-    accelerate_configs: tuple[str, ...],
-    quiet: bool,
-    verbose: bool,
+    execution: Execution,
 ) -> None:
     """Run a recipe; finished stages are reused.
 
     RECIPE is a file or the name of a shipped recipe; KEY=VALUE changes it, as in
     select.fraction=0.1, train.model=bundled:nano-llama or ~warmup.
     """
-    from selectmoe_core.runner.launch import launch_of
-    from selectmoe_core.runner.run import RunOptions
-
     for name, stage in (("--until", until), ("--fresh", fresh)):
         if stage is not None and stage not in STAGES:
             hint = suggest(stage, STAGES, otherwise="the stages")
             raise RecipeError(f"{name} {stage}: there is no such stage", hint=hint)
-    options = RunOptions(
-        outputs=real_path(outputs),
-        device=device,
-        dtype=dtype,
-        threads=threads,
-        progress="none" if quiet else "auto",
-        verbose=verbose,
-        disabled=context.find_root().obj or (),
-        fresh=fresh,
-        command=command_line(sys.argv[1:]),
-    )
     with launched_team() as team:
         if team is not None and not team.world.main:
             team.follow()
             return
-        launch = launch_of(num_processes, accelerate_configs, team)
-        _run(context, load_recipe(recipe, overrides), replace(options, launch=launch), until)
+        options = replace(execution.options(context, team), fresh=fresh)
+        _run(context, load_recipe(recipe, overrides), options, until, execution.say)
 
 
-def _run(context: click.Context, recipe: Recipe, options: "RunOptions", until: str | None) -> None:
+def _run(
+    context: click.Context,
+    recipe: Recipe,
+    options: "RunOptions",
+    until: str | None,
+    say: Callable[[str], None],
+) -> None:
     from selectmoe_core.plan.plan import make_plan
     from selectmoe_core.runner.run import execute_plan
 
-    say = _silent if options.progress == "none" else _say
     plugins = registry(context)
     plan = make_plan(recipe, plugins, options.outputs, until=until, fetch=True)
     outcome = execute_plan(plan, plugins, options, say)
     _print_table(outcome.report.table)
     for warning in outcome.report.warnings:
         click.echo(f"Warning: {warning}")
-    click.echo(f"Report: {_shown(outcome.folder / 'report.html')}")
-    for line in _further(plan, _shown(outcome.folder), shlex.quote(str(recipe.path))):
+    click.echo(f"Report: {shown(outcome.folder / 'report.html')}")
+    for line in _further(plan, shown(outcome.folder), shlex.quote(str(recipe.path))):
         say(line)
 
 
@@ -144,18 +108,6 @@ def launched_team() -> "Iterator[Team | None]":
     finally:
         if team is not None and team.world.main:
             team.end()
-
-
-def _say(text: str) -> None:
-    click.echo(text, err=True)
-
-
-def _silent(text: str) -> None:
-    """Say nothing."""
-
-
-def _shown(path: Path) -> Path:
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _print_table(rows: Sequence[Sequence[str]]) -> None:

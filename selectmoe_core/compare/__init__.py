@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from selectmoe_core.compare.summary import Summary
     from selectmoe_core.plugin.registry import Registry
     from selectmoe_core.report import Report, RunRecord
-    from selectmoe_core.runner.run import RunOptions
+    from selectmoe_core.runner.options import RunOptions
 
 __all__ = ["Comparison", "Outcome", "Sources", "plan_comparison", "run_comparison"]
 

@@ -144,8 +144,8 @@ class _Point:
             variant = change(seed)
             variant = _laid(variant, {"train": {"seed": seed}})
             recipe = self._read(path, variant)
-            if self.compare.budget is not None and role not in OUTSIDE:
-                kept = self._kept(recipe, self.compare.budget)
+            kept = self._kept(recipe) if role not in OUTSIDE else {}
+            if kept:
                 recipe = self._read(path, _laid(variant, {"select": kept}))
             trials.append(Trial(seed, recipe))
         return Arm(self._label(name), role, self.point.label, tuple(trials))
@@ -176,22 +176,54 @@ class _Point:
         options = top_k_options(self.registry, use, table.options, where=where)
         return {"use": TOP_K, **options} if options is not None else {}
 
-    def _kept(self, recipe: Recipe, budget: int) -> dict[str, Any]:
-        """Return what makes an arm's selector keep so many examples."""
+    def _kept(self, recipe: Recipe) -> dict[str, Any]:
+        """Return what makes an arm's selector keep what the budget says; nothing without one."""
+        for budget in BUDGETS:
+            amount = getattr(self.compare, budget.name)
+            if amount is not None:
+                return self._within(recipe, budget, amount)
+        return {}
+
+    def _within(self, recipe: Recipe, budget: "Budget", amount: int) -> dict[str, Any]:
         table = recipe.tables["select"]
         entry = self.registry.get(Kind.SELECTOR, table.own.use, where=table.where)
-        if "k" in entry.component.config.model_fields:
-            return {"k": budget}
-        if table.own.use != "top-fraction":
+        if budget.option in entry.component.config.model_fields:
+            return {budget.option: amount}
+        if table.own.use not in BEST_FIRST:
             raise RecipeError(
-                f"[compare] budget: the selector {table.own.use} cannot keep a number of examples",
+                f"[compare] {budget.name}: the selector {table.own.use} cannot keep a number of "
+                f"{budget.unit}",
                 hint="use top-k or top-fraction, or leave the budget out",
             )
-        fields = self.registry.get(Kind.SELECTOR, "top-k", where="[compare]").component.config
-        same = {name: v for name, v in table.options.items() if name in fields.model_fields}
-        return {**same, "use": "top-k", "k": budget}
+        fields = self.registry.get(Kind.SELECTOR, budget.selector, where="[compare]").component
+        known = fields.config.model_fields
+        same = {name: value for name, value in table.options.items() if name in known}
+        return {**same, "use": budget.selector, budget.option: amount}
 
 
+@dataclass(frozen=True)
+class Budget:
+    """A way to give all arms as much.
+
+    Attributes:
+        name: the option of ``[compare]``.
+        option: the option of selectors that can keep so much.
+        selector: the selector that takes the place of one that keeps the best without it.
+        unit: what is counted.
+    """
+
+    name: str
+    option: str
+    selector: str
+    unit: str
+
+
+BUDGETS = (
+    Budget("budget", "k", "top-k", "examples"),
+    Budget("token_budget", "tokens", "token-budget", "tokens"),
+)
+BEST_FIRST = ("top-fraction", "top-k", "token-budget")
+"""Selectors that keep the best: they differ in how much that is."""
 WHOLE_POOL: Mapping[str, Any] = {"use": "top-fraction", "fraction": 1.0}
 """The selection of the baseline ``full``."""
 

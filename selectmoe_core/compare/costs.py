@@ -14,7 +14,8 @@ from selectmoe_core.store import Artifact
 
 PARTS: Mapping[str, tuple[str, ...]] = {
     "warm-up": ("convert", "warmup"),
-    "scoring": ("embed", "score"),
+    "embedding": ("embed",),
+    "scoring": ("score",),
     "selection": ("filter", "select"),
     "training": ("train",),
 }

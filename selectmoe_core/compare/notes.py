@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from selectmoe_core.compare.costs import ArmCost
+from selectmoe_core.compare.costs import ArmCost, finished
 from selectmoe_core.compare.findings import MEAN, Findings, Result
+from selectmoe_core.plan.node import Plan
+from selectmoe_core.plugin.protocols import Need
 from selectmoe_core.store import Artifact
 
 TOKENS_APART = 0.1
@@ -14,12 +16,21 @@ def notes_on(
     findings: Findings,
     costs: Mapping[str, ArmCost],
     evaluations: Mapping[str, Sequence[Artifact]],
+    *,
+    by_tokens: bool = False,
 ) -> Iterator[str]:
-    """Yield what stands above the result, each a sentence without its full stop."""
+    """Yield what stands above the result, each a sentence without its full stop.
+
+    Args:
+        findings: the results.
+        costs: what each arm cost and kept, by label.
+        evaluations: the evaluations of each arm.
+        by_tokens: the arms have an equal number of tokens, not of examples.
+    """
     yield from _base(findings)
     yield from _chance(findings)
     yield from _seeds(findings, evaluations)
-    yield from _budgets(findings, costs)
+    yield from _budgets(findings, costs, by_tokens=by_tokens)
     yield from _evaluation(evaluations)
     yield from _gone(costs)
     missing = sorted(
@@ -79,22 +90,23 @@ def _gone(costs: Mapping[str, ArmCost]) -> Iterator[str]:
         yield f"the cost leaves out what is no longer in the store: {', '.join(gone)}"
 
 
-def _budgets(findings: Findings, costs: Mapping[str, ArmCost]) -> Iterator[str]:
+def _budgets(findings: Findings, costs: Mapping[str, ArmCost], *, by_tokens: bool) -> Iterator[str]:
+    apart = []
     for one in findings.results:
         arm, reference = one.contender.label, one.contender.reference
         own, other = costs.get(arm), costs.get(reference)
         if one.contender.role in ("base", "full") or own is None or other is None:
             continue
-        if own.kept and other.kept and own.kept != other.kept:
+        if own.kept and other.kept and own.kept != other.kept and not by_tokens:
             yield (
                 f"not one budget: {arm} trains on {own.kept:,.0f} examples, {reference} on "
                 f"{other.kept:,.0f}; compare.budget=N gives all arms as many"
             )
         elif own.tokens and other.tokens and abs(own.tokens / other.tokens - 1) > TOKENS_APART:
-            yield (
-                f"{arm} trains on as many examples as {reference}, and on "
-                f"{own.tokens / other.tokens:.2f} times as many tokens"
-            )
+            apart.append(f"{arm} on {own.tokens / other.tokens:.2f} times those of {reference}")
+    if apart:
+        why = "they have one budget" if by_tokens else "each has as many examples"
+        yield f"the arms train on different numbers of tokens, though {why}: {', '.join(apart)}"
 
 
 def _evaluation(evaluations: Mapping[str, Sequence[Artifact]]) -> Iterator[str]:
@@ -103,6 +115,27 @@ def _evaluation(evaluations: Mapping[str, Sequence[Artifact]]) -> Iterator[str]:
     for text in every[0].facts.get("warnings", ()):
         if all(text in artifact.facts.get("warnings", ()) for artifact in every):
             yield str(text)
+
+
+def notes_on_plan(plan: Plan) -> Iterator[str]:
+    """Yield what the filters found of the evaluation's questions, and where templates differ."""
+    finders = [
+        node
+        for node in plan.nodes.values()
+        if node.stage == "filter" and Need.QUESTIONS in node.entry.component.needs(node.config)
+    ]
+    for node in finders:
+        artifact = finished(plan, node.key)
+        if artifact is not None and artifact.facts["left_out"]:
+            yield (
+                f"{artifact.facts['left_out']:,} of {artifact.facts['examples']:,} rows of the "
+                f"pool hold questions of the evaluation: {node.key.partition('@')[0]} left them out"
+            )
+    if not finders:
+        yield (
+            "nobody looked for questions of the evaluation in the pool: add [filter.leak] with "
+            'use = "leak"'
+        )
 
 
 def _labels(results: Sequence[Result]) -> str:

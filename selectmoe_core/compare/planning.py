@@ -16,6 +16,8 @@ from selectmoe_core.plugin.registry import Registry
 
 DRAWN = (RANDOM, "source-balanced random")
 """Baselines that put the recipe's selector over random scores."""
+SHARED = ("pool", "targets", "convert", "warmup", "questions")
+"""Stages that most arms share: the first node of each has no arm in its name."""
 
 
 @dataclass(frozen=True)
@@ -158,8 +160,8 @@ class _Merged:
     def _add(self, node: Node, above: Mapping[str, str], name: str) -> str:
         identity = (node.stage, node.digest)
         if identity not in self._keys:
-            shared = node.stage in ("pool", "convert", "warmup") and node.stage not in self.nodes
-            key = node.key if shared else _unique(f"{node.key}@{name}", self.nodes)
+            alone = node.stage in SHARED and node.key not in self.nodes
+            key = node.key if alone else _unique(f"{node.key}@{name}", self.nodes)
             inputs = {role: above[of] for role, of in node.inputs.items()}
             self.nodes[key] = replace(node, key=key, inputs=inputs)
             self._keys[identity] = key

@@ -56,6 +56,7 @@ def markdown(summary: Summary) -> str:
 
 def _markdown(summary: Summary) -> Iterator[str]:
     yield f"# {escape(summary.name)}: comparison"
+    yield from ("", f"**{escape(summary.headline)}.**")
     for note in summary.notes:
         yield from ("", f"> {escape(note)}.")
     yield from ("", f"On {escape(summary.judged_by)}:", "")
@@ -67,8 +68,9 @@ def _markdown(summary: Summary) -> Iterator[str]:
     if len(costs) > 1:
         yield from ("", "## Cost", "", *table(costs), "")
         yield "Device-seconds as measured, FLOPs as estimated; what arms share counts in each."
+        yield ""
         for sentence in cost_sentences(summary):
-            yield from ("", f"- {escape(sentence)}.")
+            yield f"- {escape(sentence)}."
     yield from ("", METHOD)
     seeds = ", ".join(map(str, summary.seeds))
     yield from ("", f"Started {escape(summary.started)}, seeds {seeds}:", "")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from selectmoe_core.compare.costs import costs_of, finished
 from selectmoe_core.compare.findings import Contender, find
-from selectmoe_core.compare.notes import notes_on
+from selectmoe_core.compare.notes import notes_on, notes_on_plan
 from selectmoe_core.compare.planning import Comparison
 from selectmoe_core.compare.results import left_out, read_tasks
 from selectmoe_core.compare.summary import Summary
@@ -39,12 +39,21 @@ def summarise(
         name=comparison.plan.recipe.head.name,
         findings=findings,
         costs=costs,
-        notes=(*comparison.notes, *notes_on(findings, costs, evaluations), *some),
+        notes=(
+            *notes_on(findings, costs, evaluations, by_tokens=_by_tokens(comparison)),
+            *comparison.notes,
+            *notes_on_plan(comparison.plan),
+            *some,
+        ),
         seeds=tuple(seed for seed in seeds if seed is not None),
         command=record.command,
         started=record.started,
         recipes=recipes,
     )
+
+
+def _by_tokens(comparison: Comparison) -> bool:
+    return comparison.plan.recipe.compare.token_budget is not None
 
 
 def _finished(comparison: Comparison, key: str) -> Artifact:

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from selectmoe_core.compare.costs import ArmCost, more_random_data
+from selectmoe_core.compare.costs import PARTS, ArmCost, more_random_data
 from selectmoe_core.compare.findings import MEAN, Figure, Findings, Result
 from selectmoe_core.compare.results import Task
+from selectmoe_core.compare.verdicts import Verdict
 
 VERSION = 1
 """Of ``compare.json``; another number says that a field changed its meaning or is gone."""
@@ -39,11 +40,32 @@ class Summary:
     recipes: Mapping[str, tuple[str, ...]]
 
     @property
-    def sentences(self) -> list[str]:
+    def verdicts(self) -> list[Verdict]:
         """The verdicts, those on strategies first."""
         judged = [one for one in self.findings.results if one.verdict is not None]
         ordered = sorted(judged, key=lambda one: one.contender.role != "strategy")
-        return [one.verdict.sentence for one in ordered if one.verdict is not None]
+        return [one.verdict for one in ordered if one.verdict is not None]
+
+    @property
+    def sentences(self) -> list[str]:
+        """What the verdicts say."""
+        return [verdict.sentence for verdict in self.verdicts]
+
+    @property
+    def headline(self) -> str:
+        """How many strategies beat random, and which."""
+        own = [one for one in self.findings.results if one.contender.role == "strategy"]
+        judged = [one for one in own if one.verdict is not None]
+        better = [one for one in judged if one.verdict and one.verdict.kind == "better"]
+        said = f"{len(better) or 'None'} of {len(judged)} strategies"
+        said = f"{said} beat{'s' if len(better) == 1 else ''} random"
+        share = self.findings.judged[0].share
+        unit = " points" if share else ""
+        more = [amount(one.figures[MEAN].plain, share=share, sign=True) for one in better]
+        named = [
+            f"{one.contender.label} ({by}{unit})" for one, by in zip(better, more, strict=True)
+        ]
+        return f"{said}: {', '.join(named)}" if named else said
 
     @property
     def judged_by(self) -> str:
@@ -72,6 +94,7 @@ def document(summary: Summary) -> dict[str, Any]:
         "started": summary.started,
         "seeds": list(summary.seeds),
         "notes": list(summary.notes),
+        "headline": summary.headline,
         "verdicts": summary.sentences,
         "judged_tasks": [task.name for task in findings.judged],
         "comparisons": findings.family,
@@ -131,7 +154,6 @@ def _figure(figure: Figure, values: list[float]) -> dict[str, Any]:
 # -------------------------------------------------------------------------------- as text
 
 Row = tuple[str, ...]
-COST_HEAD: Row = ("arm", "examples", "tokens", "warm-up", "scoring", "training", "in all", "FLOPs")
 
 
 def rows_of(summary: Summary, name: str) -> list[Row]:
@@ -140,7 +162,7 @@ def rows_of(summary: Summary, name: str) -> list[Row]:
     tasks = [task for task in findings.tasks if task.name == name] or list(findings.judged)
     share = all(task.share for task in tasks)
     references = {one.contender.reference for one in findings.results} - {""}
-    less = f"less {references.pop()}" if len(references) == 1 else "difference"
+    less = f"vs {references.pop()}" if len(references) == 1 else "difference"
     rows: list[Row] = [("arm", "score", "95 % interval", less, "95 % interval")]
     for result in findings.results:
         figure = result.figures[name]
@@ -176,25 +198,38 @@ def titles(summary: Summary) -> dict[str, str]:
     return found
 
 
+def by_seed_rows(summary: Summary) -> dict[str, list[Row]]:
+    """Return for each task the result of every training as text, under the title of the task."""
+    seeds = [str(seed) for seed in summary.seeds]
+    if len(seeds) < 2:
+        return {}
+    found = {}
+    for task in summary.findings.tasks:
+        rows: list[Row] = [("arm", *(f"seed {seed}" for seed in seeds))]
+        for result in summary.findings.results:
+            values = task.values[result.contender.label]
+            if len(values) == len(seeds):
+                cells = [amount(value, share=task.share) for value in values]
+                rows.append((result.contender.label, *cells))
+        found[titles(summary)[task.name]] = rows
+    return found
+
+
 def cost_rows(summary: Summary) -> list[Row]:
     """Return the table of costs as text, its head first; seconds are device-seconds."""
-    rows = [COST_HEAD]
-    for result in summary.findings.results:
-        cost = summary.costs.get(result.contender.label)
-        if cost is None or cost.kept is None:
-            continue
-        scoring = cost.seconds["scoring"] + cost.seconds["selection"]
+    shown = [
+        (result.contender.label, cost)
+        for result in summary.findings.results
+        if (cost := summary.costs.get(result.contender.label)) and cost.kept is not None
+    ]
+    # A part that no arm has, such as an embedding, would be a column of zeros.
+    parts = [part for part in PARTS if any(cost.seconds[part] > 0 for _, cost in shown)]
+    rows: list[Row] = [("arm", "examples", "tokens", *parts, "in all", "FLOPs")]
+    for label, cost in shown:
+        flops = DASH if cost.total_flops is None else f"{cost.total_flops:.1e}"
+        spent = [seconds(cost.seconds[part]) for part in parts]
         rows.append(
-            (
-                result.contender.label,
-                whole(cost.kept),
-                whole(cost.tokens),
-                seconds(cost.seconds["warm-up"]),
-                seconds(scoring),
-                seconds(cost.seconds["training"]),
-                seconds(cost.total),
-                DASH if cost.total_flops is None else f"{cost.total_flops:.1e}",
-            )
+            (label, whole(cost.kept), whole(cost.tokens), *spent, seconds(cost.total), flops)
         )
     return rows
 

@@ -67,7 +67,7 @@ def judge(
         shown = _interval(difference, points=points)
         said = f"{arm}: no measurable difference from {reference} ({signed}, {shown}"
         if not difference.low <= 0 <= difference.high:
-            said += f"; not beyond chance among {family} comparisons, adjusted p = {adjusted:.2f}"
+            said += f"; not beyond chance among {family} comparisons, adjusted p = {adjusted:.3f}"
         return Verdict("no difference", f"{said})", adjusted)
     # An interval is told in the direction of the sentence.
     shown = _interval(difference, points=points, flip=plain < 0)

@@ -10,6 +10,7 @@ from selectmoe_core.plan.binding import Binder
 from selectmoe_core.plan.digests import Digester, unseen
 from selectmoe_core.plan.graph import Graph
 from selectmoe_core.plan.node import Node, Plan
+from selectmoe_core.plan.trackers import tracker_problems
 from selectmoe_core.plugin.registry import Registry
 from selectmoe_core.recipe.recipe import Recipe
 from selectmoe_core.store import FileHashes, Store
@@ -47,6 +48,7 @@ def make_plan(
         *binder.problems,
         *_model_problems(graph.nodes, registry),
         *_chat_problems(recipe),
+        *tracker_problems(recipe, registry),
     )
     if problems := tuple(dict.fromkeys(found)):
         raise RecipeError.of(problems)

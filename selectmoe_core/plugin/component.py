@@ -25,6 +25,7 @@ class Kind(StrEnum):
     SELECTOR = "selector"
     TRAINER = "trainer"
     EVALUATOR = "evaluator"
+    TRACKER = "tracker"
 
     @property
     def hook(self) -> str:

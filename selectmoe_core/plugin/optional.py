@@ -21,6 +21,7 @@ from selectmoe_core.plugin.protocols import (
     TableScorer,
     Trainer,
 )
+from selectmoe_core.plugin.tracker import Tracker
 
 if TYPE_CHECKING:
     import numpy as np
@@ -110,5 +111,6 @@ OPTIONAL: Mapping[type, tuple[type, ...]] = {
     ShardScorer: (EagerShardScorer, ShadingShardScorer),
     ShardEmbedder: (EagerShardEmbedder,),
     Evaluator: (CheckingPart, AskingEvaluator),
+    Tracker: (),
 }
 """All optional methods of parts; the conformance kit checks those that a part has."""

@@ -17,6 +17,7 @@ from selectmoe_core.plugin.protocols import (
     TableScorer,
     Trainer,
 )
+from selectmoe_core.plugin.tracker import Tracker
 
 PROTOCOLS = {
     Kind.READER: Reader,
@@ -27,6 +28,7 @@ PROTOCOLS = {
     Kind.SELECTOR: Selector,
     Kind.TRAINER: Trainer,
     Kind.EVALUATOR: Evaluator,
+    Kind.TRACKER: Tracker,
 }
 
 

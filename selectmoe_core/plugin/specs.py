@@ -20,6 +20,7 @@ from selectmoe_core.plugin.protocols import (
     TableScorer,
     Trainer,
 )
+from selectmoe_core.plugin.tracker import Tracker
 from selectmoe_core.store import Artifact
 
 PROJECT = "selectmoe"
@@ -77,6 +78,12 @@ def selectmoe_evaluators() -> Iterable[Component[Any, Evaluator]]:
 
 
 @hookspec
+def selectmoe_trackers() -> Iterable[Component[Any, Tracker]]:
+    """Offer trackers: they show a run's losses, times and result while it lasts."""
+    return ()
+
+
+@hookspec
 def selectmoe_model_types() -> Mapping[str, Callable[[], None]]:
     """Offer functions that register a model type with transformers, by model type."""
     return {}
@@ -112,15 +119,22 @@ def selectmoe_run_started(run: Path) -> None:
 
 
 @hookspec
-def selectmoe_stage_finished(artifact: Artifact) -> None:
-    """Called when a stage has finished; the artifact must not be changed."""
+def selectmoe_stage_finished(run: Path, node: str, artifact: Artifact) -> None:
+    """Called when a stage has finished; ``node`` names it, and the artifact must not be changed."""
 
 
 @hookspec
-def selectmoe_metrics(stage: str, step: int, values: Mapping[str, float]) -> None:
-    """Called with each point of a training curve, in the process that trains."""
+def selectmoe_metrics(
+    run: Path, node: str, stage: str, step: int, values: Mapping[str, float]
+) -> None:
+    """Called in the main process with each point of a training curve."""
 
 
 @hookspec
 def selectmoe_run_finished(run: Path) -> None:
     """Called when a run has ended; its report is in the folder ``run``."""
+
+
+@hookspec
+def selectmoe_run_failed(run: Path, error: str) -> None:
+    """Called when a run has ended without a result: with its error, or ``interrupted``."""

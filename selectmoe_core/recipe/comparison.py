@@ -41,11 +41,16 @@ class CompareConfig(Config):
     budget: PositiveInt | None = None
     """How many examples every strategy and every random arm of ``selectmoe compare`` keeps; left
     out, what ``[select]`` says. ``base`` and ``full`` stand outside."""
+    token_budget: PositiveInt | None = None
+    """The same in training tokens instead of examples: each keeps as many of its best examples as
+    fit."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError("'seeds' needs at least one seed, and each only once")
+        if self.budget is not None and self.token_budget is not None:
+            raise ValueError("a comparison has one budget: set 'budget' or 'token_budget'")
         for name, changes in self.strategies.items():
             if fault := name_fault(name, chosen=True):
                 what = f"{shown(name)} cannot be the name of a strategy: {fault}"

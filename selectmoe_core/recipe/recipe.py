@@ -122,7 +122,7 @@ OPTIONS: Mapping[str, type[StageOptions]] = {
 NAMED = ("score", "filter")
 """Stages of which a recipe can have several, each by a name."""
 HEAD = tuple(RecipeHead.model_fields)
-TABLES = (*STAGES, "chat", "compare", "audit")
+TABLES = (*STAGES, "chat", "compare", "audit", "trackers")
 _AS_TABLE = "write [TABLE] on a line of its own and its keys below, or TABLE.KEY=VALUE"
 
 
@@ -167,6 +167,7 @@ class Recipe:
         tables: the stages other than ``score`` and ``filter``, and ``pairs`` of the warm-up.
         scores: the scores by name; a single ``[score]`` has the name ``""``.
         filters: the filters by name, in the order of the recipe.
+        trackers: the options of each tracker that follows runs, by its name; not yet checked.
         resolved: the whole recipe after ``extends`` and overrides, as plain TOML values.
         dropped: options that were removed because a later layer changed ``use``.
         problems: mistakes found so far.
@@ -184,6 +185,7 @@ class Recipe:
     problems: tuple[Problem, ...] = field(default=())
     audit: AuditConfig = field(default_factory=AuditConfig)
     filters: Mapping[str, StageTable] = field(default_factory=dict)
+    trackers: Any = field(default_factory=dict)
 
     @property
     def stage_tables(self) -> tuple[StageTable, ...]:
@@ -245,6 +247,7 @@ def _recipe(path: Path, layers: Merged) -> Recipe:
         problems=tuple(problems),
         audit=audit or AuditConfig(),
         filters={table.name: table for table in found if table.stage == "filter"},
+        trackers=merged.get("trackers", {}),
     )
 
 

@@ -13,7 +13,8 @@ from selectmoe_core.plugin.component import Kind
 from selectmoe_core.plugin.registry import Registry
 from selectmoe_core.runner.job import make_job
 from selectmoe_core.runtime.distributed import World, agreed, barrier, current_world
-from selectmoe_core.runtime.progress import make_progress
+from selectmoe_core.runtime.events import SentProgress
+from selectmoe_core.runtime.progress import Progress, make_progress
 from selectmoe_core.stages import (
     convert,
     embedding,
@@ -26,7 +27,7 @@ from selectmoe_core.stages import (
     train,
 )
 from selectmoe_core.stages.context import Context
-from selectmoe_core.stages.node_spec import NodeSpec
+from selectmoe_core.stages.node_spec import SENT, NodeSpec
 from selectmoe_core.stages.scoring import score
 from selectmoe_core.store import Artifact, Facts, Store, write_json
 from selectmoe_core.tokens.chat import ChatConfig, ChatFormat
@@ -162,10 +163,16 @@ def _write_how(spec: NodeSpec, seconds: float) -> None:
     write_json(spec.folder / HOW, how)
 
 
+def _progress(spec: NodeSpec, world: World) -> Progress:
+    if spec.progress == SENT and spec.events is not None and world.main:
+        return SentProgress(spec.events)
+    return make_progress(spec.progress if world.main and spec.progress != SENT else "none")
+
+
 def _context(spec: NodeSpec, registry: Registry, world: World) -> Context:
     entry = registry.get(Kind(spec.kind), spec.component, where=f"[{spec.stage}]")
     config = parse(entry.component.config, spec.options, where=f"[{spec.stage}]")
-    progress = make_progress(spec.progress if world.main else "none")
+    progress = _progress(spec, world)
     chat = ChatFormat.load(ChatConfig.model_validate(spec.chat), skips=spec.skips)
     return Context(
         part=entry.build(config, where=f"[{spec.stage}]"),

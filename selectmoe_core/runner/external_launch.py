@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -56,8 +56,14 @@ class Team:
     sharing: int = 1
     number: int = field(default=0)
 
-    def execute(self, spec_file: Path, key: str, stage: str) -> None:
+    def execute(self, spec_file: Path, key: str, stage: str, look: Callable[[], None]) -> None:
         """Let every process execute a node; called by the first process.
+
+        Args:
+            spec_file: the node's file.
+            key: its name.
+            stage: its stage.
+            look: called every moment while it is executed.
 
         Raises:
             StageError: one of them failed, and all have ended.
@@ -65,7 +71,7 @@ class Team:
         """
         port = _free_port()
         self._announce({"node": str(spec_file), "port": port})
-        self._execute(spec_file, port)
+        self._execute(spec_file, port, look)
         number, size = self.number - 1, self.world.size
         over = [f"over/{number}/{rank}" for rank in range(size)]
         last = None
@@ -75,6 +81,7 @@ class Team:
             if last is not None and time.monotonic() > last:
                 break
             time.sleep(LOOK)
+            look()
         if self._failed(number):
             there = [name for name in over if self.store.check([name])]
             texts = [text for name in there if (text := self.store.get(name).decode())]
@@ -122,13 +129,13 @@ class Team:
         announced: dict[str, Any] = json.loads(self.store.get(key))
         return announced
 
-    def _execute(self, spec_file: Path, port: int) -> None:
+    def _execute(self, spec_file: Path, port: int, look: Callable[[], None] = lambda: None) -> None:
         """Execute a node in a child process and report to the others how it ended."""
         number = self.number - 1
         over = f"over/{number}/{self.world.rank}"
         failure = _unshared(spec_file, self.world.rank)
         try:
-            failure = failure or self._child(spec_file, port, number)
+            failure = failure or self._child(spec_file, port, number, look)
         except KeyboardInterrupt:
             self._tell(number, over, Failure(INTERRUPTED, self.world.rank))
             raise
@@ -142,7 +149,9 @@ class Team:
     def _failed(self, number: int) -> bool:
         return bool(self.store.check([f"failed/{number}"]))
 
-    def _child(self, spec_file: Path, port: int, number: int) -> Failure | None:
+    def _child(
+        self, spec_file: Path, port: int, number: int, look: Callable[[], None]
+    ) -> Failure | None:
         """Return how this process's child failed, or nothing if it succeeded or was ended by us."""
         outcome = outcome_path(spec_file, self.world.rank)
         outcome.unlink(missing_ok=True)
@@ -154,6 +163,7 @@ class Team:
                 if self._failed(number):
                     return None
                 time.sleep(LOOK)
+                look()
         finally:
             _stop(child)
         if not child.returncode:

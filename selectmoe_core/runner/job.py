@@ -1,7 +1,5 @@
 """What a part may know of its run: its ``Job``, filled from a node's spec."""
 
-import json
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,10 +8,10 @@ from selectmoe_core.config import parse
 from selectmoe_core.errors import StageError
 from selectmoe_core.plugin.component import Kind
 from selectmoe_core.plugin.declared import declared
-from selectmoe_core.plugin.manager import notify
 from selectmoe_core.plugin.protocols import Inputs, Job
 from selectmoe_core.plugin.registry import Registry
 from selectmoe_core.runtime.distributed import World, main_first
+from selectmoe_core.runtime.events import send
 from selectmoe_core.runtime.progress import Progress
 from selectmoe_core.stages.node_spec import NodeSpec
 from selectmoe_core.stages.token_cache import encoded_pool
@@ -59,7 +57,7 @@ def make_job(
         checkpoints=work.folder / "checkpoints",
         models=registry.models,
         progress=progress,
-        metrics=_recorder(work, registry, world),
+        metrics=_recorder(work, world),
         encoded=encoded,
         bundled_tasks=registry.bundled_tasks,
         damages=registry.damages,
@@ -87,32 +85,15 @@ def _checkpoints(work: NodeSpec) -> Path | None:
     return folder / "checkpoints"
 
 
-def _recorder(
-    work: NodeSpec, registry: Registry, world: World
-) -> Callable[[int, Mapping[str, float]], None]:
-    """Return a function that appends points to the training curve and calls the observers."""
+def _recorder(work: NodeSpec, world: World) -> Callable[[int, Mapping[str, float]], None]:
+    """Return a function that appends points to the training curve, and sends them to the run."""
     path: Path = work.folder / LOG
-    shown: list[str] = []
-
-    def say(text: str) -> None:
-        # An observer that fails at every step is reported once.
-        if text not in shown:
-            shown.append(text)
-            print(f"  {text}", file=sys.stderr)  # noqa: T201
 
     def record(step: int, values: Mapping[str, float]) -> None:
         if not world.main:
             return
-        line: dict[str, Any] = {"step": step, **values}
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-        notify(
-            registry.manager,
-            "selectmoe_metrics",
-            say,
-            stage=work.stage,
-            step=step,
-            values=values,
-        )
+        send(path, {"step": step, **values})
+        if work.events is not None:
+            send(work.events, {"step": step, "metrics": dict(values)})
 
     return record

@@ -1,11 +1,15 @@
 """Stages in processes of their own, so that memory and random state do not leak between them."""
 
+import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import IO
 
 from selectmoe_core.config import suggest
 from selectmoe_core.errors import RecipeError
@@ -17,6 +21,10 @@ from selectmoe_core.runtime.processes import INTERRUPTED, bound, interrupts_held
 from selectmoe_core.stages.node_spec import WORKER, NodeSpec
 
 LAUNCHER = "selectmoe_core.runner.accelerate_launch"
+LOOK = 0.2
+"""Seconds between two looks at what a child reports."""
+GRACE = 20.0
+"""Seconds that children have to end after an interrupt."""
 
 
 @dataclass(frozen=True)
@@ -83,24 +91,108 @@ def launch_of(processes: int | None, named: Sequence[str], team: Team | None) ->
     return Launch(processes or 0, configs)
 
 
-def execute_in_processes(spec: NodeSpec, run_folder: Path, launch: Launch) -> None:
-    """Execute a node in a child process, or in several.
+@dataclass(frozen=True)
+class Child:
+    """The processes of one node, or the launcher that started them.
+
+    Attributes:
+        process: the process that this one started.
+        spec: the node.
+        spec_file: the node's file, beside which its processes say how they ended.
+    """
+
+    process: subprocess.Popen[bytes]
+    spec: NodeSpec
+    spec_file: Path
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended, in whatever way."""
+        return self.process.poll() is not None
+
+    def check(self) -> None:
+        """Raise what it failed of, once it has ended.
+
+        Raises:
+            StageError: with the child's own message; the traceback of an unexpected failure is on
+                stderr and in the log.
+            KeyboardInterrupt: the child was interrupted.
+        """
+        spec = self.spec
+        code = self.process.wait()
+        _raise_failure(code, self.spec_file, spec.key, spec.stage, spec.processes)
+
+
+def execute_in_processes(
+    spec: NodeSpec, run_folder: Path, launch: Launch, look: Callable[[], None]
+) -> None:
+    """Execute a node in a child process, or in several; call ``look`` every moment meanwhile.
 
     Raises:
         StageError: with the child's own message; the traceback of an unexpected failure is on
             stderr and in the log.
         KeyboardInterrupt: the child was interrupted.
     """
-    spec_file = _save(spec, run_folder, "work")
     if launch.team is not None and spec.processes > 1:
-        launch.team.execute(spec_file, spec.key, spec.stage)
+        launch.team.execute(_save(spec, run_folder, "work"), spec.key, spec.stage, look)
         return
+    child = start(spec, run_folder, launch)
+    with interrupted([child.process]):
+        while not child.ended:
+            with suppress(subprocess.TimeoutExpired):
+                child.process.wait(timeout=LOOK)
+            look()
+    child.check()
+
+
+def start(
+    spec: NodeSpec,
+    run_folder: Path,
+    launch: Launch,
+    gpu: str | None = None,
+    output: IO[bytes] | None = None,
+) -> Child:
+    """Start the processes of a node, and return at once.
+
+    Args:
+        spec: the node.
+        run_folder: the folder of the run.
+        launch: how processes are started.
+        gpu: the only GPU that it sees; ``None`` for all that this process sees.
+        output: where it prints to; ``None`` for where this process prints to.
+    """
+    spec_file = _save(spec, run_folder, "work")
     command = bound(WORKER, str(spec_file))
     config = launch.config(spec.stage)
     if spec.processes > 1 or config:
         many = [str(spec_file), str(spec.processes), str(spec.threads)]
         command = bound(LAUNCHER, *many, *([str(config)] if config else []))
-    _raise_failure(_run(command), spec_file, spec.key, spec.stage, spec.processes)
+    environment = None if gpu is None else {**os.environ, "CUDA_VISIBLE_DEVICES": gpu}
+    with interrupts_held():
+        process = subprocess.Popen(
+            [sys.executable, *command], env=environment, stdout=output, stderr=output
+        )
+    return Child(process, spec, spec_file)
+
+
+@contextmanager
+def interrupted(processes: Iterable[subprocess.Popen[bytes]]) -> Iterator[None]:
+    """End the processes if the block is interrupted, and only then let the interrupt go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        # Ctrl-C has reached the children too, other signals have not. They get time to finish.
+        running = [process for process in processes if process.poll() is None]
+        for process in running:
+            process.send_signal(signal.SIGINT)
+        last = time.monotonic() + GRACE
+        for process in running:
+            try:
+                process.wait(timeout=max(0.0, last - time.monotonic()))
+            except (subprocess.TimeoutExpired, KeyboardInterrupt):
+                process.kill()
+                process.wait()
+        raise
 
 
 def check_in_process(specs: Sequence[NodeSpec], run_folder: Path) -> None:
@@ -123,18 +215,8 @@ def _save(spec: NodeSpec, run_folder: Path, kind: str) -> Path:
 def _run(arguments: list[str]) -> int:
     with interrupts_held():
         process = subprocess.Popen([sys.executable, *arguments])
-    while True:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            # Ctrl-C has reached the child too, other signals have not. It gets time to finish.
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(timeout=20)
-            except (subprocess.TimeoutExpired, KeyboardInterrupt):
-                process.kill()
-                process.wait()
-            raise
+    with interrupted([process]):
+        return process.wait()
 
 
 def _raise_failure(code: int, spec_file: Path, key: str, stage: str, processes: int = 1) -> None:

@@ -1,6 +1,7 @@
 """Before the first stage: every part, model and chat format is checked."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,6 +46,21 @@ def check_part(spec: NodeSpec, registry: Registry) -> None:
             registry.models.check(model)
             if Need.TOKENS in needs:
                 _check_rows(spec, model, job)
+
+
+def each_once(specs: Iterable[NodeSpec]) -> list[NodeSpec]:
+    """Leave out nodes whose check is that of another one: they differ in their seed, say."""
+    found: dict[str, NodeSpec] = {}
+    for spec in specs:
+        inputs = _with_finished_inputs(spec).inputs
+        same = (
+            spec.stage, spec.kind, spec.component, spec.options, spec.own, spec.model, spec.origin,
+            spec.trained_from,
+            spec.chat, spec.device, spec.dtype, spec.processes, str(spec.sample),
+            sorted((role, str(folder)) for role, folder in inputs.items()),
+        )  # fmt: skip
+        found.setdefault(json.dumps(same, sort_keys=True, default=str), spec)
+    return list(found.values())
 
 
 def _check_rows(spec: NodeSpec, model: ModelRef, job: Job) -> None:

@@ -1,8 +1,12 @@
 """The folder of a run, named by date and time, and its log."""
 
 import logging
+import os
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from selectmoe_core.errors import StageError
 from selectmoe_core.runtime.terminal import LogFormatter
@@ -21,6 +25,21 @@ def new_folder(outputs: Path, name: str) -> Path:
     raise StageError(f"cannot make a folder for this run at {base}")
 
 
+def write_recipe(folder: Path, resolved: Mapping[str, Any]) -> None:
+    """Write the recipe as it was resolved into a run's folder."""
+    import tomli_w
+
+    (folder / "recipe.toml").write_text(tomli_w.dumps(dict(resolved)), encoding="utf-8")
+
+
+def link(folder: Path, key: str, artifact: Path) -> None:
+    """Link an artifact from a run's folder, by the name of its node."""
+    place = folder / "artifacts" / key.replace(":", "-")
+    place.parent.mkdir(exist_ok=True)
+    place.unlink(missing_ok=True)
+    place.symlink_to(os.path.relpath(artifact, place.parent))
+
+
 class _RunLog(logging.FileHandler):
     """Writes a run's log; where it cannot, the run says so itself at what it writes next."""
 
@@ -28,8 +47,9 @@ class _RunLog(logging.FileHandler):
         """Print no traceback of logging on top of the run's own error."""
 
 
-def log_to(path: Path) -> logging.Handler:
-    """Also write selectmoe's log messages into a file, until the handler is removed."""
+@contextmanager
+def log_to(path: Path) -> Iterator[None]:
+    """Also write selectmoe's log messages into a file while the block runs."""
     handler = _RunLog(path, encoding="utf-8")
     handler.setFormatter(
         LogFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S")
@@ -37,4 +57,8 @@ def log_to(path: Path) -> logging.Handler:
     logger = logging.getLogger("selectmoe")
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
-    return handler
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()

@@ -18,7 +18,7 @@ from selectmoe_core.runner.preflight import check_part
 from selectmoe_core.runtime.distributed import current_world, join, leave
 from selectmoe_core.runtime.processes import INTERRUPTED
 from selectmoe_core.runtime.terminal import LogFormatter, safe_streams
-from selectmoe_core.stages.node_spec import NodeSpec
+from selectmoe_core.stages.node_spec import SENT, NodeSpec
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -99,7 +99,7 @@ def _prepare(spec: NodeSpec) -> None:
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
     }.items():
         os.environ.setdefault(name, value)
-    os.environ[PROGRESS] = spec.progress
+    os.environ[PROGRESS] = "none" if spec.progress == SENT else spec.progress
     if spec.device == "cpu":
         os.environ["OMP_NUM_THREADS"] = str(spec.threads)
 

@@ -11,6 +11,8 @@ from selectmoe_core.store import write_json
 
 WORKER = "selectmoe_core.runner.worker"
 """The module that executes a node in a child process."""
+SENT = "sent"
+"""The kind of progress that is sent to the main process, which shows that of several nodes."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,9 @@ class NodeSpec:
         threads: torch threads of each process on the CPU.
         processes: how many processes execute it together.
         disabled: plugins that are not loaded.
-        progress: ``none``, ``plain`` or ``rich``.
+        progress: ``none``, ``plain``, ``rich``, or ``sent`` to the main process.
         log: the run's log file.
+        events: the file through which its first process reports to the main process.
         verbose: whether informative log lines are shown.
         origin: for checks: the model from which its input model will be made.
         trained_from: for checks: the model of which its input model will be a training.
@@ -69,6 +72,7 @@ class NodeSpec:
     disabled: tuple[str, ...] = ()
     progress: str = "none"
     log: Path | None = None
+    events: Path | None = None
     verbose: bool = False
     origin: Mapping[str, Any] | None = None
     trained_from: Mapping[str, Any] | None = None
@@ -95,7 +99,7 @@ class NodeSpec:
     def load(cls, path: Path) -> "NodeSpec":
         """Read what ``save`` wrote."""
         value = json.loads(path.read_text(encoding="utf-8"))
-        for name in ("folder", "store", "log", "sample"):
+        for name in ("folder", "store", "log", "events", "sample"):
             value[name] = Path(value[name]) if value[name] else None
         value["inputs"] = {role: Path(folder) for role, folder in value["inputs"].items()}
         value["disabled"] = tuple(value["disabled"])

@@ -51,7 +51,17 @@ def note(text: str) -> None:
 
 
 def rest() -> None:
-    """Take the time that the file ``slow`` names, so that there is a moment to be killed in."""
+    """Take the time that the file ``slow`` names, so that there is a moment to be killed in.
+
+    Where the file ``meet`` names a number, go on only once so many processes have come here.
+    """
+    if (control() / "meet").exists():
+        (control() / f"met-{os.getpid()}").touch()
+        last = time.monotonic() + 120
+        while len(list(control().glob("met-*"))) < int((control() / "meet").read_text()):
+            if time.monotonic() > last:
+                raise RuntimeError("waited for others in vain")
+            time.sleep(0.02)
     if (control() / "slow").exists():
         time.sleep(float((control() / "slow").read_text()))
 
@@ -503,6 +513,40 @@ def selectmoe_evaluators() -> list[Any]:
     ]
 
 
+class TrackerConfig(Config):
+    """Note what a run reports."""
+
+    color: Literal["red", "blue"] = "red"
+    """Changes nothing."""
+
+
+class FakeTracker:
+    def __init__(self, config: TrackerConfig) -> None:
+        self.config = config
+
+    def start(self, run: Any) -> None:
+        fail_if_told("tracker")
+        note(f"tracker start {run.name} {run.options['select.fraction']} {self.config.color}")
+
+    def log(self, name: str, step: int, values: Mapping[str, float]) -> None:
+        note(f"tracker log {name} {step} {' '.join(values)}")
+        fail_if_told("tracker-log")
+
+    def end(self, result: Any) -> None:
+        values = " ".join(f"{name}={value:.2f}" for name, value in sorted(result.values.items()))
+        files = " ".join(path.name for path in result.files)
+        note(f"tracker end [{result.error}] {len(result.verdict)} [{values}] [{files}]")
+
+
+@hookimpl
+def selectmoe_trackers() -> list[Any]:
+    missing = ("nowhere_at_all:nowhere",)
+    return [
+        Component("fake-tracker", TrackerConfig, FakeTracker),
+        Component("fake-missing", TrackerConfig, FakeTracker, requires=missing),
+    ]
+
+
 @hookimpl
 def selectmoe_filters() -> list[Any]:
     def needs(config: FilterConfig) -> frozenset[Need]:
@@ -512,14 +556,21 @@ def selectmoe_filters() -> list[Any]:
 
 
 @hookimpl
+def selectmoe_run_failed(run: Path, error: str) -> None:
+    note(f"run failed {(run / 'run.log').is_file()} {error}")
+
+
+@hookimpl
 def selectmoe_stage_finished(artifact: Any) -> None:
     note(f"finished {artifact.stage}")
     fail_if_told("observer")
 
 
 @hookimpl
-def selectmoe_metrics(stage: str, step: int, values: Mapping[str, float]) -> None:
+def selectmoe_metrics(node: str, stage: str, step: int, values: Mapping[str, float]) -> None:
     note(f"metrics {stage} {step}")
+    if (control() / "observed").exists():
+        note(f"observed {node} {os.getpid()} {values['loss']}")
     fail_if_told("observer")
 
 

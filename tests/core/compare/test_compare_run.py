@@ -196,6 +196,38 @@ def test_a_budget_keeps_the_other_options_of_the_selector(comparing):
     assert {source["kept"] for source in facts["sources"].values()} == {2}
 
 
+def test_a_budget_in_tokens_is_equal_for_all_but_base_and_full(comparing):
+    said = compare(comparing, "--plan", "compare.token_budget=5000", "select.per=source")
+    assert said.code == 0, said.err
+    found = re.findall(r"^select@(\S+) +(top-\S+|token-budget)", said.out, re.MULTILINE)
+    selectors = dict(found)
+    assert selectors.pop("full") == "top-fraction"
+    assert len(selectors) == 9  # three draws of either random arm, length, own and short
+    assert set(selectors.values()) == {"token-budget"}
+    both = compare(comparing, "compare.token_budget=5000", "compare.budget=7")
+    assert both.code == 2
+    assert "a comparison has one budget" in both.err
+
+
+def test_a_selector_that_keeps_by_value_has_no_budget(comparing):
+    said = compare(comparing, "compare.budget=5", "compare.strategies.short.select.use=threshold",
+                   "compare.strategies.short.select.min=0.5")  # fmt: skip
+    assert said.code == 2
+    assert "the selector threshold cannot keep a number of examples" in said.err
+
+
+def test_questions_of_the_evaluation_in_the_pool_are_said_at_the_top(comparing):
+    said = compare(comparing, "compare.seeds=[1]", "compare.baselines=[random]")
+    text = " ".join(said.out.split())
+    assert "nobody looked for questions of the evaluation in the pool" in text
+    looked = ["filter.leak.use=fake-filter", "filter.leak.questions=true"]
+    said = compare(comparing, "compare.seeds=[1]", "compare.baselines=[random]", *looked)
+    text = " ".join(said.out.split())
+    # "Question 0" is asked, and stands in one of the rows.
+    assert f"1 of {ROWS} rows of the pool hold questions of the evaluation: filter:leak" in text
+    assert "nobody looked" not in text
+
+
 def test_unequal_budgets_are_said_at_the_top(comparing):
     said = compare(comparing, "compare.strategies.short.select.fraction=0.5")
     assert said.out.startswith("Note: ")

@@ -45,7 +45,7 @@ def said(value, low, high, *, seeds=3, adjusted=0.01, **more):
             said(0.013, 0.001, 0.025, adjusted=0.16),
             "no difference",
             "router: no measurable difference from random (+1.3 points, 95 % interval 0.1 to 2.5, "
-            "3 seeds; not beyond chance among 4 comparisons, adjusted p = 0.16)",
+            "3 seeds; not beyond chance among 4 comparisons, adjusted p = 0.160)",
         ),
         (
             said(0.05, 0.04, 0.06, seeds=1),

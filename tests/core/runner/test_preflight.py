@@ -16,8 +16,9 @@ from selectmoe_core.plan.plan import make_plan  # noqa: E402
 from selectmoe_core.plugin.manager import load_plugins  # noqa: E402
 from selectmoe_core.plugin.registry import Registry  # noqa: E402
 from selectmoe_core.recipe.recipe import read_recipe  # noqa: E402
+from selectmoe_core.runner.options import RunOptions  # noqa: E402
 from selectmoe_core.runner.preflight import check_part  # noqa: E402
-from selectmoe_core.runner.run import Purpose, RunOptions, _Run  # noqa: E402
+from selectmoe_core.runner.run import Purpose, _Run  # noqa: E402
 from selectmoe_core.runner.sample_rows import load_sample, save_sample  # noqa: E402
 
 RECIPE = """
@@ -85,8 +86,8 @@ def check(folder, registry, *overrides):
     recipe = read_recipe(folder / "recipe.toml", overrides)
     plan = make_plan(recipe, registry, folder / "outputs")
     run = _Run(plan, registry, RunOptions(folder / "outputs", device="cpu"), print, Purpose())
-    sample = save_sample(run._spec(plan.nodes["pool"]), registry, run.folder)
-    check_part(run._spec(plan.nodes["train"], sample), registry)
+    sample = save_sample(run.specs.of(plan.nodes["pool"]), registry, run.folder)
+    check_part(run.specs.of(plan.nodes["train"], sample), registry)
     return load_sample(sample)
 
 
@@ -175,7 +176,7 @@ def test_a_pool_that_comes_through_a_pipe_is_not_read_beforehand(folder, registr
     recipe = read_recipe(folder / "recipe.toml", ["chat.template=tulu"])
     plan = make_plan_without_files(recipe, registry, folder)
     run = _Run(plan, registry, RunOptions(folder / "outputs", device="cpu"), print, Purpose())
-    sample = save_sample(run._spec(plan.nodes["pool"]), registry, run.folder)
+    sample = save_sample(run.specs.of(plan.nodes["pool"]), registry, run.folder)
     assert load_sample(sample) == []
 
 

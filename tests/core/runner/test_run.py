@@ -257,6 +257,7 @@ def test_fresh_removes_nothing_that_another_run_uses(project):
 
 
 def test_a_run_uses_its_artifacts_while_it_lasts(project, monkeypatch):
+    from selectmoe_core.runner.fresh import forget
     from selectmoe_core.runner.run import _Run
 
     tried = []
@@ -264,7 +265,7 @@ def test_a_run_uses_its_artifacts_while_it_lasts(project, monkeypatch):
 
     def meanwhile(self):
         with pytest.raises(StageError, match="another run uses"):
-            self._forget("pool")
+            forget(self.plan, "pool")
         tried.append(1)
         return report(self)
 

@@ -1,0 +1,1 @@
+"""Trackers of runs, through those of accelerate: TensorBoard, Weights & Biases, MLflow, trackio."""
