@@ -80,8 +80,8 @@ def plan_of(desk, *overrides):
 
 def accuracy(desk, *overrides):
     """Run the recipe; return the share of the pool's pairs whose chosen answer scores higher."""
-    command = [sys.executable, "-m", "selectmoe_core", "run", "recipe.toml", *overrides]
-    subprocess.run(command, cwd=desk, check=True, capture_output=True)
+    command = [sys.executable, "-m", "selectmoe_core", "run", "recipe.toml", "--threads", "1"]
+    subprocess.run([*command, *overrides], cwd=desk, check=True, capture_output=True)
     plan = plan_of(desk, *overrides)
     pool = Pool.open(plan.folder(plan.nodes["pool"]))
     score = ScoreTable.open(plan.folder(plan.nodes["score"])).score()
