@@ -82,6 +82,7 @@ def _plan(
         "include_path": [str(RECIPES / "tasks/local_eval")],
         "allow_task_code": True,
         "task_data": [str((chosen.out / "data/eval").resolve())],
+        "batch_size": 32,  # "auto" would try how much fits, while others use the GPU too
     }
     if chosen.tiny:
         for name, options in TINY.items():

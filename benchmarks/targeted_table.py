@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from selectmoe_core.compare.costs import PARTS
+
 MEAN = "mean"
 
 
@@ -20,11 +22,11 @@ def markdown(document: Mapping[str, Any]) -> str:
         lines.append(f"| {arm['label']} | {arm['seeds']} | {kept} | {' | '.join(cells)} |")
     lines += ["", *(f"- {sentence}." for sentence in document["verdicts"])]
     lines += ["", *(f"> {note}." for note in document["notes"])]
-    lines += ["", "| selection | warm-up | scoring | selection | training | FLOPs |"]
-    lines += ["|---|---:|---:|---:|---:|---:|"]
+    lines += ["", f"| selection | {' | '.join(PARTS)} | FLOPs |"]
+    lines += [f"|---|{'---:|' * (len(PARTS) + 1)}"]
     for arm in document["arms"]:
-        if arm["device_seconds"]:
-            spent = [f"{seconds:,.0f} s" for seconds in arm["device_seconds"].values()]
+        if arm["kept"] is not None:  # the base model costs nothing
+            spent = [f"{arm['device_seconds'][part]:,.0f} s" for part in PARTS]
             flops = sum(filter(None, arm["flops"].values()))
             lines.append(f"| {arm['label']} | {' | '.join(spent)} | {flops:.1e} |")
     return "\n".join(lines) + "\n"

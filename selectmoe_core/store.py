@@ -230,20 +230,8 @@ class Store:
         manifest.unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
 
-    def maker(self, stage: str, digest: str) -> str:
-        """Return which process makes an artifact at this moment; nothing where none does."""
-        from filelock import FileLock, Timeout
-
-        path = self._lock_path(stage, digest)
-        if not path.exists():
-            return ""
-        try:
-            with FileLock(path, timeout=0):
-                return ""
-        except Timeout:
-            return _read(path.with_suffix(".owner"))
-
-    def _lock_path(self, stage: str, digest: str) -> Path:
+    def lock_file(self, stage: str, digest: str) -> Path:
+        """Return the file that is locked while an artifact is made; its ``.owner`` says by whom."""
         return self.root / f"{stage}-{digest[:DIGEST_LENGTH]}.lock"
 
     @contextmanager
@@ -252,7 +240,7 @@ class Store:
         from filelock import FileLock, Timeout
 
         self.root.mkdir(parents=True, exist_ok=True)
-        path = self._lock_path(stage, digest)
+        path = self.lock_file(stage, digest)
         owner = path.with_suffix(".owner")
         lock = FileLock(path)
         try:

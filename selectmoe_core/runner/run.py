@@ -23,7 +23,7 @@ from selectmoe_core.runner.options import RunOptions
 from selectmoe_core.runner.preflight import check_names, check_part, each_once, targets_to_check
 from selectmoe_core.runner.run_folder import link, log_to, new_folder, write_recipe
 from selectmoe_core.runner.sample_rows import save_samples
-from selectmoe_core.runner.schedule import Schedule
+from selectmoe_core.runner.schedule import Schedule, maker
 from selectmoe_core.runner.specs import Specs
 from selectmoe_core.runner.summary import summary
 from selectmoe_core.runner.tracking import tracked
@@ -192,11 +192,11 @@ class _Run:
     def _made_elsewhere(self, node: Node) -> bool:
         """Return whether another run makes a node now; this run does something else meanwhile."""
         assert node.digest is not None
-        maker = self.plan.store.maker(node.stage, node.digest)
-        if maker and f"{node.key} {maker}" not in self.reported:
-            self.reported.add(f"{node.key} {maker}")
-            self.say(f"{_name(node)} another run is making this ({maker})")
-        return bool(maker)
+        by = maker(self.plan.store, node.stage, node.digest)
+        if by and f"{node.key} {by}" not in self.reported:
+            self.reported.add(f"{node.key} {by}")
+            self.say(f"{_name(node)} another run is making this ({by})")
+        return bool(by)
 
     def _ended(self, child: Child) -> None:
         child.check()

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import cache
 
 from selectmoe_core.plan.node import Node, Plan
+from selectmoe_core.store import Store
 
 LONG = 3
 """Nodes that at least so many others wait for, one after the other: what makes a selection."""
@@ -69,3 +70,21 @@ def _ways(plan: Plan) -> Callable[[str], int]:
         return max((1 + way(reader) for reader in readers[key]), default=0)
 
     return way
+
+
+def maker(store: Store, stage: str, digest: str) -> str:
+    """Return which process makes an artifact at this moment; nothing where none does."""
+    from filelock import FileLock, Timeout
+
+    path = store.lock_file(stage, digest)
+    if not path.exists():
+        return ""
+    try:
+        with FileLock(path, timeout=0):
+            return ""
+    except Timeout:
+        pass
+    try:
+        return path.with_suffix(".owner").read_text(encoding="utf-8")
+    except OSError:  # it has just begun, or has just ended
+        return "unknown process"
