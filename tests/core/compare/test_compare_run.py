@@ -228,6 +228,21 @@ def test_questions_of_the_evaluation_in_the_pool_are_said_at_the_top(comparing):
     assert "nobody looked" not in text
 
 
+def test_random_arms_draw_as_many_as_a_selector_that_reads_vectors(comparing):
+    recipe = comparing.folder / "recipe.toml"
+    recipe.write_text(recipe.read_text() + '\n[embed]\nuse = "fake-embed"\n')
+    near = ["select.use=k-center", "select.k=8", "select.threshold=1.0", "compare.seeds=[1]"]
+    said = compare(comparing, *near, "select.per=source", "~compare.strategies")
+    assert said.code == 0, said.err
+    arms = {one["label"]: one["kept"] for one in documents(comparing)[0]["arms"]}
+    assert arms["random"] == arms["source-balanced random"] == 8
+    names = {
+        json.loads((link / "artifact.json").read_text())["component"]
+        for link in comparing.folder.glob("outputs/fake/*/*/artifacts/select@*random*")
+    }
+    assert names == {"top-k"}
+
+
 def test_unequal_budgets_are_said_at_the_top(comparing):
     said = compare(comparing, "compare.strategies.short.select.fraction=0.5")
     assert said.out.startswith("Note: ")

@@ -10,7 +10,6 @@ from selectmoe_basic.config import RoundRobinConfig
 from selectmoe_basic.round_robin import RoundRobin
 from selectmoe_core import Job, ScoreTable, ShardScores, StageError
 from selectmoe_core.data.scores import write_part
-from selectmoe_core.selecting import Chosen, NumberConfig, choose_divided
 from selectmoe_core.stages.select import choose
 
 TASKS = ("arc", "sciq", "zeta")
@@ -145,23 +144,3 @@ def test_the_selection_file_has_the_scores_of_every_task(tmp_path):
             np.testing.assert_equal(row[f"task:{task}"], np.float32(value))
         assert row["cluster"] is None
         assert "other" not in row
-
-
-def test_what_a_source_does_not_give_falls_to_the_others_and_is_reported(tmp_path):
-    table, plain = drawn_table(tmp_path, np.random.default_rng(), rows=200)
-    asked = []
-
-    def at_most_two_of_a(rows, count):
-        asked.append(count)
-        most = 2 if plain[rows[0]]["source"] == "a" else count
-        own = rows[: min(most, count)]
-        return Chosen(own, np.zeros(len(own), dtype=np.int64), {}, own * 10)
-
-    found = choose_divided(table, NumberConfig(k=30, per="source"), at_most_two_of_a)
-    groups = found.group.to_pylist()
-    assert groups.count("a") == 2
-    assert len(found.rows) == 30
-    assert any(text.startswith("a has 2 of the ") for text in found.warnings)
-    np.testing.assert_array_equal(found.cluster, found.rows * 10)
-    values = [plain[row]["score"] for row in found.rows]
-    assert values == sorted(values, reverse=True)  # one turn: ordered by score
