@@ -61,10 +61,13 @@ def test_the_recipes_are_there() -> None:
         "ifd",
         "less",
         "perplexity",
+        "rds",
+        "router-targets",
         "select-moe-llama2-7b",
         "smollm2",
         "smollm2-less",
         "smollm2-compare",
+        "smollm2-rds",
     }
 
 
