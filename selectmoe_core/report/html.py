@@ -14,8 +14,8 @@ from selectmoe_core.report.summary import STRONG_CORRELATION, Share, Summary
 TEMPLATE = "report.html.j2"
 STYLE = "report.css"
 SCRIPT = "report.js"
-DIFFERENT = 0.005
-"""Shares that differ by less than half a point are called equal."""
+DIFFERENT, FACTOR = 0.005, 0.1
+"""Shares that differ by less than half a point, or by less than a tenth, are called equal."""
 SOURCES_SHOWN = 12
 """Up to this many sources are shown at once, the others folded."""
 KINDS = ("best", "worst", "border", "chosen", "random")
@@ -72,7 +72,10 @@ def environment() -> Any:  # noqa: ANN401
 
 def shares_differ(groups: tuple[Share, ...]) -> bool:
     """Return whether any group's share of the selection differs from its share of the pool."""
-    return any(abs(group.kept_share - group.pool_share) > DIFFERENT for group in groups)
+    return any(
+        abs(group.kept_share - group.pool_share) > max(DIFFERENT, FACTOR * group.pool_share)
+        for group in groups
+    )
 
 
 def _left_out(summary: Summary) -> list[tuple[str, str]]:
