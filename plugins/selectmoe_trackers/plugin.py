@@ -1,5 +1,6 @@
 """What this plugin offers: ``tensorboard``, ``wandb``, ``mlflow`` and ``trackio``."""
 
+from collections.abc import Callable
 from typing import Any
 
 from selectmoe_core import About, Component, Config, Tracker, hookimpl, load
@@ -15,18 +16,25 @@ from selectmoe_trackers.config import (
 def selectmoe_trackers() -> list[Component[Any, Tracker]]:
     """Offer the trackers, each of which needs its own package."""
     return [
-        _tracker("tensorboard", TensorBoardConfig, "TensorBoard", "tensorboard"),
-        _tracker("wandb", WandbConfig, "Wandb", "wandb"),
-        _tracker("mlflow", MlflowConfig, "Mlflow", "mlflow"),
-        _tracker("trackio", TrackioConfig, "Trackio", "trackio"),
+        _tracker(
+            "tensorboard",
+            TensorBoardConfig,
+            load("selectmoe_trackers.trackers:TensorBoard"),
+            "tensorboard",
+        ),
+        _tracker("wandb", WandbConfig, load("selectmoe_trackers.trackers:Wandb"), "wandb"),
+        _tracker("mlflow", MlflowConfig, load("selectmoe_trackers.trackers:Mlflow"), "mlflow"),
+        _tracker("trackio", TrackioConfig, load("selectmoe_trackers.trackers:Trackio"), "trackio"),
     ]
 
 
-def _tracker(name: str, config: type[Config], part: str, package: str) -> Component[Any, Tracker]:
+def _tracker(
+    name: str, config: type[Config], part: Callable[[Any], Tracker], package: str
+) -> Component[Any, Tracker]:
     return Component(
         name,
         config,
-        load(f"selectmoe_trackers.trackers:{part}"),
+        part,
         about=About(
             meaning="losses, trash share, stage times, results, verdict and report of each run",
             cost="a line for each step that is logged",
