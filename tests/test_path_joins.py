@@ -81,6 +81,7 @@ def all_joins() -> set[tuple[str, str, str]]:
 OWN = "a name that our code chose"
 LISTED = "a name that was listed in that folder"
 INDEX = "names of an index or a checkpoint, plain since `read_index`"
+NAMED = "names of scores and the like, plain since the recipe"
 READ = "only read, by design wherever the user says"
 REVIEWED = {
     ("plugins/selectmoe_lmeval/results.py", "write_results"): OWN,
@@ -117,10 +118,13 @@ REVIEWED = {
     ("selectmoe_core/models/models.py", "tokenizer"): OWN,
     ("selectmoe_core/recipe/recipe.py", "absolute"): READ,
     ("selectmoe_core/report/record.py", "_node"): "the store beside a run's folder; only read",
-    ("selectmoe_core/runner/crew.py", "start"): "names of scores, plain since the recipe",
-    ("selectmoe_core/runner/run_folder.py", "link"): "names of scores, plain since the recipe",
-    ("selectmoe_core/runner/sample_rows.py", "save_sample"): "names of scores, plain since the recipe",
-    ("selectmoe_core/runner/launch.py", "_save"): "names of scores, plain since the recipe",
+    ("selectmoe_core/runner/crew.py", "start"): NAMED,
+    ("selectmoe_core/runner/run_folder.py", "link"): NAMED,
+    (
+        "selectmoe_core/runner/sample_rows.py",
+        "save_sample",
+    ): NAMED,
+    ("selectmoe_core/runner/launch.py", "_save"): NAMED,
     (
         "selectmoe_core/runner/run_folder.py",
         "new_folder",
