@@ -169,3 +169,11 @@ def test_a_run_is_ended_in_every_stage():
     assert max(drawn["train"]) <= 2.0 < max(drawn[""])
     later = [Undisturbed(9.0, {}, stages).moment(random.Random(n), {"pool"}) for n in range(200)]
     assert {moment.stage for moment in later} == {"", "score", "train"}
+
+
+def test_the_recipe_of_the_real_chain_has_options_that_exist(tmp_path, cli):
+    from fuzzing.chains import NANO
+
+    (tmp_path / "recipe.toml").write_text(NANO)
+    said = cli("plan", tmp_path / "recipe.toml", "--outputs", tmp_path / "outputs")
+    assert said.code == 0, said.err

@@ -81,6 +81,7 @@ def all_joins() -> set[tuple[str, str, str]]:
 OWN = "a name that our code chose"
 LISTED = "a name that was listed in that folder"
 INDEX = "names of an index or a checkpoint, plain since `read_index`"
+NAMED = "names of scores and the like, plain since the recipe"
 READ = "only read, by design wherever the user says"
 REVIEWED = {
     ("plugins/selectmoe_lmeval/results.py", "write_results"): OWN,
@@ -117,8 +118,13 @@ REVIEWED = {
     ("selectmoe_core/models/models.py", "tokenizer"): OWN,
     ("selectmoe_core/recipe/recipe.py", "absolute"): READ,
     ("selectmoe_core/report/record.py", "_node"): "the store beside a run's folder; only read",
-    ("selectmoe_core/runner/run.py", "_link"): "names of scores, plain since the recipe",
-    ("selectmoe_core/runner/launch.py", "_save"): "names of scores, plain since the recipe",
+    ("selectmoe_core/runner/crew.py", "start"): NAMED,
+    ("selectmoe_core/runner/run_folder.py", "link"): NAMED,
+    (
+        "selectmoe_core/runner/sample_rows.py",
+        "save_sample",
+    ): NAMED,
+    ("selectmoe_core/runner/launch.py", "_save"): NAMED,
     (
         "selectmoe_core/runner/run_folder.py",
         "new_folder",
@@ -127,7 +133,7 @@ REVIEWED = {
     ("selectmoe_core/stages/code.py", "_path"): OWN,
     ("selectmoe_core/store.py", "damage"): "names of a manifest; only their sizes are looked at",
     ("selectmoe_core/store.py", "folder"): OWN,
-    ("selectmoe_core/store.py", "lock"): OWN,
+    ("selectmoe_core/store.py", "_lock_path"): OWN,
     ("selectmoe_core/testing/filters.py", "marked"): OWN,
     ("selectmoe_core/testing/pools.py", "_encode"): OWN,
     ("selectmoe_core/testing/scorers.py", "bench"): OWN,
@@ -140,6 +146,8 @@ REVIEWED = {
     ("selectmoe_core/tokens/files.py", "cut"): OWN,
     ("selectmoe_core/training/checkpoint_files.py", "is_whole"): OWN,
     ("selectmoe_core/training/checkpoints.py", "on_save"): OWN,
+    ("selectmoe_core/testing/embedders.py", "check"): OWN,
+    ("selectmoe_core/training/keeping.py", "_write"): OWN,
 }
 """Functions whose joins were looked at, and why a name cannot lead out of its folder there."""
 

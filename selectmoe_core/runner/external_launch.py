@@ -22,7 +22,7 @@ from typing import Any
 from selectmoe_core.errors import StageError
 from selectmoe_core.runner.failures import Failure, cause, outcome_path
 from selectmoe_core.runtime.distributed import PATIENCE, World, current_world
-from selectmoe_core.runtime.processes import INTERRUPTED, bound
+from selectmoe_core.runtime.processes import INTERRUPTED, bound, interrupts_held
 from selectmoe_core.stages.node_spec import WORKER
 
 OURS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -155,9 +155,10 @@ class Team:
         """Return how this process's child failed, or nothing if it succeeded or was ended by us."""
         outcome = outcome_path(spec_file, self.world.rank)
         outcome.unlink(missing_ok=True)
-        child = subprocess.Popen(
-            [sys.executable, *bound(WORKER, str(spec_file))], env=self._environment(port)
-        )
+        with interrupts_held():
+            child = subprocess.Popen(
+                [sys.executable, *bound(WORKER, str(spec_file))], env=self._environment(port)
+            )
         try:
             while child.poll() is None:
                 if self._failed(number):

@@ -64,7 +64,7 @@ use = "select-moe-contrastive"
 subset_ratio = 0.5
 batch_size = 4
 max_steps = 6
-save_steps = 2
+checkpoint_every = 2
 [score]
 use = "router"
 shard_examples = 8
@@ -77,7 +77,7 @@ model = "bundled:nano-llama"
 batch_size = 4
 epochs = 1
 lora_rank = 4
-save_steps = 2
+checkpoint_every = 2
 [evaluate]
 use = "lm-eval"
 tasks = ["bundled:nano"]
