@@ -156,3 +156,39 @@ def test_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (tmp_path / "my.toml").read_bytes() == (REPOSITORY / "recipes/default.toml").read_bytes()
     assert call(["recipes", "copy", "default", "my.toml"]) == 2
     assert call(["recipes", "copy", "defualt", "other.toml"]) == 2
+
+
+STEPS = sorted((REPOSITORY / "recipes" / "steps").glob("*.toml"))
+GIVEN = {
+    "convert": ([], {"convert"}),
+    "warmup": (["warmup.model=converted"], {"pool", "warmup"}),
+    "score": (["score.model=converted"], {"pool", "score", "select"}),
+    "train": ([], {"pool", "train"}),
+    "evaluate": ([], {"evaluate"}),
+}
+"""What each recipe of a single step is given, and the nodes that it makes."""
+
+
+@pytest.mark.parametrize("path", STEPS, ids=lambda path: path.stem)
+def test_a_recipe_of_a_step_makes_that_step_alone(
+    path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_header(path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "converted").mkdir()
+    (tmp_path / "converted" / "config.json").write_text('{"model_type": "select_moe"}')
+    overrides, expected = GIVEN[path.stem]
+    assert call(["plan", f"steps/{path.stem}", "--json", *overrides]) == 0
+    nodes = json.loads(capsys.readouterr().out)["nodes"]
+    assert {node["key"] for node in nodes} == expected
+
+
+def test_every_step_has_a_recipe() -> None:
+    assert {path.stem for path in STEPS} == GIVEN.keys()
+
+
+def check_header(path: Path) -> None:
+    head = path.read_text(encoding="utf-8").partition("\nformat = 1\n")[0]
+    for title in HEADER:
+        assert sum(line.startswith(title) for line in head.splitlines()) == 1, title
+    assert f"selectmoe run steps/{path.stem}" in head

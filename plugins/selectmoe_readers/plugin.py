@@ -13,6 +13,7 @@ from selectmoe_readers.config import (
     LessConfig,
     ParquetConfig,
 )
+from selectmoe_readers.endings import ENDINGS
 
 
 @hookimpl
@@ -69,7 +70,7 @@ def selectmoe_scorers() -> list[Component[Any, Scorer]]:
 
 
 def _score_files(config: FileScoresConfig) -> Iterable[Path]:
-    from selectmoe_readers.files import ENDINGS, present
+    from selectmoe_readers.files import present
 
     return present(config.path, (*ENDINGS["jsonl"], *ENDINGS["parquet"]))
 
@@ -83,7 +84,7 @@ def _of_files(
     """Return a reader of the files that ``path`` names, and whose names may give sources."""
 
     def files(given: Any) -> list[Path]:  # noqa: ANN401
-        from selectmoe_readers.files import ENDINGS, present
+        from selectmoe_readers.files import present
 
         return present(given.path, ENDINGS[name])
 
@@ -98,6 +99,7 @@ def _of_files(
         build,
         About(cost=cost),
         files=files,
+        endings=ENDINGS[name],
         sources=sources,
         pairs=True,
     )

@@ -14,7 +14,8 @@ from pyarrow import csv
 
 from selectmoe_core import DataError, Job, RawExample, RawPair, Reject
 from selectmoe_readers.config import CsvConfig
-from selectmoe_readers.files import TABLES, Input, inputs
+from selectmoe_readers.endings import TABLES
+from selectmoe_readers.files import Input, inputs
 from selectmoe_readers.lines import BYTE_ORDER_MARK, opened
 from selectmoe_readers.parquet import NOT_UTF8
 from selectmoe_readers.preferences import PairRows

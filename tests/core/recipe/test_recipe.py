@@ -291,9 +291,11 @@ def test_all_mistakes_are_told_at_once_with_suggestions(tmp_path):
     assert len(told) == len(expected)
 
 
-def test_a_recipe_without_a_pool_is_told(tmp_path):
+def test_a_recipe_without_a_stage_names_nothing_to_make(tmp_path):
     recipe = read_recipe(write(tmp_path / "r.toml", HEAD))
-    assert [str(problem) for problem in recipe.problems] == ["r.toml: there is no [pool]"]
+    (problem,) = recipe.problems
+    assert str(problem) == ("r.toml: the recipe names nothing to make: it has no table of a stage")
+    assert "[pool]" in problem.hint
 
 
 def test_a_correct_recipe_has_no_problem(file):
