@@ -206,8 +206,13 @@ def test_commands_work(block: Block, words: list[str], desk: Path) -> None:
     if arguments[0] == "run" and not any("variety" in word for word in arguments):
         for stage in (context.params["until"], context.params["fresh"]):
             assert stage is None or stage in STAGES
-        overrides = [one for one in context.params["overrides"] if not one.startswith("pool.path=")]
+        overrides = [one for one in context.params["overrides"] if not _elsewhere(one, desk)]
         assert call(["plan", str(context.params["recipe"]), *overrides]) == 0
+
+
+def _elsewhere(override: str, desk: Path) -> bool:
+    """Return whether an override names the reader's own data, which is not here."""
+    return override.startswith("pool.path=") and not (desk / override[len("pool.path=") :]).exists()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

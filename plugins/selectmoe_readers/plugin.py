@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from selectmoe_core import About, Component, Need, Reader, Scorer, hookimpl, load
+from selectmoe_core import About, Command, Component, Need, Reader, Scorer, hookimpl, load
 from selectmoe_readers.config import (
     CsvConfig,
     FileScoresConfig,
@@ -45,6 +45,13 @@ def selectmoe_readers() -> list[Component[Any, Reader]]:
             pairs=True,
         ),
     ]
+
+
+@hookimpl
+def selectmoe_commands() -> list[Command]:
+    """Offer ``init``."""
+    line = "Look at data files, and write a recipe that runs."
+    return [Command("init", line, "selectmoe_readers.init.command:init")]
 
 
 @hookimpl

@@ -109,6 +109,11 @@ def _table(file: Input) -> Iterator[io.BufferedReader]:
         yield stream
 
 
+def column_names(file: Input, config: CsvConfig) -> list[str]:
+    """Return the names of the columns as a user knows them."""
+    return [_text(name) for name in _header(file, config)]
+
+
 def _header(file: Input, config: CsvConfig) -> list[str]:
     """Return the names of the columns as Arrow sees them; none if the file is empty."""
     with _table(file) as stream:
