@@ -20,6 +20,7 @@ from selectmoe_core.recipe.absolute_paths import with_absolute_paths, with_templ
 from selectmoe_core.recipe.audit_options import AuditConfig
 from selectmoe_core.recipe.comparison import MOST_SEED, CompareConfig, Variant, lay_variant
 from selectmoe_core.recipe.inner_tables import WITHIN, table_path
+from selectmoe_core.recipe.old_names import renamed
 from selectmoe_core.recipe.overrides import (
     Merged,
     apply_overrides,
@@ -282,8 +283,12 @@ def _part(
 def _unknown_tables(merged: Mapping[str, Any], path: Path) -> Iterator[Problem]:
     for key, value in merged.items():
         if key not in HEAD and key not in TABLES:
-            kind = f"table '[{key}]'" if isinstance(value, dict) else f"key '{key}'"
-            yield Problem(path.name, f"unknown {kind}", suggest(key, (*HEAD, *TABLES)))
+            known = list(renamed(key, value))
+            for name, new in known:
+                yield Problem(path.name, f"unknown key '{name}'", f"here it is {new}")
+            if not known:
+                kind = f"table '[{key}]'" if isinstance(value, dict) else f"key '{key}'"
+                yield Problem(path.name, f"unknown {kind}", suggest(key, (*HEAD, *TABLES)))
     if not any(key in STAGES for key in merged):
         what = "the recipe names nothing to make: it has no table of a stage"
         yield Problem(path.name, what, f"add at least one of [{'], ['.join(STAGES)}]")
