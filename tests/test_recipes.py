@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -181,6 +182,29 @@ def test_a_recipe_of_a_step_makes_that_step_alone(
     assert call(["plan", f"steps/{path.stem}", "--json", *overrides]) == 0
     nodes = json.loads(capsys.readouterr().out)["nodes"]
     assert {node["key"] for node in nodes} == expected
+
+
+SPECIAL = set("[]{}()<>*?!;|&~=")
+"""What zsh takes for something else than text, at some place in a word."""
+
+
+def typed(path: Path) -> list[str]:
+    """Return the commands under "How to run", each on one line."""
+    head = path.read_text(encoding="utf-8").partition("\nformat = 1\n")[0]
+    part = head.partition("# How to run:")[2].partition("# What to expect")[0]
+    lines = [line.lstrip("#").strip() for line in part.replace("\\\n", "").splitlines()]
+    return [" ".join(line.replace("#", "").split()) for line in lines if line]
+
+
+@pytest.mark.parametrize("path", [*RECIPES, *STEPS], ids=lambda path: path.stem)
+def test_the_commands_of_a_header_can_be_typed_as_they_stand(path: Path) -> None:
+    commands = typed(path)
+    assert len(commands) >= 2
+    for command in commands:
+        assert command.startswith("selectmoe "), command
+        unquoted = re.sub(r"'[^']*'|\"[^\"]*\"", "", command)
+        for word in unquoted.split():
+            assert not SPECIAL & set(word.replace("=", "", 1) if word[0] != "=" else word), command
 
 
 def test_every_step_has_a_recipe() -> None:

@@ -16,9 +16,10 @@ from selectmoe_core.plugin.component import Kind
     help="Where to write it; selectmoe-NAME in the working folder by default.",
 )
 def command(kind: str, name: str, folder: Path | None) -> None:
-    """Write the package of a new plugin: a component that works, its test, docs and CI.
+    """Write the package of a new plugin, with its test, docs and CI.
 
-    NAME is the component's name: lower-case words joined by dashes.
+    Its component works as it stands, so that you can change it step by step. NAME is the
+    component's name: lower-case words joined by dashes.
     """
     from selectmoe_core.new_plugin import write_plugin
 
