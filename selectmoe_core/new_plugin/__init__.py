@@ -8,8 +8,8 @@ from pathlib import Path
 
 import jinja2
 
-from selectmoe_core.config import NAME_RULE
 from selectmoe_core.errors import RecipeError
+from selectmoe_core.paths import NAME_RULE
 from selectmoe_core.plugin.component import KINDS, Kind
 from selectmoe_core.plugin.manager import find_plugins
 from selectmoe_core.plugin.specs import API
