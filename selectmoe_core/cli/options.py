@@ -116,12 +116,13 @@ def wrapped(start: str, summary: str) -> str:
     if not (sys.stdout.isatty() or "COLUMNS" in os.environ):
         return f"{start}  {summary}"
     beside = width() - len(start) - 2
-    indent = " " * (len(start) + 2 if beside >= LEAST else 4)
+    fits = beside >= max(LEAST, *map(len, ("", *summary.split())))
+    indent = " " * (len(start) + 2 if fits else 4)
     lines = textwrap.wrap(
         summary,
         max(LEAST, width() - len(indent)),
         break_long_words=False,
         break_on_hyphens=False,
     )
-    first = [f"{start}  {lines.pop(0)}"] if beside >= LEAST and lines else [start.rstrip()]
+    first = [f"{start}  {lines.pop(0)}"] if fits and lines else [start.rstrip()]
     return "\n".join([*first, *(indent + line for line in lines)])

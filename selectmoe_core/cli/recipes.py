@@ -60,8 +60,14 @@ def schema(context: click.Context) -> None:
 def _shipped() -> dict[str, Path]:
     """Return the recipes by the name that runs them; those of single steps come last."""
     folder = shipped_recipes()
-    files = [*sorted(folder.glob("*.toml")), *sorted(folder.glob("steps/*.toml"))]
-    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
+    found: dict[str, Path] = {}
+    for pattern in ("*.toml", "steps/*.toml"):
+        names = {
+            file.relative_to(folder).with_suffix("").as_posix(): file
+            for file in folder.glob(pattern)
+        }
+        found |= dict(sorted(names.items()))
+    return found
 
 
 def _purpose(path: Path) -> str:
