@@ -121,7 +121,9 @@ def test_a_slow_import_is_reported_with_the_plugin(install, monkeypatch, caplog)
     from selectmoe_core.plugin import manager
 
     monkeypatch.setattr(manager, "SLOW", 0.1)
-    install(("slow", f"import time\ntime.sleep(0.15)\n{GOOD}", "slow-dist"))
+    busy = "import time\nwhile time.process_time() < END:\n    pass\n"
+    busy = f"import time\nEND = time.process_time() + 0.15\n{busy}"
+    install(("slow", f"{busy}{GOOD}", "slow-dist"))
     load_plugins(found=found_of({"slow"}))
     (record,) = [record for record in caplog.records if record.name == "selectmoe.plugins"]
     assert "importing the plugin 'slow' (slow-dist 1.5) took 0." in record.getMessage()
