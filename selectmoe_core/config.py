@@ -5,9 +5,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from difflib import SequenceMatcher, get_close_matches
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from selectmoe_core.errors import Problem, RecipeError, shown
@@ -29,6 +29,20 @@ class Config(BaseModel):
         protected_namespaces=(),
         allow_inf_nan=False,
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_lists(cls, table: Any) -> Any:  # noqa: ANN401
+        """Take text with commas as a list, for options that can be nothing but a list."""
+        if not isinstance(table, Mapping):
+            return table
+        lists = {name for name, field in cls.model_fields.items() if _lists_text(field.annotation)}
+        return {
+            name: [item.strip() for item in value.split(",")]
+            if name in lists and isinstance(value, str)
+            else value
+            for name, value in table.items()
+        }
 
 
 def execution_only(default: Any) -> Any:  # noqa: ANN401  (the type of a pydantic default)
@@ -61,6 +75,15 @@ def path_fields(config: type[Config]) -> frozenset[str]:
     """Return the fields that hold paths: marked as content, or typed ``Path``."""
     typed = {name for name, field in config.model_fields.items() if _holds_path(field.annotation)}
     return frozenset(typed) | marked(config, "content_path")
+
+
+def _lists_text(annotation: object) -> bool:
+    """Return whether a type is a tuple of texts or numbers alone; a path may hold a comma."""
+    if get_origin(annotation) is not tuple:
+        return False
+    items = [item for item in get_args(annotation) if item is not Ellipsis]
+    kinds = [get_args(item)[0] if get_origin(item) is Annotated else item for item in items]
+    return all(kind in (str, int, float) or get_origin(kind) is Literal for kind in kinds)
 
 
 def _holds_path(annotation: object) -> bool:
@@ -143,12 +166,14 @@ OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
     "r": ("lora_rank",),
     "rank": ("lora_rank",),
     "lora_r": ("lora_rank",),
+    "lora": ("lora_rank",),
     "alpha": ("lora_alpha",),
     "dropout": ("lora_dropout",),
     "lora_target": ("target_modules",),
     "lora_target_modules": ("target_modules",),
     "lr": ("learning_rate",),
     "epoch": ("epochs",),
+    "bs": ("batch_size",),
     "num_epochs": ("epochs",),
     "num_train_epochs": ("epochs",),
     "steps": ("max_steps",),
@@ -170,6 +195,16 @@ OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
     "model_path": ("model",),
     "model_name_or_path": ("model",),
     "pretrained": ("model",),
+    "path": ("model",),
+    "model_checkpoint_path": ("model", "score.model"),
+    "peft": ("adapter", "evaluate.adapter"),
+    "peft_model_id": ("adapter", "evaluate.adapter"),
+    "data_path": ("data", "train.data"),
+    "dataset": ("data", "path"),
+    "dataset_names": ("sources",),
+    "limit_samples": ("limit",),
+    "output_path": ("--outputs",),
+    "output_dir": ("--outputs",),
     "max_length": ("chat.max_length",),
     "max_seq_length": ("chat.max_length",),
     "cutoff_len": ("chat.max_length",),
@@ -186,7 +221,8 @@ def _other_name(word: str, table: Mapping[str, object], own: Mapping[str, str]) 
     """Return what an option is called that a user wrote by another name, or an empty string."""
     word = word.replace("-", "_").lower()
     names = [own[word]] if word in own else OTHER_NAMES.get(word, ())
-    return next((name for name in names if "." in name or name in table), "")
+    elsewhere = (name for name in names if name in table or "." in name or name[:2] == "--")
+    return next(elsewhere, "")
 
 
 def option_hint(
@@ -194,6 +230,8 @@ def option_hint(
 ) -> str:
     """Return a hint for an unknown option: the one that is meant, or the closest names."""
     name = _other_name(word, known, other_names or {})
+    if name.startswith("--"):
+        return f"that is an option of the command line: {name}"
     if "." in name:
         return f"that option belongs to another table: {name}"
     if name:

@@ -79,7 +79,15 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         file = tmp_path / "less" / "train" / "processed" / name / f"{name}_data.jsonl"
         file.parent.mkdir(parents=True)
         file.write_text(row, encoding="utf-8")
-    (tmp_path / "converted").mkdir()
+    for name in ("converted", "warmed"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text('{"model_type": "select_moe"}')
+    (tmp_path / "adapter").mkdir()
+    base = {"base_model_name_or_path": "bundled:nano-llama"}
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(base), encoding="utf-8")
+    (tmp_path / "full_rank_weights.pt").write_bytes(b"tensors")
+    for name in ("selected_data.jsonl", "chats.jsonl"):
+        (tmp_path / name).write_text(row, encoding="utf-8")
     (tmp_path / "tasks").mkdir()
     (tmp_path / "recipes").symlink_to(REPOSITORY / "recipes")
     monkeypatch.chdir(tmp_path)
@@ -146,7 +154,7 @@ def test_toml_fits(block: Block, desk: Path, registry: Registry) -> None:
     (desk / "recipe.toml").write_text(text, encoding="utf-8")
     recipe = read_recipe(desk / "recipe.toml")
     plan = make_plan(recipe, registry, desk / "outputs", hash_limit=1 << 20)
-    assert "pool" in plan.nodes
+    assert plan.nodes
 
 
 @pytest.mark.parametrize("block", blocks("jsonl"), ids=str)
@@ -198,8 +206,13 @@ def test_commands_work(block: Block, words: list[str], desk: Path) -> None:
     if arguments[0] == "run" and not any("variety" in word for word in arguments):
         for stage in (context.params["until"], context.params["fresh"]):
             assert stage is None or stage in STAGES
-        overrides = [one for one in context.params["overrides"] if not one.startswith("pool.path=")]
+        overrides = [one for one in context.params["overrides"] if not _elsewhere(one, desk)]
         assert call(["plan", str(context.params["recipe"]), *overrides]) == 0
+
+
+def _elsewhere(override: str, desk: Path) -> bool:
+    """Return whether an override names the reader's own data, which is not here."""
+    return override.startswith("pool.path=") and not (desk / override[len("pool.path=") :]).exists()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -160,3 +161,62 @@ def test_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (tmp_path / "my.toml").read_bytes() == (REPOSITORY / "recipes/default.toml").read_bytes()
     assert call(["recipes", "copy", "default", "my.toml"]) == 2
     assert call(["recipes", "copy", "defualt", "other.toml"]) == 2
+
+
+STEPS = sorted((REPOSITORY / "recipes" / "steps").glob("*.toml"))
+GIVEN = {
+    "convert": ([], {"convert"}),
+    "warmup": (["warmup.model=converted"], {"pool", "warmup"}),
+    "score": (["score.model=converted"], {"pool", "score", "select"}),
+    "train": ([], {"pool", "train"}),
+    "evaluate": ([], {"evaluate"}),
+}
+"""What each recipe of a single step is given, and the nodes that it makes."""
+
+
+@pytest.mark.parametrize("path", STEPS, ids=lambda path: path.stem)
+def test_a_recipe_of_a_step_makes_that_step_alone(
+    path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_header(path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "converted").mkdir()
+    (tmp_path / "converted" / "config.json").write_text('{"model_type": "select_moe"}')
+    overrides, expected = GIVEN[path.stem]
+    assert call(["plan", f"steps/{path.stem}", "--json", *overrides]) == 0
+    nodes = json.loads(capsys.readouterr().out)["nodes"]
+    assert {node["key"] for node in nodes} == expected
+
+
+SPECIAL = set("[]{}()<>*?!;|&~=")
+"""What zsh takes for something else than text, at some place in a word."""
+
+
+def typed(path: Path) -> list[str]:
+    """Return the commands under "How to run", each on one line."""
+    head = path.read_text(encoding="utf-8").partition("\nformat = 1\n")[0]
+    part = head.partition("# How to run:")[2].partition("# What to expect")[0]
+    lines = [line.lstrip("#").strip() for line in part.replace("\\\n", "").splitlines()]
+    return [" ".join(line.replace("#", "").split()) for line in lines if line]
+
+
+@pytest.mark.parametrize("path", [*RECIPES, *STEPS], ids=lambda path: path.stem)
+def test_the_commands_of_a_header_can_be_typed_as_they_stand(path: Path) -> None:
+    commands = typed(path)
+    assert len(commands) >= 2
+    for command in commands:
+        assert command.startswith("selectmoe "), command
+        unquoted = re.sub(r"'[^']*'|\"[^\"]*\"", "", command)
+        for word in unquoted.split():
+            assert not SPECIAL & set(word.replace("=", "", 1) if word[0] != "=" else word), command
+
+
+def test_every_step_has_a_recipe() -> None:
+    assert {path.stem for path in STEPS} == GIVEN.keys()
+
+
+def check_header(path: Path) -> None:
+    head = path.read_text(encoding="utf-8").partition("\nformat = 1\n")[0]
+    for title in HEADER:
+        assert sum(line.startswith(title) for line in head.splitlines()) == 1, title
+    assert f"selectmoe run steps/{path.stem}" in head

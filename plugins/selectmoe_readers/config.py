@@ -53,6 +53,9 @@ class RowConfig(Config):
     """The row format; ``auto`` finds it from the columns of each file's first usable row."""
     columns: Columns = Columns()
     """Names of columns that differ from the default: ``columns = { prompt = "question" }``."""
+    opening: Literal["reject", "drop"] = "reject"
+    """A conversation that begins with the assistant: reject it, or drop the answers before the
+    first question."""
     source: Name | None = None
     """One source name for all rows, instead of the row's own or that of its file."""
 

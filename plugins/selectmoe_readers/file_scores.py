@@ -17,7 +17,8 @@ from selectmoe_core import DataError, Job, RawExample, Shard, ShardScores, shown
 from selectmoe_core.data import Pool, content_id
 from selectmoe_readers.arrays import elements_of, is_array
 from selectmoe_readers.config import FileScoresConfig, RowConfig
-from selectmoe_readers.files import JSONL, PARQUET, Input, inputs
+from selectmoe_readers.endings import JSONL, PARQUET
+from selectmoe_readers.files import Input, inputs
 from selectmoe_readers.lines import BUFFER, guarded, lines_of, opened
 from selectmoe_readers.rows import Rows, note_of
 

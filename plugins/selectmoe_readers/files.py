@@ -8,14 +8,8 @@ from glob import glob, has_magic
 from pathlib import Path, PurePath
 
 from selectmoe_core import DataError, utf8_text
+from selectmoe_readers.endings import JSONL, PARQUET, TABLES
 from selectmoe_readers.sources import source_names
-
-COMPRESSED = ("", ".gz", ".zst")
-JSONL = tuple(f"{kind}{packed}" for kind in (".jsonl", ".ndjson", ".json") for packed in COMPRESSED)
-PARQUET = (".parquet", ".pq")
-TABLES = tuple(f"{kind}{packed}" for kind in (".csv", ".tsv") for packed in COMPRESSED)
-ENDINGS = {"jsonl": JSONL, "csv": TABLES, "parquet": PARQUET}
-"""What the names of a reader's files end with, by the reader's name."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from pathlib import Path
 from selectmoe_core import DataError, Job, RawExample, RawPair, Reject, shown
 from selectmoe_readers.arrays import elements_of, is_array
 from selectmoe_readers.config import JsonlConfig, LineConfig
-from selectmoe_readers.files import JSONL, Input, inputs
+from selectmoe_readers.endings import JSONL
+from selectmoe_readers.files import Input, inputs
 from selectmoe_readers.kinds import looks_like_table
 from selectmoe_readers.lines import BUFFER, guarded, lines_of, opened
 from selectmoe_readers.preferences import PairRows

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from selectmoe_core import DataError, Job, RawExample, Reject, suggest
 from selectmoe_readers.config import LessConfig
-from selectmoe_readers.files import COMPRESSED, Input, require, shared_names
+from selectmoe_readers.endings import COMPRESSED
+from selectmoe_readers.files import Input, require, shared_names
 from selectmoe_readers.jsonl import read_lines
 from selectmoe_readers.rows import Rows
 

@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 
 from selectmoe_core import DataError, Job, RawExample, RawPair, Reject, utf8_text
 from selectmoe_readers.config import ParquetConfig
-from selectmoe_readers.files import PARQUET, Input, inputs
+from selectmoe_readers.endings import PARQUET
+from selectmoe_readers.files import Input, inputs
 from selectmoe_readers.kinds import HEAD, what_it_is
 from selectmoe_readers.preferences import PairRows
 from selectmoe_readers.rows import Made, Rows, RowsOf

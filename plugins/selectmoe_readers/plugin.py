@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from selectmoe_core import About, Component, Need, Reader, Scorer, hookimpl, load
+from selectmoe_core import About, Command, Component, Need, Reader, Scorer, hookimpl, load
 from selectmoe_readers.config import (
     CsvConfig,
     FileScoresConfig,
@@ -13,6 +13,7 @@ from selectmoe_readers.config import (
     LessConfig,
     ParquetConfig,
 )
+from selectmoe_readers.endings import ENDINGS
 
 
 @hookimpl
@@ -47,6 +48,13 @@ def selectmoe_readers() -> list[Component[Any, Reader]]:
 
 
 @hookimpl
+def selectmoe_commands() -> list[Command]:
+    """Offer ``init``."""
+    line = "Look at data files, and write a recipe that runs."
+    return [Command("init", line, "selectmoe_readers.init.command:init")]
+
+
+@hookimpl
 def selectmoe_scorers() -> list[Component[Any, Scorer]]:
     """Offer ``file``."""
     return [
@@ -69,7 +77,7 @@ def selectmoe_scorers() -> list[Component[Any, Scorer]]:
 
 
 def _score_files(config: FileScoresConfig) -> Iterable[Path]:
-    from selectmoe_readers.files import ENDINGS, present
+    from selectmoe_readers.files import present
 
     return present(config.path, (*ENDINGS["jsonl"], *ENDINGS["parquet"]))
 
@@ -83,7 +91,7 @@ def _of_files(
     """Return a reader of the files that ``path`` names, and whose names may give sources."""
 
     def files(given: Any) -> list[Path]:  # noqa: ANN401
-        from selectmoe_readers.files import ENDINGS, present
+        from selectmoe_readers.files import present
 
         return present(given.path, ENDINGS[name])
 
@@ -98,6 +106,7 @@ def _of_files(
         build,
         About(cost=cost),
         files=files,
+        endings=ENDINGS[name],
         sources=sources,
         pairs=True,
     )

@@ -66,6 +66,7 @@ class Rows:
         self.source = config.source or source
         self.columns: Sequence[str] = columns_of(config)
         self._columns = config.columns
+        self._drops_opening = config.opening == "drop"
         self._source_columns = () if config.source else source_columns(config)
         self.format: str | None = None if config.format == "auto" else config.format
         self._found_at = ""
@@ -80,6 +81,8 @@ class Rows:
             messages = FORMATS[self._format_of(row, where)](row, columns)
         except ValueError as error:
             return Reject(source, where, str(error))
+        if self._drops_opening:
+            messages = without_opening(messages)
         identity, label = row.get(columns.id), row.get(columns.label)
         meta = row.get("meta")
         if isinstance(meta, dict) and meta.keys() == OWN_META:
@@ -89,7 +92,7 @@ class Rows:
     def _format_of(self, row: Row, where: str) -> str:
         """Return the format of the file; a row of another format is an error."""
         check_tools(row)
-        own = _detect(row, self._columns)
+        own = detect(row, self._columns)
         if self.format is None and own is not None:
             self.format, self._found_at = own, where
         stated = self.format
@@ -121,6 +124,15 @@ def named_source(row: Row, columns: Iterable[str], otherwise: str) -> str:
         if isinstance(named, int) and not isinstance(named, bool):
             return str(named)
     return otherwise
+
+
+def without_opening(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """Return a conversation without the answers before its first question."""
+    start = sum(message.role == "system" for message in messages[:1])
+    stop = start
+    while stop < len(messages) and messages[stop].role == "assistant":
+        stop += 1
+    return (*messages[:start], *messages[stop:])
 
 
 def source_columns(config: RowConfig) -> tuple[str, ...]:
@@ -208,7 +220,7 @@ FORMATS: Mapping[str, Convert] = {
 """The formats; the more specific ones come first."""
 
 
-def _telling(name: str, columns: Columns) -> tuple[str, ...]:
+def telling(name: str, columns: Columns) -> tuple[str, ...]:
     """Return the columns that a row of a format must have."""
     return {
         "messages": (columns.messages,),
@@ -219,10 +231,10 @@ def _telling(name: str, columns: Columns) -> tuple[str, ...]:
 
 
 def _has(row: Row, name: str, columns: Columns) -> bool:
-    return all(row.get(column) is not None for column in _telling(name, columns))
+    return all(row.get(column) is not None for column in telling(name, columns))
 
 
-def _detect(row: Row, columns: Columns) -> str | None:
+def detect(row: Row, columns: Columns) -> str | None:
     """Return the first format whose columns the row has."""
     return next((name for name in FORMATS if _has(row, name, columns)), None)
 
@@ -231,7 +243,7 @@ def _fits_none(row: Row, columns: Columns) -> str:
     given = [shown(key, 40) for key, value in row.items() if value is not None]
     more = f" and {len(given) - SHOWN_COLUMNS} more" if len(given) > SHOWN_COLUMNS else ""
     has = (", ".join(given[:SHOWN_COLUMNS]) or "none") + more
-    wanted = "; ".join(" + ".join(_telling(name, columns)) for name in FORMATS)
+    wanted = "; ".join(" + ".join(telling(name, columns)) for name in FORMATS)
     return (
         f"its columns fit no row format: it has {has}; one of these is needed: {wanted} "
         "(set other names in the option 'columns')"

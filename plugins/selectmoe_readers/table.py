@@ -14,7 +14,8 @@ from pyarrow import csv
 
 from selectmoe_core import DataError, Job, RawExample, RawPair, Reject
 from selectmoe_readers.config import CsvConfig
-from selectmoe_readers.files import TABLES, Input, inputs
+from selectmoe_readers.endings import TABLES
+from selectmoe_readers.files import Input, inputs
 from selectmoe_readers.lines import BYTE_ORDER_MARK, opened
 from selectmoe_readers.parquet import NOT_UTF8
 from selectmoe_readers.preferences import PairRows
@@ -106,6 +107,11 @@ def _table(file: Input) -> Iterator[io.BufferedReader]:
         if stream.peek(len(BYTE_ORDER_MARK)).startswith(BYTE_ORDER_MARK):
             stream.read(len(BYTE_ORDER_MARK))
         yield stream
+
+
+def column_names(file: Input, config: CsvConfig) -> list[str]:
+    """Return the names of the columns as a user knows them."""
+    return [_text(name) for name in _header(file, config)]
 
 
 def _header(file: Input, config: CsvConfig) -> list[str]:

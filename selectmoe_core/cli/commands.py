@@ -24,8 +24,9 @@ _LINES = {
     "materialize": "Make the rows of a portable selection again from your own data.",
     "diff": "Compare the selections of two runs: common rows, sources, lengths.",
     "explain": "Say why a row of the pool was selected, or why not.",
+    "new-plugin": "Write the package of a new plugin, with its test, docs and CI.",
 }
-_MODULES = {"list": "list_"}
+_MODULES = {"list": "list_", "new-plugin": "new_plugin"}
 """Modules whose name differs from the command's."""
 
 COMMANDS: Mapping[str, Command] = {

@@ -3,6 +3,7 @@
 import os
 import shlex
 import sys
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import wraps
@@ -212,3 +213,24 @@ def width() -> int:
 
         return shutil.get_terminal_size().columns
     return 100
+
+
+LEAST = 30
+"""Columns that a summary needs beside the names; on a narrower terminal it goes below them."""
+
+
+def wrapped(start: str, summary: str) -> str:
+    """Return a name and its summary, which is wrapped under itself; no word is broken."""
+    if not (sys.stdout.isatty() or "COLUMNS" in os.environ):
+        return f"{start}  {summary}"
+    beside = width() - len(start) - 2
+    fits = beside >= max(LEAST, *map(len, ("", *summary.split())))
+    indent = " " * (len(start) + 2 if fits else 4)
+    lines = textwrap.wrap(
+        summary,
+        max(LEAST, width() - len(indent)),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    first = [f"{start}  {lines.pop(0)}"] if fits and lines else [start.rstrip()]
+    return "\n".join([*first, *(indent + line for line in lines)])

@@ -1,5 +1,7 @@
 """``selectmoe plan``."""
 
+import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,7 @@ from selectmoe_core.runtime.terminal import one_line
 
 if TYPE_CHECKING:
     from selectmoe_core.plan.node import Node, Plan
+    from selectmoe_core.plugin.registry import Registry
 
 HASH_LIMIT = 64 << 20
 """``plan`` hashes files up to this size; the hashes of larger ones must be known already."""
@@ -83,34 +86,54 @@ def command(
         return
     for line in plan_lines(plan.recipe.head.name, rows, DEVICES[device], width()):
         click.echo(line)
-    if "pool" in plan.nodes:
-        _print_sources(plan.nodes["pool"])
-    if shared:
-        click.echo(
-            f"{processes} process{'es' * (processes > 1)} for each of {', '.join(shared)} "
-            f"(visible GPUs: {visible_gpus()}); change it with run --num-processes N"
-        )
+    for line in _notes(plan, plugins, shared):
+        click.echo(line)
     for problem in dict.fromkeys(row["cost_problem"] for row in rows if row["cost_problem"]):
         click.echo(f"Warning: {one_line(problem)}; its figures are unknown", err=True)
-    _print_notes(plan)
+    whole_words = textwrap.TextWrapper(
+        width(), subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+    )
+    for line in _remarks(plan):
+        click.echo(whole_words.fill(line))
 
 
-def _print_notes(plan: "Plan") -> None:
-    """Print what is done again, left out or dropped, and why."""
+def _remarks(plan: "Plan") -> Iterator[str]:
+    """Yield what is done again, left out or dropped, and why."""
     for node, damage in plan.damaged():
-        click.echo(f"damaged, to be made again: {node.key} ({damage})")
+        yield f"damaged, to be made again: {node.key} ({damage})"
     for key, why in plan.never_reused():
-        click.echo(f"never reused: {key} ({why})")
+        yield f"never reused: {key} ({why})"
     for stage, why in plan.not_needed.items():
-        click.echo(f"not needed: {stage} ({why})")
+        yield f"not needed: {stage} ({why})"
     for dropped in plan.recipe.dropped:
-        click.echo(f"dropped because 'use' changed: {dropped}")
+        yield f"dropped because 'use' changed: {dropped}"
 
 
-def _print_sources(pool: "Node") -> None:
-    """Print the sources that file names show, without reading a file."""
+def _notes(plan: "Plan", plugins: "Registry", shared: list[str]) -> Iterator[str]:
+    """Yield what else a user may want to know: sources, processes, models of unknown size."""
+    from selectmoe_core.cli.plan_table import wrapped_items
+    from selectmoe_core.plan.estimates import models_without_config
+    from selectmoe_core.runtime.hardware import visible_gpus
+
+    if "pool" in plan.nodes and (names := _sources(plan.nodes["pool"])):
+        yield from wrapped_items("pool sources by file name:", names, width())
+        yield "    (rows may name their own)"
+    if shared:
+        count = max(1, visible_gpus())
+        start = f"{count} process{'es' * (count > 1)} for each of"
+        yield from wrapped_items(start, shared, width())
+        yield f"    (visible GPUs: {visible_gpus()}); change it with run --num-processes N"
+    unknown = models_without_config(plan, plugins)
+    if unknown:
+        yield "models that are not on this machine, so that their sizes are unknown;"
+        yield "their config.json is enough for estimates:"
+    for name in unknown:
+        yield f"    hf download {one_line(name)} config.json"
+
+
+def _sources(pool: "Node") -> list[str]:
+    """Return the sources that file names show, without reading a file."""
     if pool.entry.component.sources is None:
-        return
+        return []
     names = list(pool.entry.component.sources(pool.config))
-    if names:
-        click.echo(f"pool sources by file name: {listing(names)} (rows may name their own)")
+    return listing(names).split(", ") if names else []

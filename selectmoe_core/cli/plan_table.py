@@ -41,7 +41,7 @@ def plan_lines(
     yield ""
     for row in rows:
         if row["reads"]:
-            yield from _wrapped(f"{one_line(row['key'])} reads", _read(row), width)
+            yield from wrapped_items(f"{one_line(row['key'])} reads", _read(row), width)
 
 
 def _cells(row: Mapping[str, Any]) -> dict[str, str]:
@@ -76,16 +76,23 @@ def _totals(rows: Sequence[Mapping[str, Any]], device: Device, width: int) -> It
         yield "Nothing to do: every result exists."
         return
     costs = [row["cost"] for row in todo]
-    sums = {
-        figure: sum(cost[figure] for cost in costs if cost[figure] is not None)
-        for figure in ("seconds", "disk")
+    known = {
+        figure: [cost[figure] for cost in costs if cost[figure] is not None]
+        for figure in ("seconds", "disk", "memory")
     }
-    memory = max((cost["memory"] for cost in costs if cost["memory"] is not None), default=None)
-    text = f"Total: time {shown('seconds', sums['seconds'])}, disk {shown('disk', sums['disk'])}"
-    yield f"{text}, memory at most {shown('memory', memory)}{_fit(memory, device)}"
+    time, disk = (sum(known[figure]) if known[figure] else None for figure in ("seconds", "disk"))
+    memory = max(known["memory"], default=None)
+    parts = [
+        f"time {shown('seconds', time)},",
+        f"disk {shown('disk', disk)},",
+        f"memory at most {shown('memory', memory)}{_fit(memory, device)}",
+    ]
+    yield from wrapped_items("Total:", parts, width, between="")
     unknown = [one_line(row["key"]) for row in todo if row["cost"]["seconds"] is None]
     if unknown:
-        yield from _wrapped(f"Not counted because unknown ({UNKNOWN}): the time of", unknown, width)
+        yield from wrapped_items(
+            f"Not counted because unknown ({UNKNOWN}): the time of", unknown, width
+        )
 
 
 def _fit(memory: float | None, device: Device) -> str:
@@ -104,11 +111,13 @@ def _read(row: Mapping[str, Any]) -> list[str]:
     return [text if len(text) <= LONGEST else f"{text[:LONGEST]}..." for text in texts]
 
 
-def _wrapped(start: str, items: Sequence[str], width: int) -> Iterator[str]:
+def wrapped_items(
+    start: str, items: Sequence[str], width: int, between: str = ","
+) -> Iterator[str]:
     """Yield ``start`` and the items, separated by commas; no item is split across lines."""
     line = start
     for place, item in enumerate(items):
-        word = f" {item}{',' if place < len(items) - 1 else ''}"
+        word = f" {item}{between if place < len(items) - 1 else ''}"
         if len(line) + len(word) > width and line.strip():
             yield line
             line = "   "

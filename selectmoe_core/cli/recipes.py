@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from selectmoe_core.cli.options import registry, shipped_recipes
+from selectmoe_core.cli.options import registry, shipped_recipes, wrapped
 from selectmoe_core.errors import RecipeError
 
 
@@ -19,8 +19,10 @@ def command() -> None:
 @command.command("list")
 def list_() -> None:
     """List the shipped recipes."""
-    for path in _shipped():
-        click.echo(f"{path.stem:<24} {_purpose(path)}")
+    shipped = _shipped()
+    size = max(map(len, shipped))
+    for name, path in shipped.items():
+        click.echo(wrapped(name.ljust(size), _purpose(path)))
 
 
 @command.command()
@@ -29,7 +31,7 @@ def list_() -> None:
 @click.option("--force", is_flag=True, help="Overwrite the target.")
 def copy(name: str, target: Path, force: bool) -> None:
     """Copy a shipped recipe to a file of your own."""
-    known = {path.stem: path for path in _shipped()}
+    known = _shipped()
     stem = name.removesuffix(".toml")
     if stem not in known:
         from selectmoe_core.config import suggest
@@ -37,7 +39,7 @@ def copy(name: str, target: Path, force: bool) -> None:
         hint = suggest(stem, known, otherwise="recipes")
         raise RecipeError(f"there is no shipped recipe '{name}'", hint=hint)
     if target.is_dir():
-        target /= f"{stem}.toml"
+        target /= known[stem].name
     if target.exists() and not force:
         raise RecipeError(
             f"{target} already exists", hint="name another file, or add --force to overwrite it"
@@ -55,8 +57,17 @@ def schema(context: click.Context) -> None:
     click.echo(json.dumps(recipe_schema(registry(context)), indent=2))
 
 
-def _shipped() -> list[Path]:
-    return sorted(shipped_recipes().glob("*.toml"))
+def _shipped() -> dict[str, Path]:
+    """Return the recipes by the name that runs them; those of single steps come last."""
+    folder = shipped_recipes()
+    found: dict[str, Path] = {}
+    for pattern in ("*.toml", "steps/*.toml"):
+        names = {
+            file.relative_to(folder).with_suffix("").as_posix(): file
+            for file in folder.glob(pattern)
+        }
+        found |= dict(sorted(names.items()))
+    return found
 
 
 def _purpose(path: Path) -> str:

@@ -86,15 +86,30 @@ def _run(
 
 
 def _further(plan: "Plan", folder: Path, recipe: str) -> Iterator[str]:
-    """Yield where the results are, and commands that may come next."""
+    """Yield where the results are, what was not made, and commands that may come next."""
     yield f"Results: {folder / 'artifacts'}"
+    for name, why in plan.not_needed.items():
+        if name.startswith("baseline"):
+            yield f"Not made: {name} ({why})"
     stages = {node.stage for node in plan.nodes.values()}
     if "score" in stages:
         yield f"Next: selectmoe audit {recipe}   (which damage do the scores notice?)"
     if "select" in stages:
         yield f"Next: selectmoe run {recipe} select.use=top-fraction select.fraction=0.1"
-    elif "score" not in stages:
+    for stage, following in STEPS_AFTER.items():
+        if stage in stages and not stages & set(STAGES[STAGES.index(stage) + 1 :]):
+            place = shlex.quote(str(folder / "artifacts" / stage))
+            yield f"Next: selectmoe run {following}={place}"
+    if not stages & {"score", *STEPS_AFTER}:
         yield f"Next: selectmoe plan {recipe}   (what is done, and what further stages cost)"
+
+
+STEPS_AFTER = {
+    "convert": "steps/warmup warmup.model",
+    "warmup": "steps/score score.model",
+    "train": "steps/evaluate evaluate.adapter",
+}
+"""The shipped recipe of the step after a stage, and its option that takes the stage's result."""
 
 
 @contextmanager

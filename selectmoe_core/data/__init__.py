@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         Part,
         Role,
         content_id,
+        conversation_problem,
     )
     from selectmoe_core.data.pairs import (
         PairTable,
@@ -34,7 +35,7 @@ __getattr__ = lazy_names(
     __name__,
     {
         "selectmoe_core.data.corruption": "plant_some random_of",
-        "selectmoe_core.data.examples": "Part Role content_id",
+        "selectmoe_core.data.examples": "Part Role content_id conversation_problem",
         "selectmoe_core.data.pairs": "PairTable",
         "selectmoe_core.data.pool": "Pool hash_ids",
         "selectmoe_core.data.turns": "is_given kind_of messages_from",
@@ -49,6 +50,7 @@ __all__ = [
     "Role",
     "Vectors",
     "content_id",
+    "conversation_problem",
     "hash_ids",
     "is_given",
     "kind_of",

@@ -167,13 +167,12 @@ def _only(item: Turn, *keys: str) -> object:
 
 
 def _text(content: object) -> str:
-    """Return the text of a turn, which may be a list of one part."""
+    """Return the text of a turn; the parts of a list of texts are joined by line ends."""
     if isinstance(content, list):
-        if len(content) != 1:
-            raise MessagesError(
-                f"the content of a turn is a list of {len(content)} parts: join them into one text"
-            )
-        content = _part(content[0])
+        parts = [_part(part) for part in content]
+        if parts and all(isinstance(part, str) for part in parts):
+            return "\n".join(map(str, parts))
+        content = None if None in parts or not parts else parts[0]
     if isinstance(content, str):
         return content
     what = "missing" if content is None else f"not text but {kind_of(content)}"

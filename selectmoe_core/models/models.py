@@ -26,9 +26,12 @@ from selectmoe_core.models.files import (
     config_digest,
     gguf_file,
 )
+from selectmoe_core.models.references import BASE, ModelRef, named_base
+from selectmoe_core.models.state_files import is_state_file, state_shapes
 from selectmoe_core.models.weights import (
     adapt,
     lay_over,
+    lay_state_over,
     load_folder,
     load_gguf,
     load_tokenizer,
@@ -41,26 +44,9 @@ if TYPE_CHECKING:
 
 BUNDLED = "bundled:"
 PARTIAL_WEIGHTS = "partial.safetensors"
-BASE = "in adapter_config.json, set base_model_name_or_path to the base's folder or hub id"
 COMMIT = re.compile("[0-9a-f]{40}")
 
-
-@dataclass(frozen=True)
-class ModelRef:
-    """The reference of a model.
-
-    Attributes:
-        location: hub id, folder, GGUF file or ``bundled:NAME``.
-        revision: a hub revision; preferably a commit hash.
-        trust_remote_code: allow Python code of the checkpoint to run; only a recipe can set it.
-    """
-
-    location: str
-    revision: str | None = None
-    trust_remote_code: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.location}@{self.revision}" if self.revision else self.location
+__all__ = ["BUNDLED", "ModelRef", "Models", "TargetModel", "save_partial"]
 
 
 @dataclass(frozen=True)
@@ -106,10 +92,12 @@ class Models:
     def config(self, ref: ModelRef) -> dict[str, Any] | None:
         """Return ``config.json`` if available; of an adapter or partial checkpoint, its base's."""
         path = self.local(ref)
-        if path is None or path.is_file():
+        if path is None:
             return None
-        if base := self.base_of(path):
+        if base := self._below(ref, path):
             return self.config(base)
+        if path.is_file():
+            return None
         return read_config(path) if (path / CONFIG).exists() else None
 
     def selector(self, ref: ModelRef) -> dict[str, Any]:
@@ -119,6 +107,8 @@ class Models:
             ModelError: it contradicts the model's configuration.
         """
         path = self.local(ref)
+        if path is not None and is_state_file(path):
+            return self.selector(self._base_of_state(ref, path))
         if path is None or path.is_file():
             return {}
         base = self.base_of(path)
@@ -128,7 +118,9 @@ class Models:
     def check_place(self, ref: ModelRef) -> None:
         """Raise a ``ModelError`` if a path or bundled name leads to no model; reads little."""
         path = self.local(ref)
-        if path is not None and gguf_file(path) is None:
+        if path is not None and is_state_file(path):
+            self.check_place(self._base_of_state(ref, path))
+        elif path is not None and gguf_file(path) is None:
             check_folder(path, str(ref))
 
     def check(self, ref: ModelRef) -> None:
@@ -138,6 +130,10 @@ class Models:
         checkpoint, an adapter whose base is missing, code of the checkpoint that is not allowed.
         """
         path = self.find(ref)
+        if is_state_file(path):
+            self.check(self._base_of_state(ref, path))
+            state_shapes(path)
+            return
         if gguf_file(path) is not None:
             return
         check_folder(path, str(ref))
@@ -162,7 +158,7 @@ class Models:
         if hub.is_snapshot(path):
             return f"hub:{ref.location}@{path.name}"
         own = hashes.of_tree(path)
-        base = self.base_of(path) if path.is_dir() else None
+        base = self._below(ref, path)
         if own is None or base is None:
             return own
         of_base = self.digest(base, hashes)
@@ -177,6 +173,8 @@ class Models:
         """Return the model's tokenizer."""
         self._register()
         path = self.find(ref)
+        if is_state_file(path):
+            return self.tokenizer(self._base_of_state(ref, path))
         if (gguf := gguf_file(path)) is not None:
             return load_tokenizer(gguf.parent, str(ref), gguf_file=gguf.name)
         check_folder(path, str(ref))
@@ -213,6 +211,11 @@ class Models:
         self._register()
         path = self.find(ref)
         self.selector(ref)
+        if is_state_file(path):
+            below = self._base_of_state(ref, path)
+            model = self.load(below, dtype=dtype, device="cpu", **options)
+            lay_state_over(model, path, str(below))
+            return model.to(device).eval()
         gguf = gguf_file(path)
         if gguf is None:
             check_folder(path, str(ref))
@@ -257,13 +260,27 @@ class Models:
         for register in self.model_types.values():
             register()
 
+    def _below(self, ref: ModelRef, path: Path) -> ModelRef | None:
+        """Return the model that a reference's tensors are laid over, if it is not whole itself."""
+        if is_state_file(path):
+            return self._base_of_state(ref, path)
+        return self.base_of(path) if path.is_dir() else None
+
+    def _base_of_state(self, ref: ModelRef, path: Path) -> ModelRef:
+        if ref.base is None:
+            raise ModelError(
+                f"{path} holds trained tensors, not a model",
+                hint='name the model that they belong to: base = "CONVERTED"',
+            )
+        return ModelRef(ref.base, trust_remote_code=ref.trust_remote_code)
+
     def base_of(self, path: Path) -> ModelRef | None:
         """Return the base that an adapter or partial checkpoint names; ``None`` for other folders.
 
         Raises:
             ModelError: it names no base, a missing one, or (through others) itself.
         """
-        base, seen = _named_base(path), {real_path(path)}
+        base, seen = named_base(path), {real_path(path)}
         further = base
         while further is not None:
             try:
@@ -273,7 +290,7 @@ class Models:
             if place in seen:
                 raise ModelError(f"{path} names itself as its base", hint=BASE)
             seen.add(place or path)
-            further = _named_base(place) if place is not None else None
+            further = named_base(place) if place is not None else None
         return base
 
     def _check_base(self, base: ModelRef, path: Path) -> None:
@@ -309,32 +326,6 @@ def save_partial(
         "config": config_digest(path),
     }
     write_json(out / PARTIAL, {"base": base_entry, "weights": PARTIAL_WEIGHTS})
-
-
-def _named_base(path: Path) -> ModelRef | None:
-    if (path / PARTIAL).is_file():
-        named = read_object(path / PARTIAL).get("base")
-        named = named if isinstance(named, dict) else {}
-        location = named.get("location")
-        if not isinstance(location, str):
-            raise ModelError(f"{path / PARTIAL} names no base", hint="run the warm-up again")
-        if location.startswith("."):
-            location = str(real_path(path / location))
-        return ModelRef(location, _revision(named, path / PARTIAL))
-    if (path / ADAPTER).is_file():
-        adapter = read_object(path / ADAPTER)
-        location = adapter.get("base_model_name_or_path")
-        if not isinstance(location, str) or not location:
-            raise ModelError(f"{path / ADAPTER} names no base model", hint=BASE)
-        return ModelRef(location, _revision(adapter, path / ADAPTER))
-    return None
-
-
-def _revision(table: Mapping[str, Any], file: Path) -> str | None:
-    revision = table.get("revision")
-    if revision is not None and not isinstance(revision, str):
-        raise ModelError(f"{file}: revision must be text, got {revision!r}", hint=BASE)
-    return revision
 
 
 def _looks_like_path(location: str) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 from selectmoe_core.errors import ModelError
 from selectmoe_core.models.configuration import CONFIG, read_config, read_index
+from selectmoe_core.models.state_files import check_fit, load_state, state_shapes
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 SAID = 300
@@ -162,6 +163,17 @@ def lay_over(model: Any, weights: Path) -> None:  # noqa: ANN401
         if name not in own or own[name].shape != tensor.shape:
             raise ModelError(f"{weights}: the trained tensor '{name}' does not fit its base")
         with torch.no_grad():
+            own[name].copy_(tensor)
+
+
+def lay_state_over(model: Any, file: Path, base: str) -> None:  # noqa: ANN401
+    """Put the tensors of a state file into the model that they belong to, their names checked."""
+    import torch
+
+    own = model.state_dict()
+    check_fit(file, state_shapes(file), {name: own[name].shape for name in own}, base)
+    with torch.no_grad():
+        for name, tensor in load_state(file).items():
             own[name].copy_(tensor)
 
 

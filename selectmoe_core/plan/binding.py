@@ -12,13 +12,16 @@ from pydantic.fields import FieldInfo
 from selectmoe_core.config import Config, examine, path_fields, real_path, user_path
 from selectmoe_core.errors import ModelError, Problem, RecipeError
 from selectmoe_core.models.models import BUNDLED, ModelRef
+from selectmoe_core.models.references import model_folder
+from selectmoe_core.models.state_files import STATE
 from selectmoe_core.plan.drawing import TOP_K, top_k_options
 from selectmoe_core.plugin.component import KINDS, Kind
 from selectmoe_core.plugin.protocols import Need
 from selectmoe_core.plugin.registry import Entry, Registry
-from selectmoe_core.recipe.recipe import Recipe, ScoreOptions, StageTable, absolute
+from selectmoe_core.recipe.absolute_paths import absolute
+from selectmoe_core.recipe.recipe import Recipe, ScoreOptions, StageTable
 
-SAMPLED = ("pool", "targets", "warmup", "train")
+SAMPLED = ("pool", "targets", "warmup", "score", "train")
 """The stages that accept ``subset_ratio``."""
 OF_MODEL = ("model", "revision", "trust_remote_code")
 """The keys that say which model a component works with, and how it is loaded."""
@@ -54,7 +57,7 @@ class Binder:
         except RecipeError as error:
             self.problem("", str(error), error.hint)
             return None
-        options = _resolve_paths(table, entry.component.config)
+        options = resolve_paths(table, entry.component.config)
         where = f"{table.where} {table.own.use}"
         reserved = _possible(table, entry)
         config, problems = examine(entry.component.config, options, where=where, beside=reserved)
@@ -130,14 +133,19 @@ class Binder:
         own = table.own
         if own.model is None:
             return None
-        location = own.model
-        if not location.startswith(BUNDLED):
-            folder = table.origins.get("model", Path.cwd())
-            here = real_path(user_path(location, folder))
-            # No error for a name that is too long.
-            there = os.path.exists(here)  # noqa: PTH110
-            location = str(here) if there else absolute(location, folder)
-        return ModelRef(location, own.revision, own.trust_remote_code)
+        location = self.location(table, "model", own.model)
+        base = getattr(own, "base", None)
+        below = self.location(table, "base", base) if base else None
+        return ModelRef(location, own.revision, own.trust_remote_code, below)
+
+    def location(self, table: StageTable, key: str, text: str) -> str:
+        """Return a model's place as an absolute path; the folder of a finished stage holds one."""
+        if text.startswith(BUNDLED):
+            return text
+        folder = table.origins.get(key, Path.cwd())
+        here = real_path(user_path(text, folder))
+        there = os.path.exists(here)  # noqa: PTH110  (no error for a name that is too long)
+        return str(model_folder(here)) if there else absolute(text, folder)
 
     def untouched(self, model: ModelRef, table: StageTable) -> ModelRef:
         """Return the model itself, or of an adapter the base that it was trained on."""
@@ -175,11 +183,14 @@ class Binder:
             place = _table_in(out, table)
             if model := self.model(table):
                 place["model"] = model.location
+            for key in {"base", "adapter"} & table.own.model_fields_set:
+                if text := getattr(table.own, key):
+                    place[key] = self.location(table, key, text)
             try:
                 entry = self.registry.get(KINDS[table.stage], table.own.use, where=table.where)
             except RecipeError:  # a table of a stage after --until
                 continue
-            place.update(_resolve_paths(table, entry.component.config))
+            place.update(resolve_paths(table, entry.component.config))
         return out
 
     def random_scorer(self) -> StageTable:
@@ -237,6 +248,8 @@ def _misplaced(table: StageTable, entry: Entry, config: Config) -> dict[str, str
     elif "model" not in given:
         hint = f'it goes with a model; add model = "..." to {table.where}, or {remove}'
         why |= dict.fromkeys(OF_MODEL, hint)
+    if not (table.own.model or "").endswith(STATE):
+        why["base"] = f'it goes with a state file, as model = "full_rank_weights.pt"; {remove}'
     if table.stage not in SAMPLED:
         where = ", ".join(f"[{stage}]" for stage in SAMPLED)
         why["subset_ratio"] = f"it can be used in {where}; {remove}"
@@ -245,7 +258,7 @@ def _misplaced(table: StageTable, entry: Entry, config: Config) -> dict[str, str
     return {key: hint for key, hint in why.items() if key in given}
 
 
-def _resolve_paths(table: StageTable, config: type[Config]) -> dict[str, Any]:
+def resolve_paths(table: StageTable, config: type[Config]) -> dict[str, Any]:
     """Make path options absolute: they start from the folder of the file that wrote them."""
     options = dict(table.options)
     for name in path_fields(config):

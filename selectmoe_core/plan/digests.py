@@ -37,7 +37,10 @@ GIVEN: Mapping[Need, tuple[Target, ...]] = {
 """Code that a part reaches through its job, and which its own imports do not show."""
 
 CHECKS_ONLY = frozenset(
-    {"use", "model", "revision", "seed", "score", "max_skipped", "shard_examples"}
+    {
+        *("use", "model", "revision", "seed", "score", "max_skipped", "shard_examples"),
+        *("base", "data", "adapter"),
+    }
 )
 """Stage options that are covered elsewhere, or that only say when to stop."""
 
@@ -130,6 +133,10 @@ class Digester:
             "unseen": self._once if unseen else "",
             "libraries": [_version(name) for name in LIBRARIES.get(node.stage, ())],
         }
+        if adapter := getattr(node.own, "adapter", None):
+            content["adapter"] = self.registry.models.digest(ModelRef(adapter), self.hashes)
+            if content["adapter"] is None:
+                return None
         if Need.DAMAGES in needs:
             content["damages"] = {
                 kind: self.code.digest(roots_of(damage.apply))

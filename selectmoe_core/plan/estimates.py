@@ -1,6 +1,7 @@
 """The cost of a plan's nodes: the components' own formulas, applied to what is known."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,11 @@ from selectmoe_core.runtime.hardware import Machine
 from selectmoe_core.store import Artifact
 
 UNKNOWN = "?"
+ROWS_A_SECOND: Mapping[str, float] = {"pool": 1e4, "targets": 1e4, "score": 1e5, "select": 1e5}
+"""Rows of stages without torch whose component gives no formula: low, since they take no time
+beside the others."""
+COPIED_BYTES = 3e8
+"""Bytes a second that a conversion reads and writes."""
 WITHOUT_ROWS = ("pool", "targets", "pairs", "questions", "convert", "evaluate")
 """Stages whose cost does not depend on the rows of the pool."""
 
@@ -60,6 +66,8 @@ def _row(plan: Plan, registry: Registry, node: Node, device: Device, cores: int)
     cost, problem = _cost(plan, registry, node, amount, device)
     done = plan.cached(node)
     time = seconds(cost, device, cores)
+    if time is None:
+        time = _seconds_of_rows(plan, node, amount, cost)
     figures = {
         "tokens": cost.tokens,
         "flops": cost.flops,
@@ -80,6 +88,32 @@ def _row(plan: Plan, registry: Registry, node: Node, device: Device, cores: int)
         "cost": figures,
         "shown": {name: shown(name, value) for name, value in figures.items()},
     }
+
+
+def _seconds_of_rows(plan: Plan, node: Node, amount: Amount, cost: Cost) -> float | None:
+    """Return the time of a stage whose component gives no formula, from its rows or its bytes."""
+    if node.stage == "convert" and cost.disk is not None:
+        return cost.disk / COPIED_BYTES
+    if node.uses_torch or node.stage not in ROWS_A_SECOND:
+        return None
+    rows = amount.examples
+    if node.stage in ("pool", "targets"):
+        rows = _pool(plan, node).examples
+    elif "pool" in node.inputs:
+        rows = _pool(plan, plan.nodes[node.inputs["pool"]]).examples
+    return None if rows is None else rows / ROWS_A_SECOND[node.stage]
+
+
+def models_without_config(plan: Plan, registry: Registry) -> list[str]:
+    """Return the hub models whose sizes are unknown because their config.json is not here."""
+    found: dict[str, None] = {}
+    for node in plan.nodes.values():
+        if node.model is None or plan.cached(node) or node.stage == "evaluate":
+            continue
+        with suppress(ModelError):
+            if registry.models.local(node.model) is None:
+                found[node.model.location] = None
+    return list(found)
 
 
 def _ask(node: Node, workload: Workload) -> tuple[Cost, str]:

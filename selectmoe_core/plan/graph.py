@@ -7,7 +7,15 @@ from selectmoe_core.config import Config, suggest
 from selectmoe_core.models.models import ModelRef
 from selectmoe_core.plan.binding import Binder
 from selectmoe_core.plan.filters import filter_steps, reads_vectors
-from selectmoe_core.plan.node import BASE, RANDOM, SELECTED, Node
+from selectmoe_core.plan.given import (
+    adapter_table,
+    arm_of_training,
+    data_table,
+    first_stage,
+    untouched,
+)
+from selectmoe_core.plan.node import BASE, RANDOM, SELECTED, TUNED, Node
+from selectmoe_core.plan.samples import WHOLE, scored_pool, without_ratio
 from selectmoe_core.plan.vectors import (
     EMBED,
     EMBED_TARGETS,
@@ -23,6 +31,10 @@ from selectmoe_core.recipe.comparison import RUN_BASELINES
 from selectmoe_core.recipe.inner_tables import WITHIN
 from selectmoe_core.recipe.recipe import STAGES, Recipe, SelectOptions, StageTable
 
+ABOVE = (("select", "score", ""), ("train", "select", "data"), ("warmup", "convert", "model"))
+"""Stages that need the table of another one, and the key that gives the input by hand instead."""
+READING_POOL = ("filter", "warmup", "score", "select", "train")
+
 
 class Graph:
     """Decides which nodes there are and what each reads."""
@@ -35,6 +47,8 @@ class Graph:
         """The stage that the recipe names last: it is made, and what it needs."""
         self.reach = self.last
         """The last stage that may be needed: filters may read vectors, which are made later."""
+        self.first, self.given = first_stage(recipe, self.last)
+        """The first stage that may be made, and what is given in place of the earlier ones."""
         self.nodes: dict[str, Node] = {}
         self.not_needed: dict[str, str] = {}
 
@@ -50,8 +64,7 @@ class Graph:
         ):
             self.reach = max(self.last, STAGES.index(EMBED))
         self._check_present()
-        if self._wants("pool") and "pool" in self.recipe.tables:
-            self._add("pool", self.recipe.tables["pool"], {}, SELECTED)
+        self._pool()
         if self._wants(TARGETS) and TARGETS in self.recipe.tables:
             self._add(TARGETS, self.recipe.tables[TARGETS], {}, SELECTED)
         self._filters(after_vectors=False)
@@ -68,6 +81,8 @@ class Graph:
             else:
                 self.not_needed[f"baseline {baseline}"] = "selectmoe compare makes it, run does not"
         self._drop_unread()
+        replaced = [stage for stage in STAGES[: self.first] if stage in self.recipe.resolved]
+        self.not_needed |= dict.fromkeys(replaced, self.given)
 
     def _named(self) -> list[str]:
         """Return the stages that the recipe has and the command line wants."""
@@ -75,7 +90,7 @@ class Graph:
         return [stage for stage in stages if stage in self.recipe.resolved]
 
     def _wants(self, stage: str) -> bool:
-        return STAGES.index(WITHIN.get(stage, stage)) <= self.reach
+        return self.first <= STAGES.index(WITHIN.get(stage, stage)) <= self.reach
 
     def _check_present(self) -> None:
         tables = set(self.recipe.resolved)
@@ -83,13 +98,18 @@ class Graph:
             there = ", ".join(stage for stage in STAGES if stage in tables)
             what = f"--until {self.until}: the recipe has no [{self.until}]"
             self.binder.problem("", what, f"the stages of this recipe: {there}")
-        for stage, needed in (("select", "score"), ("train", "select"), ("warmup", "convert")):
-            if stage in tables and needed not in tables:
-                # Warm-up may also start from a model of its own.
-                warmup = self.recipe.tables.get("warmup")
-                if stage == "warmup" and (warmup is None or warmup.own.model):
-                    continue
-                self.binder.problem(f"[{stage}]", f"needs a table [{needed}]", f"add [{needed}]")
+        for stage, needed, instead in ABOVE:
+            table = self.recipe.tables.get(stage)
+            if not self._wants(stage) or stage not in tables or needed in tables:
+                continue
+            if table is None or getattr(table.own, instead, None) is None:
+                hint = f"add [{needed}]" + (f', or {instead} = "..."' if instead else "")
+                self.binder.problem(f"[{stage}]", f"needs a table [{needed}]", hint)
+        if "pool" not in tables and self.first < STAGES.index("train"):
+            readers = [stage for stage in READING_POOL if self._wants(stage) and stage in tables]
+            if readers:
+                hint = 'add [pool] with use = "jsonl" and a path'
+                self.binder.problem(f"[{readers[0]}]", "there is no [pool] to read", hint)
         if self.recipe.compare.baselines and "evaluate" not in tables:
             self.binder.problem("[compare]", "baselines need [evaluate]", "add [evaluate]")
 
@@ -107,6 +127,15 @@ class Graph:
             for step in embed_steps(self.recipe, self.binder, self.nodes):
                 self._add(step.key, step.table, step.inputs, SELECTED)
 
+    def _pool(self) -> None:
+        if not self._wants("pool") or "pool" not in self.recipe.tables:
+            return
+        pool = self.recipe.tables["pool"]
+        scored = scored_pool(pool, self.recipe, self.binder) if self._wants("score") else pool
+        self._add("pool", scored, {}, SELECTED)
+        if scored is not pool and "warmup" in self.recipe.tables:
+            self._add(WHOLE, pool, {}, SELECTED)
+
     def _prepare_selector(self) -> None:
         for stage in ("convert", "warmup"):
             table = self.recipe.tables.get(stage)
@@ -114,7 +143,8 @@ class Graph:
                 continue
             inputs = {}
             if stage == "warmup":
-                inputs = {"model": "convert", "pool": "pool", **self._pairs()}
+                pool = WHOLE if WHOLE in self.nodes else "pool"
+                inputs = {"model": "convert", "pool": pool, **self._pairs()}
             if table.own.model:
                 inputs.pop("model", None)
             self._add(stage, table, inputs, SELECTED)
@@ -147,7 +177,7 @@ class Graph:
             return
         for table in self._ordered_scores():
             key = f"score:{table.name}" if table.name else "score"
-            self._add(key, table, self._score_inputs(table), SELECTED)
+            self._add(key, without_ratio(table), self._score_inputs(table), SELECTED)
 
     def _ordered_scores(self) -> Iterable[StageTable]:
         """Return the scores, each after those that it reads; none where they read one another."""
@@ -213,22 +243,40 @@ class Graph:
         self._add(key, table, inputs, arm, model)
 
     def _train_and_evaluate(self, arm: str, select: str = "select") -> None:
-        suffix = "" if arm == SELECTED else f"@{arm}"
         train, evaluate = (self.recipe.tables.get(stage) for stage in ("train", "evaluate"))
-        key = f"train{suffix}"
-        if train is not None and self._wants("train") and select in self.nodes:
-            self._require_model(train)
-            self._add(key, train, {"select": select, "pool": "pool"}, arm)
-        if evaluate is None or not self._wants("evaluate"):
-            return
-        target = evaluate.own.model or (train.own.model if train else None)
-        if target is None:
-            self._require_model(evaluate)
-        inputs = {"train": key} if key in self.nodes and arm != BASE else {}
-        model = self.binder.model(evaluate if evaluate.own.model else (train or evaluate))
-        if arm == BASE and model is not None:
-            model = self.binder.untouched(model, evaluate)
-        self._add(f"evaluate{suffix}", evaluate, inputs, arm, model)
+        key = "train" if arm == SELECTED else f"train@{arm}"
+        if train is not None and self._wants("train") and arm != BASE:
+            arm = self._train(train, key, arm, select)
+        if evaluate is not None and self._wants("evaluate"):
+            self._evaluate(evaluate, train, key, arm)
+
+    def _train(self, train: StageTable, key: str, arm: str, select: str) -> str:
+        """Add a training on the selection, or on given data; return the arm it belongs to."""
+        inputs = {"select": select, "pool": "pool"}
+        if arm_of_training(train) == TUNED:
+            arm, inputs = TUNED, {"pool": "pool"}
+            self._add("pool", data_table(train, self.binder), {}, arm)
+        elif select not in self.nodes:
+            return arm
+        self._require_model(train)
+        self._add(key, train, inputs, arm)
+        return arm
+
+    def _evaluate(self, table: StageTable, train: StageTable | None, key: str, arm: str) -> None:
+        inputs = {"train": key} if key in self.nodes else {}
+        table, model, own_arm = adapter_table(table, self.binder)
+        if model is None and train is not None:
+            model = self.binder.model(train)
+        if model is None and train is None:
+            self._require_model(table)
+        if arm == BASE:
+            table = untouched(table)
+            model = self.binder.untouched(model, table) if model is not None else None
+        elif not inputs:
+            arm = own_arm
+        suffix = f"@{arm}" if arm in (BASE, RANDOM) and "evaluate" in self.nodes else ""
+        if not any(node.stage == "evaluate" and arm in node.arms for node in self.nodes.values()):
+            self._add(f"evaluate{suffix}", table, inputs, arm, model)
 
     def _require_model(self, table: StageTable) -> None:
         if not table.own.model:
@@ -242,6 +290,8 @@ class Graph:
             return
         table = self.recipe.tables.get("select")
         if table is None or "select" not in self.nodes:
+            reason = self.given or "the recipe selects nothing"
+            self.not_needed[f"baseline {RANDOM}"] = reason
             return
         scorer = self.binder.random_scorer()
         self._add(f"score@{RANDOM}", scorer, {"pool": "pool"}, RANDOM)
@@ -276,7 +326,7 @@ class Graph:
         """Leave out what no wanted stage reads: filters, vectors, targets, and what is before."""
         filters = [key for key, node in self.nodes.items() if node.stage == "filter"]
         vectors = (EMBED, EMBED_TARGETS, TARGETS)
-        for key in (*filters, *vectors, "questions", "warmup", "pairs", "convert", "pool"):
+        for key in (*filters, *vectors, "questions", "warmup", "pairs", "convert", WHOLE, "pool"):
             read = {name for node in self.nodes.values() for name in node.inputs.values()}
             wanted = key in self.nodes and STAGES[self.last] == self.nodes[key].stage
             if key in self.nodes and key not in read and not wanted:

@@ -14,6 +14,8 @@ from selectmoe_core.store import Store
 
 SELECTED, BASE, RANDOM = "selected", "base", "random"
 """The arms of a run: the recipe's own, the untouched target, and a random selection."""
+TUNED, ADAPTER = "tuned", "adapter"
+"""The recipe's own arm where nothing is selected: trained on given data, or a given adapter."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from selectmoe_core.errors import DataError, ModelError, Problem, RecipeError
 from selectmoe_core.models.models import ModelRef
 from selectmoe_core.plan.binding import Binder
 from selectmoe_core.plan.digests import Digester, unseen
+from selectmoe_core.plan.given import with_given_data
 from selectmoe_core.plan.graph import Graph
 from selectmoe_core.plan.node import Node, Plan
 from selectmoe_core.plan.trackers import tracker_problems
@@ -61,7 +62,9 @@ def make_plan(
         nodes[key] = replace(node, digest=digester.of(node, inputs, once[key]))
     hashes.save()
     digester.code.save()
-    recipe = replace(graph.recipe, resolved=binder.resolved())
+    resolved = binder.resolved()
+    with_given_data(resolved, graph.recipe.tables.get("train"), binder)
+    recipe = replace(graph.recipe, resolved=resolved)
     return Plan(recipe, nodes, store, graph.not_needed, once)
 
 

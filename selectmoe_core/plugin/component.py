@@ -121,6 +121,8 @@ class Component(Generic[ConfigT, PartT_co]):
             ``plan`` reports a path that does not exist.
         unseen: what can change the result and no digest covers, in words (data that is read from
             the network, say): a result with any of it is never reused.
+        endings: the endings of the files that a reader reads, such as ``.jsonl``: with them a file
+            finds its reader where no recipe names one.
         sources: a reader's sources as its options and file names show them: ``plan`` prints
             them without reading a file.
         scores: names of the other scores it reads (needs ``SCORES``).
@@ -150,6 +152,7 @@ class Component(Generic[ConfigT, PartT_co]):
     one_process: bool = False
     files: Callable[[ConfigT], Iterable[Path]] | None = None
     unseen: Callable[[ConfigT], Iterable[str]] | None = None
+    endings: tuple[str, ...] = ()
     sources: Callable[[ConfigT], Iterable[str]] | None = None
     scores: Callable[[ConfigT], Iterable[str]] | None = None
     max_skipped: Callable[[ConfigT], float] | None = None

@@ -1,6 +1,7 @@
 """Finding plugins: every plugin, also ours, is an entry point of the group ``selectmoe``."""
 
 import logging
+import time
 from collections.abc import Callable, Collection, Iterable
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -10,9 +11,11 @@ import pluggy
 from selectmoe_core.config import suggest
 from selectmoe_core.errors import PluginError
 from selectmoe_core.plugin import specs as hookspecs
-from selectmoe_core.plugin.specs import PROJECT
+from selectmoe_core.plugin.specs import API, PROJECT
 
 PREFIX = "selectmoe_"
+SLOW = 2.0
+"""Seconds of computing that the import of a plugin may take before it is reported."""
 
 log = logging.getLogger("selectmoe.plugins")
 
@@ -81,6 +84,7 @@ def _register(
         )
     owner = _owner(entry)
     way_out = f"upgrade or uninstall {owner}, or run with --disable-plugin {entry.name}"
+    begun = time.process_time()  # a busy machine makes no plugin slow
     try:
         module = entry.load()
     except Exception as error:
@@ -89,6 +93,8 @@ def _register(
             f"{type(error).__name__}: {error}",
             hint=way_out,
         ) from error
+    _report_slow(entry, owner, time.process_time() - begun)
+    _check_api(entry, module, owner, way_out)
     _check_hooks(manager, entry, module, owner)
     try:
         manager.register(module, name=entry.name)
@@ -97,6 +103,30 @@ def _register(
         raise PluginError(
             f"plugin '{entry.name}' ({owner}, {entry.value}) does not fit: {error}", hint=way_out
         ) from error
+
+
+def _report_slow(entry: EntryPoint, owner: str, seconds: float) -> None:
+    """Report a plugin whose import delays every command."""
+    if seconds > SLOW:
+        log.warning(
+            "importing the plugin '%s' (%s) took %.1f s, and every command waits for it: let its "
+            "parts be imported when they are built (load), or run with --disable-plugin %s",
+            entry.name,
+            owner,
+            seconds,
+            entry.name,
+        )
+
+
+def _check_api(entry: EntryPoint, module: object, owner: str, way_out: str) -> None:
+    """Raise if a plugin says that it is written for another version of the interface."""
+    api = getattr(module, "api", API)
+    if type(api) is not int or api != API:
+        raise PluginError(
+            f"plugin '{entry.name}' ({owner}, {entry.value}) is written for version {api!r} of the "
+            f"plugin interface (api), and this selectmoe has version {API}",
+            hint=way_out,
+        )
 
 
 def _check_hooks(

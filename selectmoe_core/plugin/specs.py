@@ -24,6 +24,8 @@ from selectmoe_core.plugin.tracker import Tracker
 from selectmoe_core.store import Artifact
 
 PROJECT = "selectmoe"
+API = 1
+"""The version of the plugin interface: a plugin's module says with ``api = 1`` which it needs."""
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)

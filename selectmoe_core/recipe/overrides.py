@@ -29,6 +29,9 @@ RESERVED = frozenset(
         "shard_examples",
         "score",
         "share",
+        "base",
+        "data",
+        "adapter",
     }
 )
 """Keys of a stage that are kept when a later layer changes its ``use``, if the new component takes
@@ -109,8 +112,9 @@ def find_recipe(path: Path, folder: Path, shipped: Path | None) -> Path:
         ) from None
     if found:
         return here
-    if shipped is not None and len(path.parts) == 1 and path.name:
-        named = shipped / path.with_suffix(".toml").name
+    plain = not path.is_absolute() and ".." not in path.parts and len(path.parts) <= 2
+    if shipped is not None and plain and path.name:
+        named = shipped / path.with_suffix(".toml")
         if named.is_file():
             return named.resolve()
     if is_folder:

@@ -12,18 +12,17 @@ from selectmoe_core.config import (
     ConfigT,
     examine,
     execution_only,
-    real_path,
     suggest,
-    user_path,
 )
 from selectmoe_core.errors import Problem, shown
 from selectmoe_core.paths import NAME_RULE, name_fault
+from selectmoe_core.recipe.absolute_paths import with_absolute_paths, with_template
 from selectmoe_core.recipe.audit_options import AuditConfig
 from selectmoe_core.recipe.comparison import MOST_SEED, CompareConfig, Variant, lay_variant
 from selectmoe_core.recipe.inner_tables import WITHIN, table_path
+from selectmoe_core.recipe.old_names import renamed
 from selectmoe_core.recipe.overrides import (
     Merged,
-    Origins,
     apply_overrides,
     check_values,
     load_layers,
@@ -82,6 +81,9 @@ class PairsOptions(StageOptions):
 class ScoreOptions(StageOptions):
     """What ``[score]`` may contain besides the options of its scorer."""
 
+    base: str | None = Field(default=None, min_length=1)
+    """The model that a state file belongs to: ``model = "full_rank_weights.pt"`` holds only the
+    tensors that a warm-up trained, ``base`` is the converted model that it started from."""
     max_skipped: float | None = Field(default=None, ge=0, le=1)
     """The share of examples that may have no score before the stage fails; by default the scorer
     decides."""
@@ -89,6 +91,23 @@ class ScoreOptions(StageOptions):
     """Examples that are scored and written together: an interrupted run loses at most these. By
     default a thousandth of the pool, at least 2,048 and at most 65,536, but no more than about a
     minute's work."""
+
+
+class TrainOptions(StageOptions):
+    """What ``[train]`` may contain besides the options of its trainer."""
+
+    data: str | tuple[str, ...] | Mapping[str, Any] | None = None
+    """Conversations to train on instead of a selection: a file, a folder or a list of them, such as
+    the ``selected_data.jsonl`` of another run; or a table with a reader and its options. Nothing
+    above ``[train]`` is made then."""
+
+
+class EvaluateOptions(StageOptions):
+    """What ``[evaluate]`` may contain besides the options of its evaluator."""
+
+    adapter: str | None = Field(default=None, min_length=1)
+    """A trained adapter to evaluate, with the base that it names or with ``model``: its folder, or
+    that of a finished ``train`` stage. Nothing above ``[evaluate]`` is made then."""
 
 
 class SelectOptions(StageOptions):
@@ -118,6 +137,8 @@ OPTIONS: Mapping[str, type[StageOptions]] = {
     "score": ScoreOptions,
     "select": SelectOptions,
     "pairs": PairsOptions,
+    "train": TrainOptions,
+    "evaluate": EvaluateOptions,
 }
 NAMED = ("score", "filter")
 """Stages of which a recipe can have several, each by a name."""
@@ -226,7 +247,7 @@ def _recipe(path: Path, layers: Merged) -> Recipe:
     merged, origins = layers.table, layers.origins
     problems = list(_unknown_tables(merged, path))
     head = _part(RecipeHead, {k: merged[k] for k in HEAD if k in merged}, path.name, problems)
-    chat_table = _chat_table(merged.get("chat", {}), origins)
+    chat_table = with_template(merged.get("chat", {}), origins)
     chat = _part(ChatConfig, chat_table, "[chat]", problems)
     compare = _part(CompareConfig, merged.get("compare", {}), "[compare]", problems)
     audit = _part(AuditConfig, merged.get("audit", {}), "[audit]", problems)
@@ -242,7 +263,7 @@ def _recipe(path: Path, layers: Merged) -> Recipe:
         compare=compare or CompareConfig(),
         tables={table.stage: table for table in found if table.stage not in NAMED},
         scores={table.name: table for table in found if table.stage == "score"},
-        resolved=_with_absolute_paths(merged, origins),
+        resolved=with_absolute_paths(merged, origins),
         dropped=tuple(layers.dropped),
         problems=tuple(problems),
         audit=audit or AuditConfig(),
@@ -265,10 +286,15 @@ def _part(
 def _unknown_tables(merged: Mapping[str, Any], path: Path) -> Iterator[Problem]:
     for key, value in merged.items():
         if key not in HEAD and key not in TABLES:
-            kind = f"table '[{key}]'" if isinstance(value, dict) else f"key '{key}'"
-            yield Problem(path.name, f"unknown {kind}", suggest(key, (*HEAD, *TABLES)))
-    if "pool" not in merged:
-        yield Problem(path.name, "there is no [pool]", 'add [pool] with use = "jsonl" and a path')
+            known = list(renamed(key, value))
+            for name, new in known:
+                yield Problem(path.name, f"unknown key '{name}'", f"here it is {new}")
+            if not known:
+                kind = f"table '[{key}]'" if isinstance(value, dict) else f"key '{key}'"
+                yield Problem(path.name, f"unknown {kind}", suggest(key, (*HEAD, *TABLES)))
+    if not any(key in STAGES for key in merged):
+        what = "the recipe names nothing to make: it has no table of a stage"
+        yield Problem(path.name, what, f"add at least one of [{'], ['.join(STAGES)}]")
 
 
 def _stage_tables(
@@ -318,36 +344,3 @@ def _stage_table(
     if own is not None:
         options = {key: value for key, value in table.items() if key not in kind.model_fields}
         yield StageTable(where, stage, name, own, options, of_key, carried)
-
-
-def _chat_table(table: object, origins: Origins) -> object:
-    """Resolve a template file against the recipe that named it."""
-    if not isinstance(table, Mapping) or not isinstance(table.get("template"), str):
-        return table
-    if table["template"] in ("tulu", "model"):
-        return table
-    folder = origins.get(("chat", "template"), Path.cwd())
-    return {**table, "template": str(real_path(user_path(table["template"], folder)))}
-
-
-def _with_absolute_paths(
-    value: Mapping[str, Any], origins: Origins, path: tuple[str, ...] = ()
-) -> dict[str, Any]:
-    """Return the recipe as it runs from any folder: existing relative paths become absolute."""
-    out: dict[str, Any] = {}
-    for key, item in value.items():
-        here = (*path, key)
-        if isinstance(item, Mapping):
-            out[key] = _with_absolute_paths(item, origins, here)
-        elif path and isinstance(item, str):
-            out[key] = absolute(item, origins.get(here, Path.cwd()))
-        elif key != "extends":
-            out[key] = item
-    return out
-
-
-def absolute(text: str, folder: Path) -> str:
-    """Return an absolute path for text that is clearly a path, and any other text unchanged."""
-    if text.startswith(("./", "../", "~/")) or ("/" in text and (folder / text).exists()):
-        return str(real_path(user_path(text, folder)))
-    return text

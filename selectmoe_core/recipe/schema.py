@@ -48,7 +48,7 @@ def _complete() -> dict[str, Any]:
     tables: dict[str, Any] = dict.fromkeys(STAGES, named)
     tables["score"] = {"anyOf": [named, several]}
     tables["filter"] = several
-    return {"required": ["format", "name", "pool"], "properties": tables}
+    return {"required": ["format", "name"], "properties": tables}
 
 
 def _schema(config: type[Config], owner: str, definitions: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,9 @@ from typing import Any
 from selectmoe_core.stages import embedding, filtering, pairs, pool, select
 from selectmoe_core.store import Artifact
 
+REASONS = 5
+"""The most reasons for skipped rows that are shown."""
+
 
 def summary(artifact: Artifact) -> str:
     """Return a stage's main figures, to be printed after its name and time."""
@@ -31,7 +34,14 @@ def summary(artifact: Artifact) -> str:
     if artifact.stage == "evaluate":
         tasks = facts.get("tasks", {})
         parts = [f"{task} {entry['value']:.3f}" for task, entry in tasks.items()][:4]
-    return f": {', '.join(parts)}" if parts else ""
+    lost = [f"\n  skipped: {count:,} x {why}" for why, count in _skipped(artifact)]
+    return f": {', '.join(parts)}{''.join(lost)}" if parts else ""
+
+
+def _skipped(artifact: Artifact) -> list[tuple[str, int]]:
+    """Return why a score has no number for some rows, the commonest reasons first."""
+    reasons = artifact.facts.get("skipped", {}) if artifact.stage == "score" else {}
+    return sorted(reasons.items(), key=lambda item: -item[1])[:REASONS]
 
 
 def _number(value: Any) -> str:  # noqa: ANN401

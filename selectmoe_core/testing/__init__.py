@@ -18,20 +18,27 @@ checks need no GPU, no network and no pytest.
 """
 
 from selectmoe_core.testing.components import check_component, check_plugin
+from selectmoe_core.testing.converters import check_converter
 from selectmoe_core.testing.embedders import check_embedder
+from selectmoe_core.testing.evaluators import check_evaluator
 from selectmoe_core.testing.filters import check_filter
-from selectmoe_core.testing.pools import generated_examples
+from selectmoe_core.testing.pools import generated_examples, generated_pool
 from selectmoe_core.testing.readers import check_reader
 from selectmoe_core.testing.scorers import check_scorer
 from selectmoe_core.testing.selectors import check_selector
+from selectmoe_core.testing.trainers import check_trainer
 
 __all__ = [
     "check_component",
+    "check_converter",
     "check_embedder",
+    "check_evaluator",
     "check_filter",
     "check_plugin",
     "check_reader",
     "check_scorer",
     "check_selector",
+    "check_trainer",
     "generated_examples",
+    "generated_pool",
 ]

@@ -40,7 +40,7 @@ _REPORT = (
 
 
 def check_plugin(module: str) -> None:
-    """Check a plugin's module: it imports no heavy package, and its hooks and components are valid.
+    """Check a plugin's module: light to import, with at least one hook, its components valid.
 
     Args:
         module: what its entry point of the group ``selectmoe`` names, e.g. ``my_plugin.plugin``.
@@ -49,6 +49,12 @@ def check_plugin(module: str) -> None:
     with errors_of(module):
         manager = load_plugins(found=[EntryPoint("checked", module, PROJECT)])
         entries = list(Registry(manager))
+    found = manager.get_plugin("checked")
+    require(
+        found is not None and manager.get_hookcallers(found),
+        f"{module} implements no hook: decorate a function such as selectmoe_scorers with "
+        "@hookimpl, in the module that the entry point names",
+    )
     for entry in entries:
         check_component(entry.component, kind=entry.kind)
 

@@ -1,7 +1,9 @@
 """Small pools for the checks: generated examples, and a job around them."""
 
 import random
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,6 +101,13 @@ class Bench:
             known = tokenizer, encode(self.pool.examples(), folder, job.chat, tokenizer)
             self._encoded[id(tokenizer)] = known
         return known[1]
+
+
+@contextmanager
+def generated_pool(count: int = 40, seed: int = 0) -> Iterator[Pool]:
+    """Yield a pool of generated examples, for tests of filters and readers of pools."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Bench(Path(folder), generated_examples(count, seed)).pool
 
 
 def installed_models() -> Models:

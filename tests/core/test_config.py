@@ -192,3 +192,39 @@ def test_an_empty_path_is_an_error(name, value):
     assert problems[0].what == f"option '{name}' is empty"
     assert "'rate'" in problems[1].what
     assert examine(More, {"needed": 1, name: value}, where="[x]")[0] is None
+
+
+class Listing(Config):
+    """Hold lists."""
+
+    names: tuple[str, ...] = ()
+    """Texts."""
+    numbers: tuple[int, ...] = ()
+    """Numbers."""
+    kinds: tuple[Literal["a", "b"], ...] = ()
+    """Some of two."""
+    one_or_more: str | tuple[str, ...] = ""
+    """May hold a comma."""
+    paths: tuple[Path, ...] = ()
+    """May hold commas."""
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        ({"names": "cot, dolly"}, {"names": ("cot", "dolly")}),
+        ({"names": "cot"}, {"names": ("cot",)}),
+        ({"numbers": "1,2,3"}, {"numbers": (1, 2, 3)}),
+        ({"kinds": "a,b"}, {"kinds": ("a", "b")}),
+        ({"one_or_more": "a,b"}, {"one_or_more": "a,b"}),
+        ({"names": ["a,b"]}, {"names": ("a,b",)}),
+    ],
+)
+def test_text_with_commas_is_a_list_where_only_a_list_can_be(table, expected):
+    parsed = parse(Listing, table, where="[x]")
+    assert {name: getattr(parsed, name) for name in expected} == expected
+
+
+def test_a_path_may_hold_a_comma():
+    with pytest.raises(RecipeError):
+        parse(Listing, {"paths": "a,b"}, where="[x]")

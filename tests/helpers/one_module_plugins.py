@@ -36,6 +36,11 @@ BROKEN: dict[str, tuple[str, str]] = {
         "selectmoe_scorers failed: KeyError",
     ),
     "no component": (GOOD.replace("return [Component", "return ['x', Component"), "offers 'x'"),
+    "another interface": (
+        GOOD + "\napi = 2\n",
+        r"is written for version 2 of the plugin interface \(api\), and this .* has version 1",
+    ),
+    "no version of the interface": (GOOD + "\napi = 'v1'\n", "is written for version 'v1'"),
     "the same name twice": (
         GOOD.replace("    return [", "    return 2 * ["),
         "'good-score' is offered twice",

@@ -22,7 +22,7 @@ HEAVY = {"torch", "transformers", "datasets", "lm_eval", "peft", "accelerate", "
 
 OFFERED = plugin_commands(LEFT_OUT[1::2])
 HELP = {name: command.help for name, command in COMMANDS.items()} | {
-    name: offered.command.help for name, offered in OFFERED.items()
+    name: OFFERED[name].command.help for name in sorted(OFFERED)
 }
 
 
@@ -46,6 +46,7 @@ def test_every_command_is_there():
     assert len(COMMANDS) >= 8
     assert {name: offered.plugin for name, offered in OFFERED.items()} == {
         "convert": "olmoe",
+        "init": "readers",
         "verify": "olmoe",
     }
 
@@ -113,7 +114,8 @@ def install(site, plugin, monkeypatch, name="greet", target=None):
 
 def test_a_plugin_adds_a_command(cli, tmp_path, monkeypatch):
     install(tmp_path, "greeting", monkeypatch)
-    assert "\n  greet     Greet the plugins.\n" in cli("--help").out
+    lines = [line.split(maxsplit=1) for line in cli("--help").out.splitlines() if line.strip()]
+    assert ["greet", "Greet the plugins."] in lines
     said = cli("greet")
     assert (said.code, said.out) == (0, "seed: 7\nmodels: ['nano-llama', 'nano-olmoe']\n")
     assert "Greet the plugins." in cli("greet", "--help").out
@@ -502,6 +504,37 @@ def test_a_plan_fits_the_terminal_and_breaks_no_word(cli, tmp_path, monkeypatch,
     assert "fits the 74.5 GiB of one h100" in totals
 
 
+def test_every_line_of_a_plan_fits_80_columns(cli, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    for recipe in ("default", "compare"):
+        said = cli("plan", recipe, "--outputs", tmp_path)
+        assert said.code == 0, said.err
+        assert max(map(len, said.out.splitlines())) <= 80
+
+
+def test_a_plan_whose_models_are_elsewhere_says_what_would_make_it_known(
+    cli, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    data = tmp_path / "rows.jsonl"
+    data.write_text('{"prompt": "a", "completion": "b"}\n')
+    arguments = ("steps/train", f"train.data={data}", "train.model=some/model")
+    said = cli("plan", *arguments, "--outputs", tmp_path)
+    assert said.code == 0, said.err
+    assert "disk ?, memory at most ?" in said.out
+    assert "    hf download some/model config.json" in said.out.splitlines()
+    config = '{"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 99,'
+    config += ' "intermediate_size": 99, "num_attention_heads": 4, "num_key_value_heads": 4}'
+    snapshot = tmp_path / "cache" / "models--some--model" / "snapshots" / "main"
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text(config)
+    said = cli("plan", *arguments, "--outputs", tmp_path, "--for", "rtx4090")
+    assert "hf download" not in said.out
+    totals = said.out[said.out.index("Total:") :].splitlines()[0]
+    assert "?" not in totals
+    assert "fits the 22.4 GiB of one rtx4090" in totals
+
+
 def test_what_is_cached_costs_nothing_in_a_plan(project):
     assert project.run().code == 0
     said = project.call("plan", "recipe.toml")
@@ -567,7 +600,10 @@ def test_shipped_recipes_are_listed_and_copied(project):
     assert said.code == 0
     names = [line.split()[0] for line in said.out.splitlines()]
     shipped = sorted(path.stem for path in (ROOT / "recipes").glob("*.toml"))
-    assert names == shipped
+    steps = sorted(f"steps/{path.stem}" for path in (ROOT / "recipes" / "steps").glob("*.toml"))
+    assert names == [*shipped, *steps]
+    assert project.call("recipes", "copy", "steps/train", "copied.toml").code == 0
+    assert (project.folder / "copied.toml").read_text().startswith("# One step: fine-tune")
     assert "default" in names
     assert all(len(line.split()) > 3 for line in said.out.splitlines())
     assert project.call("recipes", "copy", "default", "mine.toml").code == 0

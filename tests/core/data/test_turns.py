@@ -68,15 +68,25 @@ REFUSED = {
     "contradicts itself: 'weight' and 'train' differ": [answer(weight=0, train=True)],
     "'train' asks to train on a user turn": [[{**PLAIN[0], "train": True}, PLAIN[1]]],
     "both 'content' and 'value', and they differ": [answer(value="b")],
-    "list of 2 parts": [answer(content=[{"type": "text", "text": "a"}] * 2)],
+    "not text but a number": [answer(content=[3, {"type": "text", "text": "a"}])],
     "a turn has 'image_url'; only text": [
         answer(content=[{"type": "image_url", "image_url": "x"}])
     ],
-    "content of a turn is missing": [answer(content=None), answer(content=[{"type": "text"}])],
+    "content of a turn is missing": [
+        answer(content=None),
+        answer(content=[{"type": "text"}]),
+        answer(content=[{"type": "text", "text": "a"}, {"type": "text"}]),
+        answer(content=[]),
+    ],
     "lists of different lengths": [{"role": ["user"], "content": ["q", "a"]}],
     "must be a list of turns, got an object": [{"role": "user", "content": "q"}, {}],
     "must be a list of turns, got text": ["hello", "[" * 100_000],
 }
+
+
+def test_text_parts_are_joined_by_line_ends():
+    parts = [{"type": "text", "text": "a"}, "b", {"text": "c"}]
+    assert messages_from(answer(content=parts))[-1].content == "a\nb\nc"
 
 
 @pytest.mark.parametrize(

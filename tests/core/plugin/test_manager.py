@@ -110,3 +110,25 @@ def test_observers_are_called_in_spite_of_one_that_fails(manager):
     notify(manager, "selectmoe_run_started", told.append, run="folder")
     assert seen == ["folder"]
     assert told == ["warning: fails: selectmoe_run_started failed: no"]
+
+
+def test_a_plugin_may_say_which_interface_it_is_written_for(install):
+    install(("good", GOOD + "\napi = 1\n", "good-dist"))
+    assert list(Registry(load_plugins(found=found_of({"good"}))))
+
+
+def test_a_slow_import_is_reported_with_the_plugin(install, monkeypatch, caplog):
+    from selectmoe_core.plugin import manager
+
+    monkeypatch.setattr(manager, "SLOW", 0.1)
+    busy = "import time\nwhile time.process_time() < END:\n    pass\n"
+    busy = f"import time\nEND = time.process_time() + 0.15\n{busy}"
+    install(("slow", f"{busy}{GOOD}", "slow-dist"))
+    load_plugins(found=found_of({"slow"}))
+    (record,) = [record for record in caplog.records if record.name == "selectmoe.plugins"]
+    assert "importing the plugin 'slow' (slow-dist 1.5) took 0." in record.getMessage()
+    assert "--disable-plugin slow" in record.getMessage()
+    caplog.clear()
+    monkeypatch.setattr(manager, "SLOW", 5.0)
+    load_plugins(found=found_of({"slow"}))
+    assert not caplog.records

@@ -291,9 +291,11 @@ def test_all_mistakes_are_told_at_once_with_suggestions(tmp_path):
     assert len(told) == len(expected)
 
 
-def test_a_recipe_without_a_pool_is_told(tmp_path):
+def test_a_recipe_without_a_stage_names_nothing_to_make(tmp_path):
     recipe = read_recipe(write(tmp_path / "r.toml", HEAD))
-    assert [str(problem) for problem in recipe.problems] == ["r.toml: there is no [pool]"]
+    (problem,) = recipe.problems
+    assert str(problem) == ("r.toml: the recipe names nothing to make: it has no table of a stage")
+    assert "[pool]" in problem.hint
 
 
 def test_a_correct_recipe_has_no_problem(file):
@@ -370,3 +372,53 @@ def test_the_name_of_a_score_cannot_lead_out_of_its_folder(project, name):
     assert victim.read_text() == "precious"
     assert not victim.is_symlink()
     assert sorted(path for path in project.folder.rglob("*")) == before
+
+
+OLD = {
+    "selection_percentage=0.1": "select.fraction",
+    "model_checkpoint_path=full_rank_weights.pt": "score.base",
+    "selector_model.path=converted": "warmup.model",
+    "dataset.dataset_names=[cot]": "pool.sources",
+    "dataset.subset_ratio=0.1": "score.subset_ratio",
+    "dataset.data_path=selected_data.jsonl": "train.data",
+    "data_process.batch_size=16": "score.batch_tokens",
+    "training.peft_mode=lora": "warmup.peft_mode",
+    "training.batch_size=8": "train.batch_size",
+    "training.lora.r=64": "train.lora_rank",
+    "training.lora.lora_alpha=64": "train.lora_alpha",
+    "lr=1e-4": "train.learning_rate",
+    "epochs=2": "train.epochs",
+    "batch_size=2": "train.batch_size",
+}
+
+
+@pytest.mark.parametrize("override", OLD)
+def test_a_name_of_the_scripts_says_what_it_is_called_here(tmp_path, override):
+    path = write(tmp_path / "r.toml", HEAD + POOL)
+    (problem,) = read_recipe(path, [override]).problems
+    assert str(problem) == f"r.toml: unknown key '{override.partition('=')[0]}'"
+    assert problem.hint.startswith("here it is ")
+    assert OLD[override] in problem.hint
+
+
+def test_every_new_name_is_an_option():
+    """What the hints of old names say is there, so that a renamed option is noticed."""
+    import re
+
+    from selectmoe_core.plugin.component import KINDS
+    from selectmoe_core.plugin.manager import load_plugins
+    from selectmoe_core.plugin.registry import Registry
+    from selectmoe_core.recipe.old_names import OLD_NAMES
+    from selectmoe_core.recipe.recipe import OPTIONS, StageOptions
+    from selectmoe_core.tokens.chat import ChatConfig
+
+    known = {f"chat.{name}" for name in ChatConfig.model_fields}
+    for entry in Registry(load_plugins()):
+        for stage, kind in KINDS.items():
+            fields = [*OPTIONS.get(stage, StageOptions).model_fields]
+            fields += entry.component.config.model_fields if kind is entry.kind else []
+            known |= {f"{stage}.{name}" for name in fields}
+    tables = "|".join(("chat", *KINDS))
+    for new in OLD_NAMES.values():
+        for name in re.findall(rf"\b(?:{tables})\.\w+", new):
+            assert name in known, name

@@ -592,6 +592,11 @@ def test_a_sound_plugin_passes(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
+        (
+            "hookless",
+            SOUND.replace("@hookimpl", ""),
+            "plugin_hookless implements no hook",
+        ),
         ("heavy", "import torch\n" + SOUND, "imports torch.*: move that into the build function"),
         ("environment", "import os; os.environ['X_TEST'] = '1'\n" + SOUND, "changes os.environ"),
         (

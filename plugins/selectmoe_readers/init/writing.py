@@ -1,0 +1,88 @@
+"""The first recipe, from its template."""
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from selectmoe_readers.init.look import Look
+
+NANO, FULL = "bundled:nano-olmoe", "allenai/OLMoE-1B-7B-0125"
+"""The mixture of experts that scores: offline on a CPU, and at full size on a GPU."""
+WARMED = 4000
+"""Rows that are enough for a first warm-up."""
+
+
+def recipe_text(
+    look: Look, out: Path, *, model: str | None, tasks: Sequence[str], length: tuple[int, int]
+) -> str:
+    """Return a recipe for what was found.
+
+    Args:
+        look: what was found.
+        out: the recipe's file: its paths start from there.
+        model: the model to fine-tune; without one the recipe ends with the selection.
+        tasks: the tasks to evaluate on.
+        length: ``chat.max_length``, and how many rows of the sample are longer.
+    """
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters["toml"] = toml
+    template = files("selectmoe_readers.init").joinpath("recipe.toml.jinja").read_text("utf-8")
+    gpu = "one GPU of 40 GB; the models come from the hub"
+    ends = "fine-tuned adapter" if model else "`selected_data.jsonl`"
+    return environment.from_string(template).render(
+        name=name_of(out),
+        file=out,
+        files=", ".join(path.name for path in _paths(look)[:3]),
+        rows=f"{look.rows:,}",
+        model=model,
+        tasks=list(tasks),
+        scorer=FULL if model else NANO,
+        needs=gpu if model else "nothing: a tiny bundled model scores, on the CPU",
+        expect=f"links to the results in outputs/{name_of(out)}, a report, and a {ends}",
+        max_length=length[0],
+        truncated=length[1],
+        sampled=len(look.sample),
+        reader=look.reader,
+        options=_options(look, out.absolute().parent),
+        subset_ratio=min(1.0, max(0.05, round(WARMED / max(look.rows, 1), 2))),
+    )
+
+
+def name_of(out: Path) -> str:
+    """Return a recipe's name from that of its file."""
+    name = re.sub(r"[^a-z0-9._-]+", "-", out.stem.lower()).strip("-._")
+    return name[:100] or "mine"
+
+
+def toml(value: Any) -> str:  # noqa: ANN401
+    """Return a value as TOML on one line."""
+    if isinstance(value, Mapping):
+        return f"{{ {', '.join(f'{_key(key)} = {toml(item)}' for key, item in value.items())} }}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(toml, value))}]"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch("[A-Za-z0-9_-]+", name) else toml(name)
+
+
+def _paths(look: Look) -> list[Path]:
+    return list(look.config.path)  # type: ignore[attr-defined]
+
+
+def _options(look: Look, folder: Path) -> dict[str, Any]:
+    """Return the reader's options that differ from their defaults, paths from the recipe on."""
+    given = look.config.model_dump(mode="json", exclude_unset=True, exclude={"path"})
+    paths = [os.path.relpath(path.absolute(), folder) for path in _paths(look)]
+    columns = given.pop("columns", None)
+    options: dict[str, Any] = {"path": paths[0] if len(paths) == 1 else paths, **given}
+    return {**options, "columns": columns} if columns else options
