@@ -1,6 +1,5 @@
 """What this plugin offers: ``tensorboard``, ``wandb``, ``mlflow`` and ``trackio``."""
 
-from collections.abc import Callable
 from typing import Any
 
 from selectmoe_core import About, Component, Tracker, hookimpl, load
