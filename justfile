@@ -18,6 +18,10 @@ docs:
     cog -r docs/hooks.md docs/components.md docs/cli.md
     pytest tests/test_docs.py
 
+# Build the site in site/, as CI does; needs pip install -e '.[docs]'.
+site:
+    zensical build --strict --clean
+
 # Measure full-size shapes on a GPU.
 bench *arguments:
     python benchmarks/full_size.py {{arguments}}

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -234,8 +235,17 @@ def _anchors(page: Path) -> set[str]:
 
 
 def test_the_index_names_every_page() -> None:
-    pages = {path.name for path in (REPOSITORY / "docs").glob("*.md")} - {"index.md"}
-    assert pages <= set(links(REPOSITORY / "docs" / "index.md"))
+    docs = REPOSITORY / "docs"
+    pages = {path.relative_to(docs).as_posix() for path in docs.rglob("*.md")} - {"index.md"}
+    assert pages <= set(links(docs / "index.md"))
+
+
+def test_the_site_shows_every_page_once() -> None:
+    """``zensical build --strict`` checks links, but not whether a page is in the navigation."""
+    docs = REPOSITORY / "docs"
+    pages = sorted(path.relative_to(docs).as_posix() for path in docs.rglob("*.md"))
+    text = (REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^ +- (\S+\.md)$", text, re.MULTILINE)) == pages
 
 
 @pytest.mark.parametrize("name", GENERATED)
