@@ -113,6 +113,7 @@ def context_of(component, config, bench: Bench, job: Job, folder: Path, **own: o
         dtype="float32",
         threads=1,
         chat={"max_length": 400},
+        skips=False,
     )
     return Context(component.build(config), component, config, work, job)
 

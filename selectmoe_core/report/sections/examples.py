@@ -53,7 +53,9 @@ class Choice:
 
     @cached_property
     def _table(self) -> pa.Table:
-        return pq.read_table(self.folder / SELECTION, columns=["row", "rank", *NOTES])
+        path = self.folder / SELECTION
+        there = [name for name in NOTES if name in pq.read_schema(path).names]
+        return pq.read_table(path, columns=["row", "rank", *there])
 
     def notes(self, rows: Sequence[int]) -> dict[int, tuple[int, str]]:
         """Return the rank, and what the selector says, of those rows that are chosen."""
@@ -82,9 +84,10 @@ class Choice:
 
 
 def _said(entry: Mapping[str, object]) -> str:
-    parts = [str(entry["reason"])] if entry["reason"] else []
-    parts += [f"group {entry['group']}"] if entry["group"] else []
-    parts += [f"cluster {entry['cluster']}"] if entry["cluster"] is not None else []
+    """Return what a selector says; an older selection may lack a column."""
+    parts = [str(entry["reason"])] if entry.get("reason") else []
+    parts += [f"group {entry['group']}"] if entry.get("group") else []
+    parts += [f"cluster {entry['cluster']}"] if entry.get("cluster") is not None else []
     return ", ".join(parts)
 
 

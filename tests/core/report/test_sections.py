@@ -8,6 +8,7 @@ from pathlib import Path
 
 import fastjsonschema
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from report_runs import Run, accuracy, example, full_run
 from scipy.stats import spearmanr
@@ -28,6 +29,7 @@ from selectmoe_core.report.schema import derived_schema, shipped_schema
 from selectmoe_core.report.sections.agreement import agreements
 from selectmoe_core.report.sections.command import CommandLine
 from selectmoe_core.report.sections.shading import LEVELS, SHADED, shadings
+from selectmoe_core.store import Artifact
 
 
 @pytest.mark.parametrize(
@@ -152,6 +154,15 @@ def test_examples_know_their_place_in_their_source_and_why(tmp_path):
     assert set(shown[38].kinds) >= {"border", "chosen"}
     assert "chosen" in shown[39].kinds
     assert 4 not in shown
+
+
+def test_a_selection_of_an_earlier_version_is_shown(tmp_path):
+    run = chosen_run(tmp_path)
+    path = run.nodes[-1].folder / "selection.parquet"
+    pq.write_table(pq.read_table(path).drop_columns(["cluster", "reason"]), path)
+    replace(Artifact.load(run.nodes[-1].folder), files={}).save()
+    shown = {one.row: one for one in gather(run.record()).scores[0].shown}
+    assert shown[39].why == "chosen as number 1 of 4"
 
 
 def test_the_border_of_a_choice_by_score_alone(tmp_path):
