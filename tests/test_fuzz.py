@@ -11,8 +11,8 @@ import pytest
 from conftest import ROOT
 
 PROGRAM = ROOT / "tools" / "fuzz.py"
-SHORT = {"recipes": 120, "rows": 500, "artifacts": 15}
-LONGER = {"checkpoints": 12, "kills": 1, "disks": 1, "together": 1}
+SHORT = {"recipes": 100, "rows": 300, "artifacts": 6}
+LONGER = {"checkpoints": 8, "kills": 1, "disks": 1, "together": 1}
 
 
 def fuzz(*arguments: str) -> subprocess.CompletedProcess[str]:
