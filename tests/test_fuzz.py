@@ -11,8 +11,8 @@ import pytest
 from conftest import ROOT
 
 PROGRAM = ROOT / "tools" / "fuzz.py"
-SHORT = {"recipes": 120, "rows": 500, "artifacts": 15}
-LONGER = {"checkpoints": 12, "kills": 1, "disks": 1, "together": 1}
+SHORT = {"recipes": 100, "rows": 300, "artifacts": 6}
+LONGER = {"checkpoints": 8, "kills": 1, "disks": 1, "together": 1}
 
 
 def fuzz(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -177,3 +177,17 @@ def test_the_recipe_of_the_real_chain_has_options_that_exist(tmp_path, cli):
     (tmp_path / "recipe.toml").write_text(NANO)
     said = cli("plan", tmp_path / "recipe.toml", "--outputs", tmp_path / "outputs")
     assert said.code == 0, said.err
+
+
+def test_results_are_those_of_any_place_and_their_bytes_count(tmp_path):
+    from fuzzing.chains import results
+
+    def made(name, text):
+        folder = tmp_path / name / "store" / "score-1"
+        folder.mkdir(parents=True)
+        facts = {"model": str(tmp_path / name / "model"), "seconds": len(name)}
+        (folder / "artifact.json").write_text(json.dumps({"facts": facts}))
+        (folder / "tokens.json").write_text(f"{tmp_path / name}/{text}")
+        return results(tmp_path / name)
+
+    assert made("a", "x") == made("another", "x") != made("third", "y")

@@ -14,6 +14,7 @@ with 3 if nothing was found but the time was too short for all cases.
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
@@ -38,6 +39,7 @@ from fuzzing.crowd import (  # noqa: E402
     line_of,
     run_chunks,
 )
+from fuzzing.kills import KEPT  # noqa: E402
 from fuzzing.rows import ROWS  # noqa: E402
 
 LONGEST_FIRST = ("nano-kills", "kills", "together", "disks", "checkpoints", "artifacts", "rows",
@@ -74,9 +76,11 @@ def main() -> int:
         )
     ]
     with (
+        tempfile.TemporaryDirectory(prefix="selectmoe-fuzz-kept-") as kept,
         (arguments.out / "findings.jsonl").open("a", encoding="utf-8") as findings,
         (arguments.out / "done.jsonl").open("a", encoding="utf-8") as done_file,
     ):
+        os.environ[KEPT] = kept
         until = begun + 60 * arguments.minutes
         for item in run_chunks(work, arguments.jobs, Path(__file__).resolve(), until):
             print(json.dumps(brief(item)), file=done_file, flush=True)

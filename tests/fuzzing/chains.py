@@ -186,20 +186,23 @@ def end_all(mark: str) -> None:
 def results(outputs: Path) -> dict[str, str]:
     """Return what every finished artifact holds: hashes of its files, and its facts.
 
-    Names that begin with a dot, checkpoints on the way and times are no results.
+    Names that begin with a dot, checkpoints on the way and times are no results, and neither is
+    where the outputs are: some files name the model that they were made with by its place.
     """
     found: dict[str, str] = {}
+    here = str(outputs).encode()
     for manifest in sorted((outputs / "store").glob(f"*/{MANIFEST}")):
         folder = manifest.parent
         try:
-            facts = json.loads(manifest.read_bytes())["facts"]
+            facts = json.loads(manifest.read_bytes().replace(here, b"OUTPUTS"))["facts"]
         except ValueError:  # a damaged artifact that nothing needed: no result
             continue
         found[f"{folder.name} facts"] = json.dumps(_timeless(facts), sort_keys=True)
         for path in sorted(folder.rglob("*")):
             name = path.relative_to(folder).as_posix()
             if path.is_file() and path != manifest and _is_result(name):
-                found[f"{folder.name}/{name}"] = hashlib.sha256(path.read_bytes()).hexdigest()
+                content = path.read_bytes().replace(here, b"OUTPUTS")
+                found[f"{folder.name}/{name}"] = hashlib.sha256(content).hexdigest()
     return found
 
 

@@ -5,6 +5,7 @@ run to end has its exit code, and the next run comes to the same bytes.
 """
 
 import functools
+import json
 import os
 import random
 import shutil
@@ -12,7 +13,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from uuid import uuid4
 
@@ -30,6 +31,8 @@ ORPHANS = 15.0
 """Seconds after which what still runs counts as an orphan."""
 SLOW = 0.04
 """Seconds that a step of the chain of fakes takes."""
+KEPT = "SELECTMOE_FUZZ_KEPT"
+"""The variable with the folder in which the processes of a call share what they need once."""
 ANY_TIME = 0.25
 """The share of runs that are ended at any time; the others while a stage makes its artifact."""
 
@@ -125,13 +128,20 @@ def run(generator: random.Random, folder: Path, chain: Chain, undisturbed: Undis
 
 @functools.cache
 def whole(name: str) -> Undisturbed:
-    """Run a chain that nobody ends, at the path of every case."""
-    folder = Path(os.environ["HOME"]) / f"whole-{name}"
-    chain = (
-        Chain.fake(folder / "chain", slow=SLOW) if name == "fake" else Chain.nano(folder / "chain")
-    )
-    found = undisturbed(chain, folder / "outputs")
-    shutil.rmtree(folder)
+    """Run a chain that nobody ends; one process of all does it, the others read what came of it."""
+    from filelock import FileLock
+
+    kept = Path(os.environ.get(KEPT) or os.environ["HOME"]) / f"whole-{name}.json"
+    with FileLock(f"{kept}.lock"):
+        if kept.is_file():
+            return Undisturbed(**json.loads(kept.read_text()))
+        folder = Path(os.environ["HOME"]) / f"whole-{name}"
+        chain = Chain.nano(folder / "chain")
+        if name == "fake":
+            chain = Chain.fake(folder / "chain", slow=SLOW)
+        found = undisturbed(chain, folder / "outputs")
+        shutil.rmtree(folder)
+        kept.write_text(json.dumps(asdict(found)))
     return found
 
 

@@ -14,7 +14,7 @@ def test_what_no_digest_covers_is_never_reused(project):
     made = [call for call in project.calls() if not call.startswith(("finished", "metrics", "run"))]
     assert made == ["evaluate tuned", "evaluate base", "evaluate tuned"]
     plan = project.call("plan", "recipe.toml", "evaluate.web=['https://a.b/c']")
-    assert f"never reused: evaluate ({reason})" in plan.out
+    assert f"never reused: evaluate ({reason})" in " ".join(plan.out.split())
 
 
 def test_what_every_digest_covers_is_reused(project):
@@ -30,9 +30,10 @@ def test_the_reason_names_the_pipe(project):
     os.mkfifo(project.folder / "pool.jsonl")
     plan = project.call("plan", "recipe.toml")
     place = project.folder / "pool.jsonl"
-    assert f"never reused: pool (a change of what is read from {place} would" in plan.out
+    reason = f"never reused: pool (a change of what is read from {place} would not be noticed)"
+    assert reason in " ".join(plan.out.split())
 
 
 def test_many_reasons_are_counted(project):
     plan = project.call("plan", "recipe.toml", "evaluate.web=['a','b','c','d']")
-    assert "(a change of a and b and 2 more would not be noticed)" in plan.out
+    assert "(a change of a and b and 2 more would not be noticed)" in " ".join(plan.out.split())
