@@ -91,10 +91,10 @@ class Bench:
         return about | found.figures() | _memory() | {"clusters_kept_from": len(sizes)}
 
     def k_center(self) -> dict[str, Any]:
-        """Keep 10,000 of 100,000 by score and distance."""
+        """Keep 20,000 of 100,000 by score and distance."""
         rows = min(self.rows, 100_000)
         table, job = self._made(rows, NEAR)
-        config = KCenterConfig(k=rows // 10, threshold=THRESHOLD)
+        config = KCenterConfig(k=rows // 5, threshold=THRESHOLD)
         found = Timed.of(lambda: KCenter(config).select(table, job))
         last = np.flatnonzero(np.argsort(-table.score()) == found.value.rows[-1])
         about = {"rows": rows, "width": WIDTH, "kept": len(found.value.rows)}
