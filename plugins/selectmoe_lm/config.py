@@ -99,7 +99,7 @@ class DynamicsConfig(Config):
     deviation."""
     prefer: Literal["high", "low"] = "high"
     """Which of these numbers scores highest."""
-    base: bool = True
+    from_base: bool = True
     """Count the model before the warm-up as the first point."""
     batch_tokens: PositiveInt | None = execution_only(None)
     """Tokens of a forward pass, including padding; a longer example has its own pass. By default

@@ -74,16 +74,16 @@ class DynamicsScorer:
         network.to(job.device, getattr(torch, job.dtype)).eval()
         at_once = self.config.batch_tokens or (ON_CPU if job.device == "cpu" else ON_GPU)
         losses = TokenLosses(network, job.device, at_once)
-        points = Points(network, ([None] if self.config.base else []) + names)
+        points = Points(network, ([None] if self.config.from_base else []) + names)
         yield DynamicsShardScorer(self.config, job, job.models.tokenizer(base), losses, points)
 
     def _folders(self, checkpoints: Path) -> list[Path]:
         folders = [checkpoint.folder for checkpoint in kept_checkpoints(checkpoints)]
-        if len(folders) + self.config.base < 2:
+        if len(folders) + self.config.from_base < 2:
             raise StageError(
                 f"dynamics needs two or more points of the warm-up, and it kept {len(folders)} "
                 "checkpoints",
-                hint='set checkpoint_every = "epoch" in [warmup], or base = true in [score]',
+                hint='set checkpoint_every = "epoch" in [warmup], or from_base = true in [score]',
             )
         if any(not (folder / ADAPTER).is_file() for folder in folders):
             raise ModelError(

@@ -186,7 +186,7 @@ def _ifd_cost(config: IfdConfig | TokenIfdConfig, workload: Workload) -> Cost:
 
 
 def _dynamics_cost(config: DynamicsConfig, workload: Workload) -> Cost:
-    return _cost(config.batch_tokens, workload, (CHECKPOINTS + config.base) * workload.tokens)
+    return _cost(config.batch_tokens, workload, (CHECKPOINTS + config.from_base) * workload.tokens)
 
 
 def _judge_cost(config: JudgeConfig, workload: Workload) -> Cost:

@@ -80,7 +80,7 @@ def test_losses_equal_those_of_each_checkpoint_loaded_alone(warm_up, tmp_path):
     np.testing.assert_allclose(found.score, expected[:, 0] - expected[:, -1], atol=1e-4)
     assert np.abs(expected[:, 0] - expected[:, -1]).max() > 0.05  # the checkpoints differ
     assert np.abs(expected[:, 1] - expected[:, 2]).max() > 0.001
-    without = scored(warm_up, tmp_path / "without", base=False, prefer="low")
+    without = scored(warm_up, tmp_path / "without", from_base=False, prefer="low")
     np.testing.assert_allclose(without.details["losses"], expected[:, 1:], rtol=1e-4)
     np.testing.assert_allclose(without.score, expected[:, -1] - expected[:, 1], atol=1e-4)
 
@@ -107,7 +107,7 @@ def test_checkpoints_that_cannot_be_used_are_told_before_the_first_stage(warm_up
     shutil.copytree(warm_up.kept[0].folder, one / "kept" / warm_up.kept[0].folder.name)
     DynamicsScorer(DynamicsConfig()).check(job_of(warm_up, tmp_path, one))
     with pytest.raises(StageError, match="kept 1 checkpoints"):
-        DynamicsScorer(DynamicsConfig(base=False)).check(job_of(warm_up, tmp_path, one))
+        DynamicsScorer(DynamicsConfig(from_base=False)).check(job_of(warm_up, tmp_path, one))
     other = tmp_path / "other"
     folder = other / "kept" / warm_up.kept[0].folder.name
     shutil.copytree(warm_up.kept[0].folder, folder)

@@ -18,6 +18,8 @@ from selectmoe_lm.judge import NO_TURN, JudgeScorer, template_of, token_ids
 from selectmoe_lm.plugin import selectmoe_scorers
 from selectmoe_lm.prompts import Prompts, asked_turns, fill
 
+pytest_plugins = ["lm_fixtures"]
+
 JUDGE = next(c for c in selectmoe_scorers() if c.name == "judge")
 QUALITY = "Rate. #Question#:\n{instruction}\n#Response#:\n{output} \n##Quality: "
 

@@ -40,6 +40,8 @@ from selectmoe_lm.plugin import selectmoe_scorers
 from selectmoe_lm.ranks import percentiles, ranks, z_scores
 from selectmoe_lm.turns import Turn, alone, answered_turns, within
 
+pytest_plugins = ["lm_fixtures"]
+
 PERPLEXITY, IFD, BLEND = selectmoe_scorers()[:3]
 
 

@@ -29,6 +29,8 @@ from selectmoe_lm.token_ifd import (
     threshold_level,
 )
 
+pytest_plugins = ["lm_fixtures"]
+
 TOKEN_IFD = next(c for c in selectmoe_scorers() if c.name == "token-ifd")
 
 

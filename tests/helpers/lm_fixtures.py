@@ -1,4 +1,5 @@
-"""A small model and examples that all tests of these scorers use."""
+"""A small model and examples for scorers by language models; a module names it in
+``pytest_plugins``."""
 
 import numpy as np
 import pytest
