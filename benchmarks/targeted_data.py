@@ -48,10 +48,9 @@ def _rank(row: dict) -> str:
 
 
 def _example(task: str, row: dict) -> dict:
-    """Return a question with its right answer, as a conversation."""
-    context = row.get("context") or ""
+    """Return a question with its right answer, as a conversation; a text to read is left out."""
     turns = {
-        "user": f"{context}\n\n{row['question']}".strip(),
+        "user": f"Question: {row['question']}",
         "assistant": row["choices"][row["answer"]],
     }
     messages = [{"role": role, "content": text} for role, text in turns.items()]

@@ -218,7 +218,7 @@ def test_every_plugin_loads():
 
 def test_there_are_components_of_every_kind():
     assert len(ENTRIES) >= 14
-    assert len({entry.kind for entry in ENTRIES}) == 9
+    assert {entry.kind for entry in ENTRIES} == set(Kind)
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: f"{entry.kind}-{entry.component.name}")
@@ -256,7 +256,7 @@ def test_options_of_a_component_do_not_hide_the_stages_own(entry):
     from selectmoe_core.plugin.component import KINDS
 
     stages = [stage for stage, kind in KINDS.items() if kind is entry.kind]
-    assert stages
+    assert stages or entry.kind is Kind.TRACKER  # no stage reads [trackers.NAME]
     for stage in stages:
         own = set(OPTIONS.get(stage, StageOptions).model_fields)
         assert not own & set(entry.component.config.model_fields)

@@ -16,7 +16,7 @@ from selectmoe_core.plugin.registry import Registry
 
 DRAWN = (RANDOM, "source-balanced random")
 """Baselines that put the recipe's selector over random scores."""
-SHARED = ("pool", "targets", "convert", "warmup", "questions")
+SHARED = ("pool", "targets", "filter", "convert", "warmup", "questions")
 """Stages that most arms share: the first node of each has no arm in its name."""
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from selectmoe_core.config import Config
-from selectmoe_core.plugin.component import KINDS
+from selectmoe_core.plugin.component import KINDS, Kind
 from selectmoe_core.plugin.registry import Entry, Registry
 from selectmoe_core.recipe.audit_options import AuditConfig
 from selectmoe_core.recipe.comparison import CompareConfig
@@ -23,6 +23,7 @@ def recipe_schema(registry: Registry) -> dict[str, Any]:
     properties["chat"] = _schema(ChatConfig, "chat", definitions)
     properties["compare"] = _schema(CompareConfig, "compare", definitions)
     properties["audit"] = _schema(AuditConfig, "audit", definitions)
+    properties["trackers"] = _trackers(registry, definitions)
     for stage in STAGES:
         entries = [entry for entry in registry if entry.kind is KINDS[stage]]
         properties[stage] = _stage(stage, entries, definitions)
@@ -38,6 +39,24 @@ def recipe_schema(registry: Registry) -> dict[str, Any]:
         "anyOf": [{"required": ["extends"]}, _complete()],
         "additionalProperties": False,
         "$defs": definitions,
+    }
+
+
+def _trackers(registry: Registry, definitions: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of ``[trackers.NAME]``: the options of each tracker."""
+    tables = {
+        entry.component.name: _schema(
+            entry.component.config, f"trackers.{entry.component.name}", definitions
+        )
+        for entry in registry
+        if entry.kind is Kind.TRACKER
+    }
+    described = "Trackers that show runs while they last, each with its options."
+    return {
+        "type": "object",
+        "description": described,
+        "properties": tables,
+        "additionalProperties": False,
     }
 
 

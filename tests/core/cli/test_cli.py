@@ -635,6 +635,13 @@ def references(value):
             yield from references(item)
 
 
+def test_the_schema_knows_the_trackers(schema):
+    trackers = schema["properties"]["trackers"]
+    assert {"tensorboard", "wandb"} <= trackers["properties"].keys()
+    assert trackers["properties"]["wandb"]["properties"]["mode"]["enum"] == ["online", "offline"]
+    assert trackers["additionalProperties"] is False
+
+
 def test_every_reference_of_the_schema_leads_somewhere(schema):
     found = set(references(schema))
     assert found

@@ -202,7 +202,7 @@ def test_a_budget_in_tokens_is_equal_for_all_but_base_and_full(comparing):
     found = re.findall(r"^select@(\S+) +(top-\S+|token-budget)", said.out, re.MULTILINE)
     selectors = dict(found)
     assert selectors.pop("full") == "top-fraction"
-    assert len(selectors) == 9, selectors  # three draws of either random arm, length, own, short
+    assert selectors.keys() >= {"random:1", "random:3", "length", "own", "short"}
     assert set(selectors.values()) == {"token-budget"}
     both = compare(comparing, "compare.token_budget=5000", "compare.budget=7")
     assert both.code == 2
