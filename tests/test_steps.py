@@ -51,7 +51,7 @@ def test_the_steps_one_after_another(cli, desk: Path, monkeypatch: pytest.Monkey
     )
     gates = load_file(warmed / "model" / "partial.safetensors")
     torch.save({"full_rank_weights": gates, "mode": "parameter"}, "full_rank_weights.pt")
-    done(*scored, "score.model=full_rank_weights.pt", "score.base=converted")
+    done(*scored, "score.model=full_rank_weights.pt", "score.base_model=converted")
     assert selected(desk) == first
 
     # Training on the selection needs neither pool nor score.

@@ -270,7 +270,7 @@ class Models:
         if ref.base is None:
             raise ModelError(
                 f"{path} holds trained tensors, not a model",
-                hint='name the model that they belong to: base = "CONVERTED"',
+                hint='name the model that they belong to: base_model = "CONVERTED"',
             )
         return ModelRef(ref.base, trust_remote_code=ref.trust_remote_code)
 

@@ -78,11 +78,11 @@ def check_fit(
         raise ModelError(
             f"{path}: {len(strange)} of {len(shapes)} tensors are not in {base}: "
             f"{listing(strange, 3)}",
-            hint="'base' must be the converted model that the warm-up started from",
+            hint="'base_model' must be the converted model that the warm-up started from",
         )
     for name, shape in shapes.items():
         if shape != tuple(own[name]):
             raise ModelError(
                 f"{path}: {name} has the shape {shape}, and in {base} {tuple(own[name])}",
-                hint="'base' must be the converted model that the warm-up started from",
+                hint="'base_model' must be the converted model that the warm-up started from",
             )

@@ -30,7 +30,7 @@ OF_KIND = {
     "test.py": "tests/test_{module}.py",
 }
 """The templates of a kind, and the files that they become."""
-TABLES = {Kind.FILTER: "filter.mine", Kind.TRAINER: "train"}
+TABLES = {Kind.FILTER: "filter.mine", Kind.TRAINER: "train", Kind.EVALUATOR: "evaluate"}
 """The recipe's table of a component, where it is not that of the first stage of its kind."""
 
 
@@ -72,7 +72,7 @@ def plugin_files(kind: Kind, name: str) -> Iterator[tuple[Path, str]]:
         "module": module,
         "package": f"selectmoe_{module}",
         "distribution": f"selectmoe-{name}",
-        "table": TABLES.get(kind) or next(stage for stage, own in KINDS.items() if own is kind),
+        "table": _table(kind, name),
         "api": API,
     }
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
@@ -80,6 +80,13 @@ def plugin_files(kind: Kind, name: str) -> Iterator[tuple[Path, str]]:
         for template, path in templates.items():
             text = (_templates() / folder / f"{template}.jinja").read_text(encoding="utf-8")
             yield Path(path.format(**names)), environment.from_string(text).render(names)
+
+
+def _table(kind: Kind, name: str) -> str:
+    """Return the table of a recipe that names a component of a kind."""
+    if kind is Kind.TRACKER:
+        return f"trackers.{name}"
+    return TABLES.get(kind) or next(stage for stage, own in KINDS.items() if own is kind)
 
 
 def _templates() -> Traversable:

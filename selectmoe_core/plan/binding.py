@@ -134,8 +134,8 @@ class Binder:
         if own.model is None:
             return None
         location = self.location(table, "model", own.model)
-        base = getattr(own, "base", None)
-        below = self.location(table, "base", base) if base else None
+        base = getattr(own, "base_model", None)
+        below = self.location(table, "base_model", base) if base else None
         return ModelRef(location, own.revision, own.trust_remote_code, below)
 
     def location(self, table: StageTable, key: str, text: str) -> str:
@@ -183,7 +183,7 @@ class Binder:
             place = _table_in(out, table)
             if model := self.model(table):
                 place["model"] = model.location
-            for key in {"base", "adapter"} & table.own.model_fields_set:
+            for key in {"base_model", "adapter"} & table.own.model_fields_set:
                 if text := getattr(table.own, key):
                     place[key] = self.location(table, key, text)
             try:
@@ -249,7 +249,9 @@ def _misplaced(table: StageTable, entry: Entry, config: Config) -> dict[str, str
         hint = f'it goes with a model; add model = "..." to {table.where}, or {remove}'
         why |= dict.fromkeys(OF_MODEL, hint)
     if not (table.own.model or "").endswith(STATE):
-        why["base"] = f'it goes with a state file, as model = "full_rank_weights.pt"; {remove}'
+        why["base_model"] = (
+            f'it goes with a state file, as model = "full_rank_weights.pt"; {remove}'
+        )
     if table.stage not in SAMPLED:
         where = ", ".join(f"[{stage}]" for stage in SAMPLED)
         why["subset_ratio"] = f"it can be used in {where}; {remove}"

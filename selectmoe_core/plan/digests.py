@@ -39,7 +39,7 @@ GIVEN: Mapping[Need, tuple[Target, ...]] = {
 CHECKS_ONLY = frozenset(
     {
         *("use", "model", "revision", "seed", "score", "max_skipped", "shard_examples"),
-        *("base", "data", "adapter"),
+        *("base_model", "data", "adapter"),
     }
 )
 """Stage options that are covered elsewhere, or that only say when to stop."""

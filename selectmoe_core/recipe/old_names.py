@@ -5,7 +5,7 @@ from typing import Any
 
 OLD_NAMES: Mapping[str, str] = {
     "selection_percentage": "select.fraction",
-    "model_checkpoint_path": "score.model, and score.base for a file full_rank_weights.pt",
+    "model_checkpoint_path": "score.model, and score.base_model for a file full_rank_weights.pt",
     "selector_model.path": "warmup.model",
     "selector_model.name": "warmup.model",
     "model.name": "train.model",

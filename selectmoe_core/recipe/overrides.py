@@ -29,7 +29,7 @@ RESERVED = frozenset(
         "shard_examples",
         "score",
         "share",
-        "base",
+        "base_model",
         "data",
         "adapter",
     }

@@ -81,9 +81,9 @@ class PairsOptions(StageOptions):
 class ScoreOptions(StageOptions):
     """What ``[score]`` may contain besides the options of its scorer."""
 
-    base: str | None = Field(default=None, min_length=1)
+    base_model: str | None = Field(default=None, min_length=1)
     """The model that a state file belongs to: ``model = "full_rank_weights.pt"`` holds only the
-    tensors that a warm-up trained, ``base`` is the converted model that it started from."""
+    tensors that a warm-up trained, and this is the converted model that it started from."""
     max_skipped: float | None = Field(default=None, ge=0, le=1)
     """The share of examples that may have no score before the stage fails; by default the scorer
     decides."""

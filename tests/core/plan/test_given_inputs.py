@@ -222,14 +222,14 @@ def test_a_state_file_needs_the_model_it_belongs_to(project):
     said = project.call("plan", "recipe.toml")
     assert said.code == 2
     assert "state.pt holds trained tensors, not a model" in said.err
-    assert 'base = "CONVERTED"' in said.err
-    before = nodes_of(project, text + 'base = "base"\n')["score"]["digest"]
+    assert 'base_model = "CONVERTED"' in said.err
+    before = nodes_of(project, text + 'base_model = "base"\n')["score"]["digest"]
     (project.folder / "base" / "model.safetensors").write_bytes(b"other weights")
-    assert nodes_of(project, text + 'base = "base"\n')["score"]["digest"] != before
-    project.recipe.write_text(HEAD + POOL + SCORE + 'model = "base"\nbase = "base"\n')
+    assert nodes_of(project, text + 'base_model = "base"\n')["score"]["digest"] != before
+    project.recipe.write_text(HEAD + POOL + SCORE + 'model = "base"\nbase_model = "base"\n')
     said = project.call("plan", "recipe.toml")
     assert said.code == 2
-    assert "'base' has no effect here" in said.err
+    assert "'base_model' has no effect here" in said.err
 
 
 # ------------------------------------------------------------------------- a sample of the pool

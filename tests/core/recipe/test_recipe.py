@@ -376,7 +376,7 @@ def test_the_name_of_a_score_cannot_lead_out_of_its_folder(project, name):
 
 OLD = {
     "selection_percentage=0.1": "select.fraction",
-    "model_checkpoint_path=full_rank_weights.pt": "score.base",
+    "model_checkpoint_path=full_rank_weights.pt": "score.base_model",
     "selector_model.path=converted": "warmup.model",
     "dataset.dataset_names=[cot]": "pool.sources",
     "dataset.subset_ratio=0.1": "score.subset_ratio",
