@@ -256,11 +256,7 @@ def test_options_of_a_component_do_not_hide_the_stages_own(entry):
     from selectmoe_core.plugin.component import KINDS, Kind
 
     stages = [stage for stage, kind in KINDS.items() if kind is entry.kind]
-<<<<<<< HEAD
     assert stages or entry.kind is Kind.TRACKER  # no stage reads [trackers.NAME]
-=======
-    assert stages or entry.kind is Kind.TRACKER  # no stage has a tracker
->>>>>>> steps
     for stage in stages:
         own = set(OPTIONS.get(stage, StageOptions).model_fields)
         assert not own & set(entry.component.config.model_fields)
