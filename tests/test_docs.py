@@ -87,7 +87,10 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     base = {"base_model_name_or_path": "bundled:nano-llama"}
     (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(base), encoding="utf-8")
     (tmp_path / "full_rank_weights.pt").write_bytes(b"tensors")
-    for name in ("selected_data.jsonl", "chats.jsonl"):
+    for name in ("recipe", "tuned"):  # as `selectmoe init` writes them
+        text = f'format = 1\nname = "{name}"\nextends = "default"\n'
+        (tmp_path / f"{name}.toml").write_text(text, encoding="utf-8")
+    for name in ("selected_data.jsonl", "chats.jsonl", "labels.jsonl"):
         (tmp_path / name).write_text(row, encoding="utf-8")
     (tmp_path / "tasks").mkdir()
     (tmp_path / "recipes").symlink_to(REPOSITORY / "recipes")
