@@ -99,17 +99,18 @@ def _with_finished_inputs(spec: NodeSpec) -> NodeSpec:
 def targets_to_check(
     plan: Plan, missing: Collection[Node], spec_of: Callable[[Node], NodeSpec]
 ) -> list[NodeSpec]:
-    """Return the node of the targets if they must be compared with the evaluation's questions.
+    """Return the nodes of targets that must be compared with the evaluation's questions.
 
-    They must when either is made: a later evaluation may ask what was a target before.
+    They must when either is made: a later evaluation may ask what was a target before. A comparison
+    may have several sets of targets.
     """
-    targets = plan.nodes.get("targets")
     asked = asked_by(plan.nodes.values())
-    if targets is None or asked is None or targets.digest is None:
+    if asked is None:
         return []
-    if targets not in missing and all(node.stage != "evaluate" for node in missing):
-        return []
-    return [replace(spec_of(targets), evaluation=asked)]
+    evaluates = any(node.stage == "evaluate" for node in missing)
+    targets = [node for node in plan.nodes.values() if node.stage == "targets" and node.digest]
+    wanted = [node for node in targets if evaluates or node in missing]
+    return [replace(spec_of(node), evaluation=asked) for node in wanted]
 
 
 def check_names(plan: Plan, outputs: Path) -> None:

@@ -281,7 +281,8 @@ class _Run:
             if not node.uses_torch:
                 check_part(self.specs.of(node), self.registry)
         specs = targets_to_check(self.plan, missing, self.specs.of)
-        if torch_nodes := [node for node in missing if node.uses_torch]:
+        checked = {spec.key for spec in specs}
+        if torch_nodes := [n for n in missing if n.uses_torch and n.key not in checked]:
             samples = save_samples(self.plan, self.specs.of, self.registry, self.folder)
             specs += each_once(
                 self.specs.of(node, samples.get(node.rows_of)) for node in torch_nodes

@@ -76,5 +76,17 @@ def test_without_an_evaluation_nothing_is_compared(aimed):
     assert "questions" not in aimed.calls()
 
 
+def test_each_set_of_targets_of_a_comparison_is_compared(aimed):
+    targets(aimed, "Something else entirely", "And a second one")
+    (aimed.folder / "targets.jsonl").rename(aimed.folder / "good.jsonl")
+    targets(aimed, "Question 1", "And a second one")
+    text = aimed.recipe.read_text().replace('path = "targets.jsonl"', 'path = "good.jsonl"')
+    more = '[compare.strategies.good]\n[compare.strategies.asked]\ntargets.path = "targets.jsonl"\n'
+    aimed.recipe.write_text(f"{text}\n{more}")
+    said = aimed.call("compare", "recipe.toml", 'evaluate.asks=["Question 1"]')
+    assert said.code == 2, said.err
+    assert "[targets] 1 of 2 examples are questions that the evaluation asks" in said.err
+
+
 def test_words_are_compared_without_case_and_marks():
     assert words("Größe: 3.5 (ÄPFEL)?") == ["grösse", "3", "5", "äpfel"]

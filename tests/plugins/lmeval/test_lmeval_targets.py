@@ -130,3 +130,50 @@ def test_an_unknown_task_is_one_of_targets(folder, tmp_path):
 def test_the_component_draws_and_runs_apart():
     [component] = selectmoe_readers()
     assert (component.seeded, component.torch) == (True, True)
+
+
+RECIPE = """
+format = 1
+name = "aimed"
+
+[pool]
+use = "jsonl"
+path = "pool.jsonl"
+
+[targets]
+use = "lm-eval"
+tasks = ["fours"]
+split = "held-back"
+examples = 5
+include_path = ["{folder}"]
+
+[embed]
+use = "fake-embed"
+
+[score]
+use = "fake-near"
+
+[select]
+use = "top-fraction"
+fraction = 0.25
+
+[train]
+use = "fake-slow-train"
+model = "./base"
+
+[evaluate]
+use = "lm-eval"
+tasks = ["fours"]
+include_path = ["{folder}"]
+"""
+
+
+def test_a_run_compares_the_targets_that_it_reads_in_a_process_of_their_own(project, folder):
+    project.recipe.write_text(RECIPE.format(folder=folder))
+    said = project.run("--device", "cpu")
+    assert said.code == 2, said.err
+    assert "[targets] 5 of 5 examples are questions that the evaluation asks (fours)" in said.err
+    said = project.run("--device", "cpu", "evaluate.held_back=4")
+    assert "[targets] 1 of 5 examples are questions" in said.err
+    said = project.run("--device", "cpu", "evaluate.held_back=5")
+    assert "questions that the evaluation asks" not in said.err
