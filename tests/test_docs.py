@@ -41,6 +41,7 @@ LANGUAGES = {"python", "toml", "sh", "jsonl", "text"}
 GENERATED = ("hooks.md", "components.md", "cli.md")
 CHEAP = {"plan", "list", "describe", "plugins", "recipes"}
 OTHER_COMMANDS = {"pip", "pytest", "uv", "git", "just", "ruff", "mypy", "cog", "lint-imports"} | {
+    "python",
     "accelerate",
     "torchrun",
     "srun",
