@@ -105,7 +105,6 @@ def context_of(component, config, bench: Bench, job: Job, folder: Path, **own: o
         own=own,
         inputs={"pool": bench.pool.folder},
         rows_of="pool",
-        skips=False,
         input_digests={"pool": "0" * 64},
         store=folder / "store",
         stage="score",
