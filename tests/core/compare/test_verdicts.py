@@ -189,7 +189,7 @@ def test_what_every_evaluation_warns_of_is_said_once():
 
 
 def cost(choosing, training, kept=100.0):
-    parts = dict(zip(PARTS, (choosing, 0.0, 0.0, training), strict=True))
+    parts = {**dict.fromkeys(PARTS, 0.0), "warm-up": choosing, "training": training}
     return ArmCost(parts, dict.fromkeys(PARTS), kept, None)
 
 
