@@ -4,7 +4,7 @@ default:
 
 # Run the tests; arguments go to pytest, as in `just test -k recipes`.
 test *arguments:
-    pytest {{arguments}}
+    pytest -n 2 {{arguments}}
 
 # Check style, types and layers.
 lint:

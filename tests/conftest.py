@@ -19,6 +19,10 @@ from selectmoe_core.plugin.manager import empty_manager
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # With a process for each core, more threads than one would wait for each other all the time.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 SOURCES = ("dolly", "cot", "oasst1")
 ROWS = 40
 
