@@ -100,6 +100,19 @@ def test_what_is_held_back_is_not_asked(folder, tmp_path):
     assert set(fewer) < set(given)
 
 
+def test_a_question_that_is_there_twice_is_not_held_back(folder, tmp_path):
+    rows = [json.loads(line) for line in (folder / "twos.jsonl").read_text().splitlines()]
+    rows += [{**row, "question": row["question"].upper() + " "} for row in rows[:9]]
+    text = TASK.format(name="again", file="again.jsonl")
+    (folder / "again.yaml").write_text(text)
+    (folder / "again.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    given = read(folder, tmp_path, "again", split="held-back", examples=3)
+    expected = {f"Question: {row['question']}\nAnswer:" for row in rows[9:12]}
+    assert {prompt for _, prompt, _ in given} == expected
+    with pytest.raises(RecipeError, match="has 21 questions, and 3 that no other one asks"):
+        read(folder, tmp_path, "again", split="held-back", examples=4)
+
+
 def test_an_answer_completes_the_right_beginning(folder, tmp_path):
     options = {"split": "train", "allow_task_code": True}
     assert read(folder, tmp_path, "beginnings", **options) == [
