@@ -15,6 +15,7 @@ from fuzzing.place import Said
 MARK = "SELECTMOE_FUZZ_CASE"
 """The variable by which the processes of a case are known, whoever their parent is by now."""
 MANIFEST = "artifact.json"
+NOTES = (".log", ".md")
 
 FAKE = """\
 format = 1
@@ -195,7 +196,7 @@ def results(outputs: Path) -> dict[str, str]:
         folder = manifest.parent
         try:
             facts = json.loads(manifest.read_bytes().replace(here, b"OUTPUTS"))["facts"]
-        except ValueError:  # a damaged artifact that nothing needed: no result
+        except (ValueError, OSError):  # a damaged artifact that nothing needed: no result
             continue
         found[f"{folder.name} facts"] = json.dumps(_timeless(facts), sort_keys=True)
         for path in sorted(folder.rglob("*")):
@@ -214,8 +215,11 @@ def _is_result(name: str) -> bool:
         "work",
     ):
         return False
-    # lm-eval writes times and durations into these; what they say stands in the facts.
-    return not parts[-1].startswith(("results_", "samples_", "train_log"))
+    # Cards and logs are for people, who may change them; the store does not check them either.
+    # lm-eval writes times and durations into the others; what they say stands in the facts.
+    return not parts[-1].endswith(NOTES) and not parts[-1].startswith(
+        ("results_", "samples_", "train_log")
+    )
 
 
 def _timeless(value: object) -> object:
