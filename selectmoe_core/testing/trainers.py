@@ -22,8 +22,8 @@ from selectmoe_core.testing.requirement import (
     require_methods,
     weights_of,
 )
-from selectmoe_core.tokens.chat import Tokenizer
 from selectmoe_core.tokens.encoding import Encoded
+from selectmoe_core.tokens.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
