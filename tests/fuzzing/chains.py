@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+from fake_recipe import HEAD
 
 from fuzzing.place import Said
 
@@ -16,14 +17,8 @@ MARK = "SELECTMOE_FUZZ_CASE"
 """The variable by which the processes of a case are known, whoever their parent is by now."""
 MANIFEST = "artifact.json"
 
-FAKE = """\
-format = 1
-name = "fake"
-seed = 7
-[pool]
-use = "jsonl"
-path = "pool.jsonl"
-[convert]
+FAKE = f"""\
+{HEAD}[convert]
 use = "fake-slow-convert"
 model = "./base"
 [warmup]
