@@ -28,8 +28,9 @@ from selectmoe_core.plugin.component import Kind
 from selectmoe_core.plugin.protocols import Inputs
 from selectmoe_core.plugin.registry import Registry
 from selectmoe_core.store import FileHashes
-from selectmoe_core.tokens.chat import ChatConfig, ChatFormat, Tokenizer
+from selectmoe_core.tokens.chat import ChatConfig, ChatFormat
 from selectmoe_core.tokens.encoding import Encoded, encode
+from selectmoe_core.tokens.tokenizer import Tokenizer
 
 FORMAT = 1
 """Of the results: raise it when an arm comes to mean something else."""

@@ -12,18 +12,15 @@ and the LoRA weights are random numbers. A part that fails prints why, and the o
 """
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
-from device import ceiling as product_rate
-from device import hardware, versions
 from gradients_model import DIMENSIONS, Bench, moments_of, naive_vector, no_gradients
+from llama_bench import command_line
 from torch.nn.functional import cosine_similarity
 
 from selectmoe_core.models import Batch, padded, within_budget
@@ -39,7 +36,9 @@ def main() -> None:
     """Run the parts in order of importance and print the table."""
     arguments = parse()
     bench = Bench(arguments)
-    for needed in (machine, ceiling, model, data):
+    for name, work in (("machine", bench.machine), ("ceiling", bench.measure_ceiling)):
+        bench.parts.run(name, work)
+    for needed in (model, data):
         bench.parts.run(needed.__name__, partial(needed, bench))
     parts = {
         "pool": partial(pool, bench),
@@ -56,32 +55,10 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    folder = Path(os.environ.get("SELECTMOE_DATA", "../shared/data"))
-    parser.add_argument("--data", type=Path, default=folder)
-    parser.add_argument("--json", type=Path, default=Path("gradients.jsonl"))
-    parser.add_argument("--tiny", action="store_true", help="a small model, on the CPU")
-    parser.add_argument("--only", nargs="*", help="parts to run; by default all")
+    parser = command_line(__doc__, "gradients", seconds=150)
     parser.add_argument("--examples", type=int, default=1024, help="of each timed part")
     parser.add_argument("--tokens", type=int, default=4096, help="of a pass, with padding")
-    parser.add_argument("--seconds", type=float, default=150, help="begin no part after it")
     return parser.parse_args()
-
-
-def machine(bench: Bench) -> dict[str, Any]:
-    """Name the machine and the versions."""
-    return {
-        "machine": hardware(bench.device),
-        "versions": versions("torch", "transformers", "peft"),
-    }
-
-
-def ceiling(bench: Bench) -> dict[str, Any]:
-    """Measure a large matrix product."""
-    bench.ceiling = product_rate(bench.device, bench.dtype)
-    return {"tflops": round(bench.ceiling / 1e12, 1)}
 
 
 def model(bench: Bench) -> dict[str, Any]:

@@ -8,18 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from device import OnDevice, wait
-from parts import Parts
-from pool_sample import conversations, spread_of, tokenizer_of
-from random_weights import random_model
-from shapes import LLAMA, TINY
+from device import wait
+from llama_bench import LlamaBench
+from pool_sample import spread_of
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM
 
-from selectmoe_core import Example, Message, ModelRef
-from selectmoe_core.data.examples import content_id
+from selectmoe_core import Example, ModelRef
 from selectmoe_core.models import Batch
-from selectmoe_core.tokens.chat import ChatConfig, ChatFormat
 from selectmoe_core.tokens.encoding import encode
 from selectmoe_gradient.directions import Adam, Direction
 from selectmoe_gradient.gradients import ProjectedGradients
@@ -32,24 +27,22 @@ SOURCES = {"flan_v2": 100_000, "cot": 100_000, "dolly": 15_011, "oasst1": 55_668
 """Examples of each source in LESS's pool."""
 
 
-class Bench(OnDevice):
+class Bench(LlamaBench):
     """What the parts share."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         super().__init__(arguments)
-        self.shape: dict[str, Any] = LLAMA | (TINY | {"intermediate_size": 96} if self.tiny else {})
         self.rank = 4 if self.tiny else 128
         self.examples = 64 if self.tiny else arguments.examples
-        self.parts = Parts(arguments.json, after=self.free, seconds=arguments.seconds)
         self.network: Any = None
-        self.parameters = self.lora_parameters = 0
+        self.lora_parameters = 0
         self.ids: list[np.ndarray] = []
         self.masks: list[np.ndarray] = []
 
     def free(self) -> None:
         """Give back the memory of a part."""
+        super().free()
         if self.cuda:
-            torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
 
     def wait(self) -> None:
@@ -58,9 +51,7 @@ class Bench(OnDevice):
 
     def build(self) -> None:
         """Make the model, its LoRA weights drawn at random and in its own dtype."""
-        config = LlamaConfig(**self.shape, pad_token_id=0)
-        base = random_model(LlamaForCausalLM, config, self.device, self.dtype)
-        self.parameters = sum(weight.numel() for weight in base.parameters())
+        base = self.random_base()
         options = LoraTrainingConfig(lora_rank=self.rank, lora_alpha=4.0 * self.rank)
         self.network = with_lora(base, ModelRef("random"), options).to(self.dtype).eval()
         torch.manual_seed(SEED)
@@ -72,25 +63,20 @@ class Bench(OnDevice):
     def draw(self) -> dict[str, Any]:
         """Draw examples in LESS's proportions of sources; encode them with a BPE."""
         by_source: dict[str, list[Example]] = {source: [] for source in SOURCES}
-        for file, turns in conversations(self.arguments.data):
-            source = file.removesuffix("_data")
-            if source in by_source:
-                messages = tuple(Message(turn["role"], turn["content"]) for turn in turns)
-                by_source[source].append(Example(content_id(messages).hex(), source, messages))
+        for example in self.examples_of_data():
+            if (source := example.source.removesuffix("_data")) in by_source:
+                by_source[source].append(example)
         if not all(by_source.values()):
-            raise SystemExit(f"no pool in {self.arguments.data}: name its folder with --data")
+            raise self.no_data()
         random, chosen = np.random.default_rng(SEED), []
         for source, number in SOURCES.items():
             count = round(self.examples * number / sum(SOURCES.values()))
             rows = by_source[source]
             chosen += [rows[row] for row in random.choice(len(rows), count, count > len(rows))]
-        texts = (message.content for example in chosen for message in example.messages)
-        special = {"bos_token": "<s>", "eos_token": "</s>"}
-        tokenizer = tokenizer_of(texts, self.shape["vocab_size"], **special)
-        chat = ChatFormat(ChatConfig(max_length=128 if self.tiny else 2048))
-        encoded = encode(chosen, Path(tempfile.mkdtemp()), chat, tokenizer)
+        tokenizer = self.tokenizer_for(chosen)
+        encoded = encode(chosen, Path(tempfile.mkdtemp()), self.chat, tokenizer)
         for example in encoded:
-            mask = np.array(chat.counts(example.parts))
+            mask = np.array(self.chat.counts(example.parts))
             mask[:1] = False
             if mask.any():
                 self.ids.append(np.asarray(example.ids))

@@ -12,7 +12,6 @@ each result goes to a file of JSON lines at once.
 """
 
 import argparse
-import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -20,15 +19,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from device import ceiling as product_rate
-from device import hardware, versions
+from llama_bench import command_line
 from lora_arms import COMPARED, SEED, Bench, fast, fast_trainer, plain
-from pool_sample import conversations, spread_of, tokenizer_of
-from random_weights import random_model
-from transformers import LlamaConfig, LlamaForCausalLM
+from pool_sample import spread_of
 
-from selectmoe_core import Example, Message
-from selectmoe_core.data.examples import content_id
 from selectmoe_core.plugin.protocols import Job
 from selectmoe_core.tokens.encoding import encode
 from selectmoe_llama.batches import TrainingRows
@@ -42,7 +36,9 @@ def main() -> None:
     """Run the parts in order of importance and print the table."""
     arguments = parse()
     bench = Bench(arguments)
-    for needed in (machine, ceiling, model, data):
+    for name, work in (("machine", bench.machine), ("ceiling", bench.measure_ceiling)):
+        bench.parts.run(name, work)
+    for needed in (model, data):
         bench.parts.run(needed.__name__, partial(needed, bench))
     parts = {
         "fast": partial(fast, bench, max_steps=9),
@@ -63,55 +59,25 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    folder = Path(os.environ.get("SELECTMOE_DATA", "../shared/data"))
-    parser.add_argument("--data", type=Path, default=folder)
-    parser.add_argument("--json", type=Path, default=Path("lora.jsonl"))
+    parser = command_line(__doc__, "lora", seconds=200)
     parser.add_argument("--profile", type=Path, default=Path("lora_profile.txt"))
-    parser.add_argument("--tiny", action="store_true", help="a small model, on the CPU")
-    parser.add_argument("--only", nargs="*", help="parts to run; by default all")
-    parser.add_argument("--seconds", type=float, default=200, help="begin no part after it")
     return parser.parse_args()
-
-
-def machine(bench: Bench) -> dict[str, Any]:
-    """Name the machine and the versions."""
-    return {
-        "machine": hardware(bench.device),
-        "versions": versions("torch", "transformers", "peft"),
-    }
-
-
-def ceiling(bench: Bench) -> dict[str, Any]:
-    """Measure a large matrix product."""
-    bench.ceiling = product_rate(bench.device, bench.dtype)
-    return {"tflops": round(bench.ceiling / 1e12, 1)}
 
 
 def model(bench: Bench) -> dict[str, Any]:
     """Build the model with random weights on the device itself."""
-    config = LlamaConfig(**bench.shape, pad_token_id=0)
-    bench.base = random_model(LlamaForCausalLM, config, bench.device, bench.dtype)
-    bench.parameters = sum(weight.numel() for weight in bench.base.parameters())
+    bench.base = bench.random_base()
     return {"parameters": bench.parameters}
 
 
 def data(bench: Bench) -> dict[str, Any]:
     """Encode a sample of the pool with a byte-level BPE trained on it."""
-    every = [
-        Example(content_id(messages).hex(), source, messages)
-        for source, turns in conversations(bench.arguments.data)
-        for messages in [tuple(Message(turn["role"], turn["content"]) for turn in turns)]
-    ]
+    every = list(bench.examples_of_data())
     if not every:
-        raise SystemExit(f"no pool in {bench.arguments.data}: name its folder with --data")
+        raise bench.no_data()
     chosen = np.random.default_rng(SEED).permutation(len(every))[: 400 if bench.tiny else 4000]
     sample = [every[number] for number in chosen]
-    texts = (message.content for example in sample for message in example.messages)
-    special = {"bos_token": "<s>", "eos_token": "</s>"}
-    tokenizer = tokenizer_of(texts, bench.shape["vocab_size"], **special)
+    tokenizer = bench.tokenizer_for(sample)
     bench.rows = TrainingRows(encode(sample, bench.work / "encoded", bench.chat, tokenizer))
     lengths = bench.rows.lengths
     return spread_of(lengths) | {"mean": round(float(lengths.mean()), 1)}

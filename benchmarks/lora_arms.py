@@ -9,15 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from device import OnDevice, wait
-from parts import Parts
-from shapes import LLAMA, TINY
+from device import wait
+from llama_bench import LlamaBench
 from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from selectmoe_core.models.models import ModelRef
 from selectmoe_core.plugin.protocols import Job
-from selectmoe_core.tokens.chat import ChatConfig, ChatFormat
 from selectmoe_core.training.arguments import checkpointing
 from selectmoe_llama.adapter import with_lora
 from selectmoe_llama.batches import Place
@@ -32,26 +30,21 @@ COMPARED = {"batch_size": 32, "max_steps": 10, "lora_dropout": 0.0, "learning_ra
 no dropout, which draws other numbers for another layout."""
 
 
-class Bench(OnDevice):
+class Bench(LlamaBench):
     """What the parts share."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         super().__init__(arguments)
-        self.shape: dict[str, Any] = LLAMA | (TINY | {"intermediate_size": 96} if self.tiny else {})
         self.work = Path(tempfile.mkdtemp())
-        self.chat = ChatFormat(ChatConfig(max_length=128 if self.tiny else 2048))
-        self.parameters = 0
         self.base: Any = None
         self.rows: Any = None
-        self.parts = Parts(arguments.json, after=self.free, seconds=arguments.seconds)
 
     def free(self) -> None:
         """Take out what a part put into the model, and give back its memory."""
         if self.base is not None:
             restore(self.base.to(self.device))
         gc.collect()
-        if self.cuda:
-            torch.cuda.empty_cache()
+        super().free()
 
     def options(self, **changes: Any) -> LoraTrainingConfig:  # noqa: ANN401
         """Return the published method's options, with changes; compiled, as a long run would be."""

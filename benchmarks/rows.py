@@ -7,8 +7,9 @@ import numpy as np
 
 from selectmoe_core.data.examples import Example
 from selectmoe_core.data.pool import hash_ids
-from selectmoe_core.tokens.chat import ChatFormat, Tokenizer
+from selectmoe_core.tokens.chat import ChatFormat
 from selectmoe_core.tokens.encoding import Encoded, encode
+from selectmoe_core.tokens.tokenizer import Tokenizer
 
 
 class Rows:

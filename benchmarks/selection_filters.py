@@ -12,20 +12,13 @@ two libraries that make MinHash signatures (``pip install datasketch``). Writes 
 seconds of wall-clock time and of the processor.
 """
 
-import argparse
-import json
 import random
-import resource
 import shutil
-import sys
-import time
 from collections.abc import Iterator
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
-from measuring import described
-from parts import Parts
+from selection_parts import RowsBench, Timed, memory, run_parts
 
 from selectmoe_core import Job, Message, RawExample
 from selectmoe_core.data import Pool
@@ -40,12 +33,8 @@ LEAST = 0.99
 """The share of copies that must be found."""
 
 
-class Bench:
+class Bench(RowsBench):
     """The parts."""
-
-    def __init__(self, arguments: argparse.Namespace) -> None:
-        self.work: Path = arguments.work.resolve()
-        self.rows: int = arguments.rows
 
     def near_duplicates(self) -> dict[str, Any]:
         """Group the copies of a large pool."""
@@ -69,21 +58,14 @@ class Bench:
         """Compare with all pairs of a small pool."""
         pool = self._pool(PAIRED)
         groups, figures = self._groups(pool)
-        start = time.process_time()
-        sets = [_runs(example) for example in pool.examples()]
-        pairs = [
-            (a, b)
-            for a, b in combinations(range(len(sets)), 2)
-            if len(sets[a] & sets[b]) >= 0.8 * len(sets[a] | sets[b])
-        ]
-        naive = time.process_time() - start
-        missed = sum(groups.get(a) != groups.get(b, -1) for a, b in pairs)
+        naive = Timed.of(lambda: _alike(pool))
+        missed = sum(groups.get(a) != groups.get(b, -1) for a, b in naive.value)
         return figures | {
             "rows": len(pool),
-            "pairs": len(pairs),
+            "pairs": len(naive.value),
             "pairs_missed": missed,
-            "all_pairs_cpu": round(naive, 2),
-            "times_faster": round(naive / max(figures["cpu"], 0.01), 1),
+            "all_pairs_cpu": round(naive.cpu, 2),
+            "times_faster": round(naive.cpu / max(figures["cpu"], 0.01), 1),
         }
 
     def signatures(self) -> dict[str, Any]:
@@ -96,15 +78,15 @@ class Bench:
         sizes = draw.integers(20, 100, size=SIGNED)
         runs = draw.integers(0, 1 << 63, size=int(sizes.sum()), dtype=np.uint64)
         ends = np.concatenate([[0], np.cumsum(sizes)])
-        start = time.process_time()
-        found = RMinHash.digest_matrix_from_flat_token_hashes(runs, ends.astype(np.uint64), 126, 1)
-        np.array(found.to_rows())
-        rensa = time.process_time() - start
-        start = time.process_time()
-        for first, last in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True):
-            one = MinHash(126, seed=1, hashfunc=lambda value: int(value) & 0xFFFFFFFF)
-            one.update_batch(runs[first:last])
-        datasketch = time.process_time() - start
+        flat = RMinHash.digest_matrix_from_flat_token_hashes
+
+        def one_by_one() -> None:
+            for first, last in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True):
+                one = MinHash(126, seed=1, hashfunc=lambda value: int(value) & 0xFFFFFFFF)
+                one.update_batch(runs[first:last])
+
+        rensa = Timed.of(lambda: np.array(flat(runs, ends.astype(np.uint64), 126, 1).to_rows())).cpu
+        datasketch = Timed.of(one_by_one).cpu
         return {
             "texts": SIGNED,
             "rensa_microseconds": round(rensa / SIGNED * 1e6, 1),
@@ -126,15 +108,11 @@ class Bench:
         from selectmoe_filters.config import NearDuplicatesConfig
         from selectmoe_filters.duplicates import NearDuplicates
 
-        start, before = time.monotonic(), time.process_time()
         part = NearDuplicates(NearDuplicatesConfig())
-        marks = part.mark(pool, Job(seed=1, scratch=self.work / "scratch"))
-        figures = {
-            "seconds": round(time.monotonic() - start, 1),
-            "cpu": round(time.process_time() - before, 1),
-            "peak_rss_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
-        }
-        return dict(zip(marks.rows.tolist(), marks.numbers.tolist(), strict=True)), figures
+        job = Job(seed=1, scratch=self.work / "scratch")
+        found = Timed.of(lambda: part.mark(pool, job))
+        rows, numbers = found.value.rows.tolist(), found.value.numbers.tolist()
+        return dict(zip(rows, numbers, strict=True)), found.figures() | memory()
 
 
 def conversations(rows: int) -> Iterator[RawExample]:
@@ -167,6 +145,16 @@ def _copied(turns: list[str], draw: random.Random, words: list[str]) -> list[str
     return [prompt, answer, *(" ".join(draw.choices(words, k=20)) for _ in range(2))]
 
 
+def _alike(pool: Pool) -> list[tuple[int, int]]:
+    """Return the pairs of rows that share most of their runs, by looking at every pair."""
+    sets = [_runs(example) for example in pool.examples()]
+    return [
+        (a, b)
+        for a, b in combinations(range(len(sets)), 2)
+        if len(sets[a] & sets[b]) >= 0.8 * len(sets[a] | sets[b])
+    ]
+
+
 def _runs(example: Any) -> set[tuple[str, ...]]:  # noqa: ANN401
     own: list[str] = []
     for message in example.messages:
@@ -174,20 +162,12 @@ def _runs(example: Any) -> set[tuple[str, ...]]:  # noqa: ANN401
     return {tuple(own[place : place + 3]) for place in range(max(len(own) - 2, 1))}
 
 
+PARTS = ("near_duplicates", "all_pairs", "signatures")
+
+
 def main() -> None:
     """Run the parts."""
-    shown = argparse.RawTextHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=shown)
-    parser.add_argument("--work", type=Path, default=Path("filters-bench"), help="scratch folder")
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--only", nargs="+", default=[], metavar="PART")
-    parser.add_argument("--out", type=Path, default=Path("selection_filters.jsonl"))
-    arguments = parser.parse_args()
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    bench = Bench(arguments)
-    print(json.dumps(described("selectmoe", "numpy", "rensa")), flush=True)
-    parts = {name: getattr(bench, name) for name in ("near_duplicates", "all_pairs", "signatures")}
-    sys.exit(1 if Parts(arguments.out).run_all(parts, arguments.only) else 0)
+    run_parts(__doc__, Bench, PARTS, "numpy", "rensa")
 
 
 if __name__ == "__main__":

@@ -12,18 +12,13 @@ JSON lines, with seconds of wall-clock time and of the processor, and the larges
 process in GiB.
 """
 
-import argparse
-import resource
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from measuring import described
-from parts import Parts
+from selection_parts import RowsBench, Timed, memory, run_parts
 
 from selectmoe_core.data import Vectors
 from selectmoe_core.data.vectors import finish_vectors, write_vectors
@@ -39,12 +34,8 @@ SMALL = 20_000
 GOAL = 60.0
 
 
-class Bench:
+class Bench(RowsBench):
     """The parts."""
-
-    def __init__(self, arguments: argparse.Namespace) -> None:
-        self.work: Path = arguments.work.resolve()
-        self.rows: int = arguments.rows
 
     def ranks(self) -> dict[str, Any]:
         """Let 500 targets take turns."""
@@ -64,10 +55,10 @@ class Bench:
 
     def _scored(self, rows: int, per_task: Any) -> dict[str, Any]:  # noqa: ANN401
         pool, targets = self._made(rows)
-        _, seconds, cpu = timed(lambda: similar(pool, targets, per_task))
+        found = Timed.of(lambda: similar(pool, targets, per_task))
         about = {"rows": rows, "width": WIDTH, "targets": TARGETS, "per_task": per_task}
         threads = {"threads": torch.get_num_threads(), "goal_seconds": GOAL}
-        return about | {"seconds": seconds, "cpu": cpu} | threads | memory()
+        return about | found.figures() | threads | memory()
 
     def _compared(
         self,
@@ -75,17 +66,15 @@ class Bench:
         plain: Callable[[np.ndarray], np.ndarray],
     ) -> dict[str, Any]:
         pool, targets = self._made(SMALL)
-        found, seconds, cpu = timed(lambda: similar(pool, targets, per_task))
-        _, naive, naive_cpu = timed(lambda: plain(matrix(pool, targets)))
+        found = Timed.of(lambda: similar(pool, targets, per_task))
+        naive = Timed.of(lambda: plain(matrix(pool, targets)))
         # Similarities of another product differ in the last bit, and a swap of two rows shifts all.
         source = Cosines(pool, targets, "cpu", SimilarityConfig().block_rows)
         expected = plain(torch.cat([block for _, block in source.blocks()]).numpy())
-        differ = np.abs(found.score - expected) > 1e-6
+        differ = np.abs(found.value.score - expected) > 1e-6
         if differ.any():
             raise AssertionError(f"{differ.sum()} of {SMALL} scores differ from the naive way's")
-        times = {"seconds": seconds, "cpu": cpu, "naive_seconds": naive, "naive_cpu": naive_cpu}
-        faster = {"times_faster_by_cpu": round(naive_cpu / cpu, 1)}
-        return {"rows": SMALL, "per_task": per_task, "equal": True} | times | faster
+        return {"rows": SMALL, "per_task": per_task, "equal": True} | found.beside(naive)
 
     def _made(self, rows: int) -> tuple[Vectors, Vectors]:
         """Return vectors of a pool and of targets, written where they are not there."""
@@ -145,37 +134,12 @@ def plain_ranks(whole: np.ndarray) -> np.ndarray:
     return score
 
 
-def timed(work: Callable[[], Any]) -> tuple[Any, float, float]:
-    """Return what some work returns, its wall-clock seconds and those of the processor."""
-    start, before = time.monotonic(), time.process_time()
-    value = work()
-    seconds, cpu = time.monotonic() - start, time.process_time() - before
-    return value, round(seconds, 2), round(cpu, 2)
-
-
-def memory() -> dict[str, Any]:
-    """Return the largest memory of this process."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"peak_rss_gib": round(peak / 2**20, 2)}
-
-
 PARTS = ("small_ranks", "small_mean", "ranks", "mean")
 
 
 def main() -> None:
     """Run the parts."""
-    shown = argparse.RawTextHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=shown)
-    parser.add_argument("--work", type=Path, default=Path("targets-bench"), help="scratch folder")
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--only", nargs="+", default=[], metavar="PART")
-    parser.add_argument("--out", type=Path, default=Path("selection_targets.jsonl"))
-    arguments = parser.parse_args()
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    bench = Bench(arguments)
-    print(described("selectmoe", "numpy", "torch"), flush=True)
-    parts = {name: getattr(bench, name) for name in PARTS}
-    sys.exit(1 if Parts(arguments.out).run_all(parts, arguments.only) else 0)
+    run_parts(__doc__, Bench, PARTS, "numpy", "torch")
 
 
 if __name__ == "__main__":

@@ -14,19 +14,12 @@ of scikit-learn and faiss (``pip install faiss-cpu``). Writes JSON lines, with s
 time and of the processor, and the largest memory of the process in GiB.
 """
 
-import argparse
-import resource
-import sys
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from measuring import described
-from parts import Parts
+from selection_parts import RowsBench, Timed, memory, run_parts
 
 from selectmoe_core import Job, ScoreTable, ShardScores
 from selectmoe_core.data import Vectors
@@ -54,32 +47,8 @@ NEAR = (0.002, 0.03)
 THRESHOLD = 0.9
 
 
-@dataclass
-class Timed:
-    """Wall-clock and processor seconds of a piece of work, and what it returned."""
-
-    value: Any
-    seconds: float
-    cpu: float
-
-    @classmethod
-    def of(cls, work: Callable[[], Any]) -> "Timed":
-        """Run some work."""
-        start, before = time.monotonic(), time.process_time()
-        value = work()
-        return cls(value, time.monotonic() - start, time.process_time() - before)
-
-    def figures(self, name: str = "") -> dict[str, Any]:
-        """Return the two times."""
-        return {f"{name}seconds": round(self.seconds, 2), f"{name}cpu": round(self.cpu, 2)}
-
-
-class Bench:
+class Bench(RowsBench):
     """The parts."""
-
-    def __init__(self, arguments: argparse.Namespace) -> None:
-        self.work: Path = arguments.work.resolve()
-        self.rows: int = arguments.rows
 
     def clusters(self) -> dict[str, Any]:
         """Let 1,000 clusters of many vectors take turns."""
@@ -88,7 +57,7 @@ class Bench:
         found = Timed.of(lambda: ClusterRoundRobin(config).select(table, job))
         sizes = np.unique(found.value.cluster, return_counts=True)[1]
         about = {"rows": self.rows, "width": WIDTH, "clusters": 1000, "kept": config.k}
-        return about | found.figures() | _memory() | {"clusters_kept_from": len(sizes)}
+        return about | found.figures() | memory() | {"clusters_kept_from": len(sizes)}
 
     def k_center(self) -> dict[str, Any]:
         """Keep 20,000 of 100,000 by score and distance."""
@@ -98,7 +67,7 @@ class Bench:
         found = Timed.of(lambda: KCenter(config).select(table, job))
         last = np.flatnonzero(np.argsort(-table.score()) == found.value.rows[-1])
         about = {"rows": rows, "width": WIDTH, "kept": len(found.value.rows)}
-        return about | {"looked_at": int(last[0]) + 1} | found.figures() | _memory()
+        return about | {"looked_at": int(last[0]) + 1} | found.figures() | memory()
 
     def facility(self) -> dict[str, Any]:
         """Cover 100,000 by 1,000."""
@@ -107,7 +76,7 @@ class Bench:
         config = FacilityLocationConfig(k=1000)
         found = Timed.of(lambda: FacilityLocation(config).select(table, job))
         about = {"rows": rows, "width": WIDTH, "kept": 1000, "sample": config.sample}
-        return about | {"candidates": config.candidates} | found.figures() | _memory()
+        return about | {"candidates": config.candidates} | found.figures() | memory()
 
     def small_clusters(self) -> dict[str, Any]:
         """Compare with k-means over everything in memory and a loop over lists."""
@@ -165,8 +134,7 @@ class Bench:
         return figures
 
     def _ratio(self, rows: int, ours: Timed, plain: Timed) -> dict[str, Any]:
-        about = {"rows": rows, "width": WIDTH} | ours.figures() | plain.figures("naive_")
-        return about | {"times_faster_by_cpu": round(plain.cpu / ours.cpu, 1)}
+        return {"rows": rows, "width": WIDTH} | ours.beside(plain)
 
     def _vectors(self, rows: int) -> np.ndarray:
         return Vectors(self.work / f"vectors-{rows}").take(np.arange(rows))
@@ -197,11 +165,6 @@ class Bench:
                 sizes.append(size)
             finish_vectors(folder, sizes)
         return ScoreTable.open(scores), Job(seed=1, inputs=Inputs(vectors=folder))
-
-
-def _memory() -> dict[str, Any]:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"peak_rss_gib": round(peak / 2**20, 2)}
 
 
 def _whole(job: Job) -> np.ndarray:
@@ -277,18 +240,7 @@ PARTS = (
 
 def main() -> None:
     """Run the parts."""
-    shown = argparse.RawTextHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=shown)
-    parser.add_argument("--work", type=Path, default=Path("vectors-bench"), help="scratch folder")
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--only", nargs="+", default=[], metavar="PART")
-    parser.add_argument("--out", type=Path, default=Path("selection_vectors.jsonl"))
-    arguments = parser.parse_args()
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    bench = Bench(arguments)
-    print(described("selectmoe", "numpy", "scikit-learn"), flush=True)
-    parts = {name: getattr(bench, name) for name in PARTS}
-    sys.exit(1 if Parts(arguments.out).run_all(parts, arguments.only) else 0)
+    run_parts(__doc__, Bench, PARTS, "numpy", "scikit-learn")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from selectmoe_core.models import Batch, RouterSignals
 from selectmoe_core.tokens import Joined, PackedBatch
 from selectmoe_embed.config import HiddenStatesConfig
 from selectmoe_embed.pooling import packed_mean, packed_weights, padded_mean, padded_weights
-from selectmoe_embed.reading import ShardReader
+from selectmoe_embed.reading import ShardReader, model_of
 
 log = logging.getLogger("selectmoe.embed")
 
@@ -44,12 +44,8 @@ class HiddenStates:
         Raises:
             ModelError: the model lacks the layer, or the trash cans that the pooling needs.
         """
-        ref = job.inputs.model
-        if ref is None:
-            raise ModelError("the embedder hidden-states has no model")
-        model = job.models.load(ref, dtype=job.dtype, device=job.device)
+        model, ref, tokenizer = model_of(job, "hidden-states")
         reader = StateReader(model, ref, self.config)
-        tokenizer = job.models.tokenizer(ref)
         yield ShardReader(job, tokenizer, reader, self.config.tokens_at_once(job.device))
 
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
-from selectmoe_core import Job, Shard
+from selectmoe_core import Job, ModelError, ModelRef, Shard
 from selectmoe_core.models import Batch, OnItsWay, padded, within_budget
 from selectmoe_core.tokens import Encoded, Joined, PackedBatch, even, moved, packed
 
@@ -36,6 +36,19 @@ class BatchReader(Protocol):
     def read_padded(self, batch: Batch) -> Tensor:
         """Read a padded batch."""
         ...
+
+
+def model_of(job: Job, embedder: str) -> tuple[Any, ModelRef, Any]:
+    """Load the stage's model; return it with its reference and its tokenizer.
+
+    Raises:
+        ModelError: the stage has no model.
+    """
+    ref = job.inputs.model
+    if ref is None:
+        raise ModelError(f"the embedder {embedder} has no model")
+    model = job.models.load(ref, dtype=job.dtype, device=job.device)
+    return model, ref, job.models.tokenizer(ref)
 
 
 class ShardReader:

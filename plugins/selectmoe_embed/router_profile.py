@@ -15,7 +15,7 @@ from selectmoe_core.models import Batch, RouterSignals
 from selectmoe_core.tokens import Joined, PackedBatch
 from selectmoe_embed.config import RouterProfileConfig
 from selectmoe_embed.pooling import packed_mean, padded_mean
-from selectmoe_embed.reading import ShardReader
+from selectmoe_embed.reading import ShardReader, model_of
 
 log = logging.getLogger("selectmoe.embed")
 
@@ -33,12 +33,8 @@ class RouterProfile:
         Raises:
             ModelError: the model has no router, or fewer layers with one than asked for.
         """
-        ref = job.inputs.model
-        if ref is None:
-            raise ModelError("the embedder router-profile has no model")
-        model = job.models.load(ref, dtype=job.dtype, device=job.device)
+        model, ref, tokenizer = model_of(job, "router-profile")
         reader = ProfileReader(model, ref, self.config, job.device)
-        tokenizer = job.models.tokenizer(ref)
         yield ShardReader(job, tokenizer, reader, self.config.tokens_at_once(job.device))
 
 

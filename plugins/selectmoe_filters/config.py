@@ -6,8 +6,8 @@ from annotated_types import Len
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from selectmoe_core import Config
+from selectmoe_filters.texts import Text
 
-Text = Literal["conversation", "prompt", "answers"]
 BOUNDS = ("prompt", "answer", "total", "turns")
 
 
@@ -87,7 +87,7 @@ class RegexConfig(Config):
     @field_validator("patterns")
     @classmethod
     def _check_patterns(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
-        from selectmoe_filters.patterns import compiled
+        from selectmoe_filters.expressions import compiled
 
         for pattern in patterns:
             compiled(pattern)

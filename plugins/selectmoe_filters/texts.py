@@ -3,9 +3,11 @@
 import re
 import unicodedata
 from collections.abc import Sequence
+from typing import Literal
 
 from selectmoe_core import Example, Message
-from selectmoe_filters.config import Text
+
+Text = Literal["conversation", "prompt", "answers"]
 
 _SCRIPTS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
 """Kana, Han and Hangul: written without spaces, so that each sign counts as a word."""

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,9 @@ import torch
 
 from selectmoe_core import Job, ModelError, Shard, ShardScores, StageError
 from selectmoe_core.data import Part
-from selectmoe_core.tokens import Encoded
 from selectmoe_core.training import kept_checkpoints
-from selectmoe_lm.config import ON_CPU, ON_GPU, DynamicsConfig
-from selectmoe_lm.losses import TokenLosses
+from selectmoe_lm.config import DynamicsConfig
+from selectmoe_lm.opening import OpenedModel, opened
 from selectmoe_lm.perplexity import NOTHING_COUNTS, after_the_first
 
 ADAPTER = "adapter_config.json"
@@ -72,10 +70,9 @@ class DynamicsScorer:
             names.append(f"checkpoint-{number}")
             network.load_adapter(str(folder), adapter_name=names[-1])
         network.to(job.device, getattr(torch, job.dtype)).eval()
-        at_once = self.config.batch_tokens or (ON_CPU if job.device == "cpu" else ON_GPU)
-        losses = TokenLosses(network, job.device, at_once)
+        model = opened(job, network, job.models.tokenizer(base), self.config.batch_tokens)
         points = Points(network, ([None] if self.config.from_base else []) + names)
-        yield DynamicsShardScorer(self.config, job, job.models.tokenizer(base), losses, points)
+        yield DynamicsShardScorer(self.config, model, points)
 
     def _folders(self, checkpoints: Path) -> list[Path]:
         folders = [checkpoint.folder for checkpoint in kept_checkpoints(checkpoints)]
@@ -96,23 +93,10 @@ class DynamicsScorer:
 class DynamicsShardScorer:
     """Scores with loaded weights."""
 
-    def __init__(
-        self,
-        config: DynamicsConfig,
-        job: Job,
-        tokenizer: Any,  # noqa: ANN401
-        losses: TokenLosses,
-        points: Points,
-    ) -> None:
+    def __init__(self, config: DynamicsConfig, model: OpenedModel, points: Points) -> None:
         self._config = config
-        self._job = job
-        self._tokenizer = tokenizer
-        self._losses = losses
+        self._model = model
         self._points = points
-
-    @cached_property
-    def _encoded(self) -> Encoded:
-        return self._job.encoded(self._tokenizer)
 
     def score(self, shard: Shard) -> ShardScores:
         """Return what the options measure of each example's losses.
@@ -120,14 +104,14 @@ class DynamicsShardScorer:
         Details: ``losses``, the mean loss of a response token at each point, ``[examples, points]``
         in nats, and ``tokens``. An example without a response token is skipped.
         """
-        encoded = [self._encoded[int(row)] for row in shard.rows]
+        encoded = self._model.read(shard)
         ids = [example.ids for example in encoded]
         masks = [after_the_first(example.parts == Part.RESPONSE) for example in encoded]
         counts = np.array([int(mask.sum()) for mask in masks], dtype=np.int32)
         losses = np.full((len(ids), len(self._points.names)), np.nan)
         for place, name in enumerate(self._points.names):
             with self._points.at(name):
-                found = self._losses.of(ids, masks)
+                found = self._model.losses.of(ids, masks)
             for row in np.flatnonzero(counts).tolist():
                 losses[row, place] = found[row].mean(dtype=np.float64)
         value = measured(losses, self._config.measure)

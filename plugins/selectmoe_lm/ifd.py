@@ -2,17 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from selectmoe_core import Example, Finish, Job, ScoreTable, Shard, ShardScores, TokenDetail
-from selectmoe_core.tokens import Encoded
 from selectmoe_lm.answers import AnswerLosses, Answers, mean_of
 from selectmoe_lm.config import IfdConfig
-from selectmoe_lm.losses import TokenLosses
-from selectmoe_lm.opening import model_of
+from selectmoe_lm.opening import OpenedModel, model_of
 from selectmoe_lm.shading import details_of_tokens
 
 NO_TURN = "no answer to an instruction (empty, truncated, or the template hides the instruction)"
@@ -34,8 +30,7 @@ class IfdScorer:
     @contextmanager
     def open(self, job: Job) -> Iterator["IfdShardScorer"]:
         """Load the model."""
-        losses, tokenizer = model_of(job, "ifd", self.config.batch_tokens)
-        yield IfdShardScorer(self.config, job, tokenizer, losses)
+        yield IfdShardScorer(self.config, model_of(job, "ifd", self.config.batch_tokens))
 
     def finish(self, table: ScoreTable) -> Finish:
         """Keep the scores; warn if the whole pool shows that something is wrong."""
@@ -58,21 +53,10 @@ class IfdScorer:
 class IfdShardScorer:
     """Scores with a loaded model."""
 
-    def __init__(
-        self,
-        config: IfdConfig,
-        job: Job,
-        tokenizer: Any,  # noqa: ANN401
-        losses: TokenLosses,
-    ) -> None:
+    def __init__(self, config: IfdConfig, model: OpenedModel) -> None:
         self._config = config
-        self._job = job
-        self._tokenizer = tokenizer
-        self._losses = losses
-
-    @cached_property
-    def _encoded(self) -> Encoded:
-        return self._job.encoded(self._tokenizer)
+        self._model = model
+        self._answers = AnswerLosses(model.losses, model.tokenizer, config.ratio)
 
     def score(self, shard: Shard) -> ShardScores:
         """Return the IFD, negated if low is preferred.
@@ -81,8 +65,7 @@ class IfdShardScorer:
         the answers, nats a token) and ``turns``, how many answers there are. Examples without an
         answered instruction are skipped, and with ``skip_from_one`` those with an IFD of 1 or more.
         """
-        reader = AnswerLosses(self._losses, self._tokenizer, self._config.ratio)
-        found = reader.of([self._encoded[int(row)] for row in shard.rows])
+        found = self._answers.of(self._model.read(shard))
         ifd = np.array([answers.ifd(self._config.ratio) for answers in found])
         skipped = [self._reason(*pair) for pair in zip(ifd, found, strict=True)]
         score = ifd if self._config.prefer == "high" else -ifd
@@ -106,8 +89,7 @@ class IfdShardScorer:
 
     def tokens(self, examples: Sequence[Example]) -> list[TokenDetail]:
         """Return for each token of the answers its loss after the conversation less that alone."""
-        reader = AnswerLosses(self._losses, self._tokenizer, self._config.ratio)
-        return details_of_tokens(reader, self._job.chat.encode(examples, self._tokenizer))
+        return details_of_tokens(self._answers, self._model.encode(examples))
 
     def _reason(self, ifd: float, answers: Answers) -> str | None:
         if np.isnan(ifd):

@@ -57,10 +57,10 @@ class JudgeScorer:
     @contextmanager
     def open(self, job: Job) -> Iterator["JudgeShardScorer"]:
         """Load the model."""
-        losses, tokenizer = model_of(job, "judge", self.config.batch_tokens)
-        ids = token_ids(self.config.tokens, tokenizer)
-        prompts = Prompts(tokenizer, template_of(self.config), chat=self.config.chat)
-        yield JudgeShardScorer(self.config, losses, prompts, ids)
+        model = model_of(job, "judge", self.config.batch_tokens)
+        ids = token_ids(self.config.tokens, model.tokenizer)
+        prompts = Prompts(model.tokenizer, template_of(self.config), chat=self.config.chat)
+        yield JudgeShardScorer(self.config, model.losses, prompts, ids)
 
 
 class JudgeShardScorer:

@@ -2,17 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from selectmoe_core import Example, Finish, Job, ScoreTable, Shard, ShardScores, TokenDetail
 from selectmoe_core.data import Part
-from selectmoe_core.tokens import Encoded, token_texts
+from selectmoe_core.tokens import token_texts
 from selectmoe_lm.config import PerplexityConfig
-from selectmoe_lm.losses import TokenLosses
-from selectmoe_lm.opening import model_of
+from selectmoe_lm.opening import OpenedModel, model_of
 from selectmoe_lm.ranks import percentiles
 
 NOTHING_COUNTS = "no response token (the answer is empty or was truncated)"
@@ -27,8 +24,8 @@ class PerplexityScorer:
     @contextmanager
     def open(self, job: Job) -> Iterator["PerplexityShardScorer"]:
         """Load the model."""
-        losses, tokenizer = model_of(job, "perplexity", self.config.batch_tokens)
-        yield PerplexityShardScorer(self.config, job, tokenizer, losses)
+        model = model_of(job, "perplexity", self.config.batch_tokens)
+        yield PerplexityShardScorer(self.config, model)
 
     def finish(self, table: ScoreTable) -> Finish:
         """Turn losses into distances from a percentile if ``prefer = "mid"``."""
@@ -44,21 +41,9 @@ class PerplexityScorer:
 class PerplexityShardScorer:
     """Scores with a loaded model."""
 
-    def __init__(
-        self,
-        config: PerplexityConfig,
-        job: Job,
-        tokenizer: Any,  # noqa: ANN401
-        losses: TokenLosses,
-    ) -> None:
+    def __init__(self, config: PerplexityConfig, model: OpenedModel) -> None:
         self._config = config
-        self._job = job
-        self._tokenizer = tokenizer
-        self._losses = losses
-
-    @cached_property
-    def _encoded(self) -> Encoded:
-        return self._job.encoded(self._tokenizer)
+        self._model = model
 
     def score(self, shard: Shard) -> ShardScores:
         """Return the mean loss on response tokens, negated unless high loss is preferred.
@@ -66,9 +51,9 @@ class PerplexityShardScorer:
         Details: ``loss``, in nats per token, and ``tokens``, their number. An example
         without a response token is skipped. With ``prefer = "mid"`` the score is provisional.
         """
-        encoded = [self._encoded[int(row)] for row in shard.rows]
+        encoded = self._model.read(shard)
         masks = [after_the_first(example.parts == Part.RESPONSE) for example in encoded]
-        losses = self._losses.of([example.ids for example in encoded], masks)
+        losses = self._model.losses.of([example.ids for example in encoded], masks)
         counts = np.array([len(token_losses) for token_losses in losses], dtype=np.int32)
         sums = np.array([token_losses.sum(dtype=np.float64) for token_losses in losses])
         loss = np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0)
@@ -80,14 +65,14 @@ class PerplexityShardScorer:
 
     def tokens(self, examples: Sequence[Example]) -> list[TokenDetail]:
         """Return the loss on each token of the answers, in nats."""
-        encoded = self._job.chat.encode(examples, self._tokenizer)
+        encoded = self._model.encode(examples)
         masks = [after_the_first(example.parts == Part.RESPONSE) for example in encoded]
-        losses = self._losses.of([example.ids for example in encoded], masks)
+        losses = self._model.losses.of([example.ids for example in encoded], masks)
         found = []
         for example, mask, own in zip(encoded, masks, losses, strict=True):
             values = np.full(len(example.ids), np.nan)
             values[mask] = own
-            texts = tuple(token_texts(self._tokenizer, example.ids.tolist()))
+            texts = tuple(token_texts(self._model.tokenizer, example.ids.tolist()))
             found.append(TokenDetail("loss in nats", texts, values, mask))
         return found
 

@@ -2,18 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from selectmoe_core import Example, Finish, Job, ScoreTable, Shard, ShardScores, TokenDetail
-from selectmoe_core.tokens import Encoded
 from selectmoe_lm.answers import AnswerLosses, Answers, mean_of
 from selectmoe_lm.config import TokenIfdConfig
 from selectmoe_lm.ifd import FROM_ONE, NO_TURN, NOT_ALONE
-from selectmoe_lm.losses import TokenLosses
-from selectmoe_lm.opening import model_of
+from selectmoe_lm.opening import OpenedModel, model_of
 from selectmoe_lm.shading import details_of_tokens
 
 OCTAVE = 8
@@ -38,8 +34,8 @@ class TokenIfdScorer:
     @contextmanager
     def open(self, job: Job) -> Iterator["TokenIfdShardScorer"]:
         """Load the model."""
-        losses, tokenizer = model_of(job, "token-ifd", self.config.batch_tokens)
-        yield TokenIfdShardScorer(self.config, job, tokenizer, losses)
+        model = model_of(job, "token-ifd", self.config.batch_tokens)
+        yield TokenIfdShardScorer(self.config, model)
 
     def finish(self, table: ScoreTable) -> Finish:
         """Find the threshold that the share of all tokens lies above, and score by it."""
@@ -72,21 +68,10 @@ class TokenIfdScorer:
 class TokenIfdShardScorer:
     """Scores with a loaded model."""
 
-    def __init__(
-        self,
-        config: TokenIfdConfig,
-        job: Job,
-        tokenizer: Any,  # noqa: ANN401
-        losses: TokenLosses,
-    ) -> None:
+    def __init__(self, config: TokenIfdConfig, model: OpenedModel) -> None:
         self._config = config
-        self._job = job
-        self._answers = AnswerLosses(losses, tokenizer, "loss")
-        self._tokenizer = tokenizer
-
-    @cached_property
-    def _encoded(self) -> Encoded:
-        return self._job.encoded(self._tokenizer)
+        self._model = model
+        self._answers = AnswerLosses(model.losses, model.tokenizer, "loss")
 
     def score(self, shard: Shard) -> ShardScores:
         """Return the IFD over all tokens, a provisional score.
@@ -95,7 +80,7 @@ class TokenIfdShardScorer:
         level of change, ``[examples, levels]``, ``counts`` of tokens and the sums of their
         ``changes``: the threshold is found from them when every example is scored.
         """
-        found = self._answers.of([self._encoded[int(row)] for row in shard.rows])
+        found = self._answers.of(self._model.read(shard))
         changes = [changes_of(answers) for answers in found]
         with np.errstate(over="ignore"):
             ifd = np.array([np.exp(mean_of(change)) for change in changes])
@@ -114,7 +99,7 @@ class TokenIfdShardScorer:
 
     def tokens(self, examples: Sequence[Example]) -> list[TokenDetail]:
         """Return for each token of the answers its loss after the conversation less that alone."""
-        return details_of_tokens(self._answers, self._job.chat.encode(examples, self._tokenizer))
+        return details_of_tokens(self._answers, self._model.encode(examples))
 
     def _reason(self, ifd: float, answers: Answers) -> str | None:
         if np.isnan(ifd):

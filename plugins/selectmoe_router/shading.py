@@ -1,6 +1,6 @@
 """The routing of single tokens, for the shading in the report."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -44,24 +44,13 @@ def values_of_tokens(
 ) -> list[np.ndarray]:
     """Return a statistic of every token, a mean over ``layers``: float64 ``[length]`` each."""
     found = [np.empty(0)] * len(ids)
-    for rows, values in _batches(signals, layers, ids, reading, device, batch_tokens):
-        for row, own in zip(rows.tolist(), values, strict=True):
-            found[row] = own[: len(ids[row])]
-    return found
-
-
-def _batches(
-    signals: RouterSignals,
-    layers: Sequence[int],
-    ids: Sequence[np.ndarray],
-    reading: tuple[Routing, str],
-    device: str,
-    batch_tokens: int,
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     masks = [np.ones(len(own), dtype=bool) for own in ids]
     rows = np.flatnonzero([len(own) for own in ids])
     for places in within_budget(np.array([len(ids[row]) for row in rows.tolist()]), batch_tokens):
         batch = padded(rows[places], ids, masks, device)
         tokens = TokenValues(*reading)
         signals.read(batch.ids, layers, tokens.take)
-        yield batch.rows, tokens.values.unflatten(0, batch.ids.shape).cpu().numpy()
+        values = tokens.values.unflatten(0, batch.ids.shape).cpu().numpy()
+        for row, own in zip(batch.rows.tolist(), values, strict=True):
+            found[row] = own[: len(ids[row])]
+    return found

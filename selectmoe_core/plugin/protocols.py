@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from selectmoe_core.data.selection import Selection
     from selectmoe_core.models.models import ModelRef, TargetModel
     from selectmoe_core.store import Facts
-    from selectmoe_core.tokens.chat import ChatFormat, Tokenizer
+    from selectmoe_core.tokens.chat import ChatFormat
     from selectmoe_core.tokens.encoding import Encoded
+    from selectmoe_core.tokens.tokenizer import Tokenizer
 
 
 class Need(StrEnum):

@@ -20,11 +20,12 @@ from selectmoe_core.stages.code import Code
 from selectmoe_core.stages.context import Context
 from selectmoe_core.stages.node_spec import NodeSpec
 from selectmoe_core.store import Artifact, Facts, Store
-from selectmoe_core.tokens.chat import ChatFormat, Tokenizer
+from selectmoe_core.tokens.chat import ChatFormat
 from selectmoe_core.tokens.encoding import Encoded
 from selectmoe_core.tokens.files import Kept, rows_written
 from selectmoe_core.tokens.partial import LOOK, PartialEncoded
 from selectmoe_core.tokens.tokenize import encode_pool
+from selectmoe_core.tokens.tokenizer import Tokenizer
 from selectmoe_core.tokens.unrendered import note
 
 log = logging.getLogger("selectmoe.encoded")

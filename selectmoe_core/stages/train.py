@@ -13,9 +13,9 @@ from selectmoe_core.runtime.distributed import main_first
 from selectmoe_core.stages.context import Context
 from selectmoe_core.stages.select import selected_rows
 from selectmoe_core.store import Facts
-from selectmoe_core.tokens.chat import Tokenizer
 from selectmoe_core.tokens.encoding import Encoded, encode
 from selectmoe_core.tokens.tokenize import rows_named
+from selectmoe_core.tokens.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)

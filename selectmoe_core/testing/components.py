@@ -20,7 +20,7 @@ from selectmoe_core.plugin.protocols import Need
 from selectmoe_core.plugin.registry import Registry
 from selectmoe_core.plugin.specs import PROJECT
 from selectmoe_core.recipe.recipe import OPTIONS, StageOptions
-from selectmoe_core.testing.requirement import errors_of, require
+from selectmoe_core.testing.requirement import errors_of, require, require_methods
 
 HEAVY = ("torch", "transformers", "datasets", "lm_eval", "peft", "accelerate")
 """Packages that ``selectmoe list`` and ``plan`` must not import."""
@@ -94,6 +94,22 @@ def check_component(
     config: Config = found
     _check_declarations(component, config)
     return config
+
+
+def checked(
+    component: Component[Any, Any], kind: Kind, options: Mapping[str, object] | None
+) -> Config:
+    """Check a component with options, or with the defaults; return them as its Config."""
+    config = check_component(component, kind=kind, options=options or {})
+    assert config is not None  # it is None only where no options are given
+    return config
+
+
+def built(component: Component[Any, Any], config: Config, protocol: type) -> Any:  # noqa: ANN401
+    """Build the part of a component; it must have the methods of a protocol."""
+    part = component.build(config)
+    require_methods(component.name, part, protocol)
+    return part
 
 
 def _check_config(component: Component[Any, Any], kind: Kind | None) -> None:

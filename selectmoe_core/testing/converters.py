@@ -13,13 +13,12 @@ from selectmoe_core.plugin.component import Component, Kind
 from selectmoe_core.plugin.declared import declared
 from selectmoe_core.plugin.protocols import Converter, Inputs, Job, VerifyOptions
 from selectmoe_core.store import Facts
-from selectmoe_core.testing.components import check_component
+from selectmoe_core.testing.components import built, checked
 from selectmoe_core.testing.pools import installed_models
 from selectmoe_core.testing.requirement import (
     errors_of,
     require,
     require_facts,
-    require_methods,
     weights_of,
 )
 
@@ -54,13 +53,11 @@ def check_converter(
         AssertionError: says what the converter did, and what the core expects.
     """
     name = component.name
-    config = check_component(component, kind=Kind.CONVERTER, options=options or {})
-    assert config is not None
+    config = checked(component, Kind.CONVERTER, options)
     original = ModelRef(str(model))
     loader = models or installed_models()
     base = (job or Job(seed=1)).changed(models=loader, inputs=Inputs(model=original))
-    part = component.build(config)
-    require_methods(name, part, Converter)
+    part = built(component, config, Converter)
     with tempfile.TemporaryDirectory() as place, errors_of(name):
         folder = Path(place)
         own = declared(base.changed(scratch=folder / "scratch"), component, config)

@@ -13,12 +13,11 @@ from selectmoe_core.data.examples import Example
 from selectmoe_core.data.vectors import finish_vectors, write_vectors
 from selectmoe_core.models.models import ModelRef, Models
 from selectmoe_core.plugin.component import Component, Kind
-from selectmoe_core.plugin.protocols import Embedder, Job, Need, Role, Shard, ShardEmbedder
-from selectmoe_core.stages.scoring.cuts import cuts
-from selectmoe_core.testing.components import check_component
-from selectmoe_core.testing.pools import Bench, generated_examples, installed_models
+from selectmoe_core.plugin.protocols import Embedder, Job, Role, ShardEmbedder
+from selectmoe_core.testing.components import built
+from selectmoe_core.testing.pools import Bench
 from selectmoe_core.testing.requirement import errors_of, require, require_methods
-from selectmoe_core.testing.scorers import execution_variants
+from selectmoe_core.testing.trials import execution_variants, given, shard_by_shard
 
 
 def check_embedder(
@@ -52,21 +51,13 @@ def check_embedder(
     Raises:
         AssertionError: says what the embedder did, and what the core expects.
     """
-    config = check_component(component, kind=Kind.EMBEDDER, options=options or {})
-    assert config is not None
-    needs = component.needs(config)
-    require(
-        model is not None or Need.MODEL not in needs,
-        f"{component.name} needs a model: check_embedder(..., model=...)",
+    start = given(
+        component, Kind.EMBEDDER, options, examples=examples, model=model, models=models, job=job
     )
-    base = job or Job(seed=1)
-    if Need.MODEL in needs or models is not None:
-        base = replace(base, models=models or installed_models())
-    pool = list(examples) if examples is not None else generated_examples()
-    reference = ModelRef(str(model)) if model is not None else None
     with tempfile.TemporaryDirectory() as folder:
-        trial = _Trial(component, config, base, (reference, checkpoints), tolerance, Path(folder))
-        widths = {role: trial.check(pool, role) for role in get_args(Role)}
+        needed = start.model, checkpoints
+        trial = _Trial(component, start.config, start.base, needed, tolerance, Path(folder))
+        widths = {role: trial.check(start.pool, role) for role in get_args(Role)}
     require(
         len(set(widths.values())) == 1,
         f"{component.name}: vectors of pool and targets differ in width: {widths}",
@@ -111,18 +102,14 @@ class _Trial:
         """Embed the pool in shards through files, as the core does; return float64."""
         model, checkpoints = self.given
         job = bench.job(self.component, self.config, self.base, model, checkpoints=checkpoints)
-        part, name = self.component.build(self.config), self.component.name
-        require_methods(name, part, Embedder)
+        part, name = built(self.component, self.config, Embedder), self.component.name
         with tempfile.TemporaryDirectory() as out, errors_of(name):
             rows = []
             with part.open(job, role) as embedder:
                 require_methods(name, embedder, ShardEmbedder)
-                for number, start, stop in cuts(len(bench.pool), size):
-                    some = list(bench.pool.examples(start, stop))
-                    shard = Shard(number, np.arange(start, stop), some)
-                    # One pass calls embed(), the others what the core calls; both must agree.
-                    begin = None if plainly else getattr(embedder, "begin", None)
-                    made = begin(shard)() if begin else embedder.embed(shard)
+                for number, start, stop, made in shard_by_shard(
+                    embedder, embedder.embed, bench, size, plainly=plainly
+                ):
                     self.require_array(made)
                     write_vectors(Path(out), number, made, stop - start)
                     rows.append(stop - start)

@@ -13,8 +13,8 @@ from selectmoe_core.plugin.declared import declared
 from selectmoe_core.plugin.protocols import Evaluator, Inputs, Job
 from selectmoe_core.plugin.registry import Registry
 from selectmoe_core.store import Facts
-from selectmoe_core.testing.components import check_component
-from selectmoe_core.testing.requirement import errors_of, require, require_facts, require_methods
+from selectmoe_core.testing.components import built, checked
+from selectmoe_core.testing.requirement import errors_of, require, require_facts
 
 
 def check_evaluator(
@@ -47,8 +47,7 @@ def check_evaluator(
         AssertionError: says what the evaluator did, and what the core expects.
     """
     name = component.name
-    config = check_component(component, kind=Kind.EVALUATOR, options=options or {})
-    assert config is not None
+    config = checked(component, Kind.EVALUATOR, options)
     registry = _installed()
     target = TargetModel(ModelRef(str(model)), adapter)
     base = (job or Job(seed=1)).changed(
@@ -58,8 +57,7 @@ def check_evaluator(
     )
     with tempfile.TemporaryDirectory() as place, errors_of(name):
         own = declared(base.changed(scratch=Path(place) / "scratch"), component, config)
-        part = component.build(config)
-        require_methods(name, part, Evaluator)
+        part = built(component, config, Evaluator)
         facts: Facts = part.evaluate(target, Path(place) / "first", own)
         require_facts(name, "evaluate", facts)
         _check_tasks(name, facts)

@@ -15,9 +15,9 @@ from selectmoe_core.data.questions import Question, write_questions
 from selectmoe_core.models.models import ModelRef
 from selectmoe_core.plugin.component import Component, Kind
 from selectmoe_core.plugin.protocols import Filter, Job
-from selectmoe_core.testing.components import check_component
+from selectmoe_core.testing.components import built, checked
 from selectmoe_core.testing.pools import Bench, generated_examples, installed_models
-from selectmoe_core.testing.requirement import errors_of, require, require_methods
+from selectmoe_core.testing.requirement import errors_of, require
 
 Found = tuple[dict[str, str], frozenset[frozenset[str]]]
 """Reasons by id, and the groups as sets of ids."""
@@ -48,8 +48,7 @@ def check_filter(
     Raises:
         AssertionError: what the filter did, and what the core relies on.
     """
-    config = check_component(component, kind=Kind.FILTER, options=options or {})
-    assert config is not None
+    config = checked(component, Kind.FILTER, options)
     rows = list(examples) if examples is not None else generated_examples()
     base = job or Job(seed=1)
     if model is not None:
@@ -79,8 +78,7 @@ def _marked(
 ) -> Found:
     model, questions = given
     job = bench.job(component, config, base, model, questions=questions)
-    part, name = component.build(config), component.name
-    require_methods(name, part, Filter)
+    part, name = built(component, config, Filter), component.name
     with errors_of(name):
         marks = part.mark(bench.pool, job)
     require(isinstance(marks, Marks), f"{name}: mark() gave a {type(marks).__name__}, not Marks")

@@ -11,8 +11,8 @@ from selectmoe_core.data.pool_writer import build_pool
 from selectmoe_core.plugin.component import Component, Kind
 from selectmoe_core.plugin.declared import declared
 from selectmoe_core.plugin.protocols import Job, Reader
-from selectmoe_core.testing.components import check_component
-from selectmoe_core.testing.requirement import errors_of, require, require_methods
+from selectmoe_core.testing.components import built, checked
+from selectmoe_core.testing.requirement import errors_of, require
 
 
 def check_reader(
@@ -40,13 +40,11 @@ def check_reader(
         AssertionError: says what the reader did, and what the core expects.
     """
     name = component.name
-    config = check_component(component, kind=Kind.READER, options=options or {})
-    assert config is not None
+    config = checked(component, Kind.READER, options)
     for path in component.files(config) if component.files is not None else ():
         require(path.exists(), f"{name}: files() names {path}, which does not exist")
     job = declared(job or Job(seed=1), component, config)
-    part = component.build(config)
-    require_methods(name, part, Reader)
+    part = built(component, config, Reader)
     says = "says" if component.pairs else "does not say"
     require(
         component.pairs == hasattr(part, "pairs"),
@@ -72,8 +70,7 @@ def check_reader(
 def _check_pairs(component: Component[Any, Any], options: Mapping[str, object], job: Job) -> None:
     """Read preference pairs twice; a table of pairs can be made of them."""
     name = component.name
-    config = check_component(component, kind=Kind.READER, options=options)
-    assert config is not None
+    config = checked(component, Kind.READER, options)
     with errors_of(name):
         rows = component.build(config).pairs(job)
         require(isinstance(rows, Iterator), f"{name}: pairs() must yield row by row")

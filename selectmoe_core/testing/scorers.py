@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from selectmoe_core.config import Config, marked
+from selectmoe_core.config import Config
 from selectmoe_core.data.examples import Example
 from selectmoe_core.data.final_scores import replace_scores
 from selectmoe_core.data.scores import ScoreTable, ShardScores, write_part
 from selectmoe_core.data.shown import TokenDetail
 from selectmoe_core.models.models import ModelRef, Models
 from selectmoe_core.plugin.component import Component, Kind
-from selectmoe_core.plugin.protocols import Job, Need, Scorer, Shard, ShardScorer, TableScorer
-from selectmoe_core.stages.scoring.cuts import cuts
-from selectmoe_core.testing.components import check_component
-from selectmoe_core.testing.pools import Bench, generated_examples, installed_models
+from selectmoe_core.plugin.protocols import Job, Need, Scorer, ShardScorer, TableScorer
+from selectmoe_core.testing.components import built
+from selectmoe_core.testing.pools import Bench
 from selectmoe_core.testing.requirement import errors_of, require, require_methods
+from selectmoe_core.testing.trials import execution_variants, given, shard_by_shard
 
 Columns = dict[str, np.ndarray]
 SHADED = 3
@@ -57,24 +57,15 @@ def check_scorer(
     Raises:
         AssertionError: says what the scorer did, and what the core expects.
     """
-    config = check_component(component, kind=Kind.SCORER, options=options or {})
-    assert config is not None
-    needs = component.needs(config)
-    require(
-        model is not None or Need.MODEL not in needs,
-        f"{component.name} needs a model: check_scorer(..., model=...)",
+    start = given(
+        component, Kind.SCORER, options, examples=examples, model=model, models=models, job=job
     )
-    base = job or Job(seed=1)
-    if Need.MODEL in needs or models is not None:
-        base = replace(base, models=models or installed_models())
-    pool = list(examples) if examples is not None else generated_examples()
-    reference = ModelRef(str(model)) if model is not None else None
     with tempfile.TemporaryDirectory() as folder:
-        trial = _Trial(component, config, base, reference, tolerance, Path(folder))
-        if Need.SCORES in needs:
-            trial.check_combination(pool)
+        trial = _Trial(component, start.config, start.base, start.model, tolerance, Path(folder))
+        if Need.SCORES in component.needs(start.config):
+            trial.check_combination(start.pool)
         else:
-            trial.check(pool)
+            trial.check(start.pool)
 
 
 @dataclass
@@ -126,8 +117,7 @@ class _Trial:
         self.compare(first, second, "run a second time", exact=True)
 
     def combined(self, tables: Mapping[str, ScoreTable], job: Job) -> Any:  # noqa: ANN401
-        part = self.component.build(self.config)
-        require_methods(self.name, part, TableScorer)
+        part = built(self.component, self.config, TableScorer)
         with errors_of(self.name):
             return part.combine(tables, job)
 
@@ -141,17 +131,11 @@ class _Trial:
         """Score the pool in shards through files, as the core does."""
         out = bench.folder / f"run-{next(self.numbers)}"
         parts: list[Columns] = []
-        part = self.component.build(self.config)
-        require_methods(self.name, part, Scorer)
+        part = built(self.component, self.config, Scorer)
         with errors_of(self.name), part.open(self.job(bench)) as scorer:
             require_methods(self.name, scorer, ShardScorer)
-            for number, start, stop in cuts(len(bench.pool), size):
-                some = list(bench.pool.examples(start, stop))
-                shard = Shard(number, np.arange(start, stop), some)
-                # One pass calls score(), the others what the core calls; both must agree.
-                begin = None if plainly else getattr(scorer, "begin", None)
-                scores = begin(shard)() if begin else scorer.score(shard)
-                parts.append(self.write(bench, out, number, start, stop, scores))
+            made = shard_by_shard(scorer, scorer.score, bench, size, plainly=plainly)
+            parts += [self.write(bench, out, *shard) for shard in made]
             if plainly:
                 self.check_tokens(scorer, list(bench.pool.examples(0, SHADED)))
         columns = {
@@ -263,14 +247,3 @@ def _close(first: np.ndarray, second: np.ndarray, tolerance: float) -> np.ndarra
     first, second = first.astype(np.float64), second.astype(np.float64)
     close = np.isclose(first, second, rtol=tolerance, atol=tolerance, equal_nan=True)
     return np.asarray(close.reshape(len(first), -1).all(axis=1))
-
-
-def execution_variants(config: Config) -> list[tuple[str, Config]]:
-    """Return the options with one execution-only option changed: to 1, or a switch inverted."""
-    variants = []
-    for name in sorted(marked(type(config), "execution_only")):
-        value = getattr(config, name)
-        other: object = not value if isinstance(value, bool) else 1
-        if (value is None or isinstance(value, int)) and other != value:
-            variants.append((name, config.model_copy(update={name: other})))
-    return variants

@@ -15,9 +15,9 @@ from selectmoe_core.data.selection import Selection
 from selectmoe_core.data.vectors import finish_vectors, write_vectors
 from selectmoe_core.plugin.component import Component, Kind
 from selectmoe_core.plugin.protocols import Job, Selector
-from selectmoe_core.testing.components import check_component
+from selectmoe_core.testing.components import built, checked
 from selectmoe_core.testing.pools import Bench, generated_examples
-from selectmoe_core.testing.requirement import errors_of, require, require_methods
+from selectmoe_core.testing.requirement import errors_of, require
 
 FEATURE_WIDTH = 8
 TASKS = ("task:first", "task:second")
@@ -51,8 +51,7 @@ def check_selector(
     Raises:
         AssertionError: says what the selector did, and what the core expects.
     """
-    config = check_component(component, kind=Kind.SELECTOR, options=options or {})
-    assert config is not None
+    config = checked(component, Kind.SELECTOR, options)
     with tempfile.TemporaryDirectory() as folder:
         _Trial(component, config, job or Job(seed=1), Path(folder)).check(rows)
 
@@ -137,8 +136,7 @@ class _Trial:
                 write_vectors(vectors, number, part, len(part))
             finish_vectors(vectors, [half, len(drawn.vectors) - half])
         job = bench.job(self.component, self.config, base, vectors=vectors)
-        part = self.component.build(self.config)
-        require_methods(self.name, part, Selector)
+        part = built(self.component, self.config, Selector)
         with errors_of(self.name):
             selection = part.select(table, job)
         require(

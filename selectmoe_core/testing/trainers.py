@@ -13,17 +13,16 @@ from selectmoe_core.models.models import ModelRef, Models, TargetModel
 from selectmoe_core.plugin.component import Component, Kind
 from selectmoe_core.plugin.protocols import Job, Need, Trainer
 from selectmoe_core.store import Facts
-from selectmoe_core.testing.components import check_component
+from selectmoe_core.testing.components import built, checked
 from selectmoe_core.testing.pools import Bench, generated_examples, installed_models
 from selectmoe_core.testing.requirement import (
     errors_of,
     require,
     require_facts,
-    require_methods,
     weights_of,
 )
-from selectmoe_core.tokens.chat import Tokenizer
 from selectmoe_core.tokens.encoding import Encoded
+from selectmoe_core.tokens.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -73,8 +72,7 @@ def check_trainer(
         AssertionError: says what the trainer did, and what the core expects.
     """
     name = component.name
-    config = check_component(component, kind=Kind.TRAINER, options=options or {})
-    assert config is not None
+    config = checked(component, Kind.TRAINER, options)
     require(Need.MODEL in component.needs(config), f"{name}: a trainer needs Need.MODEL")
     start, loader = ModelRef(str(model)), models or installed_models()
     rows = list(examples) if examples is not None else generated_examples(8)
@@ -87,8 +85,7 @@ def check_trainer(
                 models=loader, metrics=lambda _, values, seen=curve: seen.append(values)
             )
             own = bench.job(component, config, base, start)
-            part = component.build(config)
-            require_methods(name, part, Trainer)
+            part = built(component, config, Trainer)
             out = folder / attempt / "model"
             facts: Facts = part.train(start, _Source(bench, own), out, own)
             require_facts(name, "train", facts)

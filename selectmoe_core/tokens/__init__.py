@@ -10,7 +10,6 @@ if TYPE_CHECKING:
         ChatConfig,
         ChatFormat,
         EncodedExample,
-        Tokenizer,
         answer_ends,
     )
     from selectmoe_core.tokens.control import ControlTokens
@@ -28,16 +27,18 @@ if TYPE_CHECKING:
     from selectmoe_core.tokens.texts import (
         token_texts,
     )
+    from selectmoe_core.tokens.tokenizer import Tokenizer
 
 __getattr__ = lazy_names(
     __name__,
     {
-        "selectmoe_core.tokens.chat": "ChatConfig ChatFormat EncodedExample Tokenizer answer_ends",
+        "selectmoe_core.tokens.chat": "ChatConfig ChatFormat EncodedExample answer_ends",
         "selectmoe_core.data.examples": "Rendered",
         "selectmoe_core.tokens.control": "ControlTokens",
         "selectmoe_core.tokens.encoding": "Encoded Joined encode",
         "selectmoe_core.tokens.packing": "PackedBatch even moved packed",
         "selectmoe_core.tokens.texts": "token_texts",
+        "selectmoe_core.tokens.tokenizer": "Tokenizer",
     },
 )
 

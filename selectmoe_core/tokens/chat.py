@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, PositiveInt
 
@@ -27,27 +27,11 @@ from selectmoe_core.tokens.templates import (
     answer_part,
     read_template,
 )
+from selectmoe_core.tokens.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     import numpy as np
     from tokenizers import Encoding
-
-
-class Tokenizer(Protocol):
-    """The part of a transformers fast tokenizer that selectmoe uses."""
-
-    eos_token: str | None
-    is_fast: bool
-    chat_template: Any
-    backend_tokenizer: Any
-
-    def __call__(self, text: list[str], **options: Any) -> Any:  # noqa: ANN401
-        """Return ``input_ids`` and, in ``encodings``, the positions of the tokens."""
-        ...
-
-    def apply_chat_template(self, conversation: Any, **options: Any) -> Any:  # noqa: ANN401
-        """Return the conversation as text."""
-        ...
 
 
 class ChatConfig(Config):

@@ -10,7 +10,7 @@ import numpy as np
 
 from selectmoe_core.data.examples import Example
 from selectmoe_core.runtime.progress import Advance
-from selectmoe_core.tokens.chat import ChatFormat, EncodedExample, Tokenizer
+from selectmoe_core.tokens.chat import ChatFormat, EncodedExample
 from selectmoe_core.tokens.files import (
     IDS,
     NAMES,
@@ -23,6 +23,7 @@ from selectmoe_core.tokens.files import (
     TokenFiles,
     sizes_of,
 )
+from selectmoe_core.tokens.tokenizer import Tokenizer
 
 BATCH = 2048
 BATCH_CHARACTERS = 1 << 22

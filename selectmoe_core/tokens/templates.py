@@ -6,14 +6,12 @@ import stat
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import Any, NoReturn, Self
 
 from selectmoe_core.data.examples import Message, Part, Rendered, Span
 from selectmoe_core.errors import DataError, ModelError
 from selectmoe_core.tokens.time_limit import TimeLimit
-
-if TYPE_CHECKING:
-    from selectmoe_core.tokens.chat import Tokenizer
+from selectmoe_core.tokens.tokenizer import Tokenizer
 
 MARK = "\ue000selectmoe\ue001"
 """Private-use characters that replace a turn's text, to find where a template puts it."""

@@ -16,10 +16,11 @@ from selectmoe_core.data.pool import Pool
 from selectmoe_core.errors import ModelError
 from selectmoe_core.runtime.processes import die_with_parent
 from selectmoe_core.runtime.progress import Advance
-from selectmoe_core.tokens.chat import ChatFormat, Tokenizer
+from selectmoe_core.tokens.chat import ChatFormat
 from selectmoe_core.tokens.encoding import Encoded, encode, piece_of, write_pieces
 from selectmoe_core.tokens.files import NOTHING, Kept, Piece
 from selectmoe_core.tokens.templates import RowError
+from selectmoe_core.tokens.tokenizer import Tokenizer
 
 LARGE = 1_000_000
 """Number of examples from which processes, whose start takes seconds, are faster."""

@@ -11,9 +11,10 @@ from selectmoe_core.data.examples import Part
 from selectmoe_core.data.pool import Pool
 from selectmoe_core.errors import ModelError
 from selectmoe_core.store import write_text
-from selectmoe_core.tokens.chat import ChatFormat, Tokenizer
+from selectmoe_core.tokens.chat import ChatFormat
 from selectmoe_core.tokens.encoding import Encoded
 from selectmoe_core.tokens.tokenize import place_of
+from selectmoe_core.tokens.tokenizer import Tokenizer
 
 FILE = "unrendered.jsonl"
 REASON = "the chat format cannot render it"

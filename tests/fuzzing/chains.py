@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+from fake_recipe import HEAD
 
 from fuzzing.place import Said
 
@@ -17,14 +18,8 @@ MARK = "SELECTMOE_FUZZ_CASE"
 MANIFEST = "artifact.json"
 NOTES = (".log", ".md")
 
-FAKE = """\
-format = 1
-name = "fake"
-seed = 7
-[pool]
-use = "jsonl"
-path = "pool.jsonl"
-[convert]
+FAKE = f"""\
+{HEAD}[convert]
 use = "fake-slow-convert"
 model = "./base"
 [warmup]

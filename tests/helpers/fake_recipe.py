@@ -1,6 +1,6 @@
 """A recipe of the chain of fakes (``fake_chain.py``)."""
 
-RECIPE = """\
+HEAD = """\
 format = 1
 name = "fake"
 seed = 7
@@ -8,7 +8,10 @@ seed = 7
 [pool]
 use = "jsonl"
 path = "pool.jsonl"
-
+"""
+"""The beginning of every recipe of fakes."""
+RECIPE = f"""\
+{HEAD}
 [convert]
 use = "fake-convert"
 model = "./base"

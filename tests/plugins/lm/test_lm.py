@@ -35,6 +35,7 @@ from selectmoe_lm.ifd import (
     IfdShardScorer,
 )
 from selectmoe_lm.losses import TokenLosses
+from selectmoe_lm.opening import OpenedModel
 from selectmoe_lm.perplexity import NOTHING_COUNTS, PerplexityScorer
 from selectmoe_lm.plugin import selectmoe_scorers
 from selectmoe_lm.ranks import percentiles, ranks, z_scores
@@ -149,7 +150,7 @@ def test_an_answer_that_nothing_opens(llama, job, ratio, skip):
 
 
 def test_nothing_lost_alone_has_its_own_reason():
-    scorer = IfdShardScorer(IfdConfig(skip_from_one=False), Job(seed=0), None, None)
+    scorer = IfdShardScorer(IfdConfig(skip_from_one=False), OpenedModel(Job(seed=0), None, None))
     none, some = np.zeros(2, np.float32), np.ones(2, np.float32)
     assert Answers([some], [none]).ifd("loss") == np.inf
     assert scorer._reason(np.inf, Answers([some], [none])) == INFINITE
@@ -162,7 +163,7 @@ def test_the_device_chooses_the_tokens_of_a_pass_and_scores_stay_equal(job, exam
     def scored(**options):
         part = component.build(component.config(**options))
         with part.open(job) as opened:
-            tokens = opened._losses._batch_tokens
+            tokens = opened._model.losses._batch_tokens
             return tokens, opened.score(Shard(0, np.arange(len(examples)), examples)).score
 
     (by_default, few), (chosen, many) = scored(), scored(batch_tokens=16384)
