@@ -24,7 +24,7 @@ from typing import Any
 
 import tomli_w
 from targeted_arms import RECIPES, Tables, possible, recipe, strategies
-from targeted_data import TASKS, hold_back
+from targeted_data import TASKS, hold_back, most_questions
 from targeted_table import markdown
 
 from selectmoe_core.compare import Comparison, Sources, plan_comparison
@@ -82,6 +82,7 @@ def _plan(
         "include_path": [str(RECIPES / "tasks/local_eval")],
         "allow_task_code": True,
         "task_data": [str((chosen.out / "data/eval").resolve())],
+        "limit": most_questions(chosen.out / "data"),  # the recipe's own would cut --questions
         "batch_size": 32,  # "auto" would try how much fits, while others use the GPU too
     }
     if chosen.tiny:

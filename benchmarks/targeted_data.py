@@ -39,6 +39,11 @@ def hold_back(data: Path, out: Path, targets: Sequence[str], count: int, questio
             _write(out / "targets" / f"{task}.jsonl", [_example(task, row) for row in held])
 
 
+def most_questions(out: Path) -> int:
+    """Return how many questions the largest file in ``out/eval`` has: a limit that cuts none."""
+    return max(len(_rows(out / "eval" / name)) for name in TASKS.values())
+
+
 def _rows(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 

@@ -101,6 +101,25 @@ def test_every_strategy_plans_and_arms_keep_their_order(data, tmp_path):
     assert not targeted._compare_finished(chosen, registry, planned, arms)
 
 
+@pytest.mark.parametrize("count", [650, 1200])
+def test_no_limit_of_the_recipe_cuts_the_questions(data, tmp_path, count):
+    rows = [
+        {"id": f"piqa-{n}", "question": f"piqa {n}?", "choices": ["a", "b"], "answer": 0}
+        for n in range(count)
+    ]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (data / "eval" / TASKS["piqa"]).write_text(text)
+    arguments = ["--data", str(data), "--out", str(tmp_path / "out"), "--questions", "0"]
+    chosen = targeted._chosen([*arguments, "--model", "bundled:nano-llama"])
+    chosen.out.mkdir()
+    hold_back(data, chosen.out / "data", chosen.targets, 5, chosen.questions)
+    arms = {"contrastive": {}}
+    planned = targeted._plan(chosen, Registry(load_plugins()), arms, [1])
+    configs = [node.config for node in planned.plan.nodes.values() if node.stage == "evaluate"]
+    assert configs
+    assert {config.limit for config in configs} == {count}
+
+
 def test_the_table_has_scores_differences_and_costs_in_order():
     difference = {"value": 0.031, "low": 0.02, "high": 0.042}
     result = {"value": 0.523, "difference": difference}
