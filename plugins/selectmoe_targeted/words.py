@@ -38,9 +38,14 @@ class Words:
         scores = index.scores
         shape = self.rows, len(scores["indptr"]) - 1
         columns = sparse.csc_matrix((scores["data"], scores["indices"], scores["indptr"]), shape)
+        # In the order of the alphabet: sums are then rounded alike whatever the pool's order is.
+        # The vocabulary has an empty word too, without a column.
+        known = sorted((word, at) for word, at in index.vocab_dict.items() if at < shape[1])
+        columns = columns[:, [at for _, at in known]]
         self._weights = columns.tocsr().astype(np.float32)
         self._known = np.diff(self._weights.indptr) > 0
-        self._queries = _queries(targets, index.vocab_dict, shape[1], config.text)
+        places = {word: place for place, (word, _) in enumerate(known)}
+        self._queries = _queries(targets, places, config.text)
         largest = self._largest()
         self.empty = largest <= 0
         self._queries = self._queries @ sparse.diags(1 / np.where(self.empty, 1, largest))
@@ -64,7 +69,7 @@ class Words:
         return largest
 
 
-def _queries(targets: Pool, vocabulary: dict[str, int], width: int, text: str) -> sparse.csc_matrix:
+def _queries(targets: Pool, vocabulary: dict[str, int], text: str) -> sparse.csc_matrix:
     """Return how often each word of the pool comes in each target, ``[words, targets]``."""
     texts = [_text(example, text) for example in targets.examples()]
     words = bm25s.tokenize(texts, return_ids=False, show_progress=False)
@@ -76,7 +81,7 @@ def _queries(targets: Pool, vocabulary: dict[str, int], width: int, text: str) -
     ]
     places = np.array(columns, dtype=np.int64).reshape(-1, 2)
     ones = np.ones(len(places), dtype=np.float32)
-    return sparse.coo_matrix((ones, places.T), shape=(width, len(texts))).tocsc()
+    return sparse.coo_matrix((ones, places.T), shape=(len(vocabulary), len(texts))).tocsc()
 
 
 def _text(example: Example, which: str) -> str:
