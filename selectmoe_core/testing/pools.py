@@ -8,19 +8,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from selectmoe_core.config import Config
 from selectmoe_core.data.examples import Example, Message, RawExample, content_id
 from selectmoe_core.data.pool import Pool
 from selectmoe_core.data.pool_writer import build_pool
+from selectmoe_core.data.vectors import finish_vectors, write_vectors
 from selectmoe_core.models.models import ModelRef, Models
 from selectmoe_core.plugin.component import Component
 from selectmoe_core.plugin.declared import declared
-from selectmoe_core.plugin.protocols import Inputs, Job
+from selectmoe_core.plugin.protocols import Inputs, Job, Need
 from selectmoe_core.tokens.encoding import Encoded, encode
 
 TEXT = """the router sends each token to few experts and an answer may be short or long, Größe
 naïve 数 一 42 3.14 def f(x): return x*x 🙂 why how list"""
 SOURCES = ("cot", "dolly", "flan_v2")
+WIDTH = 8
+"""Numbers of a generated vector."""
 
 
 def generated_examples(count: int = 40, seed: int = 0) -> list[Example]:
@@ -76,8 +81,14 @@ class Bench:
         questions: Path | None = None,
         checkpoints: Path | None = None,
         vectors: Path | None = None,
+        targets: "Bench | None" = None,
     ) -> Job:
-        """Return ``base`` with the pool's inputs, as far as the component declares them."""
+        """Return ``base`` with the pool's inputs, as far as the component declares them.
+
+        Without ``targets`` the pool's own examples are the target examples.
+        """
+        others = targets or self
+        embedded = Need.FEATURES in component.needs(config)
         job = base.changed(
             scratch=self.folder / "scratch",
             checkpoints=self.folder / "checkpoints",
@@ -86,13 +97,24 @@ class Bench:
                 self.pool.folder,
                 scores or {},
                 questions,
-                targets=self.pool.folder,
+                targets=others.pool.folder,
                 checkpoints=checkpoints,
-                vectors=vectors,
+                vectors=vectors or (self.vectors() if embedded else None),
+                target_vectors=others.vectors() if embedded else None,
             ),
         )
         whole = job.changed(encoded=lambda tokenizer: self._encode(job, tokenizer))
         return declared(whole, component, config)
+
+    def vectors(self) -> Path:
+        """Return the folder of the pool's vectors: random numbers that each example determines."""
+        folder = self.folder / "vectors"
+        if not folder.is_dir():
+            draws = [np.random.default_rng(int(example.id, 16)) for example in self.examples]
+            made = np.stack([draw.normal(size=WIDTH) for draw in draws])
+            write_vectors(folder, 0, made, len(made))
+            finish_vectors(folder, [len(made)])
+        return folder
 
     def _encode(self, job: Job, tokenizer: Any) -> Encoded:  # noqa: ANN401
         known = self._encoded.get(id(tokenizer))

@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,15 @@ from selectmoe_core.models.models import ModelRef, Models
 from selectmoe_core.plugin.component import Component, Kind
 from selectmoe_core.plugin.protocols import Job, Need, Scorer, ShardScorer, TableScorer
 from selectmoe_core.testing.components import built
-from selectmoe_core.testing.pools import Bench
+from selectmoe_core.testing.pools import Bench, generated_examples
 from selectmoe_core.testing.requirement import errors_of, require, require_methods
 from selectmoe_core.testing.trials import execution_variants, given, shard_by_shard
 
 Columns = dict[str, np.ndarray]
 SHADED = 3
 """Examples whose tokens are asked for."""
+TARGETS = 12
+"""Target examples."""
 
 
 def check_scorer(
@@ -43,7 +46,8 @@ def check_scorer(
     Every example gets a finite score or a reason, never both; the order is kept; two runs are
     equal to the last bit; scores, details and features do not depend on how the pool is cut or
     ordered, on the other examples of a shard, on execution-only options, or on the seed unless the
-    component declares ``seeded``.
+    component declares ``seeded``. A component that declares ``Need.TARGETS`` gets generated target
+    examples, and one that declares ``Need.FEATURES`` gets vectors of both.
 
     Args:
         component: the scorer.
@@ -125,7 +129,14 @@ class _Trial:
         return Bench(self.folder / f"bench-{next(self.numbers)}", pool)
 
     def job(self, bench: Bench, scores: Mapping[str, Path] | None = None) -> Job:
-        return bench.job(self.component, self.config, self.base, self.model, scores)
+        given = self.component, self.config, self.base, self.model, scores
+        return bench.job(*given, targets=self.targets)
+
+    @cached_property
+    def targets(self) -> Bench:
+        """Target examples, the same whatever the pool's order is."""
+        folder = self.folder / f"targets-{next(self.numbers)}"
+        return Bench(folder, generated_examples(TARGETS, seed=1))
 
     def score(self, bench: Bench, size: int, *, plainly: bool = False) -> Columns:
         """Score the pool in shards through files, as the core does."""
