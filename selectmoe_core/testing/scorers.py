@@ -135,8 +135,7 @@ class _Trial:
     @cached_property
     def targets(self) -> Bench:
         """Target examples, the same whatever the pool's order is."""
-        folder = self.folder / f"targets-{next(self.numbers)}"
-        return Bench(folder, generated_examples(TARGETS, seed=1))
+        return self.bench(generated_examples(TARGETS, seed=1))
 
     def score(self, bench: Bench, size: int, *, plainly: bool = False) -> Columns:
         """Score the pool in shards through files, as the core does."""
