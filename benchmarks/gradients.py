@@ -36,10 +36,7 @@ def main() -> None:
     """Run the parts in order of importance and print the table."""
     arguments = parse()
     bench = Bench(arguments)
-    for name, work in (("machine", bench.machine), ("ceiling", bench.measure_ceiling)):
-        bench.parts.run(name, work)
-    for needed in (model, data):
-        bench.parts.run(needed.__name__, partial(needed, bench))
+    bench.begin(model=partial(model, bench), data=partial(data, bench))
     parts = {
         "pool": partial(pool, bench),
         "naive": partial(naive, bench),

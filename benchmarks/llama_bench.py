@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from device import OnDevice, hardware, versions
 from device import ceiling as product_rate
-from parts import Parts
+from parts import Parts, Work
 from pool_sample import conversations, tokenizer_of
 from random_weights import random_model
 from shapes import LLAMA, TINY
@@ -60,6 +60,12 @@ class LlamaBench(OnDevice):
         """Give back the memory of a part."""
         if self.cuda:
             torch.cuda.empty_cache()
+
+    def begin(self, **needed: Work) -> None:
+        """Name the machine, measure its ceiling, then run what every other part needs."""
+        first: dict[str, Work] = {"machine": self.machine, "ceiling": self.measure_ceiling}
+        for name, work in (first | needed).items():
+            self.parts.run(name, work)
 
     def machine(self) -> dict[str, Any]:
         """Name the machine and the versions."""
