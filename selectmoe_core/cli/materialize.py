@@ -34,7 +34,7 @@ def command(
     out: Path,
     allow_missing: bool,
 ) -> None:
-    """Make the rows of a portable selection again from your own copy of the pool.
+    """Make the rows of a portable selection again from your own data.
 
     FILE was written by `selectmoe export RUN --to selection`; it holds no text. POOL is a recipe,
     whose table [pool] says what to read, or a file or folder of data; KEY=VALUE are options of the
