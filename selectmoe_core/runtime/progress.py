@@ -131,9 +131,14 @@ class PlainProgress:
 
 def _line(label: str, done: float, total: float | None, unit: str, rate: float) -> str:
     if not total:
-        return f"  {label}: {done:,.0f} {unit}, {rate:,.0f}/s\n"
+        return f"  {label}: {done:,.0f} {unit}, {_speed(rate)}\n"
     left = (total - done) / max(rate, 1e-9)
-    return f"  {label}: {done:,.0f} of {total:,.0f} {unit}, {rate:,.0f}/s, {left:,.0f} s left\n"
+    return f"  {label}: {done:,.0f} of {total:,.0f} {unit}, {_speed(rate)}, {left:,.0f} s left\n"
+
+
+def _speed(rate: float) -> str:
+    """Return units a second; below one a second two digits, so that it is not shown as 0."""
+    return f"{rate:,.0f}/s" if rate >= 1 else f"{rate:.2g}/s"
 
 
 def progress_kind(kind: str) -> str:

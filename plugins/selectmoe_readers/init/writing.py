@@ -17,6 +17,9 @@ NANO, FULL = "bundled:nano-olmoe", "allenai/OLMoE-1B-7B-0125"
 WARMED = 4000
 """Rows that are enough for a first warm-up."""
 
+AT_MOST = 0.5
+"""The largest share of a pool that warm-up reads: `audit` needs rows that it did not read."""
+
 
 def recipe_text(
     look: Look, out: Path, *, model: str | None, tasks: Sequence[str], length: tuple[int, int]
@@ -52,7 +55,7 @@ def recipe_text(
         sampled=len(look.sample),
         reader=look.reader,
         options=_options(look, out.absolute().parent),
-        subset_ratio=min(1.0, max(0.05, round(WARMED / max(look.rows, 1), 2))),
+        subset_ratio=min(AT_MOST, max(0.05, round(WARMED / max(look.rows, 1), 2))),
     )
 
 

@@ -48,6 +48,14 @@ def test_plain_lines_come_now_and_then(capsys, monkeypatch):
     )
 
 
+def test_less_than_one_a_second_is_not_shown_as_none(capsys, monkeypatch):
+    now = iter([0.0, 25.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
+    with PlainProgress().task("warm-up", 25, unit="steps") as advance:
+        advance(1)
+    assert capsys.readouterr().err == "  warm-up: 1 of 25 steps, 0.04/s, 600 s left\n"
+
+
 def test_what_was_done_before_counts_for_no_rate(capsys, monkeypatch):
     now = iter([0.0, 20.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))

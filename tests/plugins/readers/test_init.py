@@ -89,6 +89,7 @@ def test_every_format_is_named_shown_and_planned(desk, cli, name):
     assert recipe["pool"]["use"] == reader
     assert recipe["pool"]["path"] == name
     assert [step for step in recipe if step in ("score", "select", "train")] == ["score", "select"]
+    assert recipe["warmup"]["subset_ratio"] == 0.5  # a part is left for the audit
     planned = cli("plan", "recipe.toml", "--json")
     assert planned.code == 0, planned.err
     assert {node["key"] for node in json.loads(planned.out)["nodes"]} == {
