@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 from llama_models import example as turns  # noqa: E402
 from llama_models import llama, options, train  # noqa: E402
 
-from selectmoe_core.errors import ModelError, SelectMoEError  # noqa: E402
+from selectmoe_core.errors import ModelError  # noqa: E402
 from selectmoe_core.plan.plan import make_plan  # noqa: E402
 from selectmoe_core.plugin.manager import load_plugins  # noqa: E402
 from selectmoe_core.plugin.registry import Registry  # noqa: E402
@@ -162,12 +162,10 @@ def test_an_adapter_is_no_model_to_train(folder, registry, made, tmp_path):
     assert "merge = true" in caught.value.hint
 
 
-def test_a_folder_around_a_model_is_known_to_plan(folder, registry):
+def test_a_folder_around_a_model_is_taken_for_the_model(folder, registry):
     (folder / "store").mkdir()
     (folder / "llama").rename(folder / "store" / "model")
-    with pytest.raises(SelectMoEError, match=r"it has no config\.json") as caught:
-        check(folder, registry, f"train.model={folder / 'store'}")
-    assert str(folder / "store" / "model") in caught.value.hint
+    check(folder, registry, "chat.template=tulu", f"train.model={folder / 'store'}")
 
 
 def test_a_pool_that_comes_through_a_pipe_is_not_read_beforehand(folder, registry):
