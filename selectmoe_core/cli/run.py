@@ -61,7 +61,9 @@ def command(
             team.follow()
             return
         options = replace(execution.options(context, team), fresh=fresh)
-        _run(context, load_recipe(recipe, overrides), options, until, execution.say)
+        loaded = load_recipe(recipe, overrides)
+        again = shlex.join([str(loaded.path), *overrides])
+        _run(context, loaded, options, until, execution.say, again)
 
 
 def _run(
@@ -70,6 +72,7 @@ def _run(
     options: "RunOptions",
     until: str | None,
     say: Callable[[str], None],
+    again: str,
 ) -> None:
     from selectmoe_core.plan.plan import make_plan
     from selectmoe_core.runner.run import execute_plan
@@ -81,7 +84,7 @@ def _run(
     for warning in outcome.report.warnings:
         click.echo(f"Warning: {warning}")
     click.echo(f"Report: {shown(outcome.folder / 'report.html')}")
-    for line in _further(plan, shown(outcome.folder), shlex.quote(str(recipe.path))):
+    for line in _further(plan, shown(outcome.folder), again):
         say(line)
 
 

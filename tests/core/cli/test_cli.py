@@ -382,6 +382,8 @@ def test_a_run_ends_with_where_its_results_are_and_what_may_come_next(project):
     command = again.removeprefix("Next: ").split()
     assert command[:3] == ["selectmoe", "run", "recipe.toml"]
     assert project.call("plan", *command[2:], "--until", "select").code == 0
+    changed = project.run("select.fraction=0.5", "--until", "select")
+    assert "Next: selectmoe audit recipe.toml select.fraction=0.5 " in changed.err
     quiet = project.run("--until", "select", "--quiet")
     assert quiet.err == ""
 
