@@ -503,7 +503,7 @@ def test_copies_double_the_cost_and_need_the_kinds(stage):
     plain, pairs = ConstraintConfig(), ContrastiveConfig()
     assert contrastive.cost(pairs, work).tokens == 2 * constraint.cost(plain, work).tokens
     assert contrastive.cost(pairs, work).memory > constraint.cost(plain, work).memory
-    assert contrastive.needs(pairs) == constraint.needs(plain) | {Need.DAMAGES}
+    assert contrastive.needs(pairs) == constraint.needs(plain) | {Need.DAMAGES, Need.PAIRS}
     assert Need.DAMAGES not in constraint.needs(plain)
     assert list(constraint.damages(plain)) == []
     assert contrastive.damages(pairs) is None
