@@ -97,8 +97,10 @@ def _further(plan: "Plan", folder: Path, recipe: str) -> Iterator[str]:
     stages = {node.stage for node in plan.nodes.values()}
     if "score" in stages:
         yield f"Next: selectmoe audit {recipe}   (which damage do the scores notice?)"
+    if {"select", "evaluate"} <= stages:
+        yield f"Next: selectmoe compare {recipe} 'seed=[1,2,3]'   (is it more than chance?)"
     if "select" in stages:
-        yield f"Next: selectmoe run {recipe} select.use=top-fraction select.fraction=0.1"
+        yield f"Next: selectmoe export {shlex.quote(str(folder))} --to trl   (for your trainer)"
     for stage, following in STEPS_AFTER.items():
         if stage in stages and not stages & set(STAGES[STAGES.index(stage) + 1 :]):
             place = shlex.quote(str(folder / "artifacts" / stage))

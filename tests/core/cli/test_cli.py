@@ -375,13 +375,13 @@ def test_an_interrupt_ends_with_130(cli, monkeypatch):
 def test_a_run_ends_with_where_its_results_are_and_what_may_come_next(project):
     said = project.run("--until", "select")
     assert said.code == 0, said.err
-    results, audit, again = said.err.splitlines()[-3:]
+    results, audit, export = said.err.splitlines()[-3:]
     folder = project.folder / results.removeprefix("Results: ")
     assert (folder / "select" / "selected_data.jsonl").is_file()
     assert audit.startswith("Next: selectmoe audit recipe.toml")
-    command = again.removeprefix("Next: ").split()
-    assert command[:3] == ["selectmoe", "run", "recipe.toml"]
-    assert project.call("plan", *command[2:], "--until", "select").code == 0
+    command = export.removeprefix("Next: ").partition("   (")[0].split()
+    assert command[:2] == ["selectmoe", "export"]
+    assert project.call(*command[1:]).code == 0
     changed = project.run("select.fraction=0.5", "--until", "select")
     assert "Next: selectmoe audit recipe.toml select.fraction=0.5 " in changed.err
     quiet = project.run("--until", "select", "--quiet")
