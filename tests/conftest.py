@@ -22,6 +22,8 @@ ROOT = HERE.parent
 if "PYTEST_XDIST_WORKER" in os.environ:
     # With a process for each core, more threads than one would wait for each other all the time.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # xdist passes on the width of its own terminal; here commands write into files.
+    os.environ.pop("COLUMNS", None)
 
 SOURCES = ("dolly", "cot", "oasst1")
 ROWS = 40
