@@ -647,4 +647,5 @@ def test_an_unknown_task_is_told_before_the_first_stage(project, in_process, mon
     assert "arc_eazy" in readable(said)
     started, failed = project.calls()
     assert started == "run started"
-    assert failed.startswith("run failed") and "arc_eazy" in failed
+    assert failed.startswith("run failed")
+    assert "arc_eazy" in failed
