@@ -156,13 +156,7 @@ def _call(arguments: list[str]) -> int:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt) as error:
-        with suppress(OSError, Ended):  # the terminal may have gone, or who reads stderr
-            click.echo(
-                "\nInterrupted. Finished work is kept: run the same command again to continue.",
-                err=True,
-            )
-        signalled = error.__cause__ or error  # click turns what interrupts it into its Abort
-        return signalled.exit_code if isinstance(signalled, Ended) else INTERRUPTED
+        return _interrupted(error.__cause__ or error)  # click turns what interrupts it into Abort
     except SelectMoEError as error:
         show(error)
         return error.exit_code
@@ -175,8 +169,21 @@ def _call(arguments: list[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
+def _interrupted(error: BaseException) -> int:
+    """Print that finished work is kept; return the exit code of the signal."""
+    with suppress(OSError, Ended):  # the terminal may have gone, or who reads stderr
+        click.echo(
+            "\nInterrupted. Finished work is kept: run the same command again to continue.",
+            err=True,
+        )
+    return error.exit_code if isinstance(error, Ended) else INTERRUPTED
+
+
 def _unexpected(error: Exception) -> int:
     """Print a bug with its traceback, and an error of the disk without one."""
+    if isinstance(error.__cause__, KeyboardInterrupt):
+        # Before Python 3.12 what interrupts the making of a class comes wrapped in a RuntimeError.
+        return _interrupted(error.__cause__)
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
         # Only the recipe and the command line name files so.
         what = f"the name is too long for a file: {error.filename}"

@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -369,6 +370,24 @@ def test_an_interrupt_ends_with_130(cli, monkeypatch):
     monkeypatch.setattr(options, "load_plugins", interrupted)
     said = cli("list")
     assert said.code == 130
+    assert "Traceback" not in said.err
+
+
+def test_a_signal_while_a_class_is_made_is_an_interrupt(cli, monkeypatch):
+    """Until Python 3.11 a class wraps what its descriptors raise in a RuntimeError."""
+    from selectmoe_core.cli import options
+    from selectmoe_core.runtime.processes import Ended
+
+    class Struck:
+        def __set_name__(self, owner, name):
+            raise Ended(signal.SIGTERM)
+
+    def making_a_class(*_, **__):
+        return type("Config", (), {"check": Struck()})
+
+    monkeypatch.setattr(options, "load_plugins", making_a_class)
+    said = cli("list")
+    assert said.code == 143
     assert "Traceback" not in said.err
 
 
