@@ -1,6 +1,7 @@
 """``audit --labelled``: a user's own labels, as a user gives them."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -36,7 +37,12 @@ def write(path, rows):
 def audit(desk, *options, code=0):
     command = [sys.executable, "-m", "selectmoe_core", "audit", "recipe.toml", "--labelled"]
     done = subprocess.run(
-        [*command, *options, "--quiet"], cwd=desk, capture_output=True, text=True, check=False
+        [*command, *options, "--quiet"],
+        cwd=desk,
+        env=os.environ | {"COLUMNS": "80"},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == code, done.stderr
     return done

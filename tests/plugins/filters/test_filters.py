@@ -97,6 +97,7 @@ def test_patterns_equal_a_plain_search(tmp_path):
         )
         for n in range(60)
     ]
+    rows += [conversation("nothing", "nothing"), conversation("https://a", "As an AI größe")]
     patterns = ("(?i)as an ai", "gr\u00f6\u00dfe", "https?://")
     for text in ("answers", "prompt", "conversation"):
         for keep in (False, True):
