@@ -5,8 +5,10 @@ r"""Does targeted selection beat a random draw? Strategies on a real pool, one `
 
 ``DATA`` holds ``less/train/processed`` (the pool) and ``eval`` (the questions). Some questions of
 the target tasks are held back from the evaluation: they are the targets. The arms come in the order
-of their importance; where ``--minutes`` end the run, the table has the arms that are whole, and the
-same command goes on later. It writes ``targeted.md``, ``compare.json`` and ``compare.html``.
+of their importance. Questions are asked in the chat format of the training, SciQ's without the text
+that holds the answer; ``--plain`` asks them as the harness does. Where ``--minutes`` end the run,
+the table has the arms that are whole, and the same command goes on later. It writes
+``targeted.md``, ``compare.json`` and ``compare.html``.
 """
 
 import argparse
@@ -34,6 +36,13 @@ from selectmoe_core.plugin.registry import Registry
 
 PATIENCE = 60.0
 """Seconds that a run has to end after its time is over."""
+HARNESS = {"tasks": [f"{task}_local" for task in TASKS]}
+"""Questions as the harness prompts them: SciQ's with the text that holds the answer."""
+CHAT = {
+    "tasks": ["arc_easy_local", "sciq_closed_local", "hellaswag_local", "piqa_local"],
+    "apply_chat_template": "training",
+}
+"""Questions as a user of the trained model asks them; SciQ without the text."""
 TINY: Tables = {
     "pool": {"subset_ratio": 0.02},
     "warmup": {"subset_ratio": 0.2},
@@ -78,7 +87,7 @@ def _plan(
     tables["select"] |= {"fraction": chosen.fraction}
     tables["train"] |= {"model": chosen.model}
     tables["evaluate"] = {
-        "tasks": [f"{task}_local" for task in TASKS],
+        **(HARNESS if chosen.plain else CHAT),
         "include_path": [str(RECIPES / "tasks/local_eval")],
         "allow_task_code": True,
         "task_data": [str((chosen.out / "data/eval").resolve())],
@@ -180,6 +189,9 @@ def _chosen(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+")
     parser.add_argument("--parallel", type=int, default=1, help="stages at the same time")
     parser.add_argument("--device", default="auto")
+    parser.add_argument(
+        "--plain", action="store_true", help="the harness's prompts, no chat format"
+    )
     parser.add_argument("--minutes", type=float, default=0, help="end the run after; 0 for never")
     parser.add_argument("--tiny", action="store_true", help="a trial: few rows and questions")
     chosen = parser.parse_args(arguments)

@@ -43,8 +43,9 @@ class LmEvalConfig(Config):
     """The largest batch that ``auto`` tries on a GPU."""
     bootstrap_iters: PositiveInt = 1000
     """Resamplings for standard errors that have no formula (accuracy has one)."""
-    apply_chat_template: bool = False
-    """Put questions into the chat template of the model's tokenizer, as the harness does."""
+    apply_chat_template: bool | Literal["training"] = False
+    """Put questions into a conversation: ``true`` means the chat template of the model's tokenizer,
+    as the harness does; ``"training"`` the recipe's ``[chat]``, in which the model was trained."""
     fewshot_seed: NonNegativeInt = 1234
     """The seed for the choice of solved examples; the default is the harness's."""
     samples: bool = True

@@ -119,7 +119,7 @@ class LmEval:
             bootstrap_iters=config.bootstrap_iters,
             log_samples=True,
             evaluation_tracker=tracker,
-            apply_chat_template=config.apply_chat_template,
+            apply_chat_template=bool(config.apply_chat_template),
             fewshot_random_seed=config.fewshot_seed,
             confirm_run_unsafe_code=config.unsafe_code,
         )

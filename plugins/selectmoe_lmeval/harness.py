@@ -9,6 +9,7 @@ import re
 import subprocess
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,7 +25,8 @@ import tqdm
 from lm_eval.models.huggingface import HFLM
 from torch.utils import collect_env
 
-from selectmoe_core import Advance, Job, StageError, TargetModel
+from selectmoe_core import Advance, Job, Message, StageError, TargetModel
+from selectmoe_core.tokens import ChatFormat
 from selectmoe_lmeval.config import LmEvalConfig
 
 CPU_BATCH = 16
@@ -41,15 +43,18 @@ def load_model(model: TargetModel, config: LmEvalConfig, job: Job) -> HFLM:
         StageError: a chat template is needed, but the tokenizer has none.
     """
     tokenizer = job.models.tokenizer(model.base)
-    if config.apply_chat_template and not tokenizer.chat_template:
+    if config.apply_chat_template is True and not tokenizer.chat_template:
         raise StageError(
             f"apply_chat_template is set, but the tokenizer of {model.base} has no chat template",
-            hint="remove the option, or add a template to the tokenizer (tokenizer_config.json)",
+            hint='set apply_chat_template = "training" for the format of [chat], or false, or add '
+            "a template to the tokenizer (tokenizer_config.json)",
         )
     batch = config.batch_size
     if batch == "auto" and job.device == "cpu":
         batch = CPU_BATCH
-    loaded = HFLM(
+    in_training_format = config.apply_chat_template == "training"
+    kind = partial(TrainingFormat, job.chat) if in_training_format else HFLM
+    loaded = kind(
         pretrained=job.models.load_target(model, dtype=job.dtype, device=job.device),
         tokenizer=tokenizer,
         batch_size=batch,
@@ -58,6 +63,37 @@ def load_model(model: TargetModel, config: LmEvalConfig, job: Job) -> HFLM:
     if job.world.size > 1:
         _spread(loaded, job)
     return loaded
+
+
+class TrainingFormat(HFLM):
+    """A model whose questions are put into the recipe's chat format, as its training data was."""
+
+    def __init__(self, chat: ChatFormat, **options: Any) -> None:  # noqa: ANN401
+        """Use a chat format; the other options are those of ``HFLM``."""
+        # A template writes its own first token; for tulu the tokenizer adds it, as in training.
+        first = None if chat.config.template == "tulu" else False
+        super().__init__(**options, add_bos_token=first)
+        self.chat = chat
+
+    def chat_template(self, chat_template: bool | str = False) -> str:  # noqa: ARG002
+        """Return what the results say about the template: its text, or its name."""
+        return self.chat.template or f"[chat] template = {self.chat.config.template}"
+
+    def apply_chat_template(
+        self,
+        chat_history: list[dict[str, str]],
+        add_generation_prompt: bool = True,
+    ) -> str:
+        """Return the text of a conversation up to where the answer begins.
+
+        Without ``add_generation_prompt`` the last turn is the beginning of the answer.
+        """
+        turns = [
+            Message(turn["role"], turn["content"])  # type: ignore[arg-type]  # no other roles
+            for turn in chat_history
+        ]
+        begun = "" if add_generation_prompt else turns.pop().content
+        return self.chat.prompt(turns, self.tokenizer) + begun
 
 
 def _spread(model: HFLM, job: Job) -> None:

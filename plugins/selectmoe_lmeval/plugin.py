@@ -45,13 +45,18 @@ def selectmoe_evaluators() -> list[Component[Any, Evaluator]]:
             LmEvalConfig,
             load("selectmoe_lmeval.evaluator:LmEval"),
             about=about,
-            needs=lambda _: frozenset({Need.MODEL, Need.TASKS}),
+            needs=_needs,
             torch=True,
             files=_files,
             unseen=_unseen,
             questions=_asking,
         )
     ]
+
+
+def _needs(config: LmEvalConfig) -> frozenset[Need]:
+    needs = frozenset({Need.MODEL, Need.TASKS})
+    return needs | {Need.TOKENS} if config.apply_chat_template == "training" else needs
 
 
 def _asking(config: LmEvalConfig) -> LmEvalConfig:

@@ -125,6 +125,11 @@ class ChatFormat:
         with self._renderer(tokenizer) as render:
             return render(messages)
 
+    def prompt(self, messages: Sequence[Message], tokenizer: Tokenizer) -> str:
+        """Return the text of a conversation up to where the next answer begins, as in training."""
+        rendered = self.render([*messages, Message("assistant", "answer")], tokenizer)
+        return rendered.text[: rendered.spans[-1].start]
+
     @contextmanager
     def _renderer(self, tokenizer: Tokenizer) -> Iterator[Callable[[Sequence[Message]], Rendered]]:
         """Yield a function that renders conversations."""

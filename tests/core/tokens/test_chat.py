@@ -327,7 +327,7 @@ def model_format(template: str) -> ChatFormat:
 
 @given(conversations())
 def test_chatml_marks_answers_with_their_end(messages):
-    text, pieces = rendered_pieces(model_format(CHATML), messages, tokenizer_of("bytes"))
+    text, pieces = rendered_pieces(model_format(CHATML), messages, tokenizer_of(KINDS[0]))
     expected, wanted = "", []
     if messages[0].role != "system":
         expected = "<|im_start|>system\nYou are a user of a system<|im_end|>\n"
@@ -344,7 +344,7 @@ def test_chatml_marks_answers_with_their_end(messages):
 def test_a_prompt_that_reads_like_the_format_is_found_where_it_stands():
     for word in ("user", "system", "im_start", "You", "a", "<|im_end|>\n"):
         chat = model_format(CHATML)
-        rendered = chat.render(turns(word, "yes"), tokenizer_of("bytes"))
+        rendered = chat.render(turns(word, "yes"), tokenizer_of(KINDS[0]))
         prompt = next(span for span in rendered.spans if span.part == Part.PROMPT)
         before = rendered.text[: prompt.start]
         assert before.endswith("<|im_start|>user\n")
@@ -374,7 +374,7 @@ def test_a_template_brings_its_own_begin_of_sequence():
 
 def test_model_takes_the_tokenizers_own_template(tmp_path):
     messages = turns("q", "a")
-    tokenizer = tokenizer_of("bytes")
+    tokenizer = tokenizer_of(KINDS[0])
     chat = ChatFormat(ChatConfig(template="model"))
     with pytest.raises(ModelError, match="no chat template"):
         chat.render(messages, tokenizer)
@@ -391,20 +391,22 @@ def test_model_takes_the_tokenizers_own_template(tmp_path):
 def test_a_template_that_rewrites_earlier_turns_is_refused():
     rewriting = "{{ messages | length }}" + CHATML
     with pytest.raises(ModelError, match="rewrites earlier turns"):
-        model_format(rewriting).render(turns("q", "a", "r", "b"), tokenizer_of("bytes"))
+        model_format(rewriting).render(turns("q", "a", "r", "b"), tokenizer_of(KINDS[0]))
     only_last = (
         "{% for m in messages %}{{ m['content'] if loop.last or m['role'] == 'user' else '' }}"
         "{% endfor %}"
     )
     with pytest.raises(ModelError, match="rewrites earlier turns"):
-        model_format(only_last).render(turns("q", "a", "r", "b"), tokenizer_of("bytes"))
+        model_format(only_last).render(turns("q", "a", "r", "b"), tokenizer_of(KINDS[0]))
 
 
 def test_a_template_that_fails_says_so():
     with pytest.raises(ModelError, match=r"user, user, assistant.*must alternate"):
-        model_format(LLAMA2).render((Message("user", "q"), *turns("q", "a")), tokenizer_of("bytes"))
+        model_format(LLAMA2).render(
+            (Message("user", "q"), *turns("q", "a")), tokenizer_of(KINDS[0])
+        )
     with pytest.raises(ModelError, match="cannot render"):
-        model_format("{% for %}").render(turns("q", "a"), tokenizer_of("bytes"))
+        model_format("{% for %}").render(turns("q", "a"), tokenizer_of(KINDS[0]))
 
 
 def test_a_template_file_that_cannot_be_read(tmp_path):
@@ -441,6 +443,17 @@ def test_the_digest_covers_the_template_but_not_where_it_lies(tmp_path):
     assert ChatFormat(ChatConfig(max_length=7)).digest != plain
 
 
+@pytest.mark.parametrize("template", [None, CHATML])
+def test_a_prompt_is_what_comes_before_the_answer(template):
+    tokenizer = tokenizer_of(KINDS[0])
+    chat = ChatFormat(ChatConfig(template="file" if template else "tulu"), template)
+    turns = [Message("user", "one"), Message("assistant", "two"), Message("user", " three ")]
+    prompt = chat.prompt(turns, tokenizer)
+    for answer in ("four", "5 or 6"):
+        whole = chat.render([*turns, Message("assistant", answer)], tokenizer).text
+        assert whole.startswith(prompt + answer)
+
+
 WEIGHTED = (
     Message("user", "q"),
     Message("assistant", "wrong", trained=False),
@@ -455,7 +468,7 @@ WEIGHTED = (
 def test_an_answer_of_weight_0_is_read_and_not_trained_on(template, loss_on, mask_format):
     config = ChatConfig(template=template, loss_on=loss_on, mask_format=mask_format)
     chat = ChatFormat(config, None if template == "tulu" else CHATML)
-    tokenizer = tokenizer_of("bytes")
+    tokenizer = tokenizer_of(KINDS[0])
     plain = tuple(Message(m.role, m.content) for m in WEIGHTED)
     examples = [Example("0" * 32, "s", messages) for messages in (WEIGHTED, plain)]
     some, every = chat.encode(examples, tokenizer)

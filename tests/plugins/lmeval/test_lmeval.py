@@ -12,12 +12,15 @@ from llama_models import Examples, example, job, llama, tokenizer
 from lmeval_tasks import TASK, config, evaluate, offline, questions_of, samples_of, write_tasks
 from torch.nn.functional import log_softmax
 
+from selectmoe_core import Need
 from selectmoe_core.errors import StageError
 from selectmoe_core.models.models import TargetModel
 from selectmoe_core.runtime.progress import NoProgress
 from selectmoe_llama.config import LoraTrainingConfig
 from selectmoe_llama.trainer import LlamaLora
+from selectmoe_lmeval.config import LmEvalConfig
 from selectmoe_lmeval.harness import quiet
+from selectmoe_lmeval.plugin import selectmoe_evaluators
 from selectmoe_lmeval.results import primary, summarise
 
 
@@ -266,6 +269,37 @@ def test_requests_that_do_not_fit_are_counted(tmp_path, folder):
 def test_a_chat_template_that_is_not_there(base, folder, tmp_path):
     with pytest.raises(StageError, match="has no chat template"):
         evaluate(TargetModel(base), tmp_path, config(folder, "fours", apply_chat_template=True))
+
+
+def test_questions_in_the_format_of_the_training(base, folder, tmp_path):
+    options = config(folder, "fours", limit=5, num_fewshot=1, apply_chat_template="training")
+    evaluate(TargetModel(base), tmp_path / "out", options)
+    samples = samples_of(tmp_path / "out", "fours")
+    assert len(samples) == 5
+    for sample in samples:
+        for at, choice in enumerate(sample["doc"]["choices"]):
+            asked = sample["arguments"][f"gen_args_{at}"]
+            assert asked["arg_1"] == choice
+            context = asked["arg_0"]
+            assert context.startswith("<|user|>\nQuestion: ")
+            assert context.endswith(
+                f"Question: {sample['doc']['question']}\nAnswer:\n<|assistant|>\n"
+            )
+    plain = tmp_path / "plain"
+    evaluate(TargetModel(base), plain, config(folder, "fours", limit=5, num_fewshot=1))
+    scores = [
+        [one["filtered_resps"] for one in found] for found in (samples, samples_of(plain, "fours"))
+    ]
+    assert scores[0] != scores[1]
+
+
+def test_only_questions_in_the_format_of_the_training_depend_on_it():
+    (component,) = selectmoe_evaluators()
+    needs = {
+        value: Need.TOKENS in component.needs(LmEvalConfig(tasks=("t",), apply_chat_template=value))
+        for value in (False, True, "training")
+    }
+    assert needs == {False: False, True: False, "training": True}
 
 
 def test_the_metric_that_stands_for_a_task():
