@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
@@ -13,6 +14,7 @@ from pathlib import Path
 import pluggy
 import pytest
 from fake_recipe import RECIPE
+from hypothesis import HealthCheck, settings
 
 from selectmoe_core.plugin.manager import empty_manager
 
@@ -22,8 +24,21 @@ ROOT = HERE.parent
 if "PYTEST_XDIST_WORKER" in os.environ:
     # With a process for each core, more threads than one would wait for each other all the time.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    # xdist passes on the width of its own terminal; here commands write into files.
-    os.environ.pop("COLUMNS", None)
+
+# Commands write into files here, and nothing about the terminal of whoever tests may show there.
+for _name in ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+    os.environ.pop(_name, None)
+
+# A busy machine is no finding: no deadlines. Without SELECTMOE_FUZZ the examples are the same ones
+# in every run, as in the fuzzer's short form; with it they are new ones.
+settings.register_profile(
+    "house",
+    deadline=None,
+    database=None,
+    derandomize="SELECTMOE_FUZZ" not in os.environ,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("house")
 
 SOURCES = ("dolly", "cot", "oasst1")
 ROWS = 40
@@ -129,6 +144,14 @@ def use_site(site: Path, patch: pytest.MonkeyPatch) -> None:
     patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(site), before])))
     for path in site.glob("*.py"):
         patch.delitem(sys.modules, path.stem, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _drawn_from_torch(request: pytest.FixtureRequest) -> None:
+    """What a test draws from torch depends on no test that the same process ran before."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.manual_seed(zlib.crc32(request.node.nodeid.encode()))
 
 
 @pytest.fixture

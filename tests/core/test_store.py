@@ -7,7 +7,6 @@ import os
 import random
 import subprocess
 import sys
-import time
 from contextlib import suppress
 
 import pytest
@@ -168,26 +167,35 @@ def test_removing_forgets(store):
 # -------------------------------------------------------------------------------------- locks
 
 
-def _hold(root, seconds, events):
-    with Store(root).lock("score", DIGEST, lambda text: events.put(("told", text))):
-        events.put(("in", os.getpid()))
-        time.sleep(seconds)
-        events.put(("out", os.getpid()))
+def _hold(root, until, events):
+    with Store(root).lock("score", DIGEST, lambda text: events.send(("told", text))):
+        events.send(("in", os.getpid()))
+        until.wait(60)
+        events.send(("out", os.getpid()))
+
+
+def _next(events):
+    assert events.poll(60), "nothing happens"
+    return events.recv()
 
 
 def test_a_second_process_waits_and_says_for_whom(store):
     context = multiprocessing.get_context("fork")
-    events = context.Queue()
-    first = context.Process(target=_hold, args=(store.root, 0.8, events))
+    # A pipe, and no queue: what one sends before it lets go is there before the other goes on.
+    (events, send), until = context.Pipe(duplex=False), context.Event()
+    first, second = (
+        context.Process(target=_hold, args=(store.root, until, send)) for _ in range(2)
+    )
     first.start()
-    assert events.get(timeout=20) == ("in", first.pid)
-    second = context.Process(target=_hold, args=(store.root, 0.0, events))
+    assert _next(events) == ("in", first.pid)
     second.start()
-    seen = [events.get(timeout=20) for _ in range(4)]
+    event, told = _next(events)
+    assert event == "told"
+    until.set()
+    seen = [_next(events) for _ in range(3)]
     first.join()
     second.join()
-    assert [event for event, _ in seen] == ["told", "out", "in", "out"]
-    told = seen[0][1]
+    assert seen == [("out", first.pid), ("in", second.pid), ("out", second.pid)]
     assert f"process {first.pid}" in told
     assert "waiting" in told
     assert not list(store.root.glob("*.owner"))
@@ -197,10 +205,10 @@ def test_a_lock_is_free_again_after_an_error_and_after_a_kill(store):
     with pytest.raises(ZeroDivisionError), store.lock("score", DIGEST, print):
         _ = 1 / 0
     context = multiprocessing.get_context("fork")
-    events = context.Queue()
-    process = context.Process(target=_hold, args=(store.root, 60, events))
+    events, send = context.Pipe(duplex=False)
+    process = context.Process(target=_hold, args=(store.root, context.Event(), send))
     process.start()
-    events.get(timeout=20)
+    _next(events)
     process.kill()
     process.join()
     told = []

@@ -66,6 +66,15 @@ def rest() -> None:
         time.sleep(float((control() / "slow").read_text()))
 
 
+def hold(name: str) -> None:
+    """Wait as long as the file ``hold-NAME`` is there."""
+    last = time.monotonic() + 300
+    while (control() / f"hold-{name}").exists():
+        if time.monotonic() > last:
+            raise RuntimeError(f"held at {name} in vain")
+        time.sleep(0.02)
+
+
 def fail_if_told(name: str) -> None:
     if (control() / f"fail-{name}").exists():
         raise RuntimeError(f"told to fail at {name}")
@@ -221,6 +230,7 @@ class FakeScorer:
     def score(self, shard: Shard) -> ShardScores:
         note(f"score {shard.number}")
         fail_if_told(f"score-{shard.number}")
+        hold(f"score-{shard.number}")
         rest()
         if self.config.breaks == "score" and shard.number == 2:
             return self.config.nothing_like_this

@@ -155,7 +155,7 @@ def children_at(run, stage):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_killed_run_leaves_no_orphan_that_goes_on(project, processes, seed):
     """A kill just after a stage's process was started comes before anything is imported there."""
-    project.tell("slow", "0.2")
+    project.tell("slow", "0.5")
     moment = random.Random().random() if seed else 0.0
     run = begun(project, "--num-processes", processes, "--threads", "1")
     children = wait_until(lambda: children_at(run, "score"))
@@ -163,7 +163,7 @@ def test_a_killed_run_leaves_no_orphan_that_goes_on(project, processes, seed):
     children = children_at(run, "score") or children
     run.kill()
     run.communicate()
-    _, left = psutil.wait_procs(children, timeout=15)
+    _, left = psutil.wait_procs(children, timeout=60)
     assert not left
     project.calls()
     time.sleep(1)
@@ -185,11 +185,11 @@ def test_a_signal_ends_a_run_and_its_processes_and_the_next_goes_on(project, num
     wait_until(lambda: first_shard_is_there(project))
     children = psutil.Process(run.pid).children(recursive=True)
     run.send_signal(number)
-    _, written = run.communicate(timeout=60)
+    _, written = run.communicate(timeout=120)
     assert run.returncode == code, written
     assert written.count("Interrupted. Finished work is kept") == 1
     assert "Traceback" not in written
-    assert not psutil.wait_procs(children, timeout=5)[1]
+    assert not psutil.wait_procs(children, timeout=60)[1]
     done = {int(part.stem[5:]) for part in first_shard_is_there(project)}
     project.untell("slow")
     project.calls()

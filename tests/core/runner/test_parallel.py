@@ -143,7 +143,7 @@ def test_each_node_gets_the_gpu_that_fewest_use(tmp_path, monkeypatch):
     assert seen == {"a": "0", "b": "1", "c": "0", "d": "1", "e": "0", "f": seen_by_f}
 
 
-def wait_for(done, seconds=30.0):
+def wait_for(done, seconds=300.0):
     last = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < last
@@ -279,7 +279,7 @@ def test_a_failure_waits_for_what_runs_and_is_the_one_error(project):
 
 
 def test_an_interrupt_ends_all_that_run(project):
-    project.tell("slow", "5")
+    project.tell("slow", "100")
     command = [sys.executable, "-m", "selectmoe_core", *LEFT_OUT, "run", "recipe.toml"]
     process = subprocess.Popen(
         [*command, "--parallel", "3", "-q"], cwd=project.folder, stderr=subprocess.PIPE
@@ -287,9 +287,7 @@ def test_an_interrupt_ends_all_that_run(project):
     calls = project.control / "calls"
     wait_for(lambda: calls.exists() and "convert" in calls.read_text())
     process.send_signal(signal.SIGTERM)
-    start = time.monotonic()
-    assert process.wait(timeout=30) == 128 + signal.SIGTERM
-    assert time.monotonic() - start < 15
+    assert process.wait(timeout=60) == 128 + signal.SIGTERM  # no stage has ended by itself
     time.sleep(0.5)
     before = calls.read_text()
     time.sleep(1)

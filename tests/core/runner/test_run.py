@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pyarrow.parquet as pq
 import pytest
@@ -463,42 +465,51 @@ def test_the_random_arm_does_not_depend_on_the_recipes_scores(project):
 # ------------------------------------------------------------------------------- at one time
 
 
-def start(project, *arguments):
+def start(project, *arguments, stderr=subprocess.PIPE):
     command = [sys.executable, "-m", "selectmoe_core", *LEFT_OUT, "run", "recipe.toml", *arguments]
     return subprocess.Popen(
-        command, cwd=project.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, cwd=project.folder, stdout=subprocess.PIPE, stderr=stderr, text=True
     )
 
 
+def wait_for(look):
+    last = time.monotonic() + 300
+    while not look():
+        assert time.monotonic() < last
+        time.sleep(0.02)
+
+
+def has(path, text):
+    return path.exists() and text in path.read_text()
+
+
 def test_two_runs_at_once_on_one_store_share_the_work(project):
-    project.tell("slow", "0.5")
-    processes = [start(project, "--until", "select") for _ in range(2)]
-    said = [process.communicate(timeout=120) for process in processes]
+    project.tell("hold-score-3")
+    log = project.folder / "second.log"
+    processes = [start(project, "--until", "select")]
+    wait_for(lambda: has(project.control / "calls", "score 3"))
+    with log.open("w") as file:
+        processes.append(start(project, "--until", "select", stderr=file))
+        wait_for(lambda: has(log, "another run is making this"))
+    project.untell("hold-score-3")
+    said = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
     calls = project.calls()
     scores = [call for call in calls if call.startswith("score ")]
     assert sorted(scores) == [f"score {number}" for number in range(5)]
     assert calls.count("convert") == 1
-    assert "another run is making this" in said[0][1] + said[1][1]
     assert project.run("--until", "select").code == 0
     assert not [call for call in project.calls() if call.startswith("score ")]
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(project):
-    import signal
-    import time
-
-    project.tell("slow", "0.4")
+    project.tell("hold-score-2")
     process = start(project, "--until", "select")
-    for _ in range(600):
-        if (project.control / "calls").exists() and "score 2" in (
-            project.control / "calls"
-        ).read_text():
-            break
-        time.sleep(0.05)
+    wait_for(lambda: has(project.control / "calls", "score 2"))
+    wait_for(lambda: list(project.store.glob("score-*/scores/part-00000.parquet")))
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    project.untell("slow")
+    project.untell("hold-score-2")
     project.calls()
     assert project.run("--until", "select").code == 0
     again = [call for call in project.calls() if call.startswith("score ")]

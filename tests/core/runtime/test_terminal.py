@@ -3,6 +3,8 @@
 import io
 import json
 import logging
+import os
+import shutil
 import subprocess
 import sys
 import unicodedata
@@ -82,13 +84,17 @@ with safe_streams(), RichProgress().task("[bold]\\x1b]0;PWN\\x07[/x]", 2) as adv
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs script(1)")
+@pytest.mark.skipif(
+    sys.platform != "linux" or not shutil.which("script"), reason="needs script(1) of util-linux"
+)
 def test_bars_show_labels_as_they_are_and_let_nothing_through(tmp_path):
     program = tmp_path / "bars.py"
     program.write_text(BARS)
     log = tmp_path / "log"
     command = f"{sys.executable} {program}"
-    subprocess.run(["script", "-qec", command, str(log)], check=True, capture_output=True)
+    terminal = os.environ | {"TERM": "xterm", "COLUMNS": "80"}
+    script = ["script", "-qec", command, str(log)]
+    subprocess.run(script, check=True, capture_output=True, env=terminal)
     shown = log.read_bytes()
     assert b"[bold]\\x1b]0;PWN\\x07[/x]" in shown
     assert b"\x1b]0" not in shown

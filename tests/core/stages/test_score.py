@@ -2,6 +2,7 @@
 
 import random
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -75,7 +76,11 @@ def test_no_more_shards_are_under_way_than_said():
     thread = threading.Thread(target=hand_over_all)
     thread.start()
     assert held.wait(20)
-    thread.join(0.3)
+    last = time.monotonic() + 20
+    while len(begun) <= AHEAD:
+        assert time.monotonic() < last
+        time.sleep(0.01)
+    thread.join(0.3)  # the time for one too many
     assert begun == list(range(AHEAD + 1))
     gate.set()
     thread.join(20)

@@ -214,9 +214,9 @@ def test_two_million_rows_take_seconds_and_little_memory(tmp_path):
     score, words = table.score(), table.ids()
     plain = np.lexsort((words[:, 1], words[:, 0], -score))
     tracemalloc.start()
-    start = time.perf_counter()
+    start = time.process_time()
     selection = TopFraction(TopFractionConfig(fraction=0.05)).select(table, JOB)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     np.testing.assert_array_equal(selection.rows, plain[:100_000])

@@ -50,7 +50,8 @@ def test_every_row_goes_to_its_nearest_centre_block_by_block(monkeypatch):
     for row, label in enumerate(labels):
         one = vectors[row].astype(np.float64)
         one /= np.linalg.norm(one) or 1
-        assert label == np.argmin(((centres - one) ** 2).sum(axis=1))
+        distances = ((centres - one) ** 2).sum(axis=1)
+        assert distances[label] < distances.min() + 1e-6  # in fp32 two may be equally near
     assert rows.most == 7
 
 
@@ -78,10 +79,13 @@ def test_k_means_is_not_worse_than_scikit_learns_own():
     from sklearn.cluster import KMeans
 
     random = np.random.default_rng()
-    points = unit(random.normal(size=(600, 8)))
-    ours = k_means(points, 20, 1)[1]
-    theirs = KMeans(20, n_init=3, random_state=1).fit(points).inertia_ / len(points)
-    assert ours < 1.05 * theirs
+    ratios = []  # of one drawing 1.008, give or take 0.007
+    for _ in range(4):
+        points = unit(random.normal(size=(600, 8)))
+        ours = k_means(points, 20, 1)[1]
+        theirs = KMeans(20, n_init=3, random_state=1).fit(points).inertia_ / len(points)
+        ratios.append(ours / theirs)
+    assert np.mean(ratios) < 1.05
 
 
 def test_turns_equal_a_plain_loop():
@@ -146,7 +150,7 @@ def test_clusters_come_from_the_sample_and_the_seed(tmp_path):
 
 
 def test_what_does_not_fit_is_an_error(tmp_path):
-    random = np.random.default_rng()
+    random = np.random.default_rng(9)  # others might have a cluster of 15 by chance
     vectors = random.normal(size=(40, 6)).astype(np.float16)
     table, _, job = table_beside(tmp_path, vectors, random)
     with pytest.raises(StageError, match="clusters = 41 for") as caught:

@@ -12,6 +12,15 @@ from selectmoe_diverse.k_center import KCenter, far_apart
 from selectmoe_diverse.rows import drawn, unit
 
 
+def drawn_blobs(random, *shape, threshold, **options):
+    """Blobs without two vectors whose similarity is the threshold but for rounding."""
+    while True:
+        vectors, truth = blobs(random, *shape, **options)
+        similar = cosines(vectors)
+        if np.abs(similar - threshold)[~np.eye(len(vectors), dtype=bool)].min() > 1e-6:
+            return vectors, truth, similar
+
+
 def plain_far_apart(similar, rows, count, threshold):
     kept = []
     for place, row in enumerate(rows):
@@ -28,12 +37,7 @@ def test_far_apart_equals_a_loop_over_all_pairs(monkeypatch, threshold):
     monkeypatch.setattr(k_center, "KEPT", 5)
     random = np.random.default_rng()
     for _ in range(10):
-        vectors, _ = blobs(random, 8, 12, width=6, spread=0.2)
-        similar = cosines(vectors)
-        if np.abs(similar - threshold).min() < 1e-6:
-            np.fill_diagonal(similar, 2.0)
-            if np.abs(similar - threshold).min() < 1e-6:
-                continue
+        vectors, _, similar = drawn_blobs(random, 8, 12, threshold=threshold, width=6, spread=0.2)
         rows = random.permutation(len(vectors))[:80]
         for count in (1, 7, 80):
             plain = PlainRows(vectors)
@@ -50,9 +54,8 @@ def test_an_equal_vector_and_one_of_zeros():
 
 def test_k_center_of_the_pool_and_of_each_source(tmp_path):
     random = np.random.default_rng()
-    vectors, _ = blobs(random, 12, 15, width=6, spread=0.15)
+    vectors, _, similar = drawn_blobs(random, 12, 15, threshold=0.95, width=6, spread=0.15)
     table, plain, job = table_beside(tmp_path, vectors, random)
-    similar = cosines(vectors)
     order = [row["row"] for row in best_first(plain)]
     found = KCenter(KCenterConfig(k=25, threshold=0.95)).select(table, job)
     places = plain_far_apart(similar, order, 25, 0.95)
