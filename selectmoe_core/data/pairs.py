@@ -58,7 +58,7 @@ class PairTable:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StageError(
                 f"{folder / PAIRS} is missing or damaged: {error}",
-                hint="rerun the stage with --fresh pairs",
+                hint=f"remove the folder {folder} to have it made again",
             ) from None
 
     def __len__(self) -> int:

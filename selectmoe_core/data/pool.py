@@ -13,8 +13,6 @@ import pyarrow as pa
 from selectmoe_core.data.examples import ID_BYTES, Example, Message, Reject
 from selectmoe_core.errors import StageError
 
-FORMAT = 1
-"""The version of a pool's files; a new number makes every pool, and what reads one, again."""
 POOL = "pool.arrow"
 BATCHES = "batches.npy"
 REJECTS = "rejects.jsonl"
@@ -24,7 +22,8 @@ TAKEN = 256
 """Number of rows that ``take`` holds at once."""
 
 FORMAT = 2
-"""The version of a pool's files: since 2, messages say whether they are trained on."""
+"""The version of a pool's files; a new number makes every pool, and what reads one, again. Since 2,
+messages say whether they are trained on."""
 REASONS = 5
 """Number of the most frequent reasons for rejected rows that a pool stores."""
 

@@ -51,7 +51,7 @@ def data_table(table: StageTable, binder: Binder) -> StageTable:
     assert isinstance(table.own, TrainOptions)
     given = table.own.data
     folder = table.origins.get("data", Path.cwd())
-    where = f"{table.where} data"
+    where = "[train.data]"
     if isinstance(given, Mapping):
         options: dict[str, Any] = dict(given)
     else:

@@ -319,7 +319,16 @@ class Graph:
             self._require_model(table)
         seed = table.own.seed if table.own.seed is not None else self.recipe.head.seed
         self.nodes[key] = Node(
-            key, table.stage, entry, config or bound[1], table.own, present, model, seed, (arm,)
+            key,
+            table.stage,
+            entry,
+            config or bound[1],
+            table.own,
+            present,
+            model,
+            seed,
+            (arm,),
+            where=table.where,
         )
 
     def _drop_unread(self) -> None:

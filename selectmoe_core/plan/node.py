@@ -33,6 +33,7 @@ class Node:
         seed: its seed.
         arms: the arms it belongs to.
         digest: covers everything that can change its result; ``None`` until large files are hashed.
+        where: the table of the recipe that it comes from, for messages: ``[score.ifd]``.
     """
 
     key: str
@@ -45,6 +46,7 @@ class Node:
     seed: int
     arms: tuple[str, ...]
     digest: str | None = None
+    where: str = ""
 
     @property
     def uses_torch(self) -> bool:
@@ -131,9 +133,9 @@ class Plan:
             yield f"{key} is made in every run and never reused: {why}"
 
     def skips(self, node: Node) -> bool:
-        """Return whether rows that a node cannot use are left out, as the pool's own are."""
-        pool = self.nodes.get(node.inputs.get("pool", ""))
-        return pool is not None and getattr(pool.own, "on_reject", "") == "skip"
+        """Return whether rows that a node cannot use are left out, as rejects of their reader are."""
+        rows = self.nodes.get(node.inputs.get(node.rows_of, ""))
+        return rows is not None and getattr(rows.own, "on_reject", "") == "skip"
 
     def origin(self, node: Node) -> ModelRef | None:
         """Return the model that a node's model is made from, through the nodes between."""

@@ -71,6 +71,7 @@ class Specs:
             trained_from=vars(base) if (base := self.plan.trained_from(node)) else None,
             sample=sample,
             skips=self.plan.skips(node),
+            where=node.where,
         )
 
     def _dtype(self, node: Node, *, on_gpu: bool) -> str:

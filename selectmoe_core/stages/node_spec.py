@@ -49,6 +49,7 @@ class NodeSpec:
         evaluation: for the check of targets: the evaluator, and the options that decide what it
             asks.
         skips: rows that the chat format cannot render are left out; otherwise they are errors.
+        where: the table of the recipe that it comes from, for messages: ``[score.ifd]``.
     """
 
     key: str
@@ -79,6 +80,7 @@ class NodeSpec:
     sample: Path | None = None
     evaluation: Mapping[str, Any] | None = None
     skips: bool = False
+    where: str = ""
 
     @property
     def rows_of(self) -> str:

@@ -18,7 +18,11 @@ def run(context: Context) -> Facts:
         if own.get("subset_ratio"):
             rows = _sampled(rows, float(own["subset_ratio"]), context.spec.seed)
         pool = build_pool(
-            rows, context.folder, on_reject=own.get("on_reject", "stop"), advance=advance
+            rows,
+            context.folder,
+            on_reject=own.get("on_reject", "stop"),
+            advance=advance,
+            table=context.spec.where or "[pool]",
         )
     return describe(pool)
 

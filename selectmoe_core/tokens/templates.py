@@ -17,7 +17,7 @@ MARK = "\ue000selectmoe\ue001"
 """Private-use characters that replace a turn's text, to find where a template puts it."""
 MOST_BYTES = 1 << 20
 """A larger file is not a chat template: the longest known ones have about 30 kB."""
-LEAVE_OUT = '[pool] on_reject = "skip" leaves such rows out'
+LEAVE_OUT = '[pool] on_reject = "skip" leaves such rows out, and [targets] the same of targets'
 MOST_SECONDS = 5.0
 """Seconds of processor time for one conversation; a template takes milliseconds."""
 

@@ -130,9 +130,9 @@ def test_the_recipe_of_a_run_names_its_data_in_full(project):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ('"none.jsonl"', "[train] data jsonl: there is no"),
+        ('"none.jsonl"', "[train.data] jsonl: there is no"),
         ('{ use = "jsnl", path = "pool.jsonl" }', "there is no reader named 'jsnl'"),
-        ('{ path = "pool.jsonl", on_reject = "halt" }', "[train] data: option 'on_reject'"),
+        ('{ path = "pool.jsonl", on_reject = "halt" }', "[train.data]: option 'on_reject'"),
         ('{ path = "pool.jsonl", sorce = "x" }', "unknown option 'sorce'"),
         ('""', "option 'path' is empty"),
     ],
