@@ -40,7 +40,7 @@ class Chosen:
         """Open the selection of an arm of a run.
 
         Raises:
-            StageError: the run has no selection, or its files are gone.
+            StageError: the run has no selection, or its files are gone or damaged.
             RecipeError: the run has no such arm.
         """
         record = RunRecord.load(run)
@@ -99,5 +99,9 @@ def _artifact(node: NodeRecord) -> Artifact:
         raise StageError(
             f"{node.folder}, the result of {node.key}, is gone",
             hint="run the recipe again: what is left is reused",
+        )
+    if damage := artifact.damage():
+        raise StageError(
+            f"{node.key}: {damage}", hint="run the recipe again: what is damaged is made again"
         )
     return artifact

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from selectmoe_core.runtime.terminal import one_line
 from selectmoe_core.selections.chosen import Chosen
 
 SHOWN = 5
@@ -97,14 +98,15 @@ def difference_lines(found: Difference, names: tuple[str, str]) -> Iterator[str]
     yield from _aligned(
         [
             ("source", "A", "B", "both"),
-            *((name, *map("{:,}".format, of)) for name, of in found.sources.items()),
+            *((one_line(name), *map("{:,}".format, of)) for name, of in found.sources.items()),
         ]
     )
     for name, own in zip("AB", found.only, strict=True):
         if own:
             yield from ("", f"The best rows that {name} alone has:")
         for row in own:
-            yield f"  {row.rank:,}. {row.score:.5g} {row.source} {row.id}: {row.prompt}"
+            shown = f"{one_line(row.source)} {row.id}: {one_line(row.prompt)}"
+            yield f"  {row.rank:,}. {row.score:.5g} {shown}"
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from selectmoe_core.data.pool import Pool
 from selectmoe_core.data.scores import ScoreTable
 from selectmoe_core.errors import RecipeError
+from selectmoe_core.runtime.terminal import one_line
 from selectmoe_core.selections.chosen import Chosen
 
 DIGITS = 32
@@ -198,7 +199,11 @@ def _array(rows: np.ndarray) -> Any:  # noqa: ANN401
 
 
 def explanation_lines(found: Explanation) -> Iterator[str]:
-    """Yield an explanation as text for a terminal."""
+    """Yield an explanation as text for a terminal; a source may have line ends in its name."""
+    return map(one_line, _lines(found))
+
+
+def _lines(found: Explanation) -> Iterator[str]:
     yield f"{found.id} of {found.source}{f', read from {found.where}' if found.where else ''}"
     yield ""
     if found.score is None or found.in_pool is None or found.in_source is None:

@@ -9,7 +9,7 @@ from typing import IO, Any
 
 from selectmoe_core.data.examples import RawExample, Reject, content_id
 from selectmoe_core.data.pool_writer import checked
-from selectmoe_core.errors import DataError
+from selectmoe_core.errors import DataError, listing, shown
 from selectmoe_core.selections.portable import Portable
 from selectmoe_core.store import replacing
 
@@ -34,9 +34,9 @@ class Missing:
     changed: str = ""
 
     def __str__(self) -> str:
-        own = f" ('{self.original_id}')" if self.original_id else ""
-        changed = f"; {self.changed} has this id, but other content" if self.changed else ""
-        return f"{self.id}{own} of {self.source}{changed}"
+        own = f" ({shown(self.original_id)})" if self.original_id else ""
+        other = f"; {listing([self.changed])} has this id, but other content"
+        return f"{self.id}{own} of {listing([self.source])}{other if self.changed else ''}"
 
 
 @dataclass
@@ -160,7 +160,7 @@ def _incomplete(portable: Portable, found: Materialized) -> DataError:
     counts: dict[str, int] = {}
     for row in missing:
         counts[row.source] = counts.get(row.source, 0) + 1
-    sources = ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items()))
+    sources = listing([f"{name} {count:,}" for name, count in sorted(counts.items())])
     named = "\n".join(f"  {row}" for row in missing[:SHOWN])
     more = f"\n  and {len(missing) - SHOWN:,} more" if len(missing) > SHOWN else ""
     what = (

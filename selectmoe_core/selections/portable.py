@@ -65,6 +65,7 @@ class Portable:
             made = json.loads((table.schema.metadata or {})[MADE])
             known = made["format"]
             table = table.select(SCHEMA.names).cast(SCHEMA)
+            _check_whole(table)
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
             what = str(error).partition("\n")[0][:200]
             raise DataError(f"{path} is not a portable selection: {what}", hint=hint) from None
@@ -76,6 +77,12 @@ class Portable:
         if len(table.column("id").unique()) != len(table):
             raise DataError(f"{path} names a row twice", hint=hint)
         return cls(path, made, table)
+
+
+def _check_whole(table: pa.Table) -> None:
+    for name in SCHEMA.names:
+        if name != "original_id" and (missing := table.column(name).null_count):
+            raise ValueError(f"{missing:,} rows have no {name}")
 
 
 def write_portable(chosen: Chosen, arm: str, folder: Path) -> Path:

@@ -163,6 +163,12 @@ def test_a_damaged_and_a_newer_file(portable, tmp_path):
     pq.write_table(twice, tmp_path / "twice.parquet")
     with pytest.raises(DataError, match="names a row twice"):
         Portable.open(tmp_path / "twice.parquet")
+    for place, name in ((0, "id"), (2, "source"), (3, "rank")):
+        cells = [None, *table.column(name).to_pylist()[1:]]
+        column = pa.array(cells, table.schema.field(name).type)
+        pq.write_table(table.set_column(place, name, column), tmp_path / "empty.parquet")
+        with pytest.raises(DataError, match=f"not a portable selection: 1 rows have no {name}"):
+            Portable.open(tmp_path / "empty.parquet")
     (tmp_path / "cut.parquet").write_bytes(path.read_bytes()[:-40])
     with pytest.raises(DataError, match="is not a portable selection"):
         Portable.open(tmp_path / "cut.parquet")

@@ -205,6 +205,37 @@ def test_a_row_of_a_group_names_the_one_that_is_kept(project, run):
     assert explain(chosen, next(iter(kept))).reason == "the best of 6 rows that are alike"
 
 
+@pytest.mark.parametrize("command", ["explain", "diff", "export"])
+def test_a_damaged_selection_is_an_error_that_names_the_file(project, run, command):
+    folder = run()
+    path = (folder / "artifacts" / "select").resolve() / "selection.parquet"
+    path.write_bytes(path.read_bytes()[:100])
+    more = {"explain": ["0"], "diff": [folder], "export": ["--to", "ids"]}[command]
+
+    said = project.call(command, folder, *more)
+
+    assert said.code == 1
+    assert f"{path.name} has 100 bytes" in said.err
+    assert "what is damaged is made again" in said.err
+    assert run() != folder  # it can be
+    assert project.call(command, folder, *more).code in (0, 2)
+
+
+def test_text_from_data_does_not_begin_a_line_of_its_own(project, run):
+    rows = [row | {"dataset": "a\nError: b"} for row in rows_of(ROWS)]
+    write_rows(project.folder / "pool.jsonl", rows)
+    folder = run()
+    row = selected(folder)[0]
+    assert row["source"] == "a\nError: b"
+    for said in (
+        project.call("explain", folder, row["id"]),
+        project.call("diff", folder, folder),
+    ):
+        assert said.code == 0, said.err
+        assert "a\\nError: b" in said.out
+        assert "\nError" not in said.out
+
+
 @pytest.mark.parametrize(
     ("wanted", "what"),
     [("zz", "is not an id"), ("", "is not an id"), ("0" * 32, "no row"), ("0" * 33, "not an id")],
