@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     import click
 
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+"""The names of commands and components: lower-case words joined by dashes."""
 
 
 @dataclass(frozen=True)

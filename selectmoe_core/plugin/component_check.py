@@ -1,15 +1,14 @@
 """Checks of a component before it is used; none of its functions are called."""
 
 import inspect
-import re
 from collections.abc import Iterator
 from typing import Any
 
 from selectmoe_core.config import Config
+from selectmoe_core.plugin.command import NAME
 from selectmoe_core.plugin.component import About, Component
 from selectmoe_core.plugin.signatures import takes
 
-NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 CALLED = {
     "build": ("config",),
     "needs": ("config",),
@@ -20,11 +19,15 @@ CALLED = {
     "scores": ("config",),
     "max_skipped": ("config",),
     "damages": ("config",),
+    "keeps": ("config",),
     "questions": ("config",),
+    "details": ("config",),
 }
 """The fields that the core calls, with their arguments."""
-REQUIRED = ("build", "needs")
-SWITCHES = ("seeded", "by_rank", "torch", "one_process")
+REQUIRED = ("build", "needs", "details")
+SWITCHES = ("seeded", "by_rank", "torch", "one_process", "pairs")
+TEXTS = {"requires": "module names", "endings": "endings such as '.jsonl'"}
+"""The fields that hold texts."""
 
 
 def component_problems(component: Component[Any, Any]) -> Iterator[str]:
@@ -35,9 +38,10 @@ def component_problems(component: Component[Any, Any]) -> Iterator[str]:
         yield f"config must be a subclass of selectmoe_core.Config, got {component.config!r}"
     if not isinstance(component.about, About):
         yield f"about must be an About, got {component.about!r}"
-    requires = component.requires
-    if not isinstance(requires, tuple) or not all(isinstance(name, str) for name in requires):
-        yield f"requires must be a tuple of module names, got {requires!r}"
+    for field, wanted in TEXTS.items():
+        found = getattr(component, field)
+        if not isinstance(found, tuple) or not all(isinstance(text, str) for text in found):
+            yield f"{field} must be a tuple of {wanted}, got {found!r}"
     for field in SWITCHES:
         if not isinstance(getattr(component, field), bool):
             yield f"{field} must be True or False, got {getattr(component, field)!r}"

@@ -1,7 +1,7 @@
 """Wrappers around parts: an error in a plugin names that plugin."""
 
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from selectmoe_core.config import Config
 from selectmoe_core.errors import PartError, PluginError, SelectMoEError, of_disk
-from selectmoe_core.plugin.component import Component, Kind
+from selectmoe_core.plugin.component import Component, Kind, Meaning
 from selectmoe_core.plugin.manager import named
 from selectmoe_core.plugin.protocols import Need, Shard, ShardEmbedder, ShardScorer
 from selectmoe_core.plugin.signatures import method_problems, protocol_of
@@ -91,20 +91,48 @@ def check_answers(
         PluginError: one returned what the core cannot use.
     """
     owner = Owner(f"{where} {component.name}", plugin)
-    with owner.blamed("needs(config)"):
-        needs = component.needs(config)
-    if not isinstance(needs, frozenset) or not all(isinstance(need, Need) for need in needs):
-        raise owner.breach(f"needs(config) returned {_shown(needs)}; expected a frozenset of Need")
-    for field, kind in (("files", Path), ("unseen", str), ("sources", str), ("scores", str)):
+    for field, (fits, wanted) in ANSWERS.items():
         function = getattr(component, field)
         if function is None:
             continue
         with owner.blamed(f"{field}(config)"):
             found = function(config)
-            items = [] if isinstance(found, str) else list(found)
-        if isinstance(found, str) or not all(isinstance(item, kind) for item in items):
-            wanted = f"{kind.__name__}s, one by one"
+            fitting = fits(found)
+        if not fitting:
             raise owner.breach(f"{field}(config) returned {_shown(found)}; expected {wanted}")
+
+
+def _each(found: object, kind: type) -> bool:
+    """Return whether ``found`` yields values of a kind alone; a text is none of them."""
+    several = isinstance(found, Iterable) and not isinstance(found, str)
+    return several and all(isinstance(item, kind) for item in found)
+
+
+def _share(found: object) -> bool:
+    return isinstance(found, int | float) and not isinstance(found, bool) and 0 <= found <= 1
+
+
+def _needs(found: object) -> bool:
+    return isinstance(found, frozenset) and _each(found, Need)
+
+
+def _meanings(found: object) -> bool:
+    return isinstance(found, Mapping) and _each(found, str) and _each(found.values(), Meaning)
+
+
+ANSWERS: Mapping[str, tuple[Callable[[object], bool], str]] = {
+    "needs": (_needs, "a frozenset of Need"),
+    "files": (lambda found: _each(found, Path), "Paths, one by one"),
+    "unseen": (lambda found: _each(found, str), "strs, one by one"),
+    "sources": (lambda found: _each(found, str), "strs, one by one"),
+    "scores": (lambda found: _each(found, str), "strs, one by one"),
+    "max_skipped": (_share, "a number from 0 to 1"),
+    "damages": (lambda found: found is None or _each(found, str), "strs, one by one, or None"),
+    "keeps": (_needs, "a frozenset of Need"),
+    "questions": (lambda found: isinstance(found, Config), "options of the same class"),
+    "details": (_meanings, "a mapping of names to Meaning"),
+}
+"""The functions of a component that read its options alone, each with what it must return."""
 
 
 def require(owner: Owner, part: object, protocol: type) -> None:

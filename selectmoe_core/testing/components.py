@@ -3,7 +3,6 @@
 import inspect
 import json
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -14,7 +13,8 @@ from typing import Any
 
 from selectmoe_core.config import Config, examine
 from selectmoe_core.cost import Cost, Workload
-from selectmoe_core.plugin.component import Component, Kind
+from selectmoe_core.plugin.command import NAME
+from selectmoe_core.plugin.component import KINDS, Component, Kind
 from selectmoe_core.plugin.manager import load_plugins
 from selectmoe_core.plugin.protocols import Need
 from selectmoe_core.plugin.registry import Registry
@@ -25,13 +25,6 @@ from selectmoe_core.testing.requirement import errors_of, require, require_metho
 HEAVY = ("torch", "transformers", "datasets", "lm_eval", "peft", "accelerate")
 """Packages that ``selectmoe list`` and ``plan`` must not import."""
 
-_STAGE_OF = {
-    Kind.READER: "pool",
-    Kind.FILTER: "filter",
-    Kind.EMBEDDER: "embed",
-    Kind.SCORER: "score",
-    Kind.SELECTOR: "select",
-}
 _REPORT = (
     "import importlib, json, os, sys; before = dict(os.environ); "
     "importlib.import_module({module!r}); "
@@ -77,7 +70,7 @@ def check_component(
     """
     name = component.name
     require(
-        re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name),
+        NAME.fullmatch(name),
         f"the name {name!r} must be lower-case words joined by dashes",
     )
     _check_config(component, kind)
@@ -128,14 +121,16 @@ def _check_config(component: Component[Any, Any], kind: Kind | None) -> None:
         f"{name}: the first line of {config.__name__}'s docstring is its summary, one sentence "
         "with a full stop",
     )
-    reserved = OPTIONS.get(_STAGE_OF.get(kind, ""), StageOptions) if kind else StageOptions
+    stages = [stage for stage, own in KINDS.items() if own is kind]
+    tables = [OPTIONS.get(stage, StageOptions) for stage in stages] or [StageOptions]
+    reserved = {key for table in tables for key in table.model_fields}
     for option, field in config.model_fields.items():
         require(
             (field.description or "").strip().endswith("."),
             f"{name}: option '{option}' needs a sentence under it, with a full stop",
         )
         require(
-            option not in reserved.model_fields,
+            option not in reserved,
             f"{name}: option '{option}' is a key that every such table has; use another name",
         )
 

@@ -226,6 +226,14 @@ def test_a_build_that_fails_is_the_plugins():
         ({"needs": fails}, r"needs\(config\) failed: ValueError"),
         ({"files": lambda config: ["a"]}, r"files\(config\) returned list .* expected Paths"),
         ({"scores": lambda config: "abc"}, r"scores\(config\) returned str 'abc'; expected strs"),
+        ({"scores": lambda config: 3}, r"scores\(config\) returned int 3; expected strs"),
+        ({"max_skipped": lambda config: 2}, r"max_skipped\(config\) .*a number from 0 to 1"),
+        ({"max_skipped": lambda config: "1"}, r"max_skipped\(config\) .*a number from 0 to 1"),
+        ({"max_skipped": fails}, r"max_skipped\(config\) failed: ValueError"),
+        ({"damages": lambda config: "typos"}, r"damages\(config\) .*strs, one by one, or None"),
+        ({"keeps": lambda config: {"model"}}, r"keeps\(config\) .*a frozenset of Need"),
+        ({"questions": lambda config: {}}, r"questions\(config\) .*options of the same class"),
+        ({"details": lambda config: {"a": "b"}}, r"details\(config\) .*names to Meaning"),
     ],
 )
 def test_what_a_component_says_of_itself_is_checked(fields, message):

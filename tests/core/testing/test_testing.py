@@ -560,6 +560,20 @@ def test_broken_descriptions_are_caught(changes, message):
         check_component(scorer(Score, **changes), kind=Kind.SCORER)
 
 
+class ReservedByTrain(Config):
+    """Use a key of a table that only some stages have."""
+
+    data: str = "x"
+    """A file."""
+
+
+def test_the_keys_of_every_table_that_takes_the_component_are_reserved():
+    component = Component("mine", ReservedByTrain, list)
+    check_component(component, kind=Kind.SELECTOR)
+    with pytest.raises(AssertionError, match="'data' is a key that every such table has"):
+        check_component(component, kind=Kind.TRAINER)
+
+
 def test_a_sound_description_passes_and_gives_the_options():
     sound = scorer(Score, cost=lambda *_: Cost())
     assert check_component(sound, options={"batch": 3}) == Options(batch=3)
