@@ -8,6 +8,9 @@ from selectmoe_core.config import suggest
 from selectmoe_core.errors import StageError
 from selectmoe_core.selecting.config import Quota, QuotaConfig
 
+SAID = 12
+"""Sources with less than their quota that a selection names."""
+
 
 @dataclass(frozen=True)
 class Bounds:
@@ -114,14 +117,18 @@ def _weights(names: Sequence[str], sizes: Mapping[str, int], quota: Quota) -> li
 def _short(
     total: int, sizes: Mapping[str, int], weights: Mapping[str, Fraction], unit: str
 ) -> list[str]:
-    """Return a sentence for each source that has less than its quota."""
-    asked = _whole({name: total * w / (sum(weights.values()) or 1) for name, w in weights.items()})
-    return [
+    """Return a sentence for each of the first sources that have less than their quota."""
+    whole = sum(weights.values()) or 1
+    asked = _whole({name: total * weight / whole for name, weight in weights.items()})
+    short = [name for name in asked if sizes[name] < asked[name]]
+    said = [
         f"{name} has {sizes[name]:,} of the {asked[name]:,} {unit} of its quota; "
         "the other sources give the rest"
-        for name in asked
-        if sizes[name] < asked[name]
+        for name in short[:SAID]
     ]
+    if len(short) > SAID:
+        said.append(f"{len(short) - SAID:,} more sources have less than their quota")
+    return said
 
 
 def _fill(

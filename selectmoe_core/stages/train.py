@@ -66,8 +66,8 @@ def run(context: Context) -> Facts:
     else:
         rows = selected_rows(select)
         if ratio:
-            ids = np.concatenate([pool.ids(int(row), int(row) + 1) for row in rows])
-            rows = rows[draw(ids, max(1, round(ratio * len(rows))), context.spec.seed)]
+            count = max(1, round(ratio * len(rows)))
+            rows = rows[draw(pool.ids()[rows], count, context.spec.seed)]
     examples = PoolRows(pool, rows, context.job, context.job.scratch, whole=select is None)
     model = context.spec.model_ref()
     assert model is not None

@@ -128,3 +128,12 @@ def test_a_source_that_gives_less_than_it_has_keeps_its_weight():
     everything = allot(30, sizes, "equal", Bounds(), most={"ant": 3, "bee": 4, "cat": 5})
     assert everything.counts == (3, 4, 5)
     assert everything.warnings[-1] == "the sources can give 12 of the 30 examples to keep"
+
+
+def test_of_very_many_short_sources_a_few_are_named():
+    sizes = {f"source {number:05}": 1 for number in range(3000)} | {"large": 10**6}
+    found = allot(9000, sizes, "equal", Bounds())
+    assert sum(found.counts) == 9000
+    assert len(found.warnings) == 13
+    assert found.warnings[0].startswith("source 00000 has 1 of the ")
+    assert found.warnings[-1] == "2,988 more sources have less than their quota"

@@ -4,6 +4,7 @@ import numpy as np
 from vector_pools import table_beside
 
 from selectmoe_core.selecting import Chosen, NumberConfig, choose_divided
+from selectmoe_core.selecting.dividing import _by_code
 
 
 def test_what_a_source_does_not_give_falls_to_the_others_and_is_reported(tmp_path):
@@ -24,3 +25,12 @@ def test_what_a_source_does_not_give_falls_to_the_others_and_is_reported(tmp_pat
     np.testing.assert_array_equal(found.cluster, found.rows * 10)
     values = [plain[row]["score"] for row in found.rows]
     assert values == sorted(values, reverse=True)  # one turn: ordered by score
+
+
+def test_the_rows_of_each_source_keep_their_order():
+    random = np.random.default_rng()
+    codes = random.integers(0, 7, size=300)
+    codes[codes == 3] = 4  # a source without rows
+    rows = random.permutation(300)
+    found = _by_code(rows, codes, 8)
+    assert [own.tolist() for own in found] == [rows[codes == code].tolist() for code in range(8)]
