@@ -272,7 +272,9 @@ def _problem(
     if found["type"] == "missing":
         field = fields.get(key)
         return Problem(where, f"option '{key}' is missing", plain_text(field))
-    message = found["msg"].removeprefix("Value error, ")
+    message = found["msg"].removeprefix("Value error, ").partition(", unable to parse")[0]
+    if found["type"] == "string_pattern_mismatch":  # the sentence of the option says which
+        message = "it must have another form"
     if not key:  # a mistake of the whole table: its message names the options
         return Problem(where, message, f"correct the options of {where}, or the KEY=VALUE given")
     field = fields.get(str(found["loc"][0]))

@@ -89,6 +89,11 @@ def test_a_new_plugin_builds_installs_and_passes_its_test(cli, kind: Kind, tmp_p
         ("../up", "cannot be the name of a scorer"),
         ("a--b", "cannot be the name of a scorer"),
         ("9lives", "cannot be the name of a scorer"),
+        (
+            "my_scorer",
+            "Hint: use at most 60 letters: lower-case words joined by dashes",
+        ),
+        ("a" * 61, "at most 60 letters"),
         ("basic", "a plugin named 'basic' is installed already"),
     ],
 )

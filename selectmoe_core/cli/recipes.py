@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import tomllib
 from pathlib import Path
 
 import click
@@ -44,6 +43,10 @@ def copy(name: str, target: Path, force: bool) -> None:
         raise RecipeError(
             f"{target} already exists", hint="name another file, or add --force to overwrite it"
         )
+    if not target.parent.is_dir():
+        raise RecipeError(
+            f"there is no folder {target.parent}", hint="create it, or name another file"
+        )
     shutil.copyfile(known[stem], target)
     click.echo(str(target))
 
@@ -72,7 +75,5 @@ def _shipped() -> dict[str, Path]:
 
 def _purpose(path: Path) -> str:
     """Return the first comment line of a recipe."""
-    text = path.read_text(encoding="utf-8")
-    tomllib.loads(text)
-    first = text.partition("\n")[0]
+    first = path.read_text(encoding="utf-8").partition("\n")[0]
     return first.removeprefix("#").strip()

@@ -9,12 +9,13 @@ from pathlib import Path
 import jinja2
 
 from selectmoe_core.errors import RecipeError
-from selectmoe_core.paths import NAME_RULE
 from selectmoe_core.plugin.component import KINDS, Kind
 from selectmoe_core.plugin.manager import find_plugins
 from selectmoe_core.plugin.specs import API
 
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+"""As of every component, except that the name of a package cannot begin with a digit."""
+LONGEST = 60
 COMMON = {
     "pyproject.toml": "pyproject.toml",
     "README.md": "README.md",
@@ -45,9 +46,10 @@ def write_plugin(kind: Kind, name: str, folder: Path) -> list[Path]:
     Raises:
         RecipeError: the name cannot be used, or the folder exists.
     """
-    if not NAME.fullmatch(name) or len(name) > 60:
-        hint = f"use lower-case words joined by dashes, such as my-{kind}"
-        raise RecipeError(f"'{name}' cannot be the name of a {kind}: {NAME_RULE}", hint=hint)
+    if not NAME.fullmatch(name) or len(name) > LONGEST:
+        what = f"'{name[:LONGEST]}' cannot be the name of a {kind}"
+        hint = f"use at most {LONGEST} letters: lower-case words joined by dashes, as my-{kind}"
+        raise RecipeError(what, hint=hint)
     if name in {entry.name for entry in find_plugins()}:
         hint = "choose another name; `selectmoe plugins` lists those in use"
         raise RecipeError(f"a plugin named '{name}' is installed already", hint=hint)

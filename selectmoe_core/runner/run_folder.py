@@ -21,8 +21,12 @@ def new_folder(outputs: Path, name: str) -> Path:
             folder.mkdir(parents=True)
         except FileExistsError:
             continue
+        except FileNotFoundError:  # a file system on which no folder can be made, such as /proc
+            break
         return folder.resolve()
-    raise StageError(f"cannot make a folder for this run at {base}")
+    raise StageError(
+        f"cannot make a folder for this run at {base}", hint="name another folder with --outputs"
+    )
 
 
 def write_recipe(folder: Path, resolved: Mapping[str, Any]) -> None:

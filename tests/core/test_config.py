@@ -75,6 +75,7 @@ def test_options_are_frozen_and_typed():
         ({"mode": "b"}, "option 'mode': 'b' is out of order, got 'b'", "A mode"),
         ({"inner": {"sise": 2}}, "unknown option 'inner.sise'", "did you mean 'size'?"),
         ({"inner": 3}, "option 'inner'", "A table"),
+        ({"rate": "x"}, "option 'rate': Input should be a valid number, got 'x'", "A rate"),
     ],
 )
 def test_a_mistake_says_where_what_and_what_to_do(table, what, hint):

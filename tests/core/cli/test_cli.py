@@ -635,6 +635,8 @@ def test_shipped_recipes_are_listed_and_copied(project):
     assert "exists" in again.err
     assert project.call("recipes", "copy", "default", "mine.toml", "--force").code == 0
     assert project.call("recipes", "copy", "default", ".").code == 0
+    said = project.call("recipes", "copy", "default", "nowhere/mine.toml")
+    assert (said.code, "there is no folder nowhere" in said.err) == (2, True)
     assert (project.folder / "default.toml").is_file()
 
 

@@ -1,6 +1,7 @@
 """A folder where a file must be, or a file where a folder must be: made again, or one message."""
 
 import shutil
+import sys
 
 import pytest
 
@@ -67,6 +68,14 @@ def test_a_file_in_the_place_of_a_folder(project):
     said = project.run("--until", "select")
     assert said.code == 1
     assert f"a file is where a folder must be: {folder / 'scores'}" in said.err.replace("\n", "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_a_place_where_no_folder_can_be_made(project):
+    said = project.run("--until", "pool", "--outputs", "/proc/none")
+    assert said.code == 1
+    assert "Error: cannot make a folder for this run at /proc/none/" in said.err
+    assert "--outputs" in said.err
 
 
 def test_what_a_plugin_does_wrong_with_folders_stays_its_error(tmp_path):
