@@ -21,6 +21,8 @@ NAME_RULE = (
 """The hint about a name that a recipe chooses."""
 LARGEST_FILE = 256 << 20
 """The largest file that is read whole, in bytes; configurations and indexes are far smaller."""
+STORE = "store"
+"""The folder of all artifacts, in that of all outputs."""
 
 
 def plain_name(

@@ -16,11 +16,11 @@ from selectmoe_core.config import Config
 from selectmoe_core.plugin.component import Component, Kind
 from selectmoe_core.plugin.manager import load_plugins
 from selectmoe_core.plugin.registry import Registry
+from selectmoe_core.recipe.head import RecipeHead
 from selectmoe_core.recipe.recipe import (
     OPTIONS,
     AuditConfig,
     CompareConfig,
-    RecipeHead,
     StageOptions,
 )
 

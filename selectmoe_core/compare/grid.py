@@ -12,8 +12,9 @@ from selectmoe_core.errors import RecipeError
 from selectmoe_core.plugin.component import KINDS
 from selectmoe_core.plugin.registry import Registry
 from selectmoe_core.recipe.comparison import CompareConfig
+from selectmoe_core.recipe.head import RecipeHead
 from selectmoe_core.recipe.overrides import parse_value
-from selectmoe_core.recipe.recipe import OPTIONS, Recipe, RecipeHead, StageOptions, StageTable
+from selectmoe_core.recipe.recipe import OPTIONS, Recipe, StageOptions, StageTable
 from selectmoe_core.tokens.chat import ChatConfig
 
 MOST_CELLS = 100

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from selectmoe_core.errors import DataError, ModelError, Problem, RecipeError
 from selectmoe_core.models.models import ModelRef
+from selectmoe_core.paths import STORE
 from selectmoe_core.plan.binding import Binder
 from selectmoe_core.plan.digests import Digester, unseen
 from selectmoe_core.plan.given import with_given_data
@@ -39,7 +40,7 @@ def make_plan(
     Raises:
         RecipeError: names all mistakes of the recipe.
     """
-    store = Store(outputs / "store")
+    store = Store(outputs / STORE)
     hashes = FileHashes(store.root / "hashes.json", hash_limit)
     binder = Binder(recipe, registry)
     graph = Graph(recipe, binder, until)

@@ -19,6 +19,7 @@ from selectmoe_core.paths import NAME_RULE, name_fault
 from selectmoe_core.recipe.absolute_paths import with_absolute_paths, with_template
 from selectmoe_core.recipe.audit_options import AuditConfig
 from selectmoe_core.recipe.comparison import MOST_SEED, CompareConfig, Variant, lay_variant
+from selectmoe_core.recipe.head import RecipeHead
 from selectmoe_core.recipe.inner_tables import WITHIN, table_path
 from selectmoe_core.recipe.old_names import renamed
 from selectmoe_core.recipe.overrides import (
@@ -115,19 +116,6 @@ class SelectOptions(StageOptions):
 
     score: str | None = None
     """Which score to select by, if the recipe has several."""
-
-
-class RecipeHead(Config):
-    """The keys of a recipe that belong to no stage."""
-
-    format: Literal[1]
-    """The version of this file format."""
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)
-    """The name of the run's folder: lower-case letters, digits, dots, dashes."""
-    seed: int = Field(default=42, ge=0, le=MOST_SEED)
-    """The seed of every stage that draws at random."""
-    extends: str | None = None
-    """Another recipe that this one builds on."""
 
 
 OPTIONS: Mapping[str, type[StageOptions]] = {
@@ -335,7 +323,7 @@ def _stage_table(
     where = f"[{'.'.join(path)}]"
     kind = OPTIONS.get(stage, StageOptions)
     if not isinstance(table, dict):
-        problems.append(Problem(where, f"must be a table, got {table!r}", _AS_TABLE))
+        problems.append(Problem(where, f"must be a table, got {shown(table, 80)}", _AS_TABLE))
         return
     own_table = {key: value for key, value in table.items() if key in kind.model_fields}
     own = _part(kind, own_table, where, problems)

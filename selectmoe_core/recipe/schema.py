@@ -7,10 +7,10 @@ from selectmoe_core.plugin.component import KINDS, Kind
 from selectmoe_core.plugin.registry import Entry, Registry
 from selectmoe_core.recipe.audit_options import AuditConfig
 from selectmoe_core.recipe.comparison import CompareConfig
+from selectmoe_core.recipe.head import RecipeHead
 from selectmoe_core.recipe.recipe import (
     OPTIONS,
     STAGES,
-    RecipeHead,
     StageOptions,
 )
 from selectmoe_core.tokens.chat import ChatConfig

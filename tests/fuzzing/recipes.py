@@ -147,7 +147,8 @@ def _keys() -> tuple[str, ...]:
     """Return every name that means something in some recipe."""
     from selectmoe_core.plugin.manager import load_plugins
     from selectmoe_core.plugin.registry import Registry
-    from selectmoe_core.recipe.recipe import OPTIONS, TABLES, RecipeHead, StageOptions
+    from selectmoe_core.recipe.head import RecipeHead
+    from selectmoe_core.recipe.recipe import OPTIONS, TABLES, StageOptions
 
     entries = list(Registry(load_plugins()))
     options = {name for entry in entries for name in entry.component.config.model_fields}
