@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 WITH_VALUE = (
     *("--outputs", "--until", "--fresh", "--device", "--dtype", "--threads"),
-    *("--num-processes", "--accelerate-config", "--disable-plugin"),
+    *("--parallel", "--num-processes", "--accelerate-config", "--disable-plugin"),
 )
 """Options of the command line that a value follows."""
 

@@ -39,12 +39,13 @@ def summarise_lengths(
 
 
 def _tokens(score: Artifact) -> np.ndarray | None:
-    """Return the tokens of each row, if the token cache of a score is still there."""
+    """Return the tokens of each row, if the token cache of a score is still there and whole."""
     name = (score.facts.get("tokens") or {}).get("encoded")
     if not isinstance(name, str):
         return None
     folder = inside(score.folder.parent, name, where=f"the tokens of {score.folder}")
-    if Artifact.load(folder) is None:
+    found = Artifact.load(folder)
+    if found is None or found.damage():
         return None
     from selectmoe_core.tokens.chat import ChatConfig, ChatFormat
     from selectmoe_core.tokens.encoding import Encoded

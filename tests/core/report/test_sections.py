@@ -13,6 +13,8 @@ import pytest
 from report_runs import Run, accuracy, example, full_run
 from scipy.stats import spearmanr
 
+from selectmoe_core.cli import DISABLE
+from selectmoe_core.cli.run import command as run_command
 from selectmoe_core.data.shown import TokenDetail
 from selectmoe_core.report import write_report
 from selectmoe_core.report.charts import (
@@ -53,6 +55,16 @@ from selectmoe_core.store import Artifact
 )  # fmt: skip
 def test_a_command_line_in_parts(command, recipe, overrides, until):
     assert CommandLine.read(command) == CommandLine(recipe, overrides, until)
+
+
+def test_the_value_of_an_option_is_no_override():
+    options = [option for option in run_command.params if option.param_type_name == "option"]
+    taking = [option.opts[-1] for option in options if not option.is_flag]
+    assert len(taking) > 8
+    for option in (*taking, DISABLE):
+        line = f"selectmoe run {option} 2 recipe.toml"
+        assert CommandLine.read(line).recipe == "recipe.toml", option
+        assert CommandLine.read(line).overrides == ()
 
 
 def chosen_run(tmp_path: Path) -> Run:
