@@ -9,12 +9,11 @@ from typing import Any
 
 from selectmoe_core.errors import ModelError, shown
 from selectmoe_core.models.configuration import CONFIG, COPY_AGAIN
+from selectmoe_core.paths import LARGEST_FILE
+from selectmoe_core.store import MANIFEST
 
 ADAPTER = "adapter_config.json"
 PARTIAL = "partial.json"
-MANIFEST = "artifact.json"
-MOST_BYTES = 256 << 20
-"""A larger file describes no model: the largest known tokenizers have some 50 MB."""
 MOST_TEMPLATE_BYTES = 1 << 20
 DESCRIBING = (".json", ".jinja", ".txt", ".model")
 
@@ -27,7 +26,7 @@ def check_file(path: Path) -> None:
         raise ModelError(f"{path} cannot be read: {error.strerror}", hint=COPY_AGAIN) from None
     if not stat.S_ISREG(status.st_mode):
         raise ModelError(f"{path}: not a regular file", hint=COPY_AGAIN)
-    most = MOST_TEMPLATE_BYTES if path.suffix == ".jinja" else MOST_BYTES
+    most = MOST_TEMPLATE_BYTES if path.suffix == ".jinja" else LARGEST_FILE
     if status.st_size > most:
         raise ModelError(
             f"{path} has {status.st_size:,} bytes, and such a file at most {most:,}",
@@ -101,10 +100,10 @@ def _tensors(path: Path) -> int:
 
 def config_digest(path: Path) -> str | None:
     """Identify a base cheaply: its configuration and the sizes of its weight files."""
-    if path.is_file() or not (path / "config.json").is_file():
+    if path.is_file() or not (path / CONFIG).is_file():
         return None
     sizes = sorted((file.name, file.stat().st_size) for file in path.glob("*.safetensors"))
-    content = (path / "config.json").read_bytes() + json.dumps(sizes).encode()
+    content = (path / CONFIG).read_bytes() + json.dumps(sizes).encode()
     return hashlib.sha256(content).hexdigest()
 
 
@@ -114,7 +113,7 @@ def gguf_file(path: Path) -> Path | None:
         if path.suffix == ".gguf":
             return path
         raise ModelError(f"{path} is a file, not a model folder", hint="name its folder")
-    if (path / "config.json").is_file():
+    if (path / CONFIG).is_file():
         return None
     found = sorted(path.glob("*.gguf"))
     return found[0] if len(found) == 1 else None

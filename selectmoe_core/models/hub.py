@@ -10,13 +10,13 @@ from typing import Any
 
 from selectmoe_core.config import user_path
 from selectmoe_core.errors import ModelError
+from selectmoe_core.models.configuration import CONFIG, INDEX
 from selectmoe_core.paths import inside
 
 PATTERNS = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.gguf"]
 """Files that are downloaded: never pickled weights."""
 PROGRESS = "SELECTMOE_PROGRESS"
 """The variable that passes the kind of progress to a stage's process."""
-INDEX = "model.safetensors.index.json"
 
 
 def snapshot(location: str, revision: str | None) -> Path | None:
@@ -30,7 +30,7 @@ def snapshot(location: str, revision: str | None) -> Path | None:
         pointer = inside(folder / "refs", revision, where=location, error=ModelError)
         commit = pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else revision
         found = inside(folder / "snapshots", commit, where=location, error=ModelError)
-        return found if (found / "config.json").exists() else None
+        return found if (found / CONFIG).exists() else None
     except (OSError, ValueError):  # a name that no file can have, so it is not here
         return None
 

@@ -1,1 +1,1 @@
-"""plan."""
+"""Which nodes a run needs, what names them, and what they will cost."""

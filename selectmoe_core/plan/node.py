@@ -133,7 +133,7 @@ class Plan:
             yield f"{key} is made in every run and never reused: {why}"
 
     def skips(self, node: Node) -> bool:
-        """Return whether rows that a node cannot use are left out, as rejects are by its reader."""
+        """Return whether rows that a node cannot use are left out, as its reader's rejects are."""
         rows = self.nodes.get(node.inputs.get(node.rows_of, ""))
         return rows is not None and getattr(rows.own, "on_reject", "") == "skip"
 

@@ -1,1 +1,1 @@
-"""recipe."""
+"""What a recipe says, after the recipes it extends and the overrides."""

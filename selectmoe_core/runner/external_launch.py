@@ -29,7 +29,7 @@ OURS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "
 LAUNCHERS = ("GROUP_", "ROLE_", "TORCHELASTIC_")
 """Prefixes of other variables that a launcher sets for its own processes."""
 MEETING = timedelta(minutes=10)
-"""Seconds that the processes of a launch may take to start."""
+"""How long the processes of a launch may take to start."""
 LOOK = 0.1
 """Seconds between two checks of a child and of the store."""
 GRACE = 20.0

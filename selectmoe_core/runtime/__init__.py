@@ -1,1 +1,1 @@
-"""runtime."""
+"""Processes, hardware, progress and the terminal."""

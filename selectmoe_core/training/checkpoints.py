@@ -67,9 +67,8 @@ class Checkpoints(TrainerCallback):
         write_json(folder / COMPLETE, {"step": state.global_step, "files": files})
         for old in complete_checkpoints(folder.parent):
             if old != folder and not self._keeps(step_of(old)):
-                (
-                    old / COMPLETE
-                ).unlink()  # first: an incomplete checkpoint must not count as complete
+                # First, because an incomplete checkpoint must not count as complete.
+                (old / COMPLETE).unlink()
                 shutil.rmtree(old, ignore_errors=True)
 
     def _keeps(self, step: int) -> bool:
