@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 import statistics
 import subprocess
 import sys
@@ -204,6 +205,40 @@ def test_plugins_name_their_parts_with_load():
 def test_every_part_that_a_plugin_names_is_there(plugin, path):
     assert path.startswith(f"{plugin}.")
     assert callable(load(path).resolve())
+
+
+def listed(node, section):
+    """The names that a docstring explains below ``Args:`` or ``Attributes:``."""
+    _, found, rest = (ast.get_docstring(node) or "").partition(f"{section}:\n")
+    return set(re.findall(r"^    (\w+):", re.split(r"\n(?=\S)", rest)[0], re.M)) if found else set()
+
+
+def there(node):
+    """The fields of a class, or the arguments of a function; none of them private."""
+    if isinstance(node, ast.ClassDef):
+        lines = (one.target for one in node.body if isinstance(one, ast.AnnAssign))
+        names = {target.id for target in lines if isinstance(target, ast.Name)}
+    else:
+        of = node.args
+        names = {one.arg for one in [*of.posonlyargs, *of.args, of.vararg, *of.kwonlyargs] if one}
+    return {name for name in names - {"self", "cls"} if not name.startswith("_")}
+
+
+def test_a_list_of_fields_or_arguments_is_complete_and_true():
+    """A docstring may leave the list out, but a list that is there names each, and no other."""
+    wrong, seen = [], 0
+    for path in MODULES:
+        for node in ast.walk(parsed(path)):
+            if not isinstance(node, ast.ClassDef | ast.FunctionDef):
+                continue
+            names = listed(node, "Attributes" if isinstance(node, ast.ClassDef) else "Args")
+            seen += bool(names)
+            if getattr(getattr(node, "args", None), "kwarg", None):
+                names.discard(node.args.kwarg.arg)  # what others may pass need not be explained
+            if names and there(node) and names != there(node):
+                wrong.append((name_of(path), node.name, sorted(names ^ there(node))))
+    assert seen > 100
+    assert wrong == []
 
 
 # --------------------------------------------------------------------------------- components

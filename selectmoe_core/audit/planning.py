@@ -48,8 +48,8 @@ class AuditPlan:
         damages: the kinds to plant, by name.
         shown: the kinds that were used to make each score, by the key of its node.
         originals: the digest of each score on the recipe's own pool, by the key of its node.
-        select: the component and options of ``[select]``, if there is one.
         fraction: the share of best rows to examine; ``None`` if it depends on the pool's size.
+        kept: the number of rows that ``[select]`` keeps, where it keeps a number of them.
     """
 
     plan: Plan

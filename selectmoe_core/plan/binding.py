@@ -112,10 +112,6 @@ class Binder:
             return frozenset()
         return bound[0].component.needs(bound[1])
 
-    def reads_scores(self, table: StageTable) -> bool:
-        """Return whether a scorer works on other scores."""
-        return Need.SCORES in self.needs(table, Kind.SCORER)
-
     def score_names(self, table: StageTable) -> tuple[str, ...]:
         """Return the names of the scores a scorer works on."""
         bound = self.bind(table)

@@ -98,6 +98,7 @@ class Inputs(_Strict):
         vectors: the folder of the pool's vectors; open it with ``Vectors``.
         target_vectors: the folder of the targets' vectors.
         checkpoints: the folder with the checkpoints of the warm-up.
+        pairs: the folder of the example pairs; open it with ``PairTable``.
     """
 
     model: ModelRef | None = None

@@ -44,8 +44,10 @@ class PoolSummary:
     """The composition of the pool.
 
     Attributes:
+        examples: number of rows, each once.
         sources: the largest first.
         rejected: total number of rejected rows.
+        duplicates: number of rows left out because they repeat an earlier one.
         reasons: how often each reason occurred, the most frequent first.
         rejects: the first rejected rows.
         tokenizer: what the token figures were counted with.

@@ -39,7 +39,8 @@ class Look:
         columns: the columns that are read.
         guessed: columns that were found by their names and differ from the usual ones.
         sources: usable rows of each source.
-        rejected: unusable rows by their reason, and the place of the first of each.
+        rejected: unusable rows by their reason.
+        places: where the first row with each reason is.
         duplicates: rows that repeat an earlier one.
         whole: whether all rows were read.
         sample: some of the usable rows.
