@@ -104,8 +104,9 @@ def check_answers(
 
 def _each(found: object, kind: type) -> bool:
     """Return whether ``found`` yields values of a kind alone; a text is none of them."""
-    several = isinstance(found, Iterable) and not isinstance(found, str)
-    return several and all(isinstance(item, kind) for item in found)
+    if isinstance(found, str) or not isinstance(found, Iterable):
+        return False
+    return all(isinstance(item, kind) for item in found)
 
 
 def _share(found: object) -> bool:
