@@ -133,8 +133,4 @@ def _reader(path: object, folder: Path, registry: Registry) -> str:
     first = path[0] if isinstance(path, list | tuple) and path else path
     place = user_path(str(first), folder)
     names = [file.name for file in sorted(place.iterdir())] if place.is_dir() else [place.name]
-    readers = [entry.component for entry in registry if entry.kind is Kind.READER]
-    found = [
-        reader.name for name in names for reader in readers if name.endswith(tuple(reader.endings))
-    ]
-    return found[0] if found else ANY
+    return next(iter(registry.readers_of(names)), ANY)

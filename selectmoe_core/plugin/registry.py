@@ -88,6 +88,17 @@ class Registry:
                 )
         return entry
 
+    def readers_of(self, names: Iterable[str]) -> list[str]:
+        """Return the readers whose files end as these names do, the first name's first."""
+        readers = [entry.component for entry in self if entry.kind is Kind.READER]
+        found = (
+            reader.name
+            for name in names
+            for reader in readers
+            if name.lower().endswith(tuple(reader.endings))
+        )
+        return list(dict.fromkeys(found))
+
     @cached_property
     def models(self) -> Models:
         """The loader of all models that a recipe may name."""

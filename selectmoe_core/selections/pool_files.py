@@ -1,6 +1,6 @@
 """Reading a pool that a command line names: a recipe's, or files with a reader."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,6 @@ from selectmoe_core.plugin.protocols import Reader
 from selectmoe_core.plugin.registry import Registry
 from selectmoe_core.recipe.recipe import read_recipe
 
-SUFFIXES: Mapping[str, str] = {
-    ".jsonl": "jsonl",
-    ".json": "jsonl",
-    ".ndjson": "jsonl",
-    ".parquet": "parquet",
-    ".csv": "csv",
-    ".tsv": "csv",
-}
-"""The reader of a file by the end of its name."""
-PACKED = (".gz", ".zst")
 RECIPE = ".toml"
 
 
@@ -47,7 +37,7 @@ def reader_of(
                 hint="leave out --use and KEY=VALUE",
             )
         return _of_recipe(registry, Path(pool), shipped)
-    name = use or _by_name(Path(pool))
+    name = use or _by_name(Path(pool), registry)
     component = registry.get(Kind.READER, name, where="materialize").component
     config = _checked(component.config, {"path": pool, **options}, where=f"materialize {name}")
     part: Reader = component.build(config)
@@ -74,22 +64,13 @@ def _checked(config: type[Config], table: Mapping[str, Any], *, where: str) -> C
     return found
 
 
-def _by_name(path: Path) -> str:
-    files: Sequence[Path] = [path]
-    if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file())
-    found = {SUFFIXES[ending] for file in files if (ending := _ending(file)) in SUFFIXES}
+def _by_name(path: Path, registry: Registry) -> str:
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    found = registry.readers_of(file.name for file in files)
     if len(found) == 1:
-        return found.pop()
+        return found[0]
     what = "files for several readers" if found else "no file that a reader is known for"
     raise RecipeError(
         f"{path}: {what}",
         hint="name the reader, as --use jsonl (selectmoe list reader shows them)",
     )
-
-
-def _ending(path: Path) -> str:
-    endings = [ending.lower() for ending in path.suffixes]
-    while endings and endings[-1] in PACKED:
-        endings.pop()
-    return endings[-1] if endings else ""

@@ -10,6 +10,7 @@ from selectmoe_core.audit.planning import move, needed, reads_warmup, with_score
 from selectmoe_core.config import parse
 from selectmoe_core.errors import RecipeError
 from selectmoe_core.plan.digests import Digester, installed_code
+from selectmoe_core.plan.given import ANY
 from selectmoe_core.plan.node import SELECTED, Node, Plan
 from selectmoe_core.plan.plan import make_plan
 from selectmoe_core.plugin.component import Kind
@@ -19,8 +20,6 @@ from selectmoe_core.stages.code import roots_of
 from selectmoe_core.store import FileHashes
 
 STAGE = "labelled-pool"
-READERS = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".tsv": "csv"}
-"""The reader of a file by its ending; all others are JSON lines."""
 CODE = ("selectmoe_core.audit.labelled.labels", "")
 
 
@@ -62,7 +61,7 @@ def plan_labelled(
 
 
 def _pool_node(plan: Plan, registry: Registry, file: Path, column: str) -> Node:
-    reader = READERS.get(file.with_suffix("").suffix if _packed(file) else file.suffix, "jsonl")
+    reader = next(iter(registry.readers_of([file.name])), ANY)
     entry = registry.get(Kind.READER, reader, where="--labelled")
     if not entry.component.pairs:
         raise RecipeError(
@@ -80,7 +79,3 @@ def _pool_node(plan: Plan, registry: Registry, file: Path, column: str) -> Node:
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
     own = StageOptions(use=reader)
     return Node(STAGE, STAGE, entry, config, own, {}, None, 0, (SELECTED,), digest)
-
-
-def _packed(file: Path) -> bool:
-    return file.suffix in (".gz", ".zst")

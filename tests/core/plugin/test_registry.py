@@ -239,3 +239,17 @@ def test_a_hook_that_returns_no_list_is_reported_with_what_was_expected(manager,
     manager.register(Wrong(), name="wrong")
     with pytest.raises(PluginError, match=r"'wrong': selectmoe_readers must return .*, got"):
         Registry(manager)
+
+
+def test_files_find_their_readers_by_the_endings_that_these_declare(manager):
+    class Readers:
+        @hookimpl
+        def selectmoe_readers(self):
+            yield Component("log", Nothing, list, endings=(".log", ".log.gz"))
+            yield Component("board", Nothing, list, endings=(".board",))
+            yield Component("remote", Nothing, list)
+
+    manager.register(Readers(), name="three")
+    registry = Registry(manager)
+    assert registry.readers_of(["x.board", "a.LOG.gz", "b.log", "c.txt"]) == ["board", "log"]
+    assert registry.readers_of([]) == registry.readers_of(["log"]) == []

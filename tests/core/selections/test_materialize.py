@@ -184,6 +184,7 @@ def test_the_reader_of_files_is_found_by_their_names(tmp_path):
     assert reader("a.JSON.gz") == "JsonlReader"
     assert reader("a.tsv") == "CsvReader"
     assert reader("a.parquet") == "ParquetReader"
+    assert reader("a.pq") == "ParquetReader"
     assert reader("a.data", "csv") == "CsvReader"
     with pytest.raises(RecipeError, match="no file that a reader is known for"):
         reader("b.data")
