@@ -11,7 +11,7 @@ from selectmoe_core.plan.binding import OF_MODEL
 from selectmoe_core.plan.drawing import TOP_K, top_k_options
 from selectmoe_core.plugin.component import Kind
 from selectmoe_core.plugin.registry import Registry
-from selectmoe_core.recipe.comparison import CompareConfig, Variant
+from selectmoe_core.recipe.comparison import BASELINES, CompareConfig, Variant
 from selectmoe_core.recipe.recipe import Recipe, read_recipe
 
 STRATEGY, BASE, RANDOM, FULL = "strategy", "base", "random", "full"
@@ -111,6 +111,11 @@ class _Point:
         for path, head in zip(self.sources.paths, self.heads, strict=True):
             for name in head.compare.strategies or ("",):
                 label = name or path.stem
+                if label in BASELINES:
+                    raise RecipeError(
+                        f"the strategy '{label}' has the name of a baseline",
+                        hint=f"give the recipe {path} another name",
+                    )
                 if label in taken:
                     raise RecipeError(
                         f"two strategies are called '{label}'", hint="give one another name"

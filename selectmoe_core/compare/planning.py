@@ -142,17 +142,20 @@ class _Merged:
         self.nodes: dict[str, Node] = {}
         self._keys: dict[tuple[str, str | None], str] = {}
         self._arms: dict[str, list[str]] = {}
+        self._names: set[str] = set()
 
     def add(self, arm: Arm, plans: Sequence[Plan]) -> PlannedArm:
         """Add the nodes of an arm, seed by seed."""
         chosen = [_wanted(plan, arm.role) for plan in plans]
         trials = []
+        slug = _unique(_slug(arm.label), self._names)
+        self._names.add(slug)
         for trial, plan, nodes in zip(arm.trials, plans, chosen, strict=True):
-            name = _slug(arm.label) if trial.seed is None else f"{_slug(arm.label)}:{trial.seed}"
+            name = slug if trial.seed is None else f"{slug}:{trial.seed}"
             keys: dict[str, str] = {}
             for own, node in nodes.items():
                 differ = len({other[own].digest for other in chosen}) > 1
-                keys[own] = self._add(node, keys, name if differ else _slug(arm.label))
+                keys[own] = self._add(node, keys, name if differ else slug)
                 self._arms.setdefault(keys[own], []).append(name)
             trials.append(PlannedTrial(name, trial.seed, keys, plan.recipe.resolved))
         return PlannedArm(arm.label, arm.role, arm.point, "", tuple(trials))

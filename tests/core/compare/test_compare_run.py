@@ -339,6 +339,31 @@ def test_recipes_are_strategies_named_by_their_files(comparing):
     assert labels == ["base", "random", "first", "second"]
 
 
+def test_strategies_whose_names_look_alike_as_files_keep_their_own(comparing):
+    text = comparing.recipe.read_text().partition("[compare]")[0]
+    (comparing.folder / "gr\u00f6\u00dfe.toml").write_text(text)
+    text = text.replace("reads_model = true", "factor = 2")
+    (comparing.folder / "gr\u00fc\u00dfe.toml").write_text(text)
+    said = comparing.call("compare", "gr\u00f6\u00dfe.toml", "gr\u00fc\u00dfe.toml", "seed=[1]")
+    assert said.code == 0, said.err
+    document = documents(comparing)[0]
+    files = [file for one in document["arms"] for file in one["recipes"]]
+    assert len(files) == len(set(files)) == 3
+    [folder] = comparing.folder.glob("outputs/fake/*/*")
+    assert all((folder / file).is_file() for file in files)
+    assert "factor = 2" in (folder / files[-1]).read_text().replace("2.0", "2")
+    assert "factor = 2" not in (folder / files[-2]).read_text()
+
+
+def test_a_strategy_cannot_have_the_name_of_a_baseline(comparing):
+    text = comparing.recipe.read_text().partition("[compare]")[0]
+    (comparing.folder / "random.toml").write_text(text)
+    said = comparing.call("compare", "random.toml", "--plan")
+    assert said.code == 2
+    assert "the strategy 'random' has the name of a baseline" in said.err
+    assert "give the recipe random.toml another name" in said.err
+
+
 def test_the_base_model_is_the_one_that_training_starts_from(comparing):
     """Also where [evaluate] names another model."""
     other = comparing.folder / "other"
