@@ -77,9 +77,9 @@ def _differing(labels: Sequence[str], records: Sequence[RunRecord]) -> Iterator[
 
 
 def _labels(folders: Sequence[Path], records: Sequence[RunRecord]) -> list[str]:
-    """Name runs by their recipes, and by date and time where two have one name."""
-    names = [record.name for record in records]
+    """Name runs by their recipes, and by date and time where two have one name, or a baseline's."""
+    names = [*BASELINES, *(record.name for record in records)]
     return [
-        name if names.count(name) == 1 else "/".join(folder.resolve().parts[-3:])
-        for name, folder in zip(names, folders, strict=True)
+        record.name if names.count(record.name) == 1 else "/".join(folder.resolve().parts[-3:])
+        for record, folder in zip(records, folders, strict=True)
     ]
