@@ -62,6 +62,17 @@ def test_no_runs(project):
     assert listed(project) == []
 
 
+def test_a_run_with_the_name_of_an_arm_is_not_taken_for_that_arm(project):
+    """Its own evaluation would stand in place of the random arm's."""
+    assert project.run().code == 0
+    assert project.run("score.factor=-1.0", "name=random").code == 0
+    folders = [next(project.folder.glob(f"outputs/{name}/*/*")) for name in ("fake", "random")]
+    found = [one.contender for one in compare_runs(folders).findings.results]
+    own = "/".join(folders[1].parts[-3:])
+    roles = {one.label: one.role for one in found}
+    assert roles == {"base": "base", "random": "random", "fake": "strategy", own: "strategy"}
+
+
 def test_runs_of_one_recipe(ran):
     assert len(listed(ran, "--recipe", "fake")) == 3
     assert listed(ran, "--recipe", "other") == []
@@ -76,17 +87,6 @@ def test_two_runs_side_by_side(ran):
     # The plain fake keeps no answers to single questions: no interval is made up.
     assert text.count("no verdict on fake/") == 2
     assert "without an interval" in text
-
-
-def test_a_run_with_the_name_of_an_arm_is_not_taken_for_that_arm(project):
-    """Its own evaluation would stand in place of the random arm's."""
-    assert project.run().code == 0
-    assert project.run("score.factor=-1.0", "name=random").code == 0
-    folders = [next(project.folder.glob(f"outputs/{name}/*/*")) for name in ("fake", "random")]
-    found = [one.contender for one in compare_runs(folders).findings.results]
-    own = "/".join(folders[1].parts[-3:])
-    roles = {one.label: one.role for one in found}
-    assert roles == {"base": "base", "random": "random", "fake": "strategy", own: "strategy"}
 
 
 def test_runs_cannot_be_changed_or_mixed_with_recipes(ran):
