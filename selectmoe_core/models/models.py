@@ -18,7 +18,6 @@ from selectmoe_core.errors import ModelError
 from selectmoe_core.models import hub
 from selectmoe_core.models.configuration import CONFIG, read_config, read_object, read_selector
 from selectmoe_core.models.files import (
-    ADAPTER,
     PARTIAL,
     check_config,
     check_folder,
@@ -216,28 +215,26 @@ class Models:
             model = self.load(below, dtype=dtype, device="cpu", **options)
             lay_state_over(model, path, str(below))
             return model.to(device).eval()
-        gguf = gguf_file(path)
-        if gguf is None:
-            check_folder(path, str(ref))
-        if gguf is not None:
-            model = load_gguf(gguf, dtype, options)
-        elif (path / PARTIAL).is_file():
-            base = self.base_of(path)
-            assert base is not None
+        if gguf := gguf_file(path):
+            return load_gguf(gguf, dtype, options).to(device).eval()
+        check_folder(path, str(ref))
+        base = self.base_of(path)
+        if base is None:
+            return self._load_whole(ref, path, dtype, options).to(device).eval()
+        if (path / PARTIAL).is_file():
             self._check_base(base, path)
             model = self.load(base, dtype=dtype, device="cpu", **options)
             lay_over(model, path / PARTIAL_WEIGHTS)
-        elif (path / ADAPTER).is_file():
-            base = self.base_of(path)
-            assert base is not None
-            return self.adapt(self.load(base, dtype=dtype, device=device, **options), path)
-        else:
-            config = read_config(path)
-            check_config(config, str(ref))
-            check_layers(config, path, str(ref))
-            remote = ref.trust_remote_code
-            model = load_folder(path, str(ref), dtype, options, trust_remote_code=remote)
-        return model.to(device).eval()
+            return model.to(device).eval()
+        return self.adapt(self.load(base, dtype=dtype, device=device, **options), path)
+
+    def _load_whole(self, ref: ModelRef, path: Path, dtype: str, options: Mapping[str, Any]) -> Any:  # noqa: ANN401
+        """Return the model of a folder that holds all its weights."""
+        config = read_config(path)
+        check_config(config, str(ref))
+        check_layers(config, path, str(ref))
+        remote = ref.trust_remote_code
+        return load_folder(path, str(ref), dtype, options, trust_remote_code=remote)
 
     def load_target(self, target: TargetModel, *, dtype: str, device: str, **options: Any) -> Any:  # noqa: ANN401
         """Return a target model, with its adapter if it has one."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,11 +83,12 @@ class RunRecord:
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
             nodes = tuple(_node(node, folder) for node in value.pop("nodes"))
+            tomllib.loads(value["recipe"])  # whoever reads the record reads the recipe too
             return cls(**value, nodes=nodes)
         except (FileNotFoundError, NotADirectoryError):
             raise StageError(
                 f"{path} is missing",
-                hint="name the folder of a run: <output>/<recipe>/<date>/<time>",
+                hint="name the folder of a run: outputs/<recipe>/<date>/<time>",
             ) from None
         except (ValueError, TypeError, KeyError, AttributeError):
             raise StageError(

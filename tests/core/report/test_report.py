@@ -594,6 +594,16 @@ def test_damaged_record_is_named(tmp_path, content):
     assert caught.value.hint
 
 
+def test_a_record_whose_recipe_cannot_be_read_is_damaged(tmp_path):
+    run, _ = small_run(tmp_path)
+    run.record().save(run.folder)
+    stored = json.loads((run.folder / "run.json").read_text("utf-8"))
+    for recipe in ("= broken", None, 3):
+        (run.folder / "run.json").write_text(json.dumps(stored | {"recipe": recipe}), "utf-8")
+        with pytest.raises(StageError, match=r"run\.json is damaged"):
+            RunRecord.load(run.folder)
+
+
 def test_damaged_bytes_and_missing_record(tmp_path):
     with pytest.raises(StageError, match=r"run\.json is missing"):
         RunRecord.load(tmp_path / "nowhere")
