@@ -28,14 +28,18 @@ class TrashcanConfig(Config):
     """Mean of the normal distribution that new gate rows are drawn from."""
     trash_can_init_std: NonNegativeFloat = 0.02
     """Standard deviation of the normal distribution that new gate rows are drawn from."""
+    trash_can_init: Literal["normal", "experts"] = "normal"
+    """``experts`` adds the normal draws to copies of experts' rows of the same gate, drawn without
+    replacement, so that trash cans begin with as much probability as experts have."""
     constraint_loss_weight: NonNegativeFloat = 0.01
     """Weight of the constraint in the training loss; it is stored in the model's configuration."""
     constraint_alpha: PositiveFloat = 1.0
     """First parameter of the constraint's Beta distribution; with 1 there is no term in log r."""
     constraint_beta: PositiveFloat = 2.0
     """Second parameter of the constraint's Beta distribution; above 1 it taxes experts."""
-    balance_over: Literal["all", "regular"] = "all"
-    """Balance the load over all outputs of the router, or only over the regular experts."""
+    balance_over: Literal["all", "regular", "grouped"] = "all"
+    """Balance the load over all outputs of the router, only over the regular experts, or over both
+    with the trash cans ``grouped``: each counts with their mean load."""
     router_aux_loss_coef: NonNegativeFloat | None = None
     """Weight of the balance loss; by default that of the source model."""
 
@@ -101,7 +105,7 @@ class WarmupConfig(Config):
     """First parameter of the constraint's Beta distribution; by default the model's."""
     constraint_beta: PositiveFloat | None = None
     """Second parameter of the constraint's Beta distribution; by default the model's."""
-    balance_over: Literal["all", "regular"] | None = None
+    balance_over: Literal["all", "regular", "grouped"] | None = None
     """Which outputs of the router the balance loss covers; by default the model's setting."""
     router_aux_loss_coef: NonNegativeFloat | None = None
     """Weight of the balance loss; by default the model's."""
@@ -190,6 +194,11 @@ class ContrastiveConfig(WarmupConfig):
     0 for clean answers."""
     margin_weight: NonNegativeFloat = 1.0
     """Weight of the ranking loss, small if a copy has more trash mass than its original."""
+    place_weight: NonNegativeFloat = 0.0
+    """Weight of a second contrast, by the tokens around the damaged place alone: those of the copy
+    against those of the same place in the example. With 0 there is none."""
+    place_window: PositiveInt = 4
+    """Tokens behind the damaged place that count for ``place_weight`` as well; they attend to it."""
     layer_weights: tuple[NonNegativeFloat, ...] | None = None
     """The relative weight of each layer in both losses; by default all are equal."""
     learning_rate: PositiveFloat | None = None
@@ -202,9 +211,10 @@ class ContrastiveConfig(WarmupConfig):
     """Examples of an optimizer step, over all processes, not counting their corrupted copies."""
     constraint_loss_weight: NonNegativeFloat = 0.0
     """Weight of the constraint; off by default, because it taxes clean and corrupted alike."""
-    balance_over: Literal["all", "regular"] = "regular"
+    balance_over: Literal["all", "regular", "grouped"] = "regular"
     """Which outputs of the router the balance loss covers; by default only the regular experts, so
-    that clean examples need not use the trash cans."""
+    that clean examples need not use the trash cans. ``grouped``: all, with the trash cans as one
+    group."""
 
     @property
     def peak_learning_rate(self) -> float:

@@ -11,15 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from selectmoe_core import ModelError, StageError, inside, write_json
 from selectmoe_core.models import CONFIG, INDEX, SELECTOR, read_object
 from selectmoe_olmoe.config import TrashcanConfig
 from selectmoe_olmoe.convert.checkpoint import Checkpoint, open_shard
 from selectmoe_olmoe.convert.file_copy import PIECE, copy_run, read_at, readers, write_at
-from selectmoe_olmoe.convert.layout import Layout
+from selectmoe_olmoe.convert.layout import Layout, Place
 from selectmoe_olmoe.convert.trash_rows import (
     check_finite,
     check_gate,
+    decoded,
     encoded,
     grown_config,
     grown_index,
@@ -180,9 +183,17 @@ def _write_rows(shard: _Shard, config: TrashcanConfig, seed: int) -> None:
     for name, layer in shard.gates.items():
         old, new = shard.before.places[name], shard.after.places[name]
         shape = (new.shape[0] - old.shape[0], new.shape[1])
-        rows = trash_rows(shape, config, seed=seed, layer=layer)
+        experts = _experts(shard, old) if config.trash_can_init == "experts" else None
+        rows = trash_rows(shape, config, seed=seed, layer=layer, experts=experts)
         at = shard.after.begin + new.start + (old.stop - old.start)
         write_at(shard.partial, at, encoded(rows, old.dtype))
+
+
+def _experts(shard: _Shard, gate: Place) -> np.ndarray:
+    """Return the rows of a gate, fp32 ``[experts, hidden]``."""
+    start = shard.before.begin + gate.start
+    content = read_at(shard.source, start, gate.stop - gate.start)
+    return decoded(content, gate.dtype).reshape(gate.shape)
 
 
 def _finish(shard: _Shard) -> None:

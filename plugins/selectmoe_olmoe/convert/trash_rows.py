@@ -35,12 +35,30 @@ def layer_seed(seed: int, layer: int) -> int:
 
 
 def trash_rows(
-    shape: tuple[int, int], config: TrashcanConfig, *, seed: int, layer: int
+    shape: tuple[int, int],
+    config: TrashcanConfig,
+    *,
+    seed: int,
+    layer: int,
+    experts: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Return a layer's new rows, drawn from N(mean, std) in fp32: ``[trash, hidden]``."""
+    """Return a layer's new rows, drawn from N(mean, std) in fp32: ``[trash, hidden]``.
+
+    Args:
+        shape: of the new rows.
+        config: the options.
+        seed: of the conversion.
+        layer: the layer's number.
+        experts: the rows of the experts, fp32 ``[experts, hidden]``: the draws are added to copies
+            of some, each used again only after all others.
+    """
     rows = standard_normal(shape[0] * shape[1], layer_seed(seed, layer)).reshape(shape)
     mean, std = np.float32(config.trash_can_init_mean), np.float32(config.trash_can_init_std)
-    return np.asarray(rows * std + mean)
+    drawn = np.asarray(rows * std + mean)
+    if experts is None:
+        return drawn
+    order = np.random.RandomState(layer_seed(seed, layer) % (1 << 32)).permutation(len(experts))
+    return np.asarray(experts[np.resize(order, shape[0])] + drawn)
 
 
 def standard_normal(count: int, seed: int) -> np.ndarray:
@@ -71,6 +89,13 @@ def encoded(values: np.ndarray, dtype: str) -> bytes:
     bits = values.astype("<f4").view("<u4")
     rounded = bits + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))
     return (rounded >> np.uint32(16)).astype("<u2").tobytes()
+
+
+def decoded(content: bytes, dtype: str) -> np.ndarray:
+    """Return the values of a safetensors dtype as float32, ``[count]``."""
+    if dtype != BF16:
+        return np.frombuffer(content, FLOATS[dtype]).astype(np.float32)
+    return (np.frombuffer(content, "<u2").astype("<u4") << np.uint32(16)).view("<f4")
 
 
 def check_gate(name: str, gate: Place, source: MoeShape) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from selectmoe_olmoe.model.router import select
 
-BalanceOver = Literal["all", "regular"]
+BalanceOver = Literal["all", "regular", "grouped"]
 
 
 def log_ratio(logits: Tensor, num_experts: int, top_k: int) -> tuple[Tensor, Tensor]:
@@ -62,10 +62,11 @@ def balance_loss(
 
     ``n * sum_e f_e P_e``, with ``f_e`` the mean number of slots of a token that go to output ``e``,
     ``P_e`` its mean probability, both over layers and real tokens, and ``n`` the number of outputs.
-    ``over="regular"`` leaves out the trash columns, as if the model had none. If processes share
-    a batch, ``gather`` sums a tensor over them: each returns its part of the whole batch's loss.
+    ``over="regular"`` leaves out the trash columns, as if the model had none; ``over="grouped"``
+    gives each of them the mean load of all (AdaMoE, Zeng et al. 2024). If processes share a batch,
+    ``gather`` sums a tensor over them: each returns its part of the whole batch's loss.
     """
-    width = logits[0].shape[-1] if over == "all" else num_experts
+    width = num_experts if over == "regular" else logits[0].shape[-1]
     keep = mask.to(torch.float32)
     slots = probs = torch.zeros(width, device=keep.device)
     for layer in logits:
@@ -78,8 +79,19 @@ def balance_loss(
     total = keep.sum() * len(logits)
     if gather is not None:
         slots, total = gather(slots), gather(total)
+    if over == "grouped":
+        slots = trash_as_one(slots, num_experts)
     total = total.clamp(min=1)
     return width * ((slots / total) * (probs / total)).sum()
+
+
+def trash_as_one(slots: Tensor, num_experts: int) -> Tensor:
+    """Return how many slots each output got, the trash cans each the mean of all: ``[.., width]``.
+
+    Which of the trash cans a token uses makes no difference, so they need no balance among them.
+    """
+    regular, trash = slots[..., :num_experts], slots[..., num_experts:]
+    return torch.cat([regular, trash.mean(dim=-1, keepdim=True).expand_as(trash)], dim=-1)
 
 
 @torch.no_grad()

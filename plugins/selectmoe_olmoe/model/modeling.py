@@ -35,7 +35,7 @@ class SelectMoeConfig(OlmoeConfig):
     constraint_loss_weight: float = 0.01
     constraint_alpha: float = 1.0
     constraint_beta: float = 2.0
-    balance_over: Literal["all", "regular"] = "all"
+    balance_over: Literal["all", "regular", "grouped"] = "all"
 
     def __post_init__(self, **kwargs: Any) -> None:  # noqa: ANN401
         """Use as many trash cans as a token has slots, unless a number is given."""

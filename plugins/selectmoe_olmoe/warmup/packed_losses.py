@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from selectmoe_olmoe.model.losses import BalanceOver, log_ratio
+from selectmoe_olmoe.model.losses import BalanceOver, log_ratio, trash_as_one
 
 
 def constraint_sum(
@@ -36,7 +36,7 @@ def balance_sum(
     If processes share micro-batches, ``gather`` sums a tensor over them.
     """
     layers, _, top_k = index.shape
-    width = logits.shape[-1] if over == "all" else num_experts
+    width = num_experts if over == "regular" else logits.shape[-1]
     probs = logits[..., :width].softmax(dim=-1)
     if over == "regular":
         index = probs.detach().topk(top_k, dim=-1).indices
@@ -46,6 +46,8 @@ def balance_sum(
         slots = torch.matmul(micro, chosen).sum(dim=0)
         if gather is not None:
             tokens, slots = gather(tokens), gather(slots)
+        if over == "grouped":
+            slots = trash_as_one(slots, num_experts)
     masses = torch.matmul(micro, probs).sum(dim=0)
     return width * ((slots * masses).sum(dim=-1) / (tokens.clamp(min=1) * layers**2)).sum()
 

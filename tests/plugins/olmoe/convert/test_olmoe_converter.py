@@ -149,6 +149,27 @@ def test_rows_have_the_stated_distribution(single, tmp_path):
     assert all((value == 0).all() for value in rows(tmp_path / "zero").values())
 
 
+def test_trash_cans_may_start_as_copies_of_experts(source, single, tmp_path):
+    for name, trash in (("few", 3), ("many", 100)):
+        options = {"num_trash_experts": trash, "trash_can_init": "experts"}
+        convert(single, tmp_path / name, trash_can_init_std=0.0, **options)
+        chosen = []
+        for gate, new in rows(tmp_path / name).items():
+            old = load_file(single / "model.safetensors")[gate]
+            same = (new[:, None] == old[None]).all(dim=-1)
+            assert same.any(dim=1).all()
+            uses = same.sum(dim=0)
+            assert uses.max() - uses.min() <= 1  # none twice before all others once
+            chosen.append(same.float().argmax(dim=1).tolist())
+        assert chosen[0] != chosen[1]
+    convert(source, tmp_path / "bf16", **options)
+    convert(source, tmp_path / "plain", num_trash_experts=100)
+    drawn, moved = rows(tmp_path / "plain"), rows(tmp_path / "bf16")
+    for gate, copies in rows(tmp_path / "many").items():
+        wanted = copies.bfloat16().float() + drawn[gate]
+        torch.testing.assert_close(moved[gate], wanted, atol=2e-3, rtol=1e-2)
+
+
 def test_an_interrupted_conversion_goes_on_and_ends_with_the_same_bytes(
     source, tmp_path, monkeypatch
 ):

@@ -133,7 +133,7 @@ def test_only_what_is_trained_gets_a_gradient():
 # ---------------------------------------------------------------------------------- the losses
 
 
-@pytest.mark.parametrize("over", ["all", "regular"])
+@pytest.mark.parametrize("over", ["all", "regular", "grouped"])
 def test_losses_of_joined_micro_batches_are_the_sums_of_each(over):
     torch.manual_seed(5)
     experts, trash, top_k, layers = 12, 3, 4, 3

@@ -68,7 +68,7 @@ def test_the_constraint_is_a_tax_that_moves_mass_to_the_trash():
 
 
 def slow_balance(logits, mask, experts: int, top_k: int, over: str) -> float:
-    width = logits[0].shape[1] if over == "all" else experts
+    width = experts if over == "regular" else logits[0].shape[1]
     slots, probs, rows = [0.0] * width, [0.0] * width, 0
     for layer in logits:
         for row, real in zip(layer[:, :width].tolist(), mask.tolist(), strict=True):
@@ -80,10 +80,12 @@ def slow_balance(logits, mask, experts: int, top_k: int, over: str) -> float:
             for output in sorted(range(width), key=lambda e: -row[e])[:top_k]:
                 slots[output] += 1
             rows += 1
+    if over == "grouped":
+        slots[experts:] = [sum(slots[experts:]) / (width - experts)] * (width - experts)
     return width * sum(f / rows * p / rows for f, p in zip(slots, probs, strict=True))
 
 
-@pytest.mark.parametrize("over", ["all", "regular"])
+@pytest.mark.parametrize("over", ["all", "regular", "grouped"])
 def test_balance_against_plain_python(over):
     logits = routed()
     mask = torch.ones(20)
@@ -100,6 +102,15 @@ def test_balance_over_regular_experts_is_olmoes_own():
     assert balance_loss(logits, mask.reshape(-1), 64, 8, "regular").item() == pytest.approx(
         olmoes.item(), rel=1e-5
     )
+
+
+def test_grouped_trash_cans_need_no_balance_among_them():
+    logits = 20.0 * torch.eye(6)[[0, 1, 2, 3, 4, 4]]  # the sixth output is never used
+    mask = torch.ones(6)
+    both = [balance_loss([logits], mask, 4, 1, over).item() for over in ("all", "grouped")]
+    assert both == pytest.approx([6 * (4 * 1 + 4) / 36, 1.0])
+    # They still share the load with the experts.
+    assert balance_loss([logits[4:]], mask[4:], 4, 1, "grouped").item() == pytest.approx(3.0)
 
 
 def test_even_routing_has_the_smallest_balance_loss():

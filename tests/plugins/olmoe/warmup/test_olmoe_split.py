@@ -66,7 +66,7 @@ def test_what_cannot_be_shared_out_is_an_error():
         split_step(BATCH * ACCUMULATION, BATCH, 3)
 
 
-@pytest.mark.parametrize("over", ["all", "regular"])
+@pytest.mark.parametrize("over", ["all", "regular", "grouped"])
 def test_parts_of_a_batch_sum_to_its_balance_loss(over):
     layers, tokens, experts, top_k = 2, 24, 6, 2
     whole = torch.randn(layers, tokens, experts + 2, requires_grad=True)
