@@ -18,6 +18,10 @@ ABOUT: Mapping[str, str] = {
     "number_slip": "One number in the answers is wrong by a little.",
     "name_swap": "Names in the answers are replaced by other names or change places.",
     "negation": "One place in the answers says the opposite.",
+    "wrong_arithmetic": "One true equation in the answers is made false.",
+    "prompt_number": "A number that the answers have from the prompt is another one.",
+    "date_slip": "One year or month in the answers is another one.",
+    "unit_swap": "One amount in the answers has another unit of the same kind.",
 }
 RATES: Mapping[str, float] = {
     "answer_swap": 4.0,
@@ -35,6 +39,10 @@ RATES: Mapping[str, float] = {
     "number_slip": 0.0,
     "name_swap": 0.0,
     "negation": 0.0,
+    "wrong_arithmetic": 0.0,
+    "prompt_number": 0.0,
+    "date_slip": 0.0,
+    "unit_swap": 0.0,
 }
 """The mixture of docs/lab-notes.md: damage that is visible only from prompt and answer together is
 drawn more often, and damage that single tokens show less often. Warm-ups draw the kinds with rate 0

@@ -1,17 +1,15 @@
 """Damage to what an answer says: the text stays fluent, but order, numbers or facts are wrong."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from random import Random
 
 from selectmoe_core import Example
+from selectmoe_damage.numbers import LONGEST_NUMBER, NUMBER, near
 from selectmoe_damage.turns import Messages, changed
 
 SENTENCE_END = re.compile(r"(?<=[.!?;])\s+|\n+")
 NAME = re.compile(r"\b[A-Z][a-z]+\b")
-NUMBER = re.compile(r"\d+")
-LONGEST_NUMBER = 15
-"""Longer rows of digits are no amounts."""
 VERBS = (
     "is",
     "are",
@@ -75,25 +73,10 @@ def slipped(example: Example, other: Example, random: Random) -> Messages | None
             return None
         # Later numbers are more often results than parts of the question.
         match = random.choices(found, range(1, len(found) + 1))[0]
-        wrong = _near(match[0], random)
+        wrong = near(match[0], random)
         return text[: match.start()] + wrong + text[match.end() :]
 
     return changed(example, "assistant", slip)
-
-
-def _near(digits: str, random: Random) -> str:
-    """Return another number that could be a slip of this one."""
-    value = int(digits)
-    step = 10 ** (len(digits) - 1)
-    wrong = [value + 1, value - 1, value + step, value - step, value + 2, value * 2]
-    wrong += [int(digits[:n] + digits[n + 1] + digits[n] + digits[n + 2 :]) for n in _pairs(digits)]
-    fitting = sorted({number for number in wrong if number >= 0 and number != value})
-    return str(random.choice(fitting))
-
-
-def _pairs(digits: str) -> Sequence[int]:
-    """Return the places of two neighbouring digits that differ; no number begins with zero."""
-    return [n for n in range(len(digits) - 1) if digits[n] != digits[n + 1] != "0"]
 
 
 def renamed(example: Example, other: Example, random: Random) -> Messages | None:

@@ -1,7 +1,7 @@
-"""What this plugin offers: fifteen kinds of damage."""
+"""What this plugin offers: nineteen kinds of damage."""
 
 from selectmoe_core import Damage, hookimpl
-from selectmoe_damage import answers, debris, meaning, prompts
+from selectmoe_damage import answers, debris, meaning, numbers, prompts
 from selectmoe_damage.config import ABOUT, RATES
 
 KINDS = {
@@ -20,6 +20,10 @@ KINDS = {
     "number_slip": meaning.slipped,
     "name_swap": meaning.renamed,
     "negation": meaning.negated,
+    "wrong_arithmetic": numbers.miscalculated,
+    "prompt_number": numbers.misquoted,
+    "date_slip": numbers.misdated,
+    "unit_swap": numbers.mismeasured,
 }
 
 

@@ -198,7 +198,7 @@ class ContrastiveConfig(WarmupConfig):
     """Weight of a second contrast, by the tokens around the damaged place alone: those of the copy
     against those of the same place in the example. With 0 there is none."""
     place_window: PositiveInt = 4
-    """Tokens behind the damaged place that count for ``place_weight`` as well; they attend to it."""
+    """Tokens behind the damaged place that ``place_weight`` counts too; they attend to it."""
     layer_weights: tuple[NonNegativeFloat, ...] | None = None
     """The relative weight of each layer in both losses; by default all are equal."""
     learning_rate: PositiveFloat | None = None

@@ -31,6 +31,7 @@ class Contrast:
         layers: weights of the layers, which sum to 1.
         together: whether all layers give one logit, or each layer alone must separate the two.
         alike: the trash logit of a router to which all outputs are alike.
+        place_weight: weight of the same contrast by the tokens around damaged places.
     """
 
     bce_weight: float
@@ -38,6 +39,7 @@ class Contrast:
     layers: Tensor
     together: bool
     alike: float
+    place_weight: float = 0.0
 
 
 class ContrastiveTrainer(WarmupTrainer):
@@ -60,37 +62,69 @@ class ContrastiveTrainer(WarmupTrainer):
         # A row without an answer has no copy and no part in this: any of its tokens will do.
         answers = answers | ~answers.any(dim=1, keepdim=True)
         masses = trash_logits(logits, answers, self.terms.num_experts)
-        return self._pairs(masses[:, inputs["originals"]], masses[:, rows:])
+        loss = self._pairs(masses[:, inputs["originals"]], masses[:, rows:])
+        if not self.contrast.place_weight:
+            return loss
+        places, placed = inputs["places"], inputs["placed"]
+        places = places | ~places.any(dim=1, keepdim=True)
+        masses = trash_logits(logits, places, self.terms.num_experts)
+        return loss + self._places(masses[:, inputs["originals"][placed]], masses[:, rows + placed])
 
     def packed_objective(self, outputs: PackedOutput, inputs: Packed) -> Tensor:
         """Return the sum of the loss terms of a packed pass, and note each."""
         loss = super().packed_objective(outputs, inputs)
         assert outputs.logits is not None
+        loss = loss + self._pairs(*self._halves(outputs.logits, inputs, "pairs"))
+        if self.contrast.place_weight:
+            loss = loss + self._places(*self._halves(outputs.logits, inputs, "places"))
+        return loss
+
+    def _halves(self, logits: Tensor, inputs: Packed, what: str) -> tuple[Tensor, Tensor]:
+        """Return the trash logits of clean and corrupted ``pairs`` or ``places``."""
+        tokens = "tokens" if what == "pairs" else "place_tokens"
         clean, corrupted = (
             packed_losses.trash_logits(
-                outputs.logits,
-                inputs[f"{half}_tokens"],
-                inputs[f"{half}_pairs"],
-                inputs["pairs"],
+                logits,
+                inputs[f"{half}_{tokens}"],
+                inputs[f"{half}_{what}"],
+                inputs[what],
                 self.terms.num_experts,
             )
             for half in ("clean", "corrupted")
         )
-        return loss + self._pairs(clean, corrupted)
+        return clean, corrupted
 
     def _pairs(self, clean: Tensor, corrupted: Tensor) -> Tensor:
         """Return the contrast of trash logits, both ``[layers, pairs]``, and note its terms."""
-        layers = self.contrast.layers.to(clean.device)
         pairs = self.totals[2].clamp(min=1)
         self.note("pair_accuracy", ordered(clean, corrupted).sum() / pairs)
         self.note("clean_trash_mass", clean.sigmoid().mean(dim=0).sum() / pairs)
         self.note("corrupted_trash_mass", corrupted.sigmoid().mean(dim=0).sum() / pairs)
+        bce, ranking = self._losses(clean, corrupted)
+        self.note("bce", bce)
+        self.note("margin", ranking)
+        return self.contrast.bce_weight * bce + self.contrast.margin_weight * ranking
+
+    def _places(self, clean: Tensor, corrupted: Tensor) -> Tensor:
+        """Return the contrast around damaged places, both ``[layers, places]``, and note it.
+
+        A pair without a place counts as 0.
+        """
+        bce, ranking = self._losses(clean, corrupted)
+        self.note("place_bce", bce)
+        self.note("place_margin", ranking)
+        both = self.contrast.bce_weight * bce + self.contrast.margin_weight * ranking
+        return self.contrast.place_weight * both
+
+    def _losses(self, clean: Tensor, corrupted: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the pass's share of cross-entropy and ranking loss, means over all pairs."""
+        layers = self.contrast.layers.to(clean.device)
+        pairs = self.totals[2].clamp(min=1)
         if self.contrast.together:
             alike = self.contrast.alike
             clean, corrupted = (joint(side, layers, alike) for side in (clean, corrupted))
             layers = torch.ones_like(layers[:1])
-        bce = cross_entropy(clean, corrupted, layers) / pairs
-        ranking = margin(clean, corrupted, layers) / pairs
-        self.note("bce", bce)
-        self.note("margin", ranking)
-        return self.contrast.bce_weight * bce + self.contrast.margin_weight * ranking
+        return (
+            cross_entropy(clean, corrupted, layers) / pairs,
+            margin(clean, corrupted, layers) / pairs,
+        )

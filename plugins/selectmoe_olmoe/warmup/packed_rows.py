@@ -9,7 +9,9 @@ A packed batch is a mapping, so that loaders can move it to a device; ``N`` toke
 - ``micro`` fp32 ``[B, N]``: 1 where a token is of a micro-batch and of no corrupted copy;
 - ``clean_tokens`` and ``clean_pairs``, int64: the tokens that the contrast counts of examples that
   have a corrupted copy, and the number of their pair; ``corrupted_tokens`` and ``corrupted_pairs``:
-  the same of the copies; ``pairs``: how many there are.
+  the same of the copies; ``pairs``: how many there are;
+- ``clean_place_tokens``, ``clean_places``, ``corrupted_place_tokens``, ``corrupted_places`` and
+  ``places``: the same of the tokens around damaged places, for the pairs that have one.
 """
 
 from collections.abc import Sequence
@@ -23,21 +25,26 @@ from selectmoe_olmoe.warmup.pairs import Pair
 
 Packed = Batch
 
-OF_TOKENS = ("predicts", "clean_tokens", "corrupted_tokens")
+OF_TOKENS = (
+    "predicts",
+    "clean_tokens",
+    "corrupted_tokens",
+    "clean_place_tokens",
+    "corrupted_place_tokens",
+)
 OF_PAIRS = ("clean_pairs", "corrupted_pairs")
+OF_PLACES = ("clean_places", "corrupted_places")
 JOINED = ("input_ids", "positions", "labels", "label_weights")
 
 
 def collate_packed(rows: Sequence[Row]) -> Packed:
     """Return a packed micro-batch of rows without copies."""
-    return _packed(rows, [], [])
+    return _packed([Pair(row, None) for row in rows])
 
 
 def collate_packed_pairs(pairs: Sequence[Pair]) -> Packed:
     """Return a packed micro-batch: the clean examples, followed by the copies of some."""
-    copies = [(place, pair.copy) for place, pair in enumerate(pairs) if pair.copy is not None]
-    places = [place for place, _ in copies]
-    return _packed([pair.clean for pair in pairs], places, [copy for _, copy in copies])
+    return _packed(pairs)
 
 
 def packed_counts(batch: Packed) -> Tensor:
@@ -65,8 +72,10 @@ def merged(batches: Sequence[Packed], budget: int) -> list[Packed]:
     return [_joined(group) for group in groups]
 
 
-def _packed(rows: Sequence[Row], originals: Sequence[int], copies: Sequence[Row]) -> Packed:
-    every = [*rows, *copies]
+def _packed(pairs: Sequence[Pair]) -> Packed:
+    rows = [pair.clean for pair in pairs]
+    copies = [(place, pair.copy) for place, pair in enumerate(pairs) if pair.copy is not None]
+    every = [*rows, *(copy for _, copy in copies)]
     lengths = np.array([len(row.ids) for row in every])
     starts = np.concatenate([[0], lengths.cumsum()])
     ids = np.concatenate([row.ids for row in every]).astype(np.int64)
@@ -76,8 +85,6 @@ def _packed(rows: Sequence[Row], originals: Sequence[int], copies: Sequence[Row]
     micro = torch.zeros(1, len(ids))
     micro[0, : starts[len(rows)]] = 1.0
     micro[0, starts[: len(rows)][[row.is_nothing for row in rows]]] = 0.0
-    clean = [(starts[place], rows[place]) for place in originals]
-    corrupted = [(starts[len(rows) + number], copy) for number, copy in enumerate(copies)]
     positions = np.arange(len(ids)) - np.repeat(starts[:-1], lengths)
     found: Packed = {
         "input_ids": torch.from_numpy(ids),
@@ -90,14 +97,35 @@ def _packed(rows: Sequence[Row], originals: Sequence[int], copies: Sequence[Row]
         "micro": micro,
         "pairs": len(copies),
     }
-    for name, half in (("clean", clean), ("corrupted", corrupted)):
-        found[f"{name}_tokens"], found[f"{name}_pairs"] = _answers(half)
+    return found | _contrasted(pairs, copies, starts)
+
+
+def _contrasted(
+    pairs: Sequence[Pair], copies: Sequence[tuple[int, Row]], starts: np.ndarray
+) -> Packed:
+    """Return the tokens that the contrast counts, and those around damaged places.
+
+    Args:
+        pairs: of the micro-batch.
+        copies: the copies with the numbers of their pairs.
+        starts: of the clean rows, followed by the copies.
+    """
+    found: Packed = {}
+    places = [pairs[place].places for place, _ in copies]
+    found["places"] = sum(each is not None for each in places)
+    for side, name in enumerate(("clean", "corrupted")):
+        at = [starts[len(pairs) + n if side else place] for n, (place, _) in enumerate(copies)]
+        rows = [copy if side else pairs[place].clean for place, copy in copies]
+        answers = [(start, row.answer) for start, row in zip(at, rows, strict=True)]
+        around = [(start, p[side]) for start, p in zip(at, places, strict=True) if p is not None]
+        found[f"{name}_tokens"], found[f"{name}_pairs"] = _picked(answers)
+        found[f"{name}_place_tokens"], found[f"{name}_places"] = _picked(around)
     return found
 
 
-def _answers(rows: Sequence[tuple[int, Row]]) -> tuple[Tensor, Tensor]:
-    """Return the contrast's tokens of rows with the given starts, and the row of each."""
-    tokens = [start + row.answer.nonzero()[0] for start, row in rows]
+def _picked(rows: Sequence[tuple[int, np.ndarray]]) -> tuple[Tensor, Tensor]:
+    """Return the tokens that masks pick in rows with the given starts, and the row of each."""
+    tokens = [start + mask.nonzero()[0] for start, mask in rows]
     pairs = [np.full(len(some), number) for number, some in enumerate(tokens)]
     empty = [np.zeros(0, dtype=np.int64)]
     return (
@@ -112,7 +140,8 @@ def _joined(batches: Sequence[Packed]) -> Packed:
     token = np.cumsum([0, *(len(batch["input_ids"]) for batch in batches)]).tolist()
     pair = np.cumsum([0, *(batch["pairs"] for batch in batches)]).tolist()
     found: Packed = {name: torch.cat([batch[name] for batch in batches]) for name in JOINED}
-    for names, offsets in ((OF_TOKENS, token), (OF_PAIRS, pair)):
+    place = np.cumsum([0, *(batch["places"] for batch in batches)]).tolist()
+    for names, offsets in ((OF_TOKENS, token), (OF_PAIRS, pair), (OF_PLACES, place)):
         for name in names:
             parts = zip(batches, offsets, strict=False)
             found[name] = torch.cat([batch[name] + first for batch, first in parts])
@@ -127,4 +156,5 @@ def _joined(batches: Sequence[Packed]) -> Packed:
         "longest": max(batch["longest"] for batch in batches),
         "micro": micro,
         "pairs": pair[-1],
+        "places": place[-1],
     }

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from selectmoe_core import Damage, Example, ExampleSource, Job
-from selectmoe_core.data import plant_some, random_of
+from selectmoe_core.data import Part, plant_some, random_of
 from selectmoe_core.tokens import EncodedExample, Tokenizer, encode
 from selectmoe_olmoe.warmup.batches import (
     NOTHING,
@@ -32,10 +32,17 @@ NEIGHBOURS = 4096
 
 @dataclass(frozen=True)
 class Pair:
-    """An example and its corrupted copy; an example without a copy has no part in the contrast."""
+    """An example and its corrupted copy; an example without a copy has no part in the contrast.
+
+    Attributes:
+        clean: the example.
+        copy: its corrupted copy, or a worse answer.
+        places: which tokens of each are around the damaged place, bool ``[length]`` each.
+    """
 
     clean: Row
     copy: Row | None
+    places: tuple[np.ndarray, np.ndarray] | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,7 @@ class PairRows(Dataset[Pair]):
     """The training rows, each with its corrupted copy for the current epoch.
 
     A copy is left out if it equals its original after both are truncated, or if the contrast has
-    no token to compare.
+    no token to compare. With a ``window`` pairs know their damaged places.
 
     Attributes:
         kinds: the kind of damage in each row's copy of the current epoch, or ``""``.
@@ -77,8 +84,10 @@ class PairRows(Dataset[Pair]):
         maker: CopyMaker,
         tokenizer: Tokenizer,
         job: Job,
+        window: int | None = None,
     ) -> None:
         self.rows = rows
+        self.window = window
         self.examples = examples
         self.maker = maker
         self.tokenizer = tokenizer
@@ -112,7 +121,9 @@ class PairRows(Dataset[Pair]):
             return Pair(Row.nothing(), None)
         if not self.kinds[item]:
             return Pair(self.rows[item], None)
-        return Pair(self.rows[item], worse_row(self.copies[item], self.rows.contrast))
+        clean, copy = self.rows.encoded[int(self.rows.rows[item])], self.copies[item]
+        places = damaged_places(clean, copy, self.window)
+        return Pair(self.rows[item], worse_row(copy, self.rows.contrast), places)
 
     def counted(self, examples: int) -> tuple[TrainingRows, int]:
         """Return the examples that are trained on, and of how many they are."""
@@ -131,6 +142,36 @@ def comparable(better: EncodedExample, worse: EncodedExample, contrast: Contrast
     """Return whether two examples differ after truncation, and both have a token to compare."""
     differ = not np.array_equal(better.ids, worse.ids)
     return differ and all(contrasted(each, contrast).any() for each in (better, worse))
+
+
+def damaged_places(
+    better: EncodedExample, worse: EncodedExample, window: int | None
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the answers' tokens around the place in which two examples differ, bool ``[length]``.
+
+    The place lies between the tokens that both begin with and those that both end with; the
+    ``window`` tokens behind it attend to it and belong to it.
+
+    Returns:
+        The tokens of each; ``None`` without a window, or if one of them has no such token.
+    """
+    if window is None:
+        return None
+    begin = _alike(better.ids, worse.ids)
+    end = _alike(better.ids[begin:][::-1], worse.ids[begin:][::-1])
+    masks = []
+    for encoded in (better, worse):
+        mask = np.zeros(len(encoded.ids), dtype=bool)
+        mask[begin : len(mask) - end + window] = True
+        masks.append(mask & (np.asarray(encoded.parts) == Part.RESPONSE))
+    return (masks[0], masks[1]) if all(mask.any() for mask in masks) else None
+
+
+def _alike(one: np.ndarray, other: np.ndarray) -> int:
+    """Return how many tokens two sequences begin with in common."""
+    least = min(len(one), len(other))
+    differ = np.flatnonzero(one[:least] != other[:least])
+    return int(differ[0]) if len(differ) else least
 
 
 def worse_row(encoded: EncodedExample, contrast: ContrastTokens) -> Row:
@@ -173,15 +214,29 @@ def collate_pairs(pairs: Sequence[Pair]) -> Batch:
     """Return a batch: the clean examples, followed by the copies of those that have one.
 
     In addition to what ``collate`` returns: ``answers``, bool ``[rows, longest]``, true for the
-    tokens that the contrast counts; ``originals``, ``[copies]``, the row of each copy's original.
+    tokens that the contrast counts; ``originals``, ``[copies]``, the row of each copy's original;
+    ``places``, bool ``[rows, longest]``, true around damaged places; ``placed``, the numbers of the
+    copies that have one.
     """
     rows = [pair.clean for pair in pairs] + [pair.copy for pair in pairs if pair.copy is not None]
     batch = collate(rows)
     answers = torch.zeros_like(batch["input_ids"], dtype=torch.bool)
     for number, row in enumerate(rows):
         answers[number, : len(row.answer)] = torch.from_numpy(row.answer)
-    places = [place for place, pair in enumerate(pairs) if pair.copy is not None]
-    return {**batch, "answers": answers, "originals": torch.tensor(places, dtype=torch.long)}
+    originals = [place for place, pair in enumerate(pairs) if pair.copy is not None]
+    places, placed = torch.zeros_like(answers), []
+    for number, place in enumerate(originals):
+        if (masks := pairs[place].places) is not None:
+            placed.append(number)
+            for row, mask in zip((place, len(pairs) + number), masks, strict=True):
+                places[row, : len(mask)] = torch.from_numpy(mask)
+    return {
+        **batch,
+        "answers": answers,
+        "originals": torch.tensor(originals, dtype=torch.long),
+        "places": places,
+        "placed": torch.tensor(placed, dtype=torch.long),
+    }
 
 
 def clean_part(batch: Batch) -> Batch:

@@ -55,6 +55,8 @@ SHOWN = (
     "constraint",
     "bce",
     "margin",
+    "place_bce",
+    "place_margin",
     "pair_accuracy",
     "clean_trash_mass",
     "corrupted_trash_mass",
@@ -208,13 +210,18 @@ class SelectMoeContrastive(SelectMoeWarmup):
         if job.inputs.pairs is None:
             return self._copies(examples, tokenizer, job)
         table = PairTable.open(job.inputs.pairs)
-        real = PreferenceRows(table, self.config.contrast_tokens, tokenizer, job)
+        real = PreferenceRows(table, self.config.contrast_tokens, tokenizer, job, self._window)
         made = None if table.share == 1 else self._copies(examples, tokenizer, job)
         return MixedPairs(made, real, table.share, job.seed)
 
+    @property
+    def _window(self) -> int | None:
+        return self.config.place_window if self.config.place_weight else None
+
     def _copies(self, examples: ExampleSource, tokenizer: Tokenizer, job: Job) -> PairRows:
         rows = TrainingRows(examples.encoded(tokenizer), self.config.contrast_tokens)
-        pairs = PairRows(rows, examples, copy_maker(self.config, job), tokenizer, job)
+        maker = copy_maker(self.config, job)
+        pairs = PairRows(rows, examples, maker, tokenizer, job, self._window)
         if not any(pairs.kinds):
             raise DataError(
                 f"none of the {len(rows)} examples can be damaged by the given kinds",
@@ -311,7 +318,9 @@ def _contrast(config: ContrastiveConfig, model: Any) -> Contrast:  # noqa: ANN40
         ) from None
     together = config.contrast_layers == "together"
     alike = math.log(model.num_trash_experts / model.num_experts)
-    return Contrast(config.bce_weight, config.margin_weight, weights, together, alike)
+    return Contrast(
+        config.bce_weight, config.margin_weight, weights, together, alike, config.place_weight
+    )
 
 
 def _terms(config: Any, options: WarmupConfig) -> Terms:  # noqa: ANN401

@@ -7,14 +7,21 @@ from selectmoe_core import DataError, Job
 from selectmoe_core.data import PairTable
 from selectmoe_core.tokens import Encoded, Tokenizer, encode
 from selectmoe_olmoe.warmup.batches import NOTHING, ContrastTokens, Row, Split, TrainingRows
-from selectmoe_olmoe.warmup.pairs import Pair, PairRows, PairSampler, comparable, worse_row
+from selectmoe_olmoe.warmup.pairs import (
+    Pair,
+    PairRows,
+    PairSampler,
+    comparable,
+    damaged_places,
+    worse_row,
+)
 
 
 class PreferenceRows(Dataset[Pair]):
     """Pairs of a chosen and a rejected conversation.
 
     A pair is left out if both are equal after they are truncated, or if the contrast has no token
-    to compare.
+    to compare. With a ``window`` pairs know the places in which they differ.
 
     Attributes:
         rows: the chosen conversations in which a token counts.
@@ -26,7 +33,12 @@ class PreferenceRows(Dataset[Pair]):
     """
 
     def __init__(
-        self, table: PairTable, contrast: ContrastTokens, tokenizer: Tokenizer, job: Job
+        self,
+        table: PairTable,
+        contrast: ContrastTokens,
+        tokenizer: Tokenizer,
+        job: Job,
+        window: int | None = None,
     ) -> None:
         def encoded(name: str) -> Encoded:
             # Each process writes its own, as it does with corrupted copies.
@@ -34,6 +46,7 @@ class PreferenceRows(Dataset[Pair]):
             return encode(getattr(table, name)(), folder, job.chat, tokenizer)
 
         self.given = len(table)
+        self.window = window
         self.rows = TrainingRows(encoded("chosen"), contrast)
         self.rejected = encoded("rejected")
         self._items = [item for item in range(len(self.rows)) if self._is_pair(item)]
@@ -51,8 +64,10 @@ class PreferenceRows(Dataset[Pair]):
 
     def __getitem__(self, place: int) -> Pair:
         item = self._items[place]
-        worse = self.rejected[int(self.rows.rows[item])]
-        return Pair(self.rows[item], worse_row(worse, self.rows.contrast))
+        row = int(self.rows.rows[item])
+        better, worse = self.rows.encoded[row], self.rejected[row]
+        places = damaged_places(better, worse, self.window)
+        return Pair(self.rows[item], worse_row(worse, self.rows.contrast), places)
 
     def _is_pair(self, item: int) -> bool:
         row = int(self.rows.rows[item])

@@ -271,6 +271,7 @@ MODES = [
         "lm_weight": 1.0,
     },
     {"contrastive": True, "lm_weight": 0.0, "router_aux_loss_coef": 0.0},
+    {"contrastive": True, "place_weight": 0.5, "balance_over": "grouped"},
     {"balance_over": "regular", "constraint_loss_weight": 1.0, "constraint_alpha": 2.0},
 ]
 IDS = [
@@ -280,6 +281,7 @@ IDS = [
     "contrastive",
     "answers, each layer",
     "no language model",
+    "places, grouped",
     "constraint",
 ]
 
