@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from evidence_arms import CONTRAST
 from evidence_bench import Bench, free, scratch
-from natural_sets import Together
+from natural_sets import Together, raw_pair
 from rows import Rows
 
-from selectmoe_core import Example, ModelRef, RawExample, RawPair
+from selectmoe_core import Example, ModelRef, RawPair
 from selectmoe_core.data.pairs import build_pairs
 from selectmoe_core.plugin.component import Kind
 from selectmoe_core.plugin.protocols import Inputs
@@ -27,18 +27,24 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
     "gates": PAIRS
     | {"trainable": "router", "learning_rate": 8e-3, "lm_weight": 0.0, "epochs": 8.0},
 }
+HEAD = "reward head"
+FIXED = 25.0
+"""Seconds of a warm-up on pairs beside its steps: load, save 3 GB, load again, score."""
+PAIR_SECONDS = 0.0038
+"""Seconds of a pair in training: 68 s for 17,700 pairs, on half an H200."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A warm-up on pairs.
+    """A warm-up on pairs, or a reward head on the same pairs.
 
     Attributes:
-        way: a key of ``WAYS``.
+        way: a key of ``WAYS``, or ``HEAD``.
         size: training pairs at most; ``None`` for all.
         fold: the fold that is held out.
         name: of the whole line of folds.
         held: the rows that are held out, bool ``[rows]``.
+        pairs: what it learns from, the better row first, int ``[pairs, 2]``.
     """
 
     way: str
@@ -46,29 +52,52 @@ class Fit:
     fold: int
     name: str
     held: np.ndarray
+    pairs: np.ndarray
+
+    @property
+    def seconds(self) -> float:
+        """How long it takes on an H100, about."""
+        if self.way == HEAD:
+            return 5.0
+        return FIXED + WAYS[self.way]["epochs"] * len(self.pairs) * PAIR_SECONDS
 
 
-def fits(together: Together, folds: int, sizes: Sequence[int]) -> list[Fit]:
-    """Return the warm-ups: fold by fold, so that those that are done can be read at any time.
+def fits(together: Together, folds: int, sizes: Sequence[int]) -> tuple[list[Fit], list[str]]:
+    """Return the fits, fold by fold, so that those that are done can be read at any time.
 
-    All ways with all pairs, and all weights with fewer pairs.
+    All ways with all pairs, and all weights with fewer pairs; beside each number of pairs a reward
+    head. Also returned: which points of the learning curve there are not pairs enough for.
+
+    Args:
+        together: with the pairs that a warm-up can learn from.
+        folds: how many.
+        sizes: of the learning curve.
     """
     of = together.folds(folds)
-    ways = [(way, None) for way in WAYS] + [("all weights", size) for size in sizes]
-    return [
-        Fit(way, size, fold, f"pairs, {way}{f', {size}' if size else ''}", of == fold)
-        for fold in range(folds)
-        for way, size in ways
-    ]
+    most = min((len(together.others(of == fold, None)) for fold in range(folds)), default=0)
+    short = [f"{size} pairs: a fold leaves only {most}" for size in sizes if size >= most]
+    curve = [None, *(size for size in sizes if size < most)]
+    found = []
+    for fold in range(folds):
+        held = of == fold
+        for size in curve:
+            pairs, suffix = together.others(held, size), f", {size}" if size else ""
+            for way in (*(WAYS if size is None else ("all weights",)), HEAD):
+                name = HEAD + suffix if way == HEAD else f"pairs, {way}{suffix}"
+                found.append(Fit(way, size, fold, name, held, pairs))
+    return found, short
 
 
 def left_out(together: Together) -> list[Fit]:
-    """Return the warm-ups on all sets but one, which is held out."""
-    sets = enumerate(together.sets)
-    return [
-        Fit("all weights", None, number, "pairs of other sets", together.of == number)
-        for number, _ in sets
-    ]
+    """Return the fits on all sets but one, which is held out."""
+    found = []
+    for number in range(len(together.sets)):
+        held = together.of == number
+        pairs = together.others(held, None)
+        for way in (*WAYS, HEAD):
+            name = f"{HEAD} of other sets" if way == HEAD else f"pairs of other sets, {way}"
+            found.append(Fit(way, None, number, name, held, pairs))
+    return [fit for fit in found if len(fit.pairs)]
 
 
 def reward_head(
@@ -116,8 +145,8 @@ def _bradley_terry(gaps: torch.Tensor, penalty: float) -> torch.Tensor:
 
 
 def converted(bench: Bench) -> Path:
-    """Return the base, converted once for all warm-ups on pairs."""
-    folder = bench.work / "converted"
+    """Return the base, converted once for all warm-ups on pairs, and for all processes."""
+    folder = (bench.chosen.bases or bench.work) / f"converted-{bench.base_key}"
     if not folder.is_dir():
         part = bench.part(Kind.CONVERTER, "olmoe-trashcan", {})
         made = folder.with_suffix(".part")
@@ -131,16 +160,18 @@ def fit_pairs(
     bench: Bench, together: Together, fit: Fit, overrides: Mapping[str, Any]
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Warm up on the pairs outside a fold; return the scores of the rows in it, and facts."""
-    pairs = together.others(fit.held, fit.size)
     start = time.monotonic()
     with scratch(bench.work / "fit") as work:
         (work / "pairs").mkdir()
-        build_pairs(_raw(together.examples, pairs), work / "pairs", share=1.0, on_reject="skip")
+        raws = _raw(together.examples, fit.pairs)
+        build_pairs(raws, work / "pairs", share=1.0)
         job = replace(bench.job(1, work), inputs=Inputs(pairs=work / "pairs"))
         trainer = bench.part(Kind.TRAINER, "select-moe-contrastive", {**WAYS[fit.way], **overrides})
         model = ModelRef(str(converted(bench)))
         said = dict(trainer.train(model, bench.pool, work / "warmed", job))
         free()
+        if said["preference_pairs"] != len(fit.pairs):
+            raise RuntimeError(f"{said['preference_pairs']} of {len(fit.pairs)} pairs were used")
         trained = time.monotonic() - start
         held = [together.examples[row] for row in np.flatnonzero(fit.held)]
         rows = Rows(held, bench.chat, work / "held")
@@ -156,9 +187,5 @@ def fit_pairs(
 
 
 def _raw(examples: Sequence[Example], pairs: np.ndarray) -> Iterator[RawPair]:
-    for number, (better, worse) in enumerate(pairs):
-        halves = [
-            RawExample("natural", examples[int(row)].messages, f"pair:{number}")
-            for row in (better, worse)
-        ]
-        yield RawPair(*halves)
+    for number, (better, worse) in enumerate(pairs.tolist()):
+        yield raw_pair(examples[better], examples[worse], f"pair:{number}")

@@ -1,14 +1,16 @@
 """Rows whose quality people judged: the sets, their pairs, and folds that keep prompts together."""
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from evidence_data import Judged, normal
 
+from selectmoe_core import RawExample, RawPair
 from selectmoe_core.data.examples import Example, content_id, conversation_problem
+from selectmoe_core.data.pairs import pair_problem
 from selectmoe_core.data.turns import messages_from
 
 BAD = "bad"
@@ -37,8 +39,9 @@ SETS = (
     NaturalSet("sni", "natural/sni_examples.jsonl", "examples that were written as bad ones"),
     NaturalSet("llmbar", "natural/llmbar.jsonl", "does not follow the instruction, looks better"),
     NaturalSet("mbpp", "natural/mbpp_sanitized.jsonl", "rows that were fixed by hand, before that"),
+    NaturalSet("chains", "natural/chains_of_thought.jsonl", "a step of the reasoning is wrong"),
 )
-"""A further set is one more entry."""
+"""A further set is one more entry; a set whose file is not there is left out."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,13 @@ def read_sets(data: Path, most: int | None = None) -> list[Natural]:
     return found
 
 
+def absent(data: Path) -> list[str]:
+    """Return the files of sets that a data folder has not."""
+    return [one.file for one in SETS if not (data / one.file).is_file()]
+
+
 def _read(about: NaturalSet, path: Path, most: int | None) -> Natural:
-    rows = list(_usable(path))[:most]
+    rows = list(usable_rows(path))[:most]
     examples = [example for example, _ in rows]
     good = np.array([row["quality"] == "good" for _, row in rows])
     names = [row.get("pair") or "" for _, row in rows]
@@ -94,7 +102,8 @@ def _read(about: NaturalSet, path: Path, most: int | None) -> Natural:
     return Natural(about, examples, good, groups, np.array(pairs, dtype=np.int64).reshape(-1, 2))
 
 
-def _usable(path: Path) -> Iterator[tuple[Example, dict[str, object]]]:
+def usable_rows(path: Path) -> Iterator[tuple[Example, dict[str, object]]]:
+    """Yield the rows of a file that are conversations and whose prompt the pool has not."""
     with path.open(encoding="utf-8") as lines:
         for line in lines:
             row = json.loads(line)
@@ -119,6 +128,12 @@ def _joined(prompts: Sequence[str], pairs: Sequence[str]) -> np.ndarray:
                 other = first.setdefault((kind, key), place)
                 parent[root(place)] = root(other)
     return np.array([root(place) for place in range(len(parent))], dtype=np.int64)
+
+
+def raw_pair(better: Example, worse: Example, where: str = "") -> RawPair:
+    """Return two rows as a reader of preference pairs gives them."""
+    halves = [RawExample("natural", row.messages, where) for row in (better, worse)]
+    return RawPair(*halves)
 
 
 @dataclass(frozen=True)
@@ -157,6 +172,22 @@ class Together:
         names, codes = np.unique(self.groups, return_inverse=True)
         order = np.random.default_rng(seed).permutation(len(names))
         return np.asarray(order[codes] % count)
+
+    def teaching(self, differ: Callable[[int, int], bool]) -> "Together":
+        """Return the same rows with the pairs that a warm-up can learn from.
+
+        They answer one prompt, are no repetition, and ``differ(better, worse)`` after truncation.
+        """
+        seen: set[tuple[str, str]] = set()
+        kept = []
+        for better, worse in self.pairs.tolist():
+            halves = (self.examples[better], self.examples[worse])
+            name = (halves[0].id, halves[1].id)
+            if name in seen or pair_problem(raw_pair(*halves)) or not differ(better, worse):
+                continue
+            seen.add(name)
+            kept.append((better, worse))
+        return replace(self, pairs=np.array(kept, dtype=np.int64).reshape(-1, 2))
 
     def others(self, rows: np.ndarray, count: int | None, seed: int = 1) -> np.ndarray:
         """Return up to ``count`` pairs of which no row is among ``rows`` (bool), ``[pairs, 2]``."""

@@ -10,10 +10,15 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
 import natural
+import natural_run
 import natural_sets
-from natural_heads import fits, left_out, reward_head
+from evidence_bench import results
+from natural_heads import HEAD, fits, left_out, reward_head
+from natural_models import FILE, ModelAnswers, models_table, partial, read_models
+from natural_parts import Clock, Part, alone, claim, devices
 from natural_sets import NaturalSet, Together, read_sets
 from natural_table import set_table
+from scipy.stats import rankdata, spearmanr
 
 
 def row(prompt, answer, quality, pair=None, *, known=False):
@@ -78,15 +83,119 @@ def test_a_fold_shares_no_prompt_with_what_is_learned_for_it(folder):
     together = Together.join(read_sets(folder))
     of = together.folds(3)
     assert set(of) == {0, 1, 2}
-    for fit in fits(together, 3, [5]):
-        taught = together.others(fit.held, fit.size)
-        groups = set(together.groups[taught.ravel()])
+    folds, short = fits(together, 3, [5, 500])
+    assert {fit.name for fit in folds} == {
+        "pairs, all weights",
+        "pairs, gates",
+        "reward head",
+        "pairs, all weights, 5",
+        "reward head, 5",
+    }
+    assert len(short) == 1
+    assert "500 pairs: a fold leaves only" in short[0]
+    for fit in folds:
+        groups = set(together.groups[fit.pairs.ravel()])
+        assert groups
         assert not groups & set(together.groups[fit.held])
-        assert len(taught) <= (fit.size or 99)
+        assert len(fit.pairs) <= (fit.size or 99)
     for fit in left_out(together):
         assert len(set(together.of[fit.held])) == 1
-        assert len(set(together.of[together.others(fit.held, None).ravel()])) == 1
+        assert len(set(together.of[fit.pairs.ravel()])) == 1
+        assert set(together.of[fit.held]) != set(together.of[fit.pairs.ravel()])
     assert len(np.unique(together.groups)) == 14 + 9
+
+
+def test_a_reward_head_learns_from_the_pairs_of_the_warm_up_beside_it(folder):
+    together = Together.join(read_sets(folder))
+    folds, _ = fits(together, 3, [5])
+    heads = {(fit.fold, fit.size): fit.pairs.tolist() for fit in folds if fit.way == HEAD}
+    ways = [fit for fit in folds if fit.way != HEAD]
+    assert len(heads) == 6
+    assert len(ways) == 9
+    for fit in ways:
+        assert heads[fit.fold, fit.size] == fit.pairs.tolist()
+    for fit in left_out(together):
+        same = [one.pairs.tolist() for one in left_out(together) if one.fold == fit.fold]
+        assert same.count(fit.pairs.tolist()) == 3
+
+
+def test_pairs_that_no_warm_up_takes_teach_nobody(folder):
+    together = Together.join(read_sets(folder))
+    asked = [example.messages[0].content for example in together.examples]
+    differing = [pair for pair in together.pairs.tolist() if asked[pair[0]] != asked[pair[1]]]
+    assert len(differing) == 1  # "Fixed" and "Broken"
+    twice = Together(**vars(together) | {"pairs": np.concatenate([together.pairs] * 2)})
+    cut = together.pairs[4].tolist()  # equal after truncation, say
+    taught = twice.teaching(lambda better, worse: [better, worse] != cut)
+    wanted = [p for p in together.pairs.tolist() if p not in (cut, differing[0])]
+    assert taught.pairs.tolist() == wanted
+
+
+def answers_of(models, prompts, rate):
+    return [
+        row(f"Ask {n}?", f"{model} says {n}", "good") | {"model": model, "win_rate": rate(model)}
+        for n in range(prompts)
+        for model in models
+    ]
+
+
+def test_correlation_with_win_rates_at_equal_length_is_that_of_residuals():
+    random = np.random.default_rng(3)
+    rate = np.repeat(random.random(6), 20)
+    length = rate + random.normal(size=120)
+    score = length + 0.5 * random.normal(size=120)
+    columns = [rankdata(values) for values in (score, rate, length)]
+    control = np.column_stack([np.ones(120), columns[2]])
+    rests = [c - control @ np.linalg.lstsq(control, c, rcond=None)[0] for c in columns[:2]]
+    wanted = np.corrcoef(*rests)[0, 1]
+    assert partial(score, rate, length)(np.ones(120)) == pytest.approx(wanted, abs=1e-9)
+    assert abs(wanted) < spearmanr(score, rate).statistic  # most of it was length
+
+
+def test_models_are_read_and_ranked(tmp_path):
+    (tmp_path / "natural").mkdir()
+    assert read_models(tmp_path) is None
+    rows = answers_of("abcd", 15, lambda model: "abcd".index(model) / 10)
+    rows.append(row("Known?", "x", "good", known=True) | {"model": "a", "win_rate": 0.0})
+    text = "".join(json.dumps(one) + "\n" for one in rows)
+    (tmp_path / FILE).write_text(text)
+    answers = read_models(tmp_path)
+    assert isinstance(answers, ModelAnswers)
+    assert len(answers.examples) == 60
+    assert len(set(answers.prompts.tolist())) == 15
+    random = np.random.default_rng(1)
+    scores = {
+        "right": answers.win_rate + 0.01 * random.random(60),
+        "wrong": -answers.win_rate,
+        "nothing": np.full(60, np.nan),
+    }
+    shown, figures = models_table(answers, scores, random.random(60))
+    assert figures.keys() == {"right", "wrong"}
+    assert figures["right"]["means of models"]["value"] == pytest.approx(1.0)
+    assert figures["wrong"]["answers"]["value"] == pytest.approx(-1.0)
+    assert figures["right"]["answers"]["low"] > 0.9
+    assert "4 models, 60 answers" in shown
+
+
+def test_parts_are_claimed_once_and_begin_only_in_time(tmp_path, monkeypatch):
+    with alone(tmp_path):
+        assert claim(tmp_path, "a")
+        assert not claim(tmp_path, "a")
+        with pytest.raises(SystemExit, match="another command"), alone(tmp_path):
+            pass
+    with alone(tmp_path):  # what a killed command had claimed is free again
+        assert claim(tmp_path, "a")
+    clock = Clock(1.0)
+    assert clock.fits(Part("x", "k", print, 50.0))
+    assert not clock.fits(Part("x", "k", print, 70.0))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    assert devices(None) == ["2", "5"]
+    assert devices(1) == ["2"]
+    with pytest.raises(SystemExit, match="only 2 are visible"):
+        devices(3)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert devices(None) == [""]
+    assert devices(2) == ["", ""]
 
 
 def test_the_reward_head_learns_a_direction_and_scores_rows_that_it_has_not_seen():
@@ -120,17 +229,28 @@ def test_a_whole_run_scores_every_set_in_every_way(data, tmp_path, monkeypatch, 
     for one in natural_sets.SETS[:2]:
         rows = "".join(json.dumps(r) + "\n" for r in pairs_of(one.name, 12))
         (tmp_path / "data" / one.file).write_text(rows)
+    rows = answers_of("abc", 8, lambda model: "abc".index(model) / 10)
+    (tmp_path / "data" / FILE).write_text("".join(json.dumps(r) + "\n" for r in rows))
     command = ["--tiny", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]
-    assert natural.main(command) == 0
+    # Two processes, and not enough time for more than the shortest parts.
+    assert natural.main([*command, "--gpus", "2", "--minutes", "0.05"]) == 0
+    assert "not begun, no time: plain scores" in capsys.readouterr().out
+    assert natural.main([*command, "--gpus", "2"]) == 0
     shown = capsys.readouterr().out
     figures = json.loads((tmp_path / "out" / "natural.json").read_text())
-    assert set(figures) == {"pandalm", "sni", "planted", "held"}
-    wanted = {"length", "contrastive", "pairs, gates", "reward head", "pairs of other sets"}
-    assert wanted <= set(figures["sni"])
+    assert set(figures) == {"pandalm", "sni", "models", "planted", "held"}
+    wanted = {"length", "contrastive", "pairs, gates", "reward head", "reward head, 8"}
+    assert wanted | {"pairs of other sets, all weights"} <= set(figures["sni"])
     assert figures["sni"]["pairs, gates"]["pairs"]["count"] == 12
     kinds = figures["held"]["contrastive, all kinds"].keys()  # of so few rows, not all kinds
     assert kinds == figures["held"]["length"].keys()
     assert kinds >= {"all", "answer_swap", "answer_truncate"}
     assert "not begun" not in shown
-    monkeypatch.setattr(natural, "fit_pairs", None)  # a second run makes nothing
+    assert "not there: 5000 pairs" in shown
+    lines = {line["name"]: line for line in results(tmp_path / "out")}
+    assert lines["pairs, gates/1"]["figures"]["pairs, gates/1"]["sni"][1] > 0
+    assert lines["reward head/0"]["facts"]["pairs"] == lines["pairs, gates/0"]["facts"]["pairs"]
+    monkeypatch.setattr(natural_run, "fit_pairs", None)  # a third run makes nothing
     assert natural.main(command) == 0
+    assert natural.main([*command, "--list"]) == 0
+    assert "min in all on one H100" in capsys.readouterr().out
