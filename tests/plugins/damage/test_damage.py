@@ -43,6 +43,24 @@ TALK = example(
     "About 95 are known today, four of them large.",
     system="Be brief.",
 )
+FRUIT = example(
+    "Ada has 12 apples and 7 pears. Each weighs 200 g. How heavy are all, on 3 March 1999?",
+    "12 + 7 = 19 fruits. 19 x 200 = 3,800 g, so 3,800 g on 3 March 1999.",
+)
+ROAD = example(
+    "It is 60 km to town and 15 km back home?",
+    "60 - 15 = 45 km remain, as of April 2004.",
+    "And in 1987?",
+    "In 1987 it was 60 / 4 = 15 km; that is 2 km less than in June.",
+)
+NUMBERS = ("wrong_arithmetic", "prompt_number", "date_slip", "unit_swap")
+
+
+def rows_for(kind):
+    """Two examples that a kind can change."""
+    return (FRUIT, ROAD) if kind.name in NUMBERS else (SUM, TALK)
+
+
 OTHERS = [
     example("Say yes in French, Ben.", "Oui, bien entendu, dear Ben."),
     example("Colour of grass, Cleo?", "Green."),
@@ -54,13 +72,14 @@ def texts(found, role):
 
 
 def test_there_are_the_kinds_that_are_promised():
-    assert len(KINDS) == 15
+    assert len(KINDS) == 19
     assert all(one.about.endswith(".") and len(one.about) < 100 for one in KINDS.values())
 
 
 @every_kind
-@pytest.mark.parametrize("one", [SUM, TALK], ids=["sum", "talk"])
-def test_a_kind_changes_an_example_and_leaves_a_conversation(kind, one):
+@pytest.mark.parametrize("which", [0, 1], ids=["one turn", "two turns"])
+def test_a_kind_changes_an_example_and_leaves_a_conversation(kind, which):
+    one = rows_for(kind)[which]
     for seed in range(20):
         found = plant(one, kind, OTHERS, seed)
         assert found is not None
@@ -78,9 +97,10 @@ def test_a_kind_changes_an_example_and_leaves_a_conversation(kind, one):
 
 @every_kind
 def test_the_same_key_gives_the_same_damage_and_another_seed_another(kind):
-    first = [plant(TALK, kind, OTHERS, seed) for seed in range(8)]
+    row = rows_for(kind)[1]
+    first = [plant(row, kind, OTHERS, seed) for seed in range(8)]
     random.seed(3)  # the global generator has no say
-    assert first == [plant(TALK, kind, OTHERS, seed) for seed in range(8)]
+    assert first == [plant(row, kind, OTHERS, seed) for seed in range(8)]
     # These leave nothing to chance, and one sentence of TALK alone can be negated.
     chance = kind.name not in ("prompt_echo", "role_swap", "negation")
     assert (len({one.id for one in first}) > 1) is chance
@@ -118,7 +138,8 @@ def test_no_text_is_too_odd(kind, data):
 
 
 def test_each_kind_does_what_its_name_says():
-    found = {name: plant(SUM, kind, OTHERS, 5) for name, kind in KINDS.items()}
+    kinds = {name: kind for name, kind in KINDS.items() if name not in NUMBERS}
+    found = {name: plant(SUM, kind, OTHERS, 5) for name, kind in kinds.items()}
     answer = {name: one.response for name, one in found.items()}
     original = SUM.response
     assert answer["answer_swap"] in {other.response for other in OTHERS}
@@ -286,7 +307,71 @@ def test_sentences_keep_their_words_and_lines():
 
 def test_a_warm_up_draws_the_kinds_without_a_rate_only_if_they_are_named():
     unrated = {name for name, kind in KINDS.items() if kind.rate == 0}
-    assert unrated == {"sentence_shuffle", "number_slip", "name_swap", "negation"}
+    assert unrated == {"sentence_shuffle", "number_slip", "name_swap", "negation", *NUMBERS}
     rates = {name: kind.rate for name, kind in KINDS.items()}
     drawn = {plant_some(SUM, list(KINDS.values()), rates, OTHERS, seed).kind for seed in range(400)}
     assert drawn == set(KINDS) - unrated
+
+
+def answers_of(kind, one, seeds=60):
+    """What a kind makes of an answer, over seeds."""
+    found = [plant(one, KINDS[kind], OTHERS, seed) for seed in range(seeds)]
+    return {each.response for each in found if each}
+
+
+EQUATION = re.compile(r"([\d,]+) ([-+*/x]) ([\d,]+) = \$?([\d,]+)")
+
+
+def is_true(a, sign, b, c):
+    a, b, c = (int(number.replace(",", "")) for number in (a, b, c))
+    return {"+": a + b, "-": a - b, "*": a * b, "x": a * b, "/": a / b}[sign] == c
+
+
+def test_wrong_arithmetic_makes_one_true_equation_false():
+    text = "12 + 7 = 19, then 19 x 2 = 38. In all 38, not 380. Wrong is 2 + 2 = 5."
+    for found in answers_of("wrong_arithmetic", example("Sum?", text)):
+        sums = [is_true(*parts) for parts in EQUATION.findall(found)]
+        assert len(sums) == 3
+        assert sums.count(False) >= 2  # that which was wrong, and one more
+        assert found.endswith("not 380. Wrong is 2 + 2 = 5.")
+        # The wrong result is used further on, so that the answer stays of one piece.
+        if "12 + 7 = 19," in found:
+            (wrong,) = re.findall("= ([0-9]+)[.]", found)[:1]
+            assert f"In all {wrong}, not" in found
+        else:
+            (wrong,) = re.findall("12 \\+ 7 = ([0-9]+)", found)
+            assert f"then {wrong} x 2" in found
+    assert answers_of("wrong_arithmetic", example("Sum?", "2 + 2 = 5, 7 / 0 = 3")) == set()
+    assert answers_of("wrong_arithmetic", example("Sum?", "7 / 2 = 3.5, 1.5 + 2 = 3")) == set()
+    big = answers_of("wrong_arithmetic", example("Sum?", "It is 2,000 * 3 = $6,000."))
+    assert big
+    assert all(text.startswith("It is 2,000 * 3 = $") and "6,000" not in text for text in big)
+
+
+def test_a_prompt_number_contradicts_the_prompt_wherever_it_stands():
+    one = example("Ben is 31 and Cleo 8 years old.", "Cleo is 8 and Ben 31: 31 - 8 = 23.")
+    found = answers_of("prompt_number", one)
+    assert found
+    for text in found:
+        numbers = re.findall("[0-9]+", text)
+        assert numbers[4] == "23"
+        assert (numbers[0] == "8") is not (numbers[1] == "31")
+        assert numbers[0] == numbers[3]
+        assert numbers[1] == numbers[2]
+        assert not {"8", "31"} >= set(numbers[:4])
+    assert answers_of("prompt_number", example("How many?", "Seven, 7.")) == set()
+
+
+def test_dates_move_and_units_change():
+    years = answers_of("date_slip", example("When?", "In 1969 of $1969 and 19690."))
+    for text in years:
+        assert re.fullmatch(r"In \d{4} of \$1969 and 19690[.]", text)
+        assert 10 <= abs(int(text[3:7]) - 1969) <= 99
+    months = answers_of("date_slip", example("When?", "It may be in May or June."))
+    assert all(re.fullmatch("It may be in May or [A-Z][a-z]+[.]", text) for text in months)
+    assert "It may be in May or June." not in months
+    units = answers_of("unit_swap", example("How far?", "Some 5 km, of 7 kmh, days."))
+    assert units == {
+        f"Some 5 {unit}, of 7 kmh, days." for unit in ("m", "cm", "mm", "miles", "feet", "inches")
+    }
+    assert answers_of("unit_swap", example("How far?", "Many km.")) == set()
