@@ -35,7 +35,7 @@ from selectmoe_core.plugin.component import Kind
 from selectmoe_core.plugin.manager import load_plugins
 from selectmoe_core.plugin.registry import Registry
 from selectmoe_core.tokens.chat import ChatConfig, ChatFormat
-from selectmoe_core.training import kept_checkpoints
+from selectmoe_core.training.checkpoints import complete_checkpoints
 from selectmoe_damage.config import RATES
 from selectmoe_nano.generator import stream
 
@@ -49,8 +49,10 @@ BASE = {
 }
 MEANING = {"sentence_shuffle": 1.5, "number_slip": 1.0, "name_swap": 0.5, "negation": 0.5}
 NUMBERS = {"wrong_arithmetic": 2.0, "prompt_number": 2.0, "date_slip": 0.7, "unit_swap": 0.7}
+CHECKED = {"wrong_numbers": 4.0, "number_slip": 4.0, "wrong_arithmetic": 8.0, "prompt_number": 6.0}
+"""Kinds that fit few rows need a high rate: a row that a drawn kind cannot change gets another."""
 READINGS = ("end", "response")
-EACH = 200
+EACH = 100
 """Rows of each kind at most."""
 
 
@@ -78,18 +80,20 @@ def arms() -> list[NanoArm]:
     more = {"damages": RATES | MEANING}
     whole = {"damages": RATES | MEANING | NUMBERS}
     often = {"damages": RATES | {"wrong_numbers": 7.0}}
+    checked = {"damages": RATES | CHECKED}
     copies = {"trash_can_init": "experts"}
     return [
         NanoArm("eleven kinds"),
         NanoArm("eleven kinds, numbers ten times", often),
-        NanoArm("15 kinds", more),
-        NanoArm("19 kinds", whole),
         NanoArm("eleven kinds, places", {"place_weight": 1.0}),
+        NanoArm("numbers often", checked),
         NanoArm("trash rows as copies", {}, copies),
         NanoArm("trash as one group", {"balance_over": "grouped"}),
-        NanoArm("trash rows as copies, one group", {"balance_over": "grouped"}, copies),
-        NanoArm("19 kinds, places", whole | {"place_weight": 1.0}),
         NanoArm("checkpoints", {}, {}, 5),
+        NanoArm("numbers often, places", checked | {"place_weight": 1.0}),
+        NanoArm("19 kinds", whole),
+        NanoArm("trash rows as copies, one group", {"balance_over": "grouped"}, copies),
+        NanoArm("15 kinds", more),
         NanoArm("eleven kinds, places of 0.3", {"place_weight": 0.3}),
     ]
 
@@ -204,8 +208,7 @@ class NanoBench:
         """Return what the checkpoints of the warm-up say: trash mass and answer loss over time."""
         rows, bench = self.bench.rows, self.bench
         masses, losses = [], []
-        for checkpoint in kept_checkpoints(work / "checkpoints"):
-            model = checkpoint.folder
+        for model in complete_checkpoints(work / "checkpoints"):
             masses.append(bench.scores("router", {"tokens": "end"}, model, rows, work).score)
             losses.append(-bench.scores("ifd", {}, model, rows, work).details["loss"])
         found: dict[str, np.ndarray] = {}
