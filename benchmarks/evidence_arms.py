@@ -1,7 +1,7 @@
 """What the evidence compares: warm-ups of one base model, and scores that need none."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from selectmoe_damage.config import RATES
@@ -58,6 +58,7 @@ class Arm:
         tokens: what the ``router`` scorer averages over for the main figure.
         statistic: the main figure's statistic.
         use: the component that warms up.
+        convert: options of the converter.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Arm:
     tokens: str = "end"
     statistic: str = "trash_mass"
     use: str = "select-moe-contrastive"
+    convert: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def label(self) -> str:

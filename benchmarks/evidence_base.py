@@ -208,37 +208,58 @@ def heal(
         tokens: of a step, padding included.
     """
     masters = MasterWeights(model)
-    norms = [weight for name, weight in masters.named.items() if "norm" in name]
-    others = [weight for name, weight in masters.named.items() if "norm" not in name]
-    optimizer = torch.optim.AdamW(
-        [{"params": norms, "base": NORM_RATE}, {"params": others, "base": RATE}],
-        lr=RATE,
-        betas=(0.9, 0.95),
-        weight_decay=0.0,
-        fused=model.device.type == "cuda",
-    )
+    optimizer = optimizer_of(masters, model.device.type)
     begin, seen = time.monotonic(), 0
-    for step, ids in enumerate(_steps(pool, text, tokens)):
+    for step, ids in enumerate(steps(pool, text, tokens)):
         passed = (time.monotonic() - begin) / seconds
         if passed >= 1:
             return
-        rate = min(1, (step + 1) / 30) * (0.05 + 0.475 * (1 + math.cos(math.pi * passed)))
-        for group in optimizer.param_groups:
-            group["lr"] = group["base"] * rate
-        loss = _loss(model, ids)
-        loss.backward()
-        masters.take_gradients()
-        nn.utils.clip_grad_norm_(masters.named.values(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        masters.give_back()
+        loss = train_step(model, masters, optimizer, ids, scale(step, passed))
         seen += int((ids >= 0).sum())
         if step % 30 < 2:
             rate_of = seen / (time.monotonic() - begin)
             yield {"step": step, "loss": loss.item(), "tokens_per_second": rate_of}
 
 
-def _steps(pool: Encoded, text: np.ndarray, tokens: int) -> Iterator[np.ndarray]:
+def optimizer_of(masters: MasterWeights, device: str) -> torch.optim.AdamW:
+    """Return AdamW over the fp32 copies; norms learn faster than the rest."""
+    norms = [weight for name, weight in masters.named.items() if "norm" in name]
+    others = [weight for name, weight in masters.named.items() if "norm" not in name]
+    return torch.optim.AdamW(
+        [{"params": norms, "base": NORM_RATE}, {"params": others, "base": RATE}],
+        lr=RATE,
+        betas=(0.9, 0.95),
+        weight_decay=0.0,
+        fused=device == "cuda",
+    )
+
+
+def scale(step: int, passed: float) -> float:
+    """Return the factor of the learning rates at a step; ``passed`` is the share that is over."""
+    return min(1, (step + 1) / 30) * (0.05 + 0.475 * (1 + math.cos(math.pi * passed)))
+
+
+def train_step(
+    model: Any,  # noqa: ANN401
+    masters: MasterWeights,
+    optimizer: torch.optim.AdamW,
+    ids: np.ndarray,
+    rate: float,
+) -> Tensor:
+    """Do a step on rows of ids, and return the loss."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["base"] * rate
+    loss = _loss(model, ids)
+    loss.backward()
+    masters.take_gradients()
+    nn.utils.clip_grad_norm_(masters.named.values(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    masters.give_back()
+    return loss.detach()
+
+
+def steps(pool: Encoded, text: np.ndarray, tokens: int) -> Iterator[np.ndarray]:
     """Yield batches of ids, -1 behind a row's end, without end."""
     random = np.random.default_rng(2)
     rows = max(1, tokens // text.shape[1])

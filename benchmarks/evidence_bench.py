@@ -133,7 +133,8 @@ class Bench:
         """Convert the base and warm it up on rows; return the model and what the trainer said."""
         job, base = self.job(arm.seed, work), ModelRef(str(self.base))
         start = time.monotonic()
-        self.part(Kind.CONVERTER, "olmoe-trashcan", {}).convert(base, work / "converted", job)
+        converter = self.part(Kind.CONVERTER, "olmoe-trashcan", dict(arm.convert))
+        converter.convert(base, work / "converted", job)
         facts: dict[str, Any] = {"convert_seconds": round(time.monotonic() - start, 1)}
         if arm.warmup is None:
             return work / "converted", facts

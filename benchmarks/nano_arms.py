@@ -6,7 +6,8 @@ The pool is generated: nano questions, and sums whose answers show the equation.
 on clean rows alone, and the router scores rows in which every kind of damage was planted, each
 compared with the rows that this kind could change. Sets that people judged are scored too, for
 judging only; the nano model knows hardly any English, so these figures say little. Each arm leaves
-a JSON line, a second run does what is missing, and ``--table`` prints what is there.
+a JSON line and its scores, a second run does what is missing, and ``--table`` prints what is there.
+At last a blend of router, IFD and loss is fitted on the kinds that the warm-up was not shown.
 """
 
 import argparse
@@ -28,6 +29,8 @@ from rows import Rows
 
 from selectmoe_core import Example, Message, ModelRef
 from selectmoe_core.audit.agreement import pair_accuracy
+from selectmoe_core.audit.fitting import TooFew, fit_blend
+from selectmoe_core.audit.fitting_text import blend_lines
 from selectmoe_core.audit.measures import auroc
 from selectmoe_core.data.corruption import plant
 from selectmoe_core.data.examples import content_id
@@ -85,11 +88,11 @@ def arms() -> list[NanoArm]:
     return [
         NanoArm("eleven kinds"),
         NanoArm("eleven kinds, numbers ten times", often),
-        NanoArm("eleven kinds, places", {"place_weight": 1.0}),
+        NanoArm("checkpoints", {}, {}, 5),
         NanoArm("numbers often", checked),
+        NanoArm("eleven kinds, places", {"place_weight": 1.0}),
         NanoArm("trash rows as copies", {}, copies),
         NanoArm("trash as one group", {"balance_over": "grouped"}),
-        NanoArm("checkpoints", {}, {}, 5),
         NanoArm("numbers often, places", checked | {"place_weight": 1.0}),
         NanoArm("19 kinds", whole),
         NanoArm("trash rows as copies, one group", {"balance_over": "grouped"}, copies),
@@ -192,11 +195,45 @@ class NanoBench:
             signals = dict(self.signals(work / "warmed", work))
             if arm.checkpoints:
                 signals |= self.over_time(work)
+        np.savez_compressed(bench.out / f"scores-{self.key(arm)}.npz", **signals)
         figures = {name: self.measured(score) for name, score in signals.items()}
         facts = {name: said[name] for name in ("steps", "seconds", "first", "final")}
         facts["corrupted_copies"] = said["corrupted_copies"]
         seconds = round(time.monotonic() - start, 1)
         return {"arm": asdict(arm), "facts": facts, "figures": figures, "seconds": seconds}
+
+    def key(self, arm: NanoArm) -> str:
+        """Return the digest of all that decides an arm's result."""
+        return digest(self.setting, asdict(arm), BASE)
+
+    def plain(self) -> dict[str, np.ndarray]:
+        """Return the scores that need no router, made once."""
+        path = self.bench.out / f"plain-{self.setting}.npz"
+        if not path.is_file():
+            with scratch(self.bench.work / "plain") as work:
+                details = self.bench.scores("ifd", {}, self.base, self.bench.rows, work).details
+            np.savez_compressed(
+                path, **{"IFD, low": -details["ifd"], "loss, low": -details["loss"]}
+            )
+        with np.load(path) as kept:
+            return dict(kept)
+
+    def blends(self, arm: NanoArm) -> list[str]:
+        """Return what a blend of an arm's router and the plain scores gives on kinds unseen."""
+        path = self.bench.out / f"scores-{self.key(arm)}.npz"
+        if not path.is_file():
+            return []
+        with np.load(path) as kept:
+            scores = {"router": kept["trash mass, end"]} | self.plain()
+        labels = np.full(len(self.bench.rows), "", dtype="<U32")
+        for kind, places in self.planted.damaged.items():
+            labels[places] = kind
+        rows = np.arange(len(self.planted.examples))
+        rates = RATES | dict(arm.warmup.get("damages", {}))
+        kinds = [kind for kind in self.planted.damaged if not rates[kind]]
+        given = {name: score[rows] for name, score in scores.items()}
+        fit = fit_blend(given, labels[rows], kinds)
+        return [f"{arm.name}:", *blend_lines(fit or TooFew())]
 
     def signals(self, model: Path, work: Path) -> Iterator[tuple[str, np.ndarray]]:
         """Yield the scores of the router of a model."""
@@ -265,7 +302,7 @@ def main(arguments: list[str] | None = None) -> int:
         nano, begun = NanoBench(chosen), time.monotonic()
         done = {line["key"] for line in results(chosen.out)}
         for arm in arms():
-            key = digest(nano.setting, asdict(arm), BASE)
+            key = nano.key(arm)
             wanted = not chosen.only or any(arm.name.startswith(one) for one in chosen.only)
             if key in done or not wanted:
                 continue
@@ -276,6 +313,8 @@ def main(arguments: list[str] | None = None) -> int:
             with (chosen.out / "evidence.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
             print(f"{arm.name}: {line['seconds']} s", flush=True)
+        for arm in arms():
+            print("\n".join(nano.blends(arm)))
     print(table(results(chosen.out)))
     return 0
 

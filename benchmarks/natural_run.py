@@ -3,7 +3,7 @@
 import json
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,25 @@ from selectmoe_olmoe.warmup.pairs import comparable
 
 MEANING = {"sentence_shuffle": 1.5, "number_slip": 1.0, "name_swap": 0.5, "negation": 0.5}
 """Rates of the kinds that the default mixture leaves out."""
-ROUTERS = ("contrastive", "contrastive, all kinds")
+CHECKED = {"wrong_numbers": 4.0, "number_slip": 4.0, "wrong_arithmetic": 8.0, "prompt_number": 6.0}
+"""Numbers often: a row that a drawn kind cannot change gets another one, and these fit few rows."""
+ROUTERS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
+    "contrastive": ({}, {}),
+    "contrastive, all kinds": ({"damages": RATES | MEANING}, {}),
+    "contrastive, numbers often": ({"damages": RATES | CHECKED}, {}),
+    "contrastive, places": ({"place_weight": 1.0}, {}),
+}
+"""Options of the warm-up and of the converter beside the usual ones."""
+OTHERS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
+    "contrastive, trash rows as copies": ({}, {"trash_can_init": "experts"}),
+    "contrastive, trash as one group": ({"balance_over": "grouped"}, {}),
+    "contrastive, numbers often, places": (
+        {"damages": RATES | CHECKED, "place_weight": 1.0},
+        {},
+    ),
+}
+"""The same, after the pairs."""
+BLENDED = ("contrastive", "contrastive, numbers often")
 BLENDS = ("min", "sum 1:1", "sum 3:1")
 SCORE_SECONDS = 0.002
 """Seconds of scoring a row of about 200 tokens, the loading of the model apart."""
@@ -78,10 +96,9 @@ class Run:
         chosen, scored = self.bench.chosen, self.bench.rows
         scoring = 15 + len(scored) * SCORE_SECONDS
         warming = 30 + chosen.epochs * len(self.bench.pool) * PAIR_SECONDS + scoring
-        found = [
-            self._part("plain scores", self.plain, 3 * scoring),
-            self._part(ROUTERS[0], lambda: self.router(ROUTERS[0]), warming),
-            self._part(ROUTERS[1], lambda: self.router(ROUTERS[1]), warming),
+        found = [self._part("plain scores", self.plain, 3 * scoring)]
+        found += [self._warming(name, warming) for name in ROUTERS]
+        found += [
             self._part("unwarmed router", lambda: self.router("unwarmed router"), 20 + scoring),
             self._part("states", self.states, scoring),
         ]
@@ -91,7 +108,10 @@ class Run:
             make = lambda fit=fit: self.fit(fit)  # type: ignore[misc]  # noqa: E731
             facts = (chosen.folds, fit.pairs.tolist())
             found.append(self._part(f"{fit.name}/{fit.fold}", make, fit.seconds, needs, facts))
-        return found
+        return found + [self._warming(name, warming) for name in OTHERS]
+
+    def _warming(self, name: str, seconds: float) -> Part:
+        return self._part(name, lambda: self.router(name), seconds, facts=(ROUTERS | OTHERS)[name])
 
     @cached_property
     def teaching(self) -> Together:
@@ -187,11 +207,12 @@ class Run:
 
     def router(self, name: str) -> tuple[dict[str, np.ndarray], Any]:
         """Warm up, or not, and score by the router."""
-        bench, epochs = self.bench, self.bench.chosen.epochs
-        options = CONTRAST if name == ROUTERS[0] else CONTRAST | {"damages": RATES | MEANING}
-        if bench.chosen.tiny:
-            options = options | {"batch_size": 8, "micro_batch_size": 8}
-        arm = Arm(name, None if name not in ROUTERS else options, epochs)
+        bench = self.bench
+        arm = Arm(name, None)
+        if name in ROUTERS | OTHERS:
+            warmup, convert = (ROUTERS | OTHERS)[name]
+            small = {"batch_size": 8, "micro_batch_size": 8} if bench.chosen.tiny else {}
+            arm = Arm(name, CONTRAST | small | warmup, bench.chosen.epochs, convert=convert)
         with scratch(bench.work / "arm") as work:
             model, facts = bench.warmed(arm, bench.pool, work)
             found = {
@@ -258,7 +279,7 @@ class Run:
                 self.folded.add(name)
             elif len(score) == count:
                 found[key] = score
-        for main in ROUTERS:
+        for main in BLENDED:
             if main in found and "IFD, low" in found:
                 for how, score in blended(found[main], found["IFD, low"]).items():
                     if how in BLENDS:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +11,10 @@ from selectmoe_core.audit.planning import STAGE, AuditPlan, plan_audit
 from selectmoe_core.store import Artifact, Facts, write_json
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from selectmoe_core.audit.findings import Sample
+    from selectmoe_core.audit.fitting import BlendFit, TooFew
     from selectmoe_core.audit.rendering import Audit
     from selectmoe_core.plan.node import Node
     from selectmoe_core.plugin.registry import Registry
@@ -70,10 +74,11 @@ def _examine(audit: AuditPlan) -> "Audit":
     facts = dict(_artifact(audit, STAGE).facts)
     sample = Sample.open(Pool.open(plan.folder(plan.nodes[STAGE])), audit.damages)
     share = audit.share(int(_artifact(audit, "pool").facts["examples"]))
-    findings, digests = [], {}
+    findings, digests, scores = [], {}, {}
     for node in (node for node in plan.nodes.values() if node.stage == "score"):
         score = ScoreTable.open(plan.folder(node)).score()
         name = node.key.partition(":")[2]
+        scores[node.key] = score
         findings.append(
             examine_score(
                 name,
@@ -86,7 +91,21 @@ def _examine(audit: AuditPlan) -> "Audit":
         )
         digests[name] = audit.originals[node.key]
     length = examine_score(LENGTH, LENGTH, sample.answer, sample, shown=(), fraction=share)
-    return Audit(plan.recipe.head.name, facts, (length,), tuple(findings), digests)
+    blend = _fit(audit, scores, sample) if audit.blended else None
+    return Audit(plan.recipe.head.name, facts, (length,), tuple(findings), digests, blend)
+
+
+def _fit(
+    audit: AuditPlan, scores: "Mapping[str, np.ndarray]", sample: "Sample"
+) -> "BlendFit | TooFew":
+    """Fit a blend on the kinds that none of its scores was made with."""
+    from selectmoe_core.audit.fitting import TooFew, fit_blend
+
+    kinds = [
+        kind for kind in audit.damages if not any(kind in audit.shown[key] for key in audit.blended)
+    ]
+    named = {key.partition(":")[2]: scores[key] for key in audit.blended}
+    return fit_blend(named, sample.labels, kinds) or TooFew()
 
 
 LENGTH = "(length)"

@@ -15,6 +15,7 @@ from selectmoe_core.plan.digests import Digester, installed_code
 from selectmoe_core.plan.node import SELECTED, Node, Plan
 from selectmoe_core.plan.plan import make_plan
 from selectmoe_core.plugin.component import Component, Kind
+from selectmoe_core.plugin.protocols import Need
 from selectmoe_core.plugin.registry import Entry, Registry
 from selectmoe_core.recipe.recipe import Recipe, ScoreOptions, StageOptions, StageTable
 from selectmoe_core.stages.code import roots_of
@@ -50,6 +51,7 @@ class AuditPlan:
         originals: the digest of each score on the recipe's own pool, by the key of its node.
         fraction: the share of best rows to examine; ``None`` if it depends on the pool's size.
         kept: the number of rows that ``[select]`` keeps, where it keeps a number of them.
+        blended: the keys of the nodes whose scores a blend is fitted to; none unless asked for.
     """
 
     plan: Plan
@@ -58,6 +60,7 @@ class AuditPlan:
     originals: Mapping[str, str]
     fraction: float | None
     kept: int | None
+    blended: tuple[str, ...] = ()
 
     def share(self, pool: int) -> float:
         """Return the share of best rows to examine, for a pool of this many rows."""
@@ -66,12 +69,15 @@ class AuditPlan:
         return min(1.0, self.kept / pool) if self.kept else DEFAULT_FRACTION
 
 
-def plan_audit(recipe: Recipe, registry: Registry, outputs: Path) -> AuditPlan:
+def plan_audit(
+    recipe: Recipe, registry: Registry, outputs: Path, *, fit_blend: bool = False
+) -> AuditPlan:
     """Return what an audit of a recipe's scores will do.
 
     Raises:
         RecipeError: the recipe is wrong, a kind of damage or a scorer is unknown, there is no
-            score, or the warm-up uses the whole pool and leaves no row to damage.
+            score, the warm-up uses the whole pool and leaves no row to damage, or there is nothing
+            to fit a blend to.
     """
     damages = _chosen(registry, recipe.audit.kinds)
     recipe = with_scores(recipe, recipe.audit.scores)
@@ -95,7 +101,28 @@ def plan_audit(recipe: Recipe, registry: Registry, outputs: Path) -> AuditPlan:
         {node.key: node.digest or "" for node in scores},
         fraction,
         kept,
+        _blended(scores, shown, damages) if fit_blend else (),
     )
+
+
+def _blended(
+    scores: Iterable[Node], shown: Mapping[str, frozenset[str]], damages: Mapping[str, Damage]
+) -> tuple[str, ...]:
+    """Return the nodes of the scores that a blend can add, those that are no blends."""
+    keys = tuple(
+        node.key for node in scores if Need.SCORES not in node.entry.component.needs(node.config)
+    )
+    if len(keys) < 2:
+        raise RecipeError(
+            "--fit-blend needs two or more scores, and a blend is none of them",
+            hint="add one: --score ifd, or a table [score.NAME]",
+        )
+    if all(any(kind in shown[key] for key in keys) for kind in damages):
+        raise RecipeError(
+            "--fit-blend: warm-up was shown every kind of damage that is planted",
+            hint="plant kinds that it was not shown (--kinds), or leave some out of warm-up",
+        )
+    return keys
 
 
 def with_scores(recipe: Recipe, more: Iterable[str]) -> Recipe:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from selectmoe_core.audit.findings import ScoreFinding
+from selectmoe_core.audit.fitting import BlendFit, TooFew
+from selectmoe_core.audit.fitting_text import blend_lines
 from selectmoe_core.audit.measures import Auroc
 from selectmoe_core.audit.verdict import judge, words
 from selectmoe_core.report.document import plain
@@ -32,6 +34,7 @@ class Audit:
         baselines: the length of the answers as a score, for the table.
         scores: the findings about each score.
         digests: the digest of each score on the recipe's own pool, by name.
+        blend: the blend that was fitted, if that was asked for.
     """
 
     name: str
@@ -39,6 +42,7 @@ class Audit:
     baselines: tuple[ScoreFinding, ...]
     scores: tuple[ScoreFinding, ...]
     digests: dict[str, str]
+    blend: BlendFit | TooFew | None = None
 
 
 def document(audit: Audit) -> dict[str, Any]:
@@ -57,6 +61,7 @@ def document(audit: Audit) -> dict[str, Any]:
         "planted": plain(audit.facts),
         "scores": scores,
         "baselines": [plain(finding) for finding in audit.baselines],
+        **({"blend": plain(audit.blend)} if isinstance(audit.blend, BlendFit) else {}),
     }
 
 
@@ -132,6 +137,8 @@ def text(audit: Audit, width: int = WIDTH) -> str:
         lines += ["* shown to warm-up", ""]
     for finding in audit.scores:
         lines += [*_wrapped(finding, max(width, 80)), ""]
+    if audit.blend is not None:
+        lines += [*blend_lines(audit.blend), ""]
     return "\n".join(lines)
 
 
@@ -171,6 +178,8 @@ def markdown(audit: Audit) -> str:
     lines += [*markdown_table(rows((*audit.scores, *audit.baselines)), 1), ""]
     if any(result.seen for finding in audit.scores for result in finding.kinds):
         lines += ["A star (*) marks kinds of damage that warm-up was shown.", ""]
+    if audit.blend is not None:
+        lines += ["## A fitted blend", "", "```text", *blend_lines(audit.blend), "```", ""]
     for finding in audit.scores:
         lines += [*_shifts(finding), ""]
     return "\n".join(lines)

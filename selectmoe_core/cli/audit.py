@@ -55,6 +55,11 @@ if TYPE_CHECKING:
     show_default=True,
     help="The column of --labelled that holds good, bad or a number.",
 )
+@click.option(
+    "--fit-blend",
+    is_flag=True,
+    help="Also learn weights for a blend of the scores, from kinds that warm-up was not shown.",
+)
 @device_option
 @dtype_option
 @threads_option
@@ -71,6 +76,7 @@ def command(
     scores: tuple[str, ...],
     labelled: Path | None,
     labels: str,
+    fit_blend: bool,
     device: str,
     dtype: str,
     threads: int,
@@ -107,8 +113,10 @@ def command(
     def say(line: str) -> None:
         _say(line, quiet=quiet)
 
+    if fit_blend and labelled is not None:
+        raise click.UsageError("--fit-blend learns from planted damage; leave out --labelled")
     if labelled is None:
-        text, folder = _planted(loaded, plugins, options, say)
+        text, folder = _planted(loaded, plugins, options, say, fit_blend=fit_blend)
     else:
         file = real_path(labelled)
         text, folder = _labelled(loaded, plugins, options, say, file, labels)
@@ -117,13 +125,19 @@ def command(
 
 
 def _planted(
-    recipe: Recipe, plugins: "Registry", options: "RunOptions", say: Callable[[str], None]
+    recipe: Recipe,
+    plugins: "Registry",
+    options: "RunOptions",
+    say: Callable[[str], None],
+    *,
+    fit_blend: bool,
 ) -> tuple[str, Path]:
     """Audit by planted damage; return the result as text and its folder."""
     from selectmoe_core.audit import plan_audit, run_audit
     from selectmoe_core.audit.rendering import text
 
-    outcome = run_audit(plan_audit(recipe, plugins, options.outputs), plugins, options, say)
+    planned = plan_audit(recipe, plugins, options.outputs, fit_blend=fit_blend)
+    outcome = run_audit(planned, plugins, options, say)
     return text(outcome.audit, min(width(), 100)), outcome.folder
 
 
