@@ -121,7 +121,7 @@ def whole(run: Run, arguments: list[str]) -> None:
     """Make what all processes share, and let one process on each device do the parts."""
     _ = converted(run.bench)
     names = devices(run.bench.chosen.gpus)
-    if len(names) > 1:
+    if len(names) > 1 and run.clock.left > 0:
         free()
         shared = ["--bases", str(run.bench.chosen.bases or run.bench.work)]
         run.fine = spread(__file__, [*arguments, *shared], run.clock, names)

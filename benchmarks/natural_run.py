@@ -299,6 +299,8 @@ class Run:
     def report(self) -> str:
         """Return the tables, and keep their figures."""
         scores = self.judged()
+        if "length" not in scores:
+            return "no tables yet: the part 'plain scores' is not done"
         sets = {one.about.name: one for one in self.together.sets}
         texts, figures = [], {}
         for judged, rows in self.bench.of_sets(np.arange(len(self.bench.rows))):

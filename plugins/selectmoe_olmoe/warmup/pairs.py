@@ -228,8 +228,8 @@ def collate_pairs(pairs: Sequence[Pair]) -> Batch:
     for number, place in enumerate(originals):
         if (masks := pairs[place].places) is not None:
             placed.append(number)
-            for row, mask in zip((place, len(pairs) + number), masks, strict=True):
-                places[row, : len(mask)] = torch.from_numpy(mask)
+            for at, mask in zip((place, len(pairs) + number), masks, strict=True):
+                places[at, : len(mask)] = torch.from_numpy(mask)
     return {
         **batch,
         "answers": answers,
