@@ -54,7 +54,7 @@ MEANING = {"sentence_shuffle": 1.5, "number_slip": 1.0, "name_swap": 0.5, "negat
 NUMBERS = {"wrong_arithmetic": 2.0, "prompt_number": 2.0, "date_slip": 0.7, "unit_swap": 0.7}
 CHECKED = {"wrong_numbers": 4.0, "number_slip": 4.0, "wrong_arithmetic": 8.0, "prompt_number": 6.0}
 """Kinds that fit few rows need a high rate: a row that a drawn kind cannot change gets another."""
-READINGS = ("end", "response")
+READINGS = ("end",)
 EACH = 100
 """Rows of each kind at most."""
 
