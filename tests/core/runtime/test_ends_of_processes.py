@@ -10,7 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from selectmoe_core.runtime.processes import Ended, bound, ended_by_signals, interrupts_held
+from selectmoe_core.runtime.processes import (
+    Ended,
+    bound,
+    ended_by_signals,
+    interrupts_held,
+    not_swallowed,
+)
 
 WORK = "import os, time; open('began', 'w').close(); time.sleep({seconds}); open('done', 'w')"
 PARENT = """\
@@ -79,7 +85,9 @@ def test_a_child_of_a_parent_that_has_gone_does_nothing(tmp_path):
     assert not (tmp_path / "began").exists()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_a_signal_ends_the_block_as_an_interrupt_with_its_own_code(number, code):
     before = signal.getsignal(number)
 
@@ -92,6 +100,29 @@ def test_a_signal_ends_the_block_as_an_interrupt_with_its_own_code(number, code)
     assert isinstance(caught.value, KeyboardInterrupt)
     assert caught.value.exit_code == code
     assert signal.getsignal(number) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("turned_into", [None, ImportError])
+def test_what_a_library_makes_of_a_signal_is_an_interrupt_all_the_same(number, turned_into):
+    def library():
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(5)
+        except BaseException:
+            if turned_into:
+                raise turned_into("no such module") from None
+
+    with pytest.raises(Ended) as caught, ended_by_signals(), not_swallowed():
+        library()
+    assert caught.value.exit_code == 128 + number
+    with ended_by_signals(), not_swallowed():
+        pass  # the earlier signal is over
+
+
+def test_an_error_without_a_signal_stays_what_it_is():
+    with pytest.raises(ImportError), ended_by_signals(), not_swallowed():
+        raise ImportError
 
 
 def test_a_run_that_outlives_its_terminal_goes_on_ignoring_it():
