@@ -542,7 +542,7 @@ def test_an_interrupt_ends_with_130_and_keeps_what_is_done(project, monkeypatch)
 
 
 @pytest.mark.parametrize("error", [None, TypeError])
-def test_an_interrupt_that_a_library_takes_for_its_own_ends_the_run(project, error):
+def test_an_interrupt_that_a_library_takes_for_its_own_ends_the_run(heard, project, error):
     """As pyarrow does, which imports pandas in the middle of a stage."""
     from selectmoe_core.stages import select
 

@@ -88,7 +88,7 @@ def test_a_child_of_a_parent_that_has_gone_does_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )
-def test_a_signal_ends_the_block_as_an_interrupt_with_its_own_code(number, code):
+def test_a_signal_ends_the_block_as_an_interrupt_with_its_own_code(heard, number, code):
     before = signal.getsignal(number)
 
     def wait_for_it():
@@ -104,7 +104,7 @@ def test_a_signal_ends_the_block_as_an_interrupt_with_its_own_code(number, code)
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("turned_into", [None, ImportError])
-def test_what_a_library_makes_of_a_signal_is_an_interrupt_all_the_same(number, turned_into):
+def test_what_a_library_makes_of_a_signal_is_an_interrupt_all_the_same(heard, number, turned_into):
     def library():
         try:
             os.kill(os.getpid(), number)
@@ -135,7 +135,7 @@ def test_a_run_that_outlives_its_terminal_goes_on_ignoring_it():
 
 
 @pytest.mark.parametrize("moment", ["its start", "its imports", "its work"])
-def test_an_interrupted_child_ends_without_a_traceback(tmp_path, moment):
+def test_an_interrupted_child_ends_without_a_traceback(heard, tmp_path, moment):
     (tmp_path / "imports.py").write_text(
         "import time; open('began', 'w'); time.sleep(30 if 'imports' in open('when').read() else 0)"
     )
