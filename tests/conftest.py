@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -152,6 +153,20 @@ def _drawn_from_torch(request: pytest.FixtureRequest) -> None:
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.manual_seed(zlib.crc32(request.node.nodeid.encode()))
+
+
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Signals reach the test, also where pytest runs under nohup or in the background."""
+    usual = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
+    }
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import click
 from selectmoe_core.cli.commands import COMMANDS, left_out, loaded, owner_among, plugin_commands
 from selectmoe_core.config import suggest
 from selectmoe_core.errors import PluginError, RecipeError, SelectMoEError, of_disk
-from selectmoe_core.runtime.processes import Ended, ended_by_signals
+from selectmoe_core.runtime.processes import Ended, ended_by_signals, not_swallowed
 from selectmoe_core.runtime.terminal import safe_streams
 
 INTERRUPTED = 130
@@ -151,7 +151,8 @@ def _reader_is_gone() -> bool:
 
 def _call(arguments: list[str]) -> int:
     try:
-        result: Any = cli.main(args=arguments, prog_name="selectmoe", standalone_mode=False)
+        with not_swallowed():
+            result: Any = cli.main(args=arguments, prog_name="selectmoe", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         return error.exit_code

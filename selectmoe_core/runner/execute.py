@@ -14,6 +14,7 @@ from selectmoe_core.plugin.registry import Registry
 from selectmoe_core.runner.job import make_job
 from selectmoe_core.runtime.distributed import World, agreed, barrier, current_world
 from selectmoe_core.runtime.events import SentProgress
+from selectmoe_core.runtime.processes import not_swallowed
 from selectmoe_core.runtime.progress import Progress, make_progress
 from selectmoe_core.stages import (
     convert,
@@ -59,7 +60,7 @@ def execute_node(spec: NodeSpec, registry: Registry, say: Callable[[str], None])
     """
     store, world = Store(spec.store), current_world()
     lock = store.lock(spec.stage, spec.digest, say) if world.main else nullcontext()
-    with _disk_errors(spec), lock:
+    with not_swallowed(), _disk_errors(spec), lock:
         if world.main:
             store.clear_damage(spec.stage, spec.digest)  # what was wrong has been said
         made = world.main and store.find(spec.stage, spec.digest) is not None

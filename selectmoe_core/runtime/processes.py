@@ -59,20 +59,48 @@ class Ended(KeyboardInterrupt):
         self.exit_code = 128 + number
 
 
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""The signals that ask a run to end."""
+_asked: list[Ended] = []
+"""What signals have raised in the block of ``ended_by_signals``."""
+
+
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Raise ``Ended`` in the block on SIGTERM and SIGHUP; an ignored signal stays ignored."""
+    """Raise ``Ended`` in the block on Ctrl-C, SIGTERM and SIGHUP; an ignored signal stays ignored.
+
+    What is raised in the middle of a library may be lost there: see ``not_swallowed``.
+    """
 
     def end(number: int, _: FrameType | None) -> None:
-        raise Ended(number)
+        _asked.append(Ended(number))
+        raise _asked[-1]
 
-    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
+    numbers = [number for number in ENDING if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, end) for number in numbers}
     try:
         yield
     finally:
+        _asked.clear()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def not_swallowed() -> Iterator[None]:
+    """Raise at the end of the block what a signal has raised in it, if a library has caught that.
+
+    pyarrow imports pandas when it first needs to know whether it is there, and takes whatever is
+    raised in that second for an answer. What a library makes an error of its own is raised too.
+    """
+    try:
+        yield
+    except Exception:
+        if _asked:
+            raise _asked[0] from None
+        raise
+    if _asked:
+        raise _asked[0]
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ import pytest
 from conftest import LEFT_OUT, ROWS, rows_of, tree, write_rows
 
 from selectmoe_core.errors import StageError
+from selectmoe_core.runtime.processes import ended_by_signals
 from selectmoe_core.store import Store
 
 CHAIN = ["pool", "convert", "warmup", "score", "select", "train", "evaluate"]
@@ -538,6 +539,31 @@ def test_an_interrupt_ends_with_130_and_keeps_what_is_done(project, monkeypatch)
     assert "Interrupted" in said.err
     assert "Traceback" not in said.err
     monkeypatch.undo()
+
+
+@pytest.mark.parametrize("error", [None, TypeError])
+def test_an_interrupt_that_a_library_takes_for_its_own_ends_the_run(heard, project, error):
+    """As pyarrow does, which imports pandas in the middle of a stage."""
+    from selectmoe_core.stages import select
+
+    real = select._write_table
+
+    def interrupted(*arguments):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except BaseException:
+            if error:
+                raise error from None
+        real(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch, ended_by_signals():
+        patch.setattr(select, "_write_table", interrupted)
+        said = project.run()
+    assert said.code == 130
+    assert "Interrupted" in said.err
+    assert "Traceback" not in said.err
+    assert "train 10" not in project.calls()
+    assert project.run().code == 0
 
 
 def test_work_that_is_interrupted_is_gone_on_with(project):

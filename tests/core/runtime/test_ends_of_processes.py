@@ -10,7 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from selectmoe_core.runtime.processes import Ended, bound, ended_by_signals, interrupts_held
+from selectmoe_core.runtime.processes import (
+    Ended,
+    bound,
+    ended_by_signals,
+    interrupts_held,
+    not_swallowed,
+)
 
 WORK = "import os, time; open('began', 'w').close(); time.sleep({seconds}); open('done', 'w')"
 PARENT = """\
@@ -79,8 +85,10 @@ def test_a_child_of_a_parent_that_has_gone_does_nothing(tmp_path):
     assert not (tmp_path / "began").exists()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_a_signal_ends_the_block_as_an_interrupt_with_its_own_code(number, code):
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_a_signal_ends_the_block_as_an_interrupt_with_its_own_code(heard, number, code):
     before = signal.getsignal(number)
 
     def wait_for_it():
@@ -94,6 +102,29 @@ def test_a_signal_ends_the_block_as_an_interrupt_with_its_own_code(number, code)
     assert signal.getsignal(number) == before
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("turned_into", [None, ImportError])
+def test_what_a_library_makes_of_a_signal_is_an_interrupt_all_the_same(heard, number, turned_into):
+    def library():
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(5)
+        except BaseException:
+            if turned_into:
+                raise turned_into("no such module") from None
+
+    with pytest.raises(Ended) as caught, ended_by_signals(), not_swallowed():
+        library()
+    assert caught.value.exit_code == 128 + number
+    with ended_by_signals(), not_swallowed():
+        pass  # the earlier signal is over
+
+
+def test_an_error_without_a_signal_stays_what_it_is():
+    with pytest.raises(ImportError), ended_by_signals(), not_swallowed():
+        raise ImportError
+
+
 def test_a_run_that_outlives_its_terminal_goes_on_ignoring_it():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
@@ -104,7 +135,7 @@ def test_a_run_that_outlives_its_terminal_goes_on_ignoring_it():
 
 
 @pytest.mark.parametrize("moment", ["its start", "its imports", "its work"])
-def test_an_interrupted_child_ends_without_a_traceback(tmp_path, moment):
+def test_an_interrupted_child_ends_without_a_traceback(heard, tmp_path, moment):
     (tmp_path / "imports.py").write_text(
         "import time; open('began', 'w'); time.sleep(30 if 'imports' in open('when').read() else 0)"
     )
