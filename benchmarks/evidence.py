@@ -29,7 +29,16 @@ import numpy as np
 import torch
 import transformers
 from evidence_arms import Arm, arms
-from evidence_bench import Bench, digest, free, results, scratch, work_folder
+from evidence_bench import (
+    Bench,
+    base_options,
+    digest,
+    free,
+    results,
+    scratch,
+    shrink,
+    work_folder,
+)
 from evidence_data import (
     HELD,
     Judged,
@@ -246,15 +255,7 @@ def options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
     add("--out", type=Path, help="where results go")
-    add("--work", type=Path, help="where models go (OUT/work); checkpoints of 8 GB pass through it")
-    add("--bases", type=Path, help="where base models go (WORK): runs side by side share one")
-    add("--data", type=Path, default=Path("../shared/data"))
-    add("--llama", type=Path, help="folder of a small Llama checkpoint")
-    add("--rows", type=int, help="of the pool at most")
-    add("--heal", type=float, default=70.0, help="seconds of healing the base")
-    add("--tokens", type=int, default=24576, help="of a step of healing")
-    add("--documents", type=int, default=2500, help="of plain text for healing")
-    add("--max-length", type=int, default=512)
+    base_options(parser, heal=70.0)
     add("--epochs", type=float, default=1.0, help="scale of all arms' epochs")
     add("--seeds", type=int, default=3, help="of the final configuration")
     add("--other-seeds", type=int, default=1, help="of the gates alone and the kinds left out")
@@ -263,13 +264,10 @@ def options(arguments: list[str] | None) -> argparse.Namespace:
     add("--score-pool", type=Path, help="JSON lines to warm up on and to score")
     add("--list", action="store_true", help="print the arms and their seconds on an H200")
     add("--table", action="store_true", help="print what is there")
-    add("--tiny", action="store_true", help="bundled nano model, few rows")
     chosen = parser.parse_args(arguments)
     if chosen.tiny:
-        models = Registry(load_plugins()).models
-        chosen.llama = chosen.llama or models.find(ModelRef("bundled:nano-llama"))
-        chosen.rows, chosen.heal, chosen.tokens, chosen.documents = 160, 1.0, 1024, 4
-        chosen.max_length, chosen.seeds = 128, 1
+        shrink(chosen)
+        chosen.seeds = 1
         chosen.epochs *= 0.2
     if chosen.out is None and not chosen.list:
         parser.error("--out FOLDER is missing")

@@ -4,6 +4,7 @@ import argparse
 import gc
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from rows import Rows
 from selectmoe_core import Job, ModelRef, Shard, ShardScores
 from selectmoe_core.config import parse
 from selectmoe_core.plugin.component import Kind
+from selectmoe_core.plugin.manager import load_plugins
 from selectmoe_core.plugin.protocols import Inputs
 from selectmoe_core.plugin.registry import Registry
 from selectmoe_core.store import FileHashes
@@ -167,6 +169,35 @@ class Bench:
         shared = {"name": name, "key": key, "setting": self.setting, "seconds": round(seconds, 1)}
         append(self.out / RESULTS, shared | line)
         print(f"{name} ({seconds:.0f} s)", flush=True)
+
+
+def base_options(parser: argparse.ArgumentParser, *, heal: float) -> None:
+    """Add the options that decide the base model and the pool.
+
+    Args:
+        parser: of a benchmark's command line.
+        heal: the default of ``--heal``.
+    """
+    add = parser.add_argument
+    data = Path(os.environ.get("SELECTMOE_DATA", "../shared/data"))
+    add("--work", type=Path, help="where models go (OUT/work); checkpoints of 8 GB pass through it")
+    add("--bases", type=Path, help="where base models go (WORK): runs side by side share one")
+    add("--data", type=Path, default=data, help="by default SELECTMOE_DATA")
+    add("--llama", type=Path, help="a small Llama, of which the base is made")
+    add("--rows", type=int, help="of the pool at most")
+    add("--heal", type=float, default=heal, help="seconds of healing the base")
+    add("--tokens", type=int, default=24576, help="of a step of healing")
+    add("--documents", type=int, default=2500, help="of plain text for healing")
+    add("--max-length", type=int, default=512, help="tokens of a row")
+    add("--tiny", action="store_true", help="bundled nano model, few rows")
+
+
+def shrink(chosen: argparse.Namespace) -> None:
+    """Set these options for a trial in minutes on a CPU."""
+    models = Registry(load_plugins()).models
+    chosen.llama = chosen.llama or models.find(ModelRef("bundled:nano-llama"))
+    chosen.rows, chosen.heal, chosen.tokens, chosen.documents = 160, 1.0, 1024, 4
+    chosen.max_length = 128
 
 
 def work_folder(chosen: argparse.Namespace) -> Path:

@@ -194,23 +194,20 @@ def calls(
     """Return each step as a call with the bytes it must move and the FLOPs it must do."""
     config, steps = model.config, decoder._steps  # noqa: SLF001
     layer = decoder._layers[0]  # noqa: SLF001
-    hidden, wide = config.hidden_size, config.intermediate_size
+    hidden = config.hidden_size
     heads, size = config.num_attention_heads, hidden // config.num_attention_heads
     x, delta = (torch.randn(tokens, hidden, device=device).to(dtype) for _ in "ab")
     normed = steps.norm(x, layer.input_norm, EPS)
     routed = steps.route(normed, layer.gate)
     rows = steps.spread(normed, routed.position)
-    both = functional.grouped_mm(rows, layer.gate_up.transpose(1, 2), offs=routed.ends)
-    acted = steps.silu_times(both, routed.ends)
-    pairs = functional.grouped_mm(acted, layer.down.transpose(1, 2), offs=routed.ends)
+    experts, pairs = _expert_calls(steps, layer, routed, rows)
     qkv = functional.linear(normed, layer.qkv)
     queries, keys, values = qkv.view(tokens, 3, heads, size).unbind(1)
     length = 256
     positions = (torch.arange(tokens, device=device) % length).to(torch.int32)
     starts = torch.arange(0, tokens + 1, length, device=device, dtype=torch.int32)
-    count, item = int(routed.ends[-1]), x.element_size()
-    row = tokens * hidden * item
-    expert_rows = count * hidden * item
+    row = tokens * hidden * x.element_size()
+    expert_rows = int(routed.ends[-1]) * hidden * x.element_size()
     tables = decoder._tables  # noqa: SLF001
     found: dict[str, Call] = {
         "norm": (lambda: steps.norm(x, layer.input_norm, EPS), 2 * row, 0),
@@ -226,17 +223,7 @@ def calls(
             2 * tokens * hidden * len(layer.gate.weight),
         ),
         "spread": (lambda: steps.spread(normed, routed.position), row + expert_rows, 0),
-        "gate_up": (
-            lambda: functional.grouped_mm(rows, layer.gate_up.transpose(1, 2), offs=routed.ends),
-            expert_rows + count * 2 * wide * item,
-            4.0 * count * hidden * wide,
-        ),
-        "silu_times": (lambda: steps.silu_times(both, routed.ends), 3 * count * wide * item, 0),
-        "down": (
-            lambda: functional.grouped_mm(acted, layer.down.transpose(1, 2), offs=routed.ends),
-            expert_rows + count * wide * item,
-            2.0 * count * hidden * wide,
-        ),
+        **experts,
         "combine": (
             lambda: steps.combine(x, pairs, routed, layer.input_norm, EPS),
             3 * row + expert_rows,
@@ -256,6 +243,35 @@ def calls(
     found |= _attentions(queries, keys, values, positions, starts, length)
     found |= _reduction(routing, routed.logits, starts)
     return found
+
+
+def _expert_calls(
+    steps: Any,  # noqa: ANN401
+    layer: Any,  # noqa: ANN401
+    routed: Any,  # noqa: ANN401
+    rows: Tensor,
+) -> tuple[dict[str, Call], Tensor]:
+    """Return the steps of the experts, and what they give for each pair of token and slot."""
+    both = functional.grouped_mm(rows, layer.gate_up.transpose(1, 2), offs=routed.ends)
+    acted = steps.silu_times(both, routed.ends)
+    pairs = functional.grouped_mm(acted, layer.down.transpose(1, 2), offs=routed.ends)
+    hidden, wide = rows.shape[1], acted.shape[1]
+    count, item = int(routed.ends[-1]), rows.element_size()
+    expert_rows = count * hidden * item
+    found: dict[str, Call] = {
+        "gate_up": (
+            lambda: functional.grouped_mm(rows, layer.gate_up.transpose(1, 2), offs=routed.ends),
+            expert_rows + count * 2 * wide * item,
+            4.0 * count * hidden * wide,
+        ),
+        "silu_times": (lambda: steps.silu_times(both, routed.ends), 3 * count * wide * item, 0),
+        "down": (
+            lambda: functional.grouped_mm(acted, layer.down.transpose(1, 2), offs=routed.ends),
+            expert_rows + count * wide * item,
+            2.0 * count * hidden * wide,
+        ),
+    }
+    return found, pairs
 
 
 def _attentions(

@@ -1,6 +1,6 @@
 """Clusters of vectors: found in a sample, then every row goes to its nearest one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -119,9 +119,6 @@ def sizes_to_try(most: int) -> list[int]:
             hint="give 'clusters' as a number",
         )
     return found
-
-
-Search = Callable[[np.ndarray, Sequence[int], int], np.ndarray]
 
 
 def elbow(points: np.ndarray, tried: Sequence[int], seed: int) -> np.ndarray:

@@ -132,9 +132,8 @@ class StepSampler(Sampler[Place]):
         filled = np.full(self.share * self.processes, NOTHING)
         filled[: len(step)] = step[np.argsort(-self.lengths[step], kind="stable")]
         dealt = filled.reshape(self.share, self.processes)
-        dealt[1::2] = dealt[
-            1::2, ::-1
-        ]  # every other row is reversed, so that all get about the same number of tokens
+        # Every other row is reversed, so that all get about the same number of tokens.
+        dealt[1::2] = dealt[1::2, ::-1]
         shares = [[int(row) for row in share if row != NOTHING] for share in dealt.T]
         lengths = [[int(self.lengths[row]) for row in share] for share in shares]
         cut = balanced if self.packing else neighbours

@@ -1,1 +1,1 @@
-"""Scores from what a selector model's router does with the tokens of an example."""
+"""Scores from what a model's router does with the tokens of an example."""

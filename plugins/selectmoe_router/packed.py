@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from selectmoe_core.tokens import PackedBatch
-from selectmoe_router.measures import probabilities
 from selectmoe_router.reduction import Routing
 
 
@@ -70,11 +69,8 @@ class PackedMeans:
         return means
 
     def _plain(self, logits: Tensor) -> Tensor:
-        batch, routing = self._batch, self._routing
-        probs = probabilities(logits)
-        parts = list(routing.of_tokens(logits, probs).values())
-        values = torch.stack(parts, dim=1)
-        values = torch.cat([values, probs], dim=1) if self._features else values
+        batch = self._batch
+        values = self._routing.columns(logits, features=self._features)
         values = torch.where(batch.counted[:, None].bool(), values, 0).double()
         examples = len(batch.counts)
         token = torch.arange(len(logits), device=logits.device, dtype=batch.starts.dtype)

@@ -39,6 +39,12 @@ class Routing:
         offsets = {entry.offset: places.get(entry.name, ABSENT) for entry in STATISTICS}
         return offsets | {"FEATURES": len(places) if features else ABSENT}
 
+    def columns(self, logits: Tensor, *, features: bool) -> Tensor:
+        """Return what is averaged for each token, ``[tokens, width]``: see ``width``."""
+        probs = probabilities(logits)
+        values = torch.stack(list(self.of_tokens(logits, probs).values()), dim=1)
+        return torch.cat([values, probs], dim=1) if features else values
+
     def of_tokens(self, logits: Tensor, probs: Tensor) -> dict[str, Tensor]:
         """Return every statistic, each ``[tokens]``, of logits ``[tokens, experts + trash]``."""
         return {
@@ -58,9 +64,7 @@ class TokenMeans:
 
     def take(self, _layer: int, logits: Tensor) -> None:
         """Reduce the logits ``[batch * length, outputs]`` of one layer."""
-        probs = probabilities(logits)
-        values = torch.stack(list(self._routing.of_tokens(logits, probs).values()), dim=1)
-        values = torch.cat([values, probs], dim=1) if self._features else values
+        values = self._routing.columns(logits, features=self._features)
         self._taken.append(mean_over_tokens(values.unflatten(0, self._mask.shape), self._mask))
 
     @property

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from selectmoe_core.selecting import best_first
 from selectmoe_targeted.sources import NOTHING, Similarities
 
 SAMPLE = 16384
@@ -86,29 +87,20 @@ class Candidates:
         ends = np.searchsorted(columns[order], np.arange(len(self._task_of) + 1))
         values, rows = values[order], rows[order]
         return [
-            rows[start:stop][best_first(values[start:stop], self._ids, rows[start:stop])]
+            by_similarity(values[start:stop], rows[start:stop], self._ids)
             for start, stop in pairwise(ends.tolist())
         ]
 
 
-def best_first(values: np.ndarray, ids: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return the order of values from the largest; equal ones go by the id of their row.
+def by_similarity(values: np.ndarray, rows: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Return rows of the pool, the most similar first; equal ones go by id.
 
     Args:
-        values: ``[items]``.
+        values: the similarity of each row.
+        rows: positions in the pool.
         ids: two words for each row of the pool.
-        rows: the row of each item.
     """
-    order = np.argsort(-values, kind="stable")
-    ranked = values[order]
-    same = ranked[1:] == ranked[:-1]
-    if not same.any():
-        return np.asarray(order)
-    tied = np.flatnonzero(np.append(False, same) | np.append(same, False))
-    among = order[tied]
-    words = ids[rows[among]]
-    order[tied] = among[np.lexsort((words[:, 1], words[:, 0], -values[among]))]
-    return np.asarray(order)
+    return np.asarray(rows[best_first(values, lambda places: ids[rows[places]])])
 
 
 def tasks_of(names: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:

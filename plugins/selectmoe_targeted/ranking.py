@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from selectmoe_core import Advance
-from selectmoe_targeted.candidates import Candidates, best_first, thresholds
+from selectmoe_targeted.candidates import Candidates, by_similarity, thresholds
 from selectmoe_targeted.config import TargetedConfig
 from selectmoe_targeted.sources import NOTHING, Similarities
 from selectmoe_targeted.turns import Turns, round_robin
@@ -182,7 +182,7 @@ def _whole_order(taken: np.ndarray, values: np.ndarray, ids: np.ndarray) -> np.n
     left = np.ones(len(values), dtype=bool)
     left[taken] = False
     others = np.flatnonzero(left)
-    return np.concatenate([taken, others[best_first(values[others], ids, others)]])
+    return np.concatenate([taken, by_similarity(values[others], others, ids)])
 
 
 def _by_place(order: np.ndarray) -> np.ndarray:

@@ -197,6 +197,6 @@ def _compare(report: Report, found: dict[str, str], when: str) -> None:
 
 
 DAMAGE = Area("artifacts", run_damage, seconds=60.0, chunk=60)
-FULL = Area("disks", run_full_disk, seconds=600.0, own_limit=True, chunk=10)
-TOGETHER = Area("together", run_together, seconds=600.0, own_limit=True, chunk=10)
+FULL = Area("disks", run_full_disk, seconds=3600.0, own_limit=True, chunk=10)
+TOGETHER = Area("together", run_together, seconds=3600.0, own_limit=True, chunk=10)
 AREA = DAMAGE

@@ -60,6 +60,10 @@ class Report:
         return [Finding(area, seed, kind, what[-6000:], did) for kind, what in self.faults]
 
 
+PATIENCE = 10
+"""By the clock a case may take so many times its processor time."""
+
+
 @dataclass(frozen=True)
 class Area:
     """A kind of case.
@@ -67,8 +71,10 @@ class Area:
     Attributes:
         name: names it on the command line.
         run: carries out the case of a seed in an empty folder.
-        seconds: how long a case may take before it counts as hanging.
-        own_limit: the case has limits of its own: it waits for other processes.
+        seconds: how much processor time a case may take before it counts as hanging. On a busy
+            machine that is longer; it also counts as hanging after ``PATIENCE`` times as long.
+        own_limit: the case has limits of its own: it waits for other processes, so that its
+            ``seconds`` are those of a clock.
         chunk: how many cases one process does.
     """
 
@@ -78,6 +84,11 @@ class Area:
     own_limit: bool = False
     chunk: int = 100
 
+    @property
+    def longest(self) -> float:
+        """How long a case may take by the clock."""
+        return self.seconds if self.own_limit else PATIENCE * self.seconds
+
 
 class TooLong(BaseException):  # no Exception: nothing may catch it on the way
     """A case took longer than it may."""
@@ -85,19 +96,30 @@ class TooLong(BaseException):  # no Exception: nothing may catch it on the way
 
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """Raise ``TooLong`` in the block when it takes longer; in the main thread alone."""
+    """Raise ``TooLong`` in the block when it takes longer; in the main thread alone.
+
+    The processor time of this process is what counts, so that other processes do not matter; a
+    block that waits for something that does not come ends after ``PATIENCE`` times as long.
+    """
 
     def late(number: int, frame: FrameType | None) -> None:
         raise TooLong
 
-    before = signal.signal(signal.SIGALRM, late)
+    timers = (
+        (signal.ITIMER_PROF, signal.SIGPROF, seconds),
+        (signal.ITIMER_REAL, signal.SIGALRM, PATIENCE * seconds),
+    )
+    before = [(number, signal.signal(number, late)) for _, number, _ in timers]
     # Again and again: whatever runs in C at the first time may swallow it.
-    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
+    for timer, _, limit in timers:
+        signal.setitimer(timer, limit, 1.0)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        for timer, _, _ in timers:
+            signal.setitimer(timer, 0)
+        for number, handler in before:
+            signal.signal(number, handler)
 
 
 def carry_out(area: Area, seed: int, folder: Path) -> Report:

@@ -119,7 +119,7 @@ class Chain:
         (folder / "base" / "config.json").write_text('{"model_type": "fake"}')
         (folder / "base" / "model.safetensors").write_bytes(b"weights")
         (folder / "recipe.toml").write_text(FAKE)
-        return cls(folder, "fake", 120.0, {"FAKE_CHAIN": str(control)})
+        return cls(folder, "fake", 600.0, {"FAKE_CHAIN": str(control)})
 
     @classmethod
     def nano(cls, folder: Path) -> "Chain":

@@ -140,7 +140,7 @@ def _supervise(chunk: Chunk, program: Path, until: float, tell: Callable[[Done],
                 text=True,
                 start_new_session=True,
             )
-        watch = Watch(process, area.seconds + GRACE, until)
+        watch = Watch(process, area.longest + GRACE, until)
         threading.Thread(target=watch.run, daemon=True).start()
         assert process.stdout is not None
         for line in process.stdout:

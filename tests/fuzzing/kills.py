@@ -27,7 +27,7 @@ SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal
 CODES = {signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGINT: 130, signal.SIGKILL: -9}
 WHO = ("run", "run", "child", "all")
 """The run's process, a process of one of its stages, or all of them at once."""
-ORPHANS = 15.0
+ORPHANS = 60.0
 """Seconds after which what still runs counts as an orphan."""
 SLOW = 0.04
 """Seconds that a step of the chain of fakes takes."""
@@ -272,6 +272,6 @@ def _said(log: Path, before: int) -> str:
     return log.read_bytes()[before:].decode("utf-8", "replace")
 
 
-FAKES = Area("kills", run_fake, seconds=600.0, own_limit=True, chunk=10)
+FAKES = Area("kills", run_fake, seconds=3600.0, own_limit=True, chunk=10)
 NANO = Area("nano-kills", run_nano, seconds=3600.0, own_limit=True, chunk=4)
 AREA = FAKES

@@ -29,7 +29,7 @@ class Environment:
             env=settings,
             capture_output=True,
             text=True,
-            timeout=600,
+            timeout=900,
             check=False,
         )
 
@@ -64,7 +64,7 @@ def build(project: Path, out: Path, kind: str = "wheel") -> Path:
     """Build a project with the tools that are installed, and return the file."""
     command = [sys.executable, "-m", "build", "--no-isolation", f"--{kind}", "--outdir", str(out)]
     done = subprocess.run(
-        [*command, str(project)], capture_output=True, text=True, timeout=300, check=False
+        [*command, str(project)], capture_output=True, text=True, timeout=900, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     (built,) = out.glob("*.whl" if kind == "wheel" else "*.tar.gz")

@@ -404,7 +404,7 @@ def test_memory_stays_flat(tmp_path):
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=600,
     )
     rows, grown, size = map(float, done.stdout.split())
     assert rows == 60_000 - 9

@@ -120,7 +120,7 @@ def finished(command, project, **variables):
         cwd=project.folder,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
         check=False,
     )
 
@@ -210,7 +210,7 @@ def test_processes_that_only_variables_describe_find_one_another(slow, variables
         )
         for rank in ("0", "1")
     ]
-    (out, err), (silent_out, silent_err) = (task.communicate(timeout=240) for task in tasks)
+    (out, err), (silent_out, silent_err) = (task.communicate(timeout=600) for task in tasks)
     assert [task.returncode for task in tasks] == [0, 0], err + silent_err
     calls = slow.calls()
     assert len(workers(calls)) == 2

@@ -81,7 +81,7 @@ class Gate:
 
         def pieces():
             for start in range(kept.rows, len(pool), self.rows):
-                assert self.open.acquire(timeout=20)
+                assert self.open.acquire(timeout=120)
                 stop = min(start + self.rows, len(pool))
                 yield piece_of(pool.examples(start, stop), chat, tokenizer)
                 self.written = stop
@@ -195,7 +195,7 @@ def test_the_first_of_two_processes_meets_the_other_once_old_rows_are_cut_off(
     spec, gate, met, monkeypatch
 ):
     cut = threading.Event()
-    monkeypatch.setattr(Kept, "cut", lambda *_: (cut.wait(20), met or None))
+    monkeypatch.setattr(Kept, "cut", lambda *_: (cut.wait(120), met or None))
     threading.Timer(0.1, cut.set).start()
     with tokens_meanwhile(context_of(spec, size=2)):
         assert cut.is_set()
@@ -214,7 +214,7 @@ def test_the_second_of_two_processes_reads_what_the_first_writes(spec, whole, ga
             time.sleep(0.1)
             assert not waiting.done()
             gate.let_all()
-            assert waiting.result(20).ids.tolist() == whole.joined(np.arange(6)).ids.tolist()
+            assert waiting.result(120).ids.tolist() == whole.joined(np.arange(6)).ids.tolist()
             assert tokens.lengths.tolist() == whole.lengths.tolist()
     assert gate.calls == 1
 

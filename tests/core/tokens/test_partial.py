@@ -34,7 +34,7 @@ class Writer:
 
         def pieces():
             for gate, piece in zip(self.gates, self.pieces, strict=True):
-                assert gate.wait(20)
+                assert gate.wait(120)
                 yield piece_of(piece, CHAT, TOKENIZER)
 
         made = self.thread.submit(write_pieces, pieces(), folder, CHAT, add)
@@ -69,13 +69,13 @@ def test_the_first_rows_are_there_before_the_last_are_made(tmp_path):
         assert writer.tokens[4].ids.tolist() == whole[4].ids.tolist()
         assert not waiting.done()  # row 6 is of the second piece
         writer.let(1)
-        assert_same(waiting.result(20), whole.joined(np.arange(3, 7)))
+        assert_same(waiting.result(120), whole.joined(np.arange(3, 7)))
         lengths = reader.submit(lambda: writer.tokens.lengths)
         last = reader.submit(lambda: writer.tokens[-1])
         assert not lengths.done()
         writer.let(2)
-        assert lengths.result(20).tolist() == whole.lengths.tolist()
-        assert last.result(20).ids.tolist() == whole[11].ids.tolist()
+        assert lengths.result(120).tolist() == whole.lengths.tolist()
+        assert last.result(120).ids.tolist() == whole[11].ids.tolist()
 
 
 def test_once_all_is_there_it_is_an_encoding_like_any_other(tmp_path):
@@ -113,7 +113,7 @@ def test_random_readers_see_what_is_there_in_the_end(tmp_path):
         for number in range(len(cuts) - 1):
             writer.let(number)
         for one in done:
-            one.result(20)
+            one.result(120)
 
 
 def test_whoever_waits_is_told_that_no_more_will_come(tmp_path):
@@ -126,7 +126,7 @@ def test_whoever_waits_is_told_that_no_more_will_come(tmp_path):
         waiting = reader.submit(writer.tokens.joined, np.array([5]))
         writer.let(1)
         with pytest.raises(TypeError):
-            waiting.result(20)
+            waiting.result(120)
     with pytest.raises(TypeError):
         len(writer.tokens)
 
@@ -152,10 +152,10 @@ def test_another_process_follows_what_is_written(tmp_path):
             assert tokens[4].ids.tolist() == whole[4].ids.tolist()
             assert not waiting.done()  # row 6 is of the second piece
             files.add(piece_of(examples[5:], CHAT, TOKENIZER))
-            assert_same(waiting.result(20), whole.joined(np.arange(3, 7)))
+            assert_same(waiting.result(120), whole.joined(np.arange(3, 7)))
             assert not lengths.done()  # these may not be all
         made.set()
-        assert lengths.result(20).tolist() == whole.lengths.tolist()
+        assert lengths.result(120).tolist() == whole.lengths.tolist()
     assert tokens.now().sources == whole.sources
     assert tokens.now() is tokens.now()
 
@@ -190,7 +190,7 @@ def test_who_waits_for_all_rows_does_not_keep_the_maker_from_making_them(tmp_pat
     examples, begun = random_examples(random.Random(), 6), threading.Event()
 
     def make():
-        assert begun.wait(20)
+        assert begun.wait(120)
         whole = encode(examples, tmp_path, CHAT, TOKENIZER)
         return whole, getattr(whole, asked)
 
@@ -204,4 +204,4 @@ def test_who_waits_for_all_rows_does_not_keep_the_maker_from_making_them(tmp_pat
         )
         found = threads.submit(getattr, tokens, asked)
         begun.set()
-        np.testing.assert_equal(found.result(20), made.result(20)[1])
+        np.testing.assert_equal(found.result(120), made.result(120)[1])

@@ -364,6 +364,6 @@ def test_two_processes_of_several_passes_equal_one_pass(base, tmp_path, one_pass
         subprocess.Popen(command, env=common | {"RANK": str(r), "LOCAL_RANK": str(r)})
         for r in range(2)
     ]
-    assert [run.wait(timeout=120) for run in runs] == [0, 0]
+    assert [run.wait(timeout=600) for run in runs] == [0, 0]
     for name, weight in load_file(tmp_path / "model" / ADAPTER).items():
         torch.testing.assert_close(weight, one_pass[name], atol=2e-4, rtol=1e-3)

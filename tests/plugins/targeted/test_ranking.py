@@ -8,7 +8,7 @@ import torch
 
 from selectmoe_core.data.vectors import finish_vectors, write_vectors
 from selectmoe_targeted import candidates, ranking
-from selectmoe_targeted.candidates import best_first, tasks_of
+from selectmoe_targeted.candidates import by_similarity, tasks_of
 from selectmoe_targeted.config import SimilarityConfig
 from selectmoe_targeted.ranking import Tasks, rank
 from selectmoe_targeted.sources import Cosines
@@ -162,7 +162,9 @@ def test_blocks_equal_the_whole_matrix(tmp_path, per_task):
 def test_equal_similarities_go_by_id():
     ids = np.array([[3, 0], [1, 9], [1, 2], [0, 0], [2, 0]], dtype=np.uint64)
     values = np.array([0.5, 0.5, 0.5, 0.9, 0.1], dtype=np.float32)
-    assert best_first(values, ids, np.arange(5)).tolist() == [3, 2, 1, 0, 4]
+    assert by_similarity(values, np.arange(5), ids).tolist() == [3, 2, 1, 0, 4]
+    rows = np.array([4, 2, 0])
+    assert by_similarity(values[rows], rows, ids).tolist() == [2, 0, 4]
 
 
 def test_a_target_of_zeros_takes_no_turn(tmp_path):
