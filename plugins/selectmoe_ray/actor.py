@@ -58,6 +58,9 @@ class ShardActor:
         except Exception as error:
             return _failure(error)
 
+    def lives(self) -> None:
+        """Answer."""
+
     def finish(self) -> Reply:
         """Do what remains once every shard is made."""
         assert self._shards is not None

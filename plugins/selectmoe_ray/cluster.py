@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,8 @@ from selectmoe_ray.config import RayConfig
 
 STORE_BYTES = 80 << 20
 """Bytes of the object store of a cluster of this host alone: nothing large goes through it."""
+REACH_SECONDS = 10.0
+"""Seconds that the head of a cluster has to accept a connection."""
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 """Settings of Ray: report nothing to its makers; actors without a GPU see what their node sees."""
 
@@ -28,6 +31,7 @@ def connected(address: str | None) -> Iterator[str]:
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     address = address or os.environ.get("RAY_ADDRESS")
+    _check_reach(address)
     before = signal.getsignal(signal.SIGTERM)
     own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": STORE_BYTES}
     try:
@@ -40,17 +44,31 @@ def connected(address: str | None) -> Iterator[str]:
             **({} if address else own),
         )
     except (ConnectionError, RuntimeError, ValueError) as error:
-        first = str(error).strip().partition("\n")[0]
-        raise StageError(
-            f"cannot connect to the Ray cluster {address or 'on this host'}: {first}",
-            hint="is it running? `ray status --address HOST:6379` shows it; leave out the address "
-            "for a cluster of this host alone",
-        ) from error
+        raise _unreached(address, error) from error
     signal.signal(signal.SIGTERM, before)  # Ray has set its own: the run would end another way
     try:
         yield str(ray.get_runtime_context().gcs_address)
     finally:
         ray.shutdown()
+
+
+def _check_reach(address: str | None) -> None:
+    """Raise if nothing answers at ``HOST:PORT``: Ray itself would try for minutes."""
+    host, _, port = (address or "").rpartition(":")
+    if host and port.isdecimal() and "/" not in host:
+        try:
+            socket.create_connection((host, int(port)), REACH_SECONDS).close()
+        except (OSError, OverflowError) as error:
+            raise _unreached(address, error) from error
+
+
+def _unreached(address: str | None, error: Exception) -> StageError:
+    first = str(error).strip().partition("\n")[0]
+    return StageError(
+        f"cannot connect to the Ray cluster {address or 'of this host'}: {first}",
+        hint="is it running? `ray status --address HOST:6379` shows it; leave out the address for "
+        "a cluster of this host alone",
+    )
 
 
 def gpus_of_actor(config: RayConfig, wanted: str) -> float:

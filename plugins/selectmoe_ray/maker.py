@@ -38,13 +38,18 @@ class Hand:
         actor: its handle.
         node: the id of its node, once it has opened.
         running: the shards it has, by the reference of their replies.
-        alone: whether it works on a suspect.
+        asked: the reference of its answer that it lives, before it gets a suspect.
     """
 
     actor: Any
     node: str = ""
     running: dict[Any, Try] = field(default_factory=dict)
-    alone: bool = False
+    asked: Any = None
+
+    @property
+    def alone(self) -> bool:
+        """Whether it works on a suspect, or will."""
+        return self.asked is not None or any(one.alone for one in self.running.values())
 
 
 @contextmanager
@@ -165,9 +170,12 @@ class RayMaker:
         tries, most = self.tries, AHEAD[self.work.device]
         # While suspects wait, the actor with the fewest shards gets no more, so that it is free.
         emptied = min(self.hands, key=lambda hand: (hand.alone, len(hand.running)), default=None)
+        asked = sum(hand.asked is not None for hand in self.hands)
         for hand in self.hands:
-            if tries.suspects and not hand.running:
-                self._give(hand, tries.suspects.popleft(), alone=True)
+            if len(tries.suspects) > asked and not hand.running and not hand.alone:
+                # An actor that has died unnoticed must not count as a try of the suspect.
+                hand.asked = hand.actor.lives.remote()
+                asked += 1
             while (
                 tries.waiting
                 and not hand.alone
@@ -176,13 +184,13 @@ class RayMaker:
             ):
                 self._give(hand, tries.waiting.popleft())
 
-    def _give(self, hand: Hand, one: Try, *, alone: bool = False) -> None:
-        hand.alone = alone
+    def _give(self, hand: Hand, one: Try) -> None:
         hand.running[hand.actor.make.remote(one.cut)] = one
 
     def _wait(self) -> None:
         """Wait a moment for replies, and settle what has come."""
         owners = {ref: hand for hand in self.hands for ref in hand.running}
+        owners |= {hand.asked: hand for hand in self.hands if hand.asked is not None}
         refs = [*self.opening, *owners]
         if not refs:
             time.sleep(min(LOOK, 0.1))
@@ -193,6 +201,8 @@ class RayMaker:
         for ref in ready:
             if ref in self.opening:
                 self._opened(ref)
+            elif ref is owners[ref].asked:
+                self._answered(owners[ref])
             elif ref in owners[ref].running:  # its actor may have been lost just now
                 self._settle(owners[ref], ref)
 
@@ -226,6 +236,17 @@ class RayMaker:
         if self.deaths >= self.options["attempts"] and not self.hands:
             raise StageError(f"no actor could open: {error}", hint=hint or "see run.log")
 
+    def _answered(self, hand: Hand) -> None:
+        """Give a suspect to an actor that lives and has nothing else."""
+        asked, hand.asked = hand.asked, None
+        try:
+            ray.get(asked)
+        except RayActorError as error:
+            self._lose(hand, error)
+            return
+        if self.tries.suspects:
+            self._give(hand, self.tries.suspects.popleft())
+
     def _settle(self, hand: Hand, ref: Any) -> None:  # noqa: ANN401
         try:
             reply: Reply = ray.get(ref)
@@ -233,7 +254,6 @@ class RayMaker:
             self._lose(hand, error)
             return
         one = hand.running.pop(ref)
-        hand.alone = hand.alone and bool(hand.running)
         if reply.error:
             log.warning("shard %d failed: %s", one.cut[0], reply.error)
             self.tries.count(one, reply.error)
@@ -249,6 +269,7 @@ class RayMaker:
         self.hands.remove(hand)
         running = list(hand.running.values())
         hand.running.clear()
+        hand.asked = None
         lost = _node_died(error) or not lives(hand.node)
         log.warning(
             "lost %s on node %s with %d shards in work",

@@ -57,15 +57,13 @@ class Tries:
             self.waiting.append(replace(one, failed=failed))
 
     def suspect(self, together: Iterable[Try]) -> None:
-        """Count shards that were in work when their process died.
+        """Take back shards that were in work when their process died.
 
-        One alone was the cause. Of several nobody knows which one, so each gets at least one more
-        try with nothing beside it.
+        The first death counts for none of them: nobody knows which was the cause, or whether one
+        had been begun. Each is tried again with nothing beside it, and those tries count.
         """
-        found = list(together)
-        for one in found:
-            if len(found) == 1:
-                self.count(replace(one, alone=True), DIED)
+        for one in together:
+            if one.alone:
+                self.count(one, DIED)
             else:
-                failed = min(one.failed + 1, self.attempts - 1)
-                self.suspects.append(replace(one, failed=failed, alone=True))
+                self.suspects.append(replace(one, alone=True))

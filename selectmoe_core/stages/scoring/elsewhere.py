@@ -189,6 +189,8 @@ class OpenShards(Generic[MadeT]):
         self._held = ExitStack()
         self._part: Any = None
         self._tokens: Encoded | None = None
+        self._ready = self._last = time.monotonic()
+        self._examples = 0
 
     def open(self) -> None:
         """Open the part."""
@@ -196,6 +198,9 @@ class OpenShards(Generic[MadeT]):
 
     def close(self) -> None:
         """Close the part."""
+        seconds = self._last - self._ready
+        what = f"{self._context.spec.key}: {self._examples} examples {self._work.done}"
+        log.info("%s in %.2f s", what, seconds)
         self._computing.submit(self._held.close).result()
         for thread in (self._computing, self._writing):
             thread.shutdown()
@@ -217,6 +222,7 @@ class OpenShards(Generic[MadeT]):
     def _open(self) -> None:
         job, self._tokens = self._held.enter_context(tokens_meanwhile(self._context))
         self._part = self._held.enter_context(self._work.opened(job))
+        self._ready = self._last = time.monotonic()
 
     def _begin(self, shard: Shard) -> Callable[[], MadeT]:
         begin = getattr(self._part, "begin", None)
@@ -230,6 +236,7 @@ class OpenShards(Generic[MadeT]):
         if self._tokens is not None:
             made = self._work.settle(self._tokens, shard, made)
         self._work.write(shard, made)
+        self._examples, self._last = self._examples + len(shard.rows), time.monotonic()
         return self._work.kernel(made) or ""
 
 
