@@ -10,9 +10,10 @@ of one. Each part prints its line and writes it to a JSON lines file at once; on
 why, and the others still run.
 
 Parts, with the minutes they may take for one number of GPUs (not measured yet): ``prepare`` (3,
-once), ``score`` (2), ``warmup`` (2), ``warmup-all`` (5; by FSDP from two GPUs on; one GPU needs 120
-GiB for it, and each writes a checkpoint of 84 GB), ``lora`` (2), ``evaluate`` (2), ``kill`` (3; one
-process is killed while it scores).
+once), ``score`` (2), ``score-ray`` (3; by actors of a Ray cluster of this host), ``warmup`` (2),
+``warmup-all`` (5; by FSDP from two GPUs on; one GPU needs 120 GiB for it, and each writes a
+checkpoint of 84 GB), ``lora`` (2), ``evaluate`` (2), ``kill`` (3; one process is killed while it
+scores).
 """
 
 import argparse
@@ -74,9 +75,9 @@ def make(bench: Bench, name: str, config: dict[str, Any]) -> None:
     shutil.copytree(bench.work / "tokenizer", bench.work / name, dirs_exist_ok=True)
 
 
-def score(bench: Bench, processes: int) -> dict[str, Any]:
+def score(bench: Bench, processes: int, part: str = "score") -> dict[str, Any]:
     """Score the pool; compare the scores with one process's."""
-    outputs = bench.run(bench.recipe("score", SCORE), "score", processes, "--until", "score")
+    outputs = bench.run(bench.recipe("score", SCORE), part, processes, "--until", "score")
     folder, manifest = finished(outputs, "score")
     sources = manifest["facts"]["tokens"]["sources"].values()
     tokens = sum(source["tokens"] for source in sources)
@@ -93,6 +94,11 @@ def score(bench: Bench, processes: int) -> dict[str, Any]:
         "memory": manifest["details"].get("peak_gpu_bytes"),
     }
     return row | _against_one(bench, "score", processes, folder, _score_difference)
+
+
+def score_ray(bench: Bench, processes: int) -> dict[str, Any]:
+    """Score the pool by a Ray cluster of this host, an actor for each GPU."""
+    return score(bench, processes, "score-ray")
 
 
 def _score_difference(one: Path, other: Path) -> dict[str, Any]:
@@ -184,6 +190,7 @@ use = "router"
 """
 WORK: dict[str, Callable[[Bench, int], dict[str, Any]]] = {
     "score": score,
+    "score-ray": score_ray,
     "warmup": warmup,
     "warmup-all": warmup_all,
     "lora": lora,

@@ -112,14 +112,19 @@ class Bench:
         outputs = self.work / f"{part}-{processes}"
         if not outputs.exists():
             self.seed(outputs / "store")
-        command = self.command(recipe, outputs, processes)
+        command = self.command(recipe, outputs, processes, ray=part.endswith("-ray"))
         call([*command, *more], self.environment(processes))
         return outputs
 
-    def command(self, recipe: Path, outputs: Path, processes: int) -> list[str]:
-        """Return the command that runs a recipe."""
+    def command(
+        self, recipe: Path, outputs: Path, processes: int, *, ray: bool = False
+    ) -> list[str]:
+        """Return the command that runs a recipe, in processes of this host or in actors of Ray."""
         command = [*SELECTMOE, "run", str(recipe), "--outputs", str(outputs)]
-        return [*command, "--device", self.device, "--num-processes", str(processes)]
+        command += ["--device", self.device]
+        if ray:
+            return [*command, "--executor", "ray", f"executor.actors={processes}"]
+        return [*command, "--num-processes", str(processes)]
 
     def environment(self, processes: int) -> dict[str, str]:
         """Show the first GPUs alone; on the CPU every process has one thread."""

@@ -79,6 +79,13 @@ if TYPE_CHECKING:
         Kind,
         Meaning,
     )
+    from selectmoe_core.plugin.executor import (
+        Executor,
+        NodeRun,
+        OpenExecutor,
+        Place,
+        Site,
+    )
     from selectmoe_core.plugin.loading import (
         load,
     )
@@ -139,6 +146,7 @@ __getattr__ = lazy_names(
         "selectmoe_core.paths": "inside plain_name read_regular",
         "selectmoe_core.plugin.command": "Command",
         "selectmoe_core.plugin.component": "About Component Kind Meaning",
+        "selectmoe_core.plugin.executor": "Executor NodeRun OpenExecutor Place Site",
         "selectmoe_core.plugin.loading": "load",
         "selectmoe_core.plugin.protocols": "Converter Embedder Evaluator ExampleSource Filter "
         "Job Need Reader Scorer Selector Shard ShardEmbedder ShardScorer TableScorer Trainer "
@@ -166,6 +174,7 @@ __all__ = [
     "Evaluator",
     "Example",
     "ExampleSource",
+    "Executor",
     "Facts",
     "Filter",
     "Finish",
@@ -177,6 +186,9 @@ __all__ = [
     "ModelError",
     "ModelRef",
     "Need",
+    "NodeRun",
+    "OpenExecutor",
+    "Place",
     "Question",
     "RawExample",
     "RawPair",
@@ -192,6 +204,7 @@ __all__ = [
     "ShardEmbedder",
     "ShardScorer",
     "ShardScores",
+    "Site",
     "StageError",
     "TableScorer",
     "TargetModel",

@@ -45,6 +45,7 @@ OTHER_COMMANDS = {"pip", "pytest", "uv", "git", "just", "ruff", "mypy", "cog", "
     "accelerate",
     "torchrun",
     "srun",
+    "ray",
 }
 BASE = """
 format = 1

@@ -10,6 +10,13 @@ from selectmoe_core.selecting import NumberConfig, Per, QuotaConfig
 Percentile = Annotated[float, Field(ge=0, le=100)]
 
 
+class LocalConfig(Config):
+    """Run the processes of stages on this host.
+
+    Several processes are started through accelerate, or were started by another launcher.
+    """
+
+
 class RandomConfig(Config):
     """Score at random: a uniform number that depends only on the seed and the example's content.
 

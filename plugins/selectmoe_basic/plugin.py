@@ -1,10 +1,11 @@
-"""What this plugin offers: scorers that need no model, and the ordinary selectors."""
+"""What this plugin offers: scorers without a model, the ordinary selectors, this host."""
 
 from typing import Any
 
 from selectmoe_basic.config import (
     BandConfig,
     LengthConfig,
+    LocalConfig,
     RandomConfig,
     RoundRobinConfig,
     ThresholdConfig,
@@ -17,6 +18,7 @@ from selectmoe_core import (
     Component,
     Config,
     Cost,
+    Executor,
     Need,
     Scorer,
     Selector,
@@ -54,6 +56,17 @@ def selectmoe_scorers() -> list[Component[Any, Scorer]]:
             seeded=True,
         ),
     ]
+
+
+@hookimpl
+def selectmoe_executors() -> list[Component[Any, Executor]]:
+    """Offer ``local``."""
+    about = About(
+        meaning="child processes of `selectmoe run`; one per GPU, or --num-processes",
+        cost="a process for each stage that uses torch",
+    )
+    part = load("selectmoe_basic.executors:LocalExecutor")
+    return [Component("local", LocalConfig, part, about=about)]
 
 
 @hookimpl

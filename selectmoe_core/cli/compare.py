@@ -50,7 +50,8 @@ def command(
     if all((Path(name) / "run.json").is_file() for name in names):
         _compare_runs([Path(name) for name in names], overrides)
         return
-    sources = Sources(tuple(map(Path, names)), overrides, shipped_recipes())
+    changes = execution.changes(overrides)
+    sources = Sources(tuple(map(Path, names)), changes, shipped_recipes())
     if only_plan:
         outputs = real_path(execution.outputs)
         _print_plan(plan_comparison(sources, registry(context), outputs), context)

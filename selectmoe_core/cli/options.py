@@ -101,6 +101,16 @@ EXECUTION = (
         metavar="[STAGE=]FILE",
         help="Configuration file of accelerate, for example for FSDP; for one stage or for all.",
     ),
+    click.option(
+        "--executor",
+        metavar="NAME",
+        help="Executor that runs the processes of stages, as ray; by default this host.",
+    ),
+    click.option(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="With --executor ray: the cluster, as auto or HOST:6379.",
+    ),
     quiet_option,
     verbose_option,
 )
@@ -119,6 +129,8 @@ class Execution:
         parallel: stages at the same time.
         num_processes: processes of a stage, where it was given.
         accelerate_configs: configuration files of accelerate.
+        executor: the executor's name, where it was given.
+        ray_address: the address of a Ray cluster, where it was given.
         quiet: print only the result and errors.
         verbose: show what the libraries log.
     """
@@ -130,6 +142,8 @@ class Execution:
     parallel: int
     num_processes: int | None
     accelerate_configs: tuple[str, ...]
+    executor: str | None
+    ray_address: str | None
     quiet: bool
     verbose: bool
 
@@ -150,6 +164,12 @@ class Execution:
             disabled=context.find_root().obj or (),
             command=command_line(sys.argv[1:]),
         )
+
+    def changes(self, overrides: tuple[str, ...]) -> tuple[str, ...]:
+        """Return changes of a recipe, and those that choose the executor."""
+        chosen = {"executor.use": self.executor, "executor.address": self.ray_address}
+        further = [f"{key}={value}" for key, value in chosen.items() if value is not None]
+        return (*overrides, *further)
 
     def say(self, text: str) -> None:
         """Print progress, unless only the result is wanted."""

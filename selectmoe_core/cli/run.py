@@ -61,8 +61,9 @@ def command(
             team.follow()
             return
         options = replace(execution.options(context, team), fresh=fresh)
-        loaded = load_recipe(recipe, overrides)
-        again = shlex.join([str(loaded.path), *overrides])
+        changes = execution.changes(overrides)
+        loaded = load_recipe(recipe, changes)
+        again = shlex.join([str(loaded.path), *changes])
         _run(context, loaded, options, until, execution.say, again)
 
 

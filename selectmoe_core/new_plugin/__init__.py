@@ -88,6 +88,8 @@ def _table(kind: Kind, name: str) -> str:
     """Return the table of a recipe that names a component of a kind."""
     if kind is Kind.TRACKER:
         return f"trackers.{name}"
+    if kind is Kind.EXECUTOR:
+        return "executor"
     return TABLES.get(kind) or next(stage for stage, own in KINDS.items() if own is kind)
 
 

@@ -9,6 +9,7 @@ from selectmoe_core.models.models import ModelRef
 from selectmoe_core.paths import STORE
 from selectmoe_core.plan.binding import Binder
 from selectmoe_core.plan.digests import Digester, unseen
+from selectmoe_core.plan.executor import executor_problems
 from selectmoe_core.plan.given import with_given_data
 from selectmoe_core.plan.graph import Graph
 from selectmoe_core.plan.node import Node, Plan
@@ -51,6 +52,7 @@ def make_plan(
         *_model_problems(graph.nodes, registry),
         *_chat_problems(recipe),
         *tracker_problems(recipe, registry),
+        *executor_problems(recipe, registry),
     )
     if problems := tuple(dict.fromkeys(found)):
         raise RecipeError.of(problems)

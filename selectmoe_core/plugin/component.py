@@ -26,6 +26,7 @@ class Kind(StrEnum):
     TRAINER = "trainer"
     EVALUATOR = "evaluator"
     TRACKER = "tracker"
+    EXECUTOR = "executor"
 
     @property
     def hook(self) -> str:
@@ -111,7 +112,8 @@ class Component(Generic[ConfigT, PartT_co]):
         needs: what it reads, given its options.
         cost: an estimate of what it will use, or ``None`` if that is unknown.
         requires: modules of an optional extra, checked without importing them; if the package has
-            another name than the module, both: ``re2:google-re2``.
+            another name than the module, or is an extra, both: ``re2:google-re2``,
+            ``ray:selectmoe[ray]``.
         seeded: whether the stage's seed changes the result.
         by_rank: a selector whose choice depends on the order of the scores alone.
         torch: whether it computes with torch: such a stage runs in a child process.

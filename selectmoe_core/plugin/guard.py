@@ -11,11 +11,14 @@ from typing import Any, NoReturn
 from selectmoe_core.config import Config
 from selectmoe_core.errors import PartError, PluginError, SelectMoEError, of_disk
 from selectmoe_core.plugin.component import Component, Kind, Meaning
+from selectmoe_core.plugin.executor import OpenExecutor, Place
 from selectmoe_core.plugin.manager import named
 from selectmoe_core.plugin.protocols import Need, Shard, ShardEmbedder, ShardScorer
 from selectmoe_core.plugin.signatures import method_problems, protocol_of
 
 CORE = Path(__file__).parents[1]
+OPENED = {Kind.EMBEDDER: ShardEmbedder, Kind.EXECUTOR: OpenExecutor}
+"""What ``open`` yields for a kind; for all others a ``ShardScorer``."""
 
 
 @dataclass(frozen=True)
@@ -178,6 +181,8 @@ class Guarded:
             return self._guarded("embed" if embeds else "score", result, place)
         if name == "tokens" and result is not None:
             self._require(_token_details(result), name, result, "a TokenDetail for each example")
+        if name == "place" and result is not None:
+            self._require(isinstance(result, Place), name, result, "a Place or None")
         if expected := _expected(name):
             kind, written = expected
             self._require(isinstance(result, kind), name, result, written)
@@ -215,8 +220,7 @@ class Guarded:
         with self._owner.blamed("open()"):
             inner = manager.__enter__()
         try:
-            protocol = ShardEmbedder if self._kind is Kind.EMBEDDER else ShardScorer
-            require(self._owner, inner, protocol)
+            require(self._owner, inner, OPENED.get(self._kind, ShardScorer))
             yield Guarded(inner, self._owner, self._kind)
         except BaseException as error:
             # An error that was raised inside the block is not an error of closing.

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from selectmoe_core.plugin.executor import Executor, OpenExecutor
 from selectmoe_core.plugin.protocols import (
     Converter,
     Embedder,
@@ -112,5 +113,7 @@ OPTIONAL: Mapping[type, tuple[type, ...]] = {
     ShardEmbedder: (EagerShardEmbedder,),
     Evaluator: (CheckingPart, AskingEvaluator),
     Tracker: (),
+    Executor: (),
+    OpenExecutor: (),
 }
 """All optional methods of parts; the conformance kit checks those that a part has."""

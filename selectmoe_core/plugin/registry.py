@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -84,7 +85,7 @@ class Registry:
             if importlib.util.find_spec(module.partition(".")[0]) is None:
                 raise RecipeError(
                     f"{where}: {name} needs the package '{module}', which is not installed",
-                    hint=f"pip install {distribution or module}",
+                    hint=f"pip install {shlex.quote(distribution or module)}",
                 )
         return entry
 

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 
 from selectmoe_core.plugin.component import Kind
+from selectmoe_core.plugin.executor import Executor
 from selectmoe_core.plugin.optional import OPTIONAL
 from selectmoe_core.plugin.protocols import (
     Converter,
@@ -29,6 +30,7 @@ PROTOCOLS = {
     Kind.TRAINER: Trainer,
     Kind.EVALUATOR: Evaluator,
     Kind.TRACKER: Tracker,
+    Kind.EXECUTOR: Executor,
 }
 
 

@@ -9,6 +9,7 @@ import pluggy
 from selectmoe_core.data.corruption import Damage
 from selectmoe_core.plugin.command import Command
 from selectmoe_core.plugin.component import Component
+from selectmoe_core.plugin.executor import Executor
 from selectmoe_core.plugin.protocols import (
     Converter,
     Embedder,
@@ -82,6 +83,12 @@ def selectmoe_evaluators() -> Iterable[Component[Any, Evaluator]]:
 @hookspec
 def selectmoe_trackers() -> Iterable[Component[Any, Tracker]]:
     """Offer trackers: they show a run's losses, times and result while it lasts."""
+    return ()
+
+
+@hookspec
+def selectmoe_executors() -> Iterable[Component[Any, Executor]]:
+    """Offer executors: they run the processes of stages, on this host or on others."""
     return ()
 
 

@@ -131,7 +131,7 @@ OPTIONS: Mapping[str, type[StageOptions]] = {
 NAMED = ("score", "filter")
 """Stages of which a recipe can have several, each by a name."""
 HEAD = tuple(RecipeHead.model_fields)
-TABLES = (*STAGES, "chat", "compare", "audit", "trackers")
+TABLES = (*STAGES, "chat", "compare", "audit", "trackers", "executor")
 _AS_TABLE = "write [TABLE] on a line of its own and its keys below, or TABLE.KEY=VALUE"
 
 
@@ -177,6 +177,7 @@ class Recipe:
         scores: the scores by name; a single ``[score]`` has the name ``""``.
         filters: the filters by name, in the order of the recipe.
         trackers: the options of each tracker that follows runs, by its name; not yet checked.
+        executor: which executor runs the processes of stages, and its options; not yet checked.
         resolved: the whole recipe after ``extends`` and overrides, as plain TOML values.
         dropped: options that were removed because a later layer changed ``use``.
         problems: mistakes found so far.
@@ -195,6 +196,7 @@ class Recipe:
     audit: AuditConfig = field(default_factory=AuditConfig)
     filters: Mapping[str, StageTable] = field(default_factory=dict)
     trackers: Any = field(default_factory=dict)
+    executor: Any = field(default_factory=dict)
 
     @property
     def stage_tables(self) -> tuple[StageTable, ...]:
@@ -257,6 +259,7 @@ def _recipe(path: Path, layers: Merged) -> Recipe:
         audit=audit or AuditConfig(),
         filters={table.name: table for table in found if table.stage == "filter"},
         trackers=merged.get("trackers", {}),
+        executor=merged.get("executor", {}),
     )
 
 

@@ -24,6 +24,7 @@ def recipe_schema(registry: Registry) -> dict[str, Any]:
     properties["compare"] = _schema(CompareConfig, "compare", definitions)
     properties["audit"] = _schema(AuditConfig, "audit", definitions)
     properties["trackers"] = _trackers(registry, definitions)
+    properties["executor"] = _executor(registry, definitions)
     for stage in STAGES:
         entries = [entry for entry in registry if entry.kind is KINDS[stage]]
         properties[stage] = _stage(stage, entries, definitions)
@@ -58,6 +59,20 @@ def _trackers(registry: Registry, definitions: dict[str, Any]) -> dict[str, Any]
         "properties": tables,
         "additionalProperties": False,
     }
+
+
+def _executor(registry: Registry, definitions: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of ``[executor]``: the executor and its options."""
+    tables = []
+    for entry in registry:
+        if entry.kind is Kind.EXECUTOR:
+            name = entry.component.name
+            options = _schema(entry.component.config, f"executor.{name}", definitions)
+            use = {"const": name, "description": entry.component.summary}
+            properties = {"use": use, **options.get("properties", {})}
+            table = {"title": name, "type": "object", "properties": properties}
+            tables.append({**table, "additionalProperties": False})
+    return {"description": "Where the processes of stages run.", "anyOf": tables}
 
 
 def _complete() -> dict[str, Any]:

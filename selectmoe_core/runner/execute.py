@@ -89,7 +89,7 @@ def _execute(spec: NodeSpec, registry: Registry, world: World) -> None:
         before = _check_how(spec)
     barrier()
     start = time.monotonic()
-    context = _context(spec, registry, world)
+    context = node_context(spec, registry, world)
     try:
         facts = STAGES[spec.stage](context)
     finally:
@@ -104,6 +104,7 @@ def _execute(spec: NodeSpec, registry: Registry, world: World) -> None:
         "dtype": spec.dtype,
         "threads": spec.threads,
         "processes": world.size,
+        "executor": spec.executor,
         "options": dict(spec.options),
         "seed": spec.seed,
         "model": (spec.model or {}).get("location"),
@@ -170,7 +171,8 @@ def _progress(spec: NodeSpec, world: World) -> Progress:
     return make_progress(spec.progress if world.main and spec.progress != SENT else "none")
 
 
-def _context(spec: NodeSpec, registry: Registry, world: World) -> Context:
+def node_context(spec: NodeSpec, registry: Registry, world: World) -> Context:
+    """Build the part of a node, and return what its stage receives."""
     entry = registry.get(Kind(spec.kind), spec.component, where=f"[{spec.stage}]")
     config = parse(entry.component.config, spec.options, where=f"[{spec.stage}]")
     progress = _progress(spec, world)

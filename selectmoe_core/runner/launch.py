@@ -23,6 +23,7 @@ from selectmoe_core.stages.node_spec import WORKER, NodeSpec
 LAUNCHER = "selectmoe_core.runner.accelerate_launch"
 LOOK = 0.2
 """Seconds between two looks at what a child reports."""
+CHECK = "the check before the first stage"
 GRACE = 20.0
 """Seconds that children have to end after an interrupt."""
 
@@ -134,7 +135,7 @@ def execute_in_processes(
         KeyboardInterrupt: the child was interrupted.
     """
     if launch.team is not None and spec.processes > 1:
-        launch.team.execute(_save(spec, run_folder, "work"), spec.key, spec.stage, look)
+        launch.team.execute(save_spec(spec, run_folder, "work"), spec.key, spec.stage, look)
         return
     child = start(spec, run_folder, launch)
     with interrupted([child.process]):
@@ -161,7 +162,7 @@ def start(
         gpu: the only GPU that it sees; ``None`` for all that this process sees.
         output: where it prints to; ``None`` for where this process prints to.
     """
-    spec_file = _save(spec, run_folder, "work")
+    spec_file = save_spec(spec, run_folder, "work")
     command = bound(WORKER, str(spec_file))
     config = launch.config(spec.stage)
     if spec.processes > 1 or config:
@@ -197,15 +198,26 @@ def interrupted(processes: Iterable[subprocess.Popen[bytes]]) -> Iterator[None]:
 
 def check_in_process(specs: Sequence[NodeSpec], run_folder: Path) -> None:
     """Let the parts of all nodes check what they can, in one child process."""
-    files = [_save(spec, run_folder, "check") for spec in specs]
+    files = [save_spec(spec, run_folder, "check") for spec in specs]
     command = bound(WORKER, "--check", *map(str, files))
-    _raise_failure(_run(command), files[0], "the check before the first stage", "check")
+    _raise_failure(_run(command), files[0], CHECK, "check")
 
 
-def _save(spec: NodeSpec, run_folder: Path, kind: str) -> Path:
-    folder = run_folder / "work"
-    folder.mkdir(exist_ok=True)
-    path = folder / f"{kind}-{spec.key.replace(':', '-')}.json"
+def spec_path(spec: NodeSpec, run_folder: Path, kind: str) -> Path:
+    """Return the file of a node in a run's folder."""
+    return run_folder / "work" / f"{kind}-{spec.key.replace(':', '-')}.json"
+
+
+def save_spec(spec: NodeSpec, run_folder: Path, kind: str) -> Path:
+    """Write the file of a node for its processes, and remove how earlier ones ended.
+
+    Args:
+        spec: the node.
+        run_folder: the folder of the run.
+        kind: ``work``, or ``check`` for the check before the first stage.
+    """
+    path = spec_path(spec, run_folder, kind)
+    path.parent.mkdir(exist_ok=True)
     for outcome in (outcome_path(path), *(outcome_path(path, n) for n in range(spec.processes))):
         outcome.unlink(missing_ok=True)
     spec.save(path)

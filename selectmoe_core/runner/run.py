@@ -15,10 +15,11 @@ from selectmoe_core.plugin.manager import notify
 from selectmoe_core.plugin.registry import Registry
 from selectmoe_core.report import Report, write_report
 from selectmoe_core.report.record import NodeRecord, RunRecord
-from selectmoe_core.runner.crew import Crew, check_parallel, gpus_to_spread
+from selectmoe_core.runner.crew import Crew, gpus_to_spread
 from selectmoe_core.runner.execute import execute_node
+from selectmoe_core.runner.executors import RunExecutor, opened_executor
 from selectmoe_core.runner.fresh import check_fresh, forget, names
-from selectmoe_core.runner.launch import Child, check_in_process, execute_in_processes
+from selectmoe_core.runner.launch import Child
 from selectmoe_core.runner.options import RunOptions
 from selectmoe_core.runner.preflight import check_names, check_part, each_once, targets_to_check
 from selectmoe_core.runner.run_folder import link, log_to, new_folder, write_recipe
@@ -28,7 +29,7 @@ from selectmoe_core.runner.specs import Specs
 from selectmoe_core.runner.summary import summary
 from selectmoe_core.runner.tracking import tracked
 from selectmoe_core.runner.watch import Watch
-from selectmoe_core.runtime.hardware import Machine, resolve_device, versions
+from selectmoe_core.runtime.hardware import versions
 from selectmoe_core.runtime.progress import NoProgress, Progress, make_progress
 from selectmoe_core.stages.node_spec import NodeSpec
 from selectmoe_core.store import Artifact
@@ -75,7 +76,8 @@ def execute_plan(
         StageError: a stage failed; everything before it and its own resumable state are kept.
     """
     check_names(plan, options.outputs)
-    return _Run(plan, registry, options, say, purpose or Purpose()).execute()
+    with opened_executor(plan.recipe, registry, options, say) as executor:
+        return _Run(plan, registry, options, say, purpose or Purpose(), executor).execute()
 
 
 class _Run:
@@ -86,22 +88,21 @@ class _Run:
         options: RunOptions,
         say: Callable[[str], None],
         purpose: Purpose,
+        executor: RunExecutor,
     ) -> None:
         self.purpose = purpose
+        self.executor = executor
         self.plan = plan
         self.registry = registry
         self.options = options
         if options.fresh:
             check_fresh(plan, options.fresh)
         self.say = say
-        self.device = resolve_device(options.device)
-        self.machine = Machine.here(self.device)
-        launch = check_parallel(options.parallel, options.launch)
-        self.launch = launch.on(self.device, self.machine.gpus)
-        if self.device == "cuda":
-            self.launch.check(self.machine.gpus)
+        self.device, self.machine, self.launch = executor.started_on(options)
         self.folder = new_folder(options.outputs, plan.recipe.head.name)
-        self.specs = Specs(plan, options, self.device, self.machine, self.launch, self.folder)
+        self.specs = Specs(
+            plan, options, self.device, self.machine, self.launch, self.folder, executor
+        )
         self.started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         self.begun = time.monotonic()
         self.cached: dict[str, bool] = {}
@@ -204,12 +205,12 @@ class _Run:
         self._done(node, self._result(node))
 
     def _log_processes(self) -> None:
-        """Report how many processes the shared stages have."""
+        """Report where the shared stages run, and in how many processes."""
         shared = [node.stage for node in self.plan.nodes.values() if node.shared]
-        count = self.launch.processes
-        where = f"{self.device}, {self.machine.gpus or 'no'} visible GPUs"
+        count, place = self.launch.processes, self.executor.place
+        where = place.text if place else f"{self.device}, {self.machine.gpus or 'no'} visible GPUs"
         log.info("%d process(es) for each of: %s (%s)", count, ", ".join(shared) or "none", where)
-        if count > 1 and shared:
+        if count > 1 and shared and place is None:
             names = ", ".join(dict.fromkeys(shared))
             self.say(
                 f"{count} processes for each of {names}; for one process use --num-processes 1"
@@ -253,7 +254,7 @@ class _Run:
         watch = self._watch(NoProgress(), spec)
         try:
             if node.uses_torch:
-                execute_in_processes(spec, self.folder, self.launch, watch.look)
+                self.executor.execute(spec, self.folder, self.launch, watch.look)
             else:
                 execute_node(spec, self.registry, self.say)
         finally:
@@ -288,7 +289,7 @@ class _Run:
                 self.specs.of(node, samples.get(node.rows_of)) for node in torch_nodes
             )
         if specs:
-            check_in_process(specs, self.folder)
+            self.executor.check(specs, self.folder)
 
     def _link(self, node: Node) -> None:
         link(self.folder, node.key, self.plan.folder(node))

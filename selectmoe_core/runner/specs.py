@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selectmoe_core.plan.node import Node, Plan
+from selectmoe_core.plugin.executor import MAPPED_STAGES
+from selectmoe_core.plugin.protocols import Need
+from selectmoe_core.runner.executors import RunExecutor
 from selectmoe_core.runner.launch import Launch
 from selectmoe_core.runner.options import RunOptions
 from selectmoe_core.runtime.hardware import Machine
@@ -22,6 +25,7 @@ class Specs:
         machine: this machine.
         launch: how several processes of a stage are started.
         folder: the run's folder.
+        executor: runs the processes.
     """
 
     plan: Plan
@@ -30,6 +34,7 @@ class Specs:
     machine: Machine
     launch: Launch
     folder: Path
+    executor: RunExecutor
 
     def of(self, node: Node, sample: Path | None = None) -> NodeSpec:
         """Return the spec of a node.
@@ -70,6 +75,8 @@ class Specs:
             origin=vars(origin) if (origin := self.plan.origin(node)) else None,
             trained_from=vars(base) if (base := self.plan.trained_from(node)) else None,
             sample=sample,
+            mapped=_is_mapped(node),
+            executor=self.executor.name,
             skips=self.plan.skips(node),
             where=node.where,
         )
@@ -85,9 +92,17 @@ class Specs:
     def _threads(self, node: Node) -> int:
         if not node.uses_torch:
             return 1
+        if self.executor.place is not None:
+            return self.executor.place.threads
         sharing = max(self.launch.sharing if node.shared else 1, self.options.parallel)
         return self.options.threads or max(1, self.machine.cores // sharing)
 
     def _progress(self) -> str:
         kind = progress_kind(self.options.progress)
         return SENT if self.options.parallel > 1 and kind != "none" else kind
+
+
+def _is_mapped(node: Node) -> bool:
+    """Return whether a node is made shard by shard; a blend of scores is made in one piece."""
+    blend = Need.SCORES in node.entry.component.needs(node.config)
+    return node.stage in MAPPED_STAGES and node.shared and not blend

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     checking = arguments[:1] == ["--check"]
     paths = [Path(name) for name in arguments[checking:]]
     specs = [NodeSpec.load(path) for path in paths]
-    _prepare(specs[0])
+    prepare(specs[0])
     try:
         registry = Registry(load_plugins(specs[0].disabled))
         for spec in specs:
@@ -74,7 +74,7 @@ def _short(error: Exception) -> str:
     return f"{type(error).__name__}: {first[:300]}"
 
 
-def _prepare(spec: NodeSpec) -> None:
+def prepare(spec: NodeSpec) -> None:
     """Set up logging, quiet the libraries, fix the threads. Before torch is imported."""
     rank = current_world().rank
     place = f"{spec.key}, process {rank + 1}" if rank else spec.key

@@ -12,8 +12,9 @@ from selectmoe_core.plugin.protocols import Role, Shard
 from selectmoe_core.runtime.distributed import barrier
 from selectmoe_core.stages.context import Context
 from selectmoe_core.stages.scoring.claims import forget_claims
-from selectmoe_core.stages.scoring.driver import TOKENS, Work, make_shards
+from selectmoe_core.stages.scoring.driver import TOKENS, make_shards
 from selectmoe_core.stages.scoring.finished import remove_damaged_vectors
+from selectmoe_core.stages.scoring.work import Work
 from selectmoe_core.store import Facts
 
 
@@ -23,7 +24,7 @@ def run(context: Context) -> Facts:
     If several processes work, the first returns the facts.
     """
     pool = context.pool()
-    cuts = make_shards(context, pool, _work(context))
+    cuts = make_shards(context, pool, shard_work(context, pool))
     barrier()  # every process has written its shards
     if not context.job.world.main:
         return {}
@@ -39,7 +40,8 @@ def summary(facts: Facts) -> str:
     return f"vectors {facts['examples']:,}{zeros}, width {facts['width']:,}"
 
 
-def _work(context: Context) -> Work[np.ndarray]:
+def shard_work(context: Context, _: Pool) -> Work[np.ndarray]:
+    """Return what the stage makes of each shard."""
     role: Role = "pool" if context.spec.rows_of == "pool" else "target"
 
     def write(shard: Shard, vectors: np.ndarray) -> None:

@@ -48,6 +48,10 @@ class NodeSpec:
         sample: for checks: a file with a few rows of the pool.
         evaluation: for the check of targets: the evaluator, and the options that decide what it
             asks.
+        mapped: whether it is made shard by shard, so that its processes need not meet.
+        executor: the executor of the run.
+        maker: for a mapped node whose shards another process makes: who makes them, see
+            ``stages/scoring/elsewhere.py``.
         skips: rows that the chat format cannot render are left out; otherwise they are errors.
         where: the table of the recipe that it comes from, for messages: ``[score.ifd]``.
     """
@@ -79,6 +83,9 @@ class NodeSpec:
     trained_from: Mapping[str, Any] | None = None
     sample: Path | None = None
     evaluation: Mapping[str, Any] | None = None
+    mapped: bool = False
+    executor: str = "local"
+    maker: Mapping[str, Any] | None = None
     skips: bool = False
     where: str = ""
 

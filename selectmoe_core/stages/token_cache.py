@@ -213,7 +213,8 @@ def tokens_meanwhile(context: Context) -> Iterator[tuple[Job, Encoded | None]]:
 
     One of several processes makes them for all; processes on one host read them meanwhile. With
     several hosts, files that one writes may be visible late on another, so the tokens are made
-    before anything else. If the scorer reads no tokens, there are none.
+    before anything else; so they are where an executor has shards made. If the scorer reads no
+    tokens, there are none.
     """
     job = context.job
     needs = context.component.needs(context.config)
@@ -222,7 +223,7 @@ def tokens_meanwhile(context: Context) -> Iterator[tuple[Job, Encoded | None]]:
         return
     tokenizer = job.models.tokenizer(job.inputs.model)
     cache = TokenCache(context.spec, job.chat, tokenizer)
-    if not on_one_host(job.world):
+    if not on_one_host(job.world) or context.spec.maker is not None:
         whole = job.encoded(tokenizer)
         yield _sharing(job, cache, lambda: whole), whole
     elif job.world.main:

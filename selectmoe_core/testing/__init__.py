@@ -21,6 +21,7 @@ from selectmoe_core.testing.components import check_component, check_plugin
 from selectmoe_core.testing.converters import check_converter
 from selectmoe_core.testing.embedders import check_embedder
 from selectmoe_core.testing.evaluators import check_evaluator
+from selectmoe_core.testing.executors import check_executor
 from selectmoe_core.testing.filters import check_filter
 from selectmoe_core.testing.pools import generated_examples, generated_pool
 from selectmoe_core.testing.readers import check_reader
@@ -33,6 +34,7 @@ __all__ = [
     "check_converter",
     "check_embedder",
     "check_evaluator",
+    "check_executor",
     "check_filter",
     "check_plugin",
     "check_reader",

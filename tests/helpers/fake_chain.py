@@ -11,6 +11,8 @@ import errno
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 import zlib
 from collections.abc import Iterator, Mapping
@@ -29,6 +31,7 @@ from selectmoe_core import (
     Job,
     Marks,
     Need,
+    Place,
     Question,
     Shard,
     ShardScores,
@@ -39,6 +42,7 @@ from selectmoe_core import (
 )
 from selectmoe_core.data import Pool, Vectors
 from selectmoe_core.errors import RecipeError
+from selectmoe_core.execution import FailedShard, open_shards
 
 
 def control() -> Path:
@@ -555,6 +559,75 @@ def selectmoe_trackers() -> list[Any]:
         Component("fake-tracker", TrackerConfig, FakeTracker),
         Component("fake-missing", TrackerConfig, FakeTracker, requires=missing),
     ]
+
+
+class ExecutorConfig(Config):
+    """Make shards in the process that drives them, and note what is asked."""
+
+    attempts: int = 2
+    """How often a shard is tried."""
+    skip_failed_shards: bool = False
+    """Go on without the examples of a shard that fails."""
+    processes: int = 1
+    """Processes of a gang."""
+
+
+class FakeExecutor:
+    def __init__(self, config: ExecutorConfig) -> None:
+        self.config = config
+
+    @contextmanager
+    def open(self, site: Any) -> Iterator["FakeExecutor"]:
+        note(f"executor open {site.device} {site.threads}")
+        fail_if_told("executor")
+        yield self
+        note("executor close")
+
+    def place(self) -> Place:
+        return Place("cpu", self.config.processes, 1, "inside")
+
+    def map(self, run: Any) -> None:
+        note(f"map {run.key}")
+        options = {"attempts": self.config.attempts}
+        run.drive(f"{__name__}:fake_maker", options, self.config.skip_failed_shards)
+
+    def gang(self, run: Any) -> None:
+        note(f"gang {run.key} {run.processes}")
+        done = subprocess.run([sys.executable, "-m", *run.program], check=False)
+        run.ended({0: done.returncode})
+
+
+@contextmanager
+def fake_maker(work: Any, options: Mapping[str, Any]) -> Iterator["FakeMaker"]:
+    with open_shards(work.file) as shards:
+        yield FakeMaker(shards, options["attempts"])
+
+
+class FakeMaker:
+    def __init__(self, shards: Any, attempts: int) -> None:
+        self.shards = shards
+        self.attempts = attempts
+
+    def make(self, todo: Any, made: Any) -> list[FailedShard]:
+        failed = []
+        for cut in reversed(todo):
+            for tries in range(1, self.attempts + 1):
+                try:
+                    made(cut[0], self.shards.make(cut))
+                    break
+                except Exception as error:
+                    if tries == self.attempts:
+                        failed.append(FailedShard(cut, tries, str(error)))
+        return failed
+
+    def finish(self) -> None:
+        note("executor finish")
+        self.shards.finish()
+
+
+@hookimpl
+def selectmoe_executors() -> list[Any]:
+    return [Component("fake-executor", ExecutorConfig, FakeExecutor)]
 
 
 @hookimpl

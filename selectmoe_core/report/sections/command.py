@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 WITH_VALUE = (
     *("--outputs", "--until", "--fresh", "--device", "--dtype", "--threads"),
-    *("--parallel", "--num-processes", "--accelerate-config", "--disable-plugin"),
+    *("--parallel", "--num-processes", "--accelerate-config", "--executor", "--ray-address"),
+    "--disable-plugin",
 )
 """Options of the command line that a value follows."""
 

@@ -3,12 +3,9 @@
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -18,7 +15,9 @@ from selectmoe_core.runtime.distributed import barrier
 from selectmoe_core.stages.context import Context
 from selectmoe_core.stages.scoring.claims import of_all, spread
 from selectmoe_core.stages.scoring.cuts import Cut, shards_of
+from selectmoe_core.stages.scoring.elsewhere import forget_failed, make_elsewhere
 from selectmoe_core.stages.scoring.pipeline import Stretch, written_behind
+from selectmoe_core.stages.scoring.work import Bar, MadeT, Work
 from selectmoe_core.stages.token_cache import tokens_meanwhile
 from selectmoe_core.store import write_json
 from selectmoe_core.tokens.encoding import Encoded
@@ -26,40 +25,6 @@ from selectmoe_core.tokens.encoding import Encoded
 log = logging.getLogger("selectmoe.shards")
 
 TOKENS = "tokens.json"
-MadeT = TypeVar("MadeT")
-
-
-@dataclass(frozen=True)
-class Work(Generic[MadeT]):
-    """What a stage makes of each shard, and how it is kept.
-
-    Attributes:
-        verb: the method of the opened part that makes it, also shown beside the bar.
-        done: what an example is afterwards, for messages.
-        opened: opens the part for a job.
-        path: the file that exists when a shard, known by its number, is made.
-        write: checks and writes what was made of a shard; called in a thread.
-        remove_damaged: removes damaged shards of an earlier run, and says which.
-        resumes: called before the first shard with the number of examples that are done.
-        at_last: called in the first process with the opened part, when all shards are made.
-        is_whole: whether ``at_last`` was called for the shards that are there.
-        settle: changes what was made where the pool's tokens, if the part reads any, demand it.
-    """
-
-    verb: str
-    done: str
-    opened: Callable[[Job], AbstractContextManager[Any]]
-    path: Callable[[int], Path]
-    write: Callable[[Shard, MadeT], None]
-    remove_damaged: Callable[[Sequence[Cut]], Iterator[str]]
-    resumes: Callable[[int], None] = lambda _: None
-    at_last: Callable[[Any], None] | None = None
-    is_whole: Callable[[], bool] = lambda: True
-    settle: Callable[[Encoded, Shard, MadeT], MadeT] = lambda _tokens, _shard, made: made
-
-    def is_made(self, number: int) -> bool:
-        """Return whether a shard is made."""
-        return self.path(number).is_file()
 
 
 def make_shards(context: Context, pool: Pool, work: Work[MadeT]) -> list[Cut]:
@@ -70,6 +35,7 @@ def make_shards(context: Context, pool: Pool, work: Work[MadeT]) -> list[Cut]:
     since = time.monotonic()
     cuts = shards_of(context, pool)
     if context.job.world.main:
+        forget_failed(context.folder, work.path)
         for problem in work.remove_damaged(cuts):
             print(f"  warning: {context.spec.key}: {problem}: {work.done} again", file=sys.stderr)  # noqa: T201
     barrier()  # nobody looks for shards before the damaged ones are gone
@@ -83,25 +49,18 @@ def make_shards(context: Context, pool: Pool, work: Work[MadeT]) -> list[Cut]:
         if todo or not work.is_whole():
             done = len(pool) - sum(stop - start for _, start, stop in todo)
             work.resumes(done)
-            bar = _Bar(len(pool), done, todo, since)
-            _make_each(context, pool, job, mine, replace(work, write=write), bar)
+            bar = Bar(len(pool), done, todo, since)
+            if context.spec.maker is not None:
+                make_elsewhere(context, pool, work, bar)
+            else:
+                _make_each(context, pool, job, mine, replace(work, write=write), bar)
         if tokens is not None and job.world.main:
             _note_tokens(context, tokens)
     return cuts
 
 
-@dataclass(frozen=True)
-class _Bar:
-    """The examples of all shards, those that are done, the shards to make, and the beginning."""
-
-    total: int
-    done: int
-    todo: Sequence[Cut]
-    since: float
-
-
 def _make_each(
-    context: Context, pool: Pool, job: Job, mine: Iterable[Cut], work: Work[MadeT], bar: _Bar
+    context: Context, pool: Pool, job: Job, mine: Iterable[Cut], work: Work[MadeT], bar: Bar
 ) -> None:
     """Compute the shards in turn; results are fetched and written while later ones are computed."""
     with (

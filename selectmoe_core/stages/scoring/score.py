@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -27,9 +28,11 @@ from selectmoe_core.runtime.distributed import barrier
 from selectmoe_core.stages.context import Context
 from selectmoe_core.stages.scoring.claims import forget_claims
 from selectmoe_core.stages.scoring.cuts import shards_of
-from selectmoe_core.stages.scoring.driver import TOKENS, Work, make_shards
+from selectmoe_core.stages.scoring.driver import TOKENS, make_shards
 from selectmoe_core.stages.scoring.finished import remove_damaged_scores
+from selectmoe_core.stages.scoring.left_behind import FAILED_REASON, scores_of_none
 from selectmoe_core.stages.scoring.shading import is_shaded, shade
+from selectmoe_core.stages.scoring.work import FailedShard, Work
 from selectmoe_core.store import Facts
 from selectmoe_core.tokens.encoding import Encoded
 from selectmoe_core.tokens.unrendered import REASON, among
@@ -46,7 +49,7 @@ def run(context: Context) -> Facts:
     pool = context.pool()
     main = context.job.world.main
     if Need.SCORES not in context.component.needs(context.config):
-        _score_shards(context, pool)
+        make_shards(context, pool, shard_work(context, pool))
     elif main:
         _combine(context, pool)
     barrier()  # the table must not be opened before every process has written its shards
@@ -61,13 +64,17 @@ def run(context: Context) -> Facts:
         )
     warnings = _finish(context, table)
     facts = _facts(context, table)
+    if lost := facts["skipped"].get(FAILED_REASON):
+        again = "rerun the stage with --fresh score to try them again"
+        warnings = (*warnings, f"{lost:,} examples were left out: {FAILED_REASON}; {again}")
     if warnings:
         facts["warnings"] = list(warnings)
     _check(facts, context)
     return facts
 
 
-def _score_shards(context: Context, pool: Pool) -> None:
+def shard_work(context: Context, pool: Pool) -> Work[ShardScores]:
+    """Return what the stage makes of each shard."""
     before: list[str] = []
 
     def resumes(done: int) -> None:
@@ -78,7 +85,11 @@ def _score_shards(context: Context, pool: Pool) -> None:
         _check_kernel(before, scores.kernel)
         _write(context, pool, shard, scores)
 
-    work: Work[ShardScores] = Work(
+    def same_kernel(kernel: str | None) -> None:
+        before.extend([kernel] if kernel and not before else [])
+        _check_kernel(before, kernel)
+
+    return Work(
         verb="score",
         done="scored",
         opened=context.part.open,
@@ -89,8 +100,17 @@ def _score_shards(context: Context, pool: Pool) -> None:
         at_last=partial(shade, context, pool),
         is_whole=partial(is_shaded, context.folder),
         settle=partial(_without_unrendered, context.spec.skips),
+        kernel=attrgetter("kernel"),
+        same_kernel=same_kernel,
+        leave_out=partial(_leave_out, context, pool),
     )
-    make_shards(context, pool, work)
+
+
+def _leave_out(context: Context, pool: Pool, failed: Sequence[FailedShard]) -> None:
+    """Write shards that could not be made: no row of them has a score."""
+    for number, start, stop in (shard.cut for shard in failed):
+        scores = scores_of_none(context.folder, stop - start)
+        _write(context, pool, Shard(number, np.arange(start, stop), ()), scores)
 
 
 def _without_unrendered(

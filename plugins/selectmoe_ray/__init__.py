@@ -1,0 +1,1 @@
+"""The executor ``ray``: the processes of stages run on a Ray cluster."""
