@@ -16,6 +16,7 @@ from selectmoe_core.data.pool import Pool, hash_ids
 from selectmoe_core.data.pool_writer import build_pool
 from selectmoe_core.errors import StageError
 from selectmoe_core.plan.node import Node
+from selectmoe_core.runtime.processes import not_swallowed
 from selectmoe_core.store import Artifact, Facts
 
 ORDER = 0x5EED
@@ -28,6 +29,7 @@ FITS = "fits.npy"
 """Which clean rows each kind could have changed, bool ``[rows, kinds]``, kinds by name."""
 
 
+@not_swallowed()
 def make_pool(audit: AuditPlan, node: Node, say: Callable[[str], None]) -> Artifact:
     """Make the artifact of the damaged pool, or return what another run made meanwhile."""
     plan = audit.plan

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selectmoe_core.audit.labelled.planning import STAGE, LabelledPlan, plan_labelled
+from selectmoe_core.runtime.processes import not_swallowed
 from selectmoe_core.store import Artifact, write_json
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def run_labelled(
     return LabelOutcome(outcome.folder, found[-1])
 
 
+@not_swallowed()
 def _read(planned: LabelledPlan, node: "Node", say: Callable[[str], None]) -> Artifact:
     """Make the artifact of the labelled rows, or return what another run made meanwhile."""
     from selectmoe_core.audit.labelled.labels import make_labelled

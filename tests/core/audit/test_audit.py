@@ -2,15 +2,19 @@
 
 import json
 import math
+import signal
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import rows_of, use_site, write_plugin, write_rows
 
+from selectmoe_core.audit import planting
 from selectmoe_core.audit.findings import CLEAN, Sample, examine_score
 from selectmoe_core.audit.measures import Auroc, auroc, precision, shifts, top
 from selectmoe_core.audit.verdict import judge, listed, sight
+from selectmoe_core.runtime.processes import ended_by_signals
 
 NAN = math.nan
 
@@ -527,6 +531,21 @@ def test_a_kind_that_seldom_fits_is_named(desk):
     assert counts["rare"] < 14
     assert counts["broken"] == counts["cut"] == counts["foreign"] == 17
     assert "never: planted in only 0 rows" in said.out
+
+
+def test_an_interrupt_that_a_library_takes_for_its_own_ends_the_audit(heard, desk):
+    real = planting.plant_pool
+
+    def interrupted(*arguments):
+        with suppress(BaseException):
+            signal.raise_signal(signal.SIGINT)
+        return real(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch, ended_by_signals():
+        patch.setattr(planting, "plant_pool", interrupted)
+        said = desk.call("audit", "recipe.toml", "--kinds", KINDS)
+    assert said.code == 130
+    assert not [call for call in desk.calls() if call.startswith("score")]
 
 
 def test_the_recipe_says_what_an_audit_takes_for_granted(desk):
