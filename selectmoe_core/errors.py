@@ -92,6 +92,8 @@ DISK = frozenset(
     }
 )
 """Errors of a disk or its permissions, which no change of selectmoe would avoid."""
+REFUSED = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+"""Those where space would not help."""
 
 
 def of_disk(error: BaseException, doing: str) -> StageError | None:
@@ -102,7 +104,11 @@ def of_disk(error: BaseException, doing: str) -> StageError | None:
     if isinstance(error, OSError) and (found := _other_kind(error)):
         hint = "move it away, then run again; finished work is kept"
         return StageError(f"{doing}: {found}", hint=hint)
-    hint = "free space or correct the path, then run again; finished work is kept"
+    refused = isinstance(error, OSError) and error.errno in REFUSED
+    hint = (
+        f"{'change the permissions' if refused else 'free space'} or correct the path, "
+        "then run again; finished work is kept"
+    )
     if isinstance(error, OSError) and error.errno in DISK:
         named = f": {error.filename}" if error.filename else ""
         return StageError(f"{doing}: {error.strerror or error}{named}", hint=hint)

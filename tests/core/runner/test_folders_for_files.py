@@ -1,5 +1,7 @@
 """A folder where a file must be, or a file where a folder must be: made again, or one message."""
 
+import errno
+import os
 import shutil
 import sys
 
@@ -85,3 +87,17 @@ def test_what_a_plugin_does_wrong_with_folders_stays_its_error(tmp_path):
     with pytest.raises(FileNotFoundError) as missing:
         (tmp_path / "no").open()
     assert of_disk(missing.value, "x") is None
+
+
+@pytest.mark.parametrize(
+    ("number", "hint"),
+    [
+        (errno.EACCES, "change the permissions or correct the path"),
+        (errno.EROFS, "change the permissions or correct the path"),
+        (errno.ENOSPC, "free space or correct the path"),
+    ],
+)
+def test_the_hint_is_about_what_the_disk_refused(number, hint):
+    refused = of_disk(OSError(number, os.strerror(number), "a.txt"), "x")
+    assert refused is not None
+    assert refused.hint.startswith(hint)
