@@ -22,7 +22,8 @@ def examples() -> list[Example]:
     letters = list("abcdefgh ,.éß")
 
     def text() -> str:
-        return "x" + "".join(random.choice(letters, size=int(random.integers(1, 50))))
+        # At most 43 bytes: seven of them fit the limit of 400 tokens, so none is cut by chance.
+        return "x" + "".join(random.choice(letters, size=int(random.integers(1, 22))))
 
     rows = []
     for number in range(30):
