@@ -114,6 +114,7 @@ def context_of(component, config, bench: Bench, job: Job, folder: Path, **own: o
         threads=1,
         chat={"max_length": 400},
         skips=False,
+        maker=None,
     )
     return Context(component.build(config), component, config, work, job)
 
