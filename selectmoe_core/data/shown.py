@@ -13,6 +13,12 @@ from selectmoe_core.store import replacing
 
 SHOWN = 10
 """The most examples of one kind: the best, the worst, and others."""
+RUNGS, ONE_IN = 160, 15
+"""Of the ladder over all rows: the most rows, and one in how many rows at most."""
+SOURCE_RUNGS, SOURCE_ONE_IN = 16, 5
+"""The same of the ladder within each of the largest sources."""
+LARGEST = 5
+"""The sources that have a ladder of their own, and a border if each gives a share."""
 TOKENS = "shown_tokens.parquet"
 DETAILS = b"details"
 
@@ -66,11 +72,50 @@ def drawn(rows: np.ndarray, most: int = SHOWN) -> list[int]:
     return [int(row) for row in rows]
 
 
-def examples_of_score(score: np.ndarray, ids: np.ndarray) -> list[int]:
-    """Return the rows that a report shows of any score: the best, the worst, and some by chance."""
+def largest(codes: np.ndarray) -> list[int]:
+    """Return the codes of the largest groups, the largest first."""
+    return [int(code) for code in np.argsort(-np.bincount(codes), kind="stable")[:LARGEST]]
+
+
+def ladder(score: np.ndarray, ids: np.ndarray, rows: np.ndarray, most: int) -> list[int]:
+    """Return up to ``most`` of ``rows`` at equal steps of rank, the best first.
+
+    Of equal scores the row with the smallest id is taken.
+    """
+    rows = rows[np.isfinite(score[rows])]
+    count = min(most, len(rows))
+    if not count:
+        return []
+    own = score[rows]
+    places = ((np.arange(count) + 0.5) * len(rows) / count).astype(np.int64)
+    # Not sorted as a whole: a pool may have a hundred million rows.
+    values = -np.unique(np.partition(-own, places)[places])
+    near = rows[np.isin(own, values)]
+    order = near[np.lexsort((ids[near, 1], ids[near, 0], -score[near]))]
+    first = np.unique(-score[order], return_index=True)[1]
+    return [int(row) for row in order[first]]
+
+
+def examples_of_score(score: np.ndarray, ids: np.ndarray, codes: np.ndarray) -> list[int]:
+    """Return the rows whose tokens are kept for the report.
+
+    They are the best, the worst, some by chance, and two kinds of ladders: over all rows, and
+    within the largest sources. What will be chosen is not known while scores are made; wherever
+    the border of a selection will be, a row of a ladder is near it.
+
+    Args:
+        score: float ``[rows]``, NaN where there is none.
+        ids: of the rows, ``[rows, 2]``.
+        codes: the source of each row, int ``[rows]``.
+    """
     best, worst = ends(score, ids)
+    every = np.arange(len(score))
     chance = drawn(np.flatnonzero(np.isfinite(score)))
-    return list(dict.fromkeys([*best, *worst, *chance]))
+    found = [*best, *worst, *chance, *ladder(score, ids, every, min(RUNGS, len(every) // ONE_IN))]
+    for code in largest(codes) if len(codes) else ():
+        own = np.flatnonzero(codes == code)
+        found += ladder(score, ids, own, min(SOURCE_RUNGS, len(own) // SOURCE_ONE_IN))
+    return list(dict.fromkeys(found))
 
 
 def write_tokens(folder: Path, rows: Sequence[int], details: Sequence[TokenDetail]) -> None:

@@ -192,7 +192,8 @@ def made_up_tokens(
     pool: Pool, values: np.ndarray, rng: np.random.Generator
 ) -> dict[int, TokenDetail]:
     """Return numbers for the words of the answers of the examples that a report shows."""
-    rows = examples_of_score(np.asarray(values, float), pool.ids())
+    codes = np.unique(pool.source_names().to_pylist(), return_inverse=True)[1]
+    rows = examples_of_score(np.asarray(values, float), pool.ids(), codes)
     found = {}
     for row, one in zip(rows, pool.take(rows), strict=True):
         asked = [f"{word} " for word in one.prompt.split()]

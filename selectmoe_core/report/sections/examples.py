@@ -1,5 +1,6 @@
 """The examples in full: the best, the worst, the border, chosen ones and random ones."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 from selectmoe_core.data.examples import Example
 from selectmoe_core.data.pool import Pool
 from selectmoe_core.data.scores import ScoreTable
-from selectmoe_core.data.shown import drawn, ends, read_tokens
+from selectmoe_core.data.shown import SHOWN, TokenDetail, drawn, ends, largest, read_tokens
 from selectmoe_core.plugin.component import Meaning
 from selectmoe_core.report.findings import ShownExample, Turn
 from selectmoe_core.report.sections.heat import meanings
@@ -23,6 +24,8 @@ from selectmoe_core.store import Artifact
 
 BORDER = 5
 """Examples on either side of the border between chosen and not chosen."""
+NEAR, NEAR_OF_SOURCE = 0.035, 0.07
+"""The share of all rows, or of a source's, within which a row may stand for the border."""
 TURN_CHARACTERS = 12_000
 """The most characters of one message in the report; ordinary messages are shorter."""
 EXAMPLE_CHARACTERS = 24_000
@@ -106,12 +109,24 @@ class Scored:
         """The code of each row's source, and the names."""
         return self.table.sources()
 
+    @cached_property
+    def tokens(self) -> Mapping[int, TokenDetail]:
+        """The rows whose tokens the scorer gave numbers for."""
+        return read_tokens(self.artifact.folder)
+
+    @cached_property
+    def shaded(self) -> np.ndarray:
+        """Those rows as a mask, bool ``[rows]``."""
+        found = np.zeros(len(self.score), dtype=bool)
+        found[list(self.tokens)] = True
+        return found
+
 
 def shown_examples(scored: Scored) -> tuple[ShownExample, ...]:
     """Return the examples of the report, each once with all kinds it belongs to."""
     kinds = example_kinds(scored)
     rows = list(kinds)
-    shades = shadings(read_tokens(scored.artifact.folder))
+    shades = shadings({row: scored.tokens[row] for row in rows if row in scored.tokens})
     details = details_of(scored, rows)
     why = _reasons(scored, rows)
     found = []
@@ -145,7 +160,7 @@ def example_kinds(scored: Scored) -> dict[int, tuple[str, ...]]:
     groups = {"best": best, "worst": worst}
     if scored.choice is not None and len(scored.choice.rows):
         groups["border"] = border(scored)
-        groups["chosen"] = drawn(np.sort(scored.choice.rows))
+        groups["chosen"] = _some_chosen(scored, scored.choice)
     groups["random"] = drawn(np.flatnonzero(np.isfinite(score)))
     found: dict[int, list[str]] = {}
     for kind, rows in groups.items():
@@ -161,25 +176,34 @@ def example_kinds(scored: Scored) -> dict[int, tuple[str, ...]]:
     return {row: tuple(kinds) for row, kinds in found.items()}
 
 
+def _some_chosen(scored: Scored, choice: Choice) -> list[int]:
+    """Return chosen rows by chance; those with shaded tokens where there are enough of them."""
+    shaded = choice.rows[scored.shaded[choice.rows]]
+    return drawn(np.sort(shaded if len(shaded) >= SHOWN else choice.rows))
+
+
 def border(scored: Scored) -> list[int]:
     """Return the chosen rows with the lowest scores, and the others with the highest.
 
     If the choice did not follow the score alone (a share of each source), one pair from each of
-    the largest sources: the last that was chosen, and the first that was not.
+    the largest sources: the last that was chosen, and the first that was not. Near the border,
+    rows with shaded tokens stand for others.
     """
     assert scored.choice is not None
     chosen = np.zeros(len(scored.score), dtype=bool)
     chosen[scored.choice.rows] = True
     open_to = np.isfinite(scored.score)
     open_to[scored.choice.rejected] = False
-    last, first = _around(scored.score, chosen, open_to, BORDER)
+    last, first = _around(scored.score, chosen, open_to, max(BORDER, _near(open_to, NEAR)))
     if not len(first) or scored.score[first[0]] <= scored.score[last[0]]:
-        return [*map(int, last[::-1]), *map(int, first)]
+        below, above = (_shaded_first(scored, side, BORDER) for side in (last, first))
+        return [*below[::-1], *above]
     codes, _ = scored.sources
     found: list[int] = []
-    for code in np.argsort(-np.bincount(codes), kind="stable")[:BORDER]:
-        pair = _around(scored.score, chosen & (codes == code), open_to & (codes == code), 1)
-        found += [int(row) for rows in pair for row in rows]
+    for code in largest(codes):
+        own = open_to & (codes == code)
+        for side in _around(scored.score, chosen & own, own, _near(own, NEAR_OF_SOURCE)):
+            found += _shaded_first(scored, side, 1)
     return found
 
 
@@ -190,6 +214,17 @@ def _around(
     kept, others = np.flatnonzero(chosen & open_to), np.flatnonzero(open_to & ~chosen)
     last = kept[np.argsort(score[kept], kind="stable")[:most]]
     return last, others[np.argsort(-score[others], kind="stable")[:most]]
+
+
+def _near(rows: np.ndarray, share: float) -> int:
+    """Return how many rows on one side may stand for the border, of a mask of rows."""
+    return max(1, math.ceil(share * rows.sum()))
+
+
+def _shaded_first(scored: Scored, side: np.ndarray, most: int) -> list[int]:
+    """Return ``most`` rows of one side of the border, in their order."""
+    places = np.argsort(~scored.shaded[side], kind="stable")[:most]
+    return [int(row) for row in side[np.sort(places)]]
 
 
 def _percentile(scored: Scored, row: int) -> float:

@@ -16,7 +16,7 @@ def is_shaded(folder: Path) -> bool:
 
 
 def shade(context: Context, pool: Pool, scorer: Any) -> None:  # noqa: ANN401
-    """Ask a scorer that has ``tokens`` for the tokens of the best, the worst and random examples.
+    """Ask a scorer that has ``tokens`` for those of the best, the worst and other examples.
 
     Raises:
         PluginError: it returned another number of examples, or arrays of different lengths.
@@ -28,7 +28,7 @@ def shade(context: Context, pool: Pool, scorer: Any) -> None:  # noqa: ANN401
     if ask is not None and finish is not None:  # the best and the worst by the final scores
         final = finish(table).score
         score = score if final is None else final
-    rows = examples_of_score(score, table.ids())
+    rows = examples_of_score(score, table.ids(), table.sources()[0])
     details = ask(list(pool.take(rows))) if ask is not None and rows else None
     if details is None:
         write_tokens(context.folder, [], [])

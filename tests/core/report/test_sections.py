@@ -10,12 +10,12 @@ import fastjsonschema
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from report_runs import Run, accuracy, example, full_run
+from report_runs import Run, accuracy, example, full_run, made_up_tokens
 from scipy.stats import spearmanr
 
 from selectmoe_core.cli import DISABLE
 from selectmoe_core.cli.run import command as run_command
-from selectmoe_core.data.shown import TokenDetail
+from selectmoe_core.data.shown import TokenDetail, examples_of_score, ladder
 from selectmoe_core.report import write_report
 from selectmoe_core.report.charts import (
     line_path,
@@ -27,6 +27,7 @@ from selectmoe_core.report.charts import (
 )
 from selectmoe_core.report.document import to_document
 from selectmoe_core.report.gather import gather
+from selectmoe_core.report.html import KINDS
 from selectmoe_core.report.schema import derived_schema, shipped_schema
 from selectmoe_core.report.sections.agreement import agreements
 from selectmoe_core.report.sections.command import CommandLine
@@ -393,3 +394,56 @@ def test_the_markdown_is_short_enough_for_a_pull_request(tmp_path):
     assert len(report.markdown.splitlines()) < 80
     assert "more are in the page" in report.markdown
     assert tomllib.loads(run.record().recipe)["name"] == "nano"
+
+
+def test_rows_whose_tokens_are_kept_lie_at_equal_steps_of_rank():
+    rng = np.random.default_rng()
+    score, codes = rng.permutation(2000).astype(float), rng.integers(0, 8, 2000)
+    score[rng.choice(2000, 100, replace=False)] = np.nan
+    ids = rng.integers(0, 2**63, (2000, 2)).astype(np.uint64)
+    known = [n for n in range(2000) if not math.isnan(score[n])]
+    order = sorted(known, key=lambda n: -score[n])
+    expected = [order[int((step + 0.5) * 1900 / 133)] for step in range(133)]  # one in 15 of 2000
+    assert ladder(score, ids, np.arange(2000), 133) == expected
+    kept = set(examples_of_score(score, ids, codes))
+    assert set(expected) <= kept
+    assert {*order[:10], *order[-10:]} <= kept
+    sizes = np.bincount(codes)
+    for code in sorted(range(8), key=lambda code: (-sizes[code], code))[:5]:
+        own = [n for n in order if codes[n] == code]
+        assert {own[int((step + 0.5) * len(own) / 16)] for step in range(16)} <= kept
+    assert len(kept) <= 30 + 133 + 5 * 16
+    assert ladder(np.array([2.0, 1.0, 2.0]), ids[:3], np.arange(3), 9) == [
+        min((0, 2), key=lambda n: tuple(ids[n])),
+        1,
+    ]
+    assert ladder(np.array([np.nan]), ids[:1], np.arange(1), 9) == []
+
+
+@pytest.mark.parametrize("by_source", [False, True])
+@pytest.mark.parametrize("share", [0.04, 0.11, 0.3])
+def test_the_border_and_the_chosen_are_shaded_whatever_is_chosen(tmp_path, by_source, share):
+    rng = np.random.default_rng()
+    run = Run(tmp_path)
+    names = "abcdefgh"
+    pool = run.pool([example(names[n % 8], f"q{n}", f"an answer {n}") for n in range(2400)])
+    score = rng.normal(size=2400) + np.arange(2400) % 8
+    run.score(pool, score, shading=made_up_tokens(pool, score, rng))
+    chosen: list[int] = []
+    for group in range(8) if by_source else (None,):
+        own = [n for n in range(2400) if group is None or n % 8 == group]
+        chosen += sorted(own, key=lambda n: -score[n])[: int(share * len(own))]
+    run.select(pool, chosen)
+    shown = gather(run.record()).scores[0].shown
+    near = [one for one in shown if "border" in one.kinds]
+    assert len(near) == 10
+    assert {kind: all(one.shading for one in shown if kind in one.kinds) for kind in KINDS} == (
+        dict.fromkeys(KINDS, True)
+    )
+    # Near: within a few per cent of the ranks of all rows, or of the source.
+    for one in near:
+        own = [n for n in range(2400) if not by_source or n % 8 == names.index(one.source)]
+        last = min(score[n] for n in chosen if n in set(own))
+        between = sum(min(score[one.row], last) < score[n] < max(score[one.row], last) for n in own)
+        assert between <= 0.075 * len(own)
+        assert (one.rank is not None) == (score[one.row] >= last)

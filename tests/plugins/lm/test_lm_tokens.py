@@ -50,7 +50,7 @@ def test_the_stage_asks_for_the_tokens_of_the_shown_examples(tmp_path, llama, ex
     score_stage.run(context)
     found, table = read_tokens(out), ScoreTable.open(out)
     # By the final scores, not by those before finish().
-    assert set(found) == set(examples_of_score(table.score(), table.ids()))
+    assert set(found) == set(examples_of_score(table.score(), table.ids(), table.sources()[0]))
     assert {detail.name for detail in found.values()} == {"loss in nats"}
     before = (out / "shown_tokens.parquet").read_bytes()
     (out / "shown_tokens.parquet").unlink()
