@@ -110,7 +110,8 @@ class WarmupConfig(Config):
     router_aux_loss_coef: NonNegativeFloat | None = None
     """Weight of the balance loss; by default the model's."""
     statistics: bool = True
-    """Log the share of slots in each layer that go to trash cans."""
+    """Log the share of slots in each layer that go to trash cans, and measure how slots are shared
+    among experts and trash cans before and after the training."""
     checkpoint_every: PositiveInt | None = None
     """Optimizer steps between checkpoints that are kept for later stages; by default none."""
     checkpoint_minutes: PositiveFloat = execution_only(5.0)

@@ -27,6 +27,7 @@ from selectmoe_olmoe.warmup.batches import (
 )
 from selectmoe_olmoe.warmup.contrastive_losses import layer_weights
 from selectmoe_olmoe.warmup.contrastive_trainer import Contrast, ContrastiveTrainer
+from selectmoe_olmoe.warmup.load import ExpertLoad
 from selectmoe_olmoe.warmup.optimizers import optimizer_of
 from selectmoe_olmoe.warmup.packed_rows import (
     collate_packed,
@@ -95,9 +96,10 @@ class SelectMoeWarmup:
             network = load_trainable(model, self.config, job)
             use_cache = network.config.use_cache
             trainer = self.trainer(model, network, rows, job)
-            trainer.train_from(checkpoint)
             counted = rows.counted(len(examples))
-            facts = {**trainer.facts(*counted), **_facts(trainer), **about}
+            load = ExpertLoad(trainer, counted[0], self._split(job).batch)
+            trainer.train_from(checkpoint)
+            facts = {**trainer.facts(*counted), **_facts(trainer), **about, **load.facts()}
             network.config.use_cache = use_cache  # the Trainer switches it off permanently
             whole = trainer.whole_weights()
             if job.world.main:

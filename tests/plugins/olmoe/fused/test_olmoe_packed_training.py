@@ -303,6 +303,19 @@ def test_both_paths_log_the_same_losses_over_twenty_steps(stage, request, option
             assert found[name] == pytest.approx(value, rel=2e-3, abs=1e-5), name
 
 
+@pytest.mark.parametrize("options", MODES[:4], ids=IDS[:4])
+def test_both_paths_measure_the_same_load_of_experts(stage, request, options):
+    options = {"max_steps": 1, "batch_size": 4, "learning_rate": 1e-9, **options}
+    plain, _ = stage.run("plain", **options)
+    request.getfixturevalue("packed")
+    packed, _ = stage.run("packed", **options)
+    for when in ("before", "after"):
+        wanted = np.array(plain["expert_load"][when])
+        found = np.array(packed["expert_load"][when])
+        # A tie in rounding may give a slot to another output.
+        np.testing.assert_allclose(found, wanted, atol=1e-3)
+
+
 def test_a_resumed_packed_run_ends_with_the_same_bytes(stage, packed):
     options = {
         "contrastive": True,
