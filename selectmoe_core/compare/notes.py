@@ -31,7 +31,7 @@ def notes_on(
     yield from _chance(findings)
     yield from _seeds(findings, evaluations)
     yield from _budgets(findings, costs, by_tokens=by_tokens)
-    yield from _evaluation(evaluations)
+    yield from _evaluation(evaluations, [task.name for task in findings.tasks])
     yield from _gone(costs)
     missing = sorted(
         {arm for task in findings.tasks for arm in task.values if arm not in task.answers}
@@ -109,12 +109,20 @@ def _budgets(findings: Findings, costs: Mapping[str, ArmCost], *, by_tokens: boo
         yield f"the arms train on different numbers of tokens, though {why}: {', '.join(apart)}"
 
 
-def _evaluation(evaluations: Mapping[str, Sequence[Artifact]]) -> Iterator[str]:
-    """Yield what every evaluation says: it lies with the questions, not with an arm."""
-    every = [artifact for found in evaluations.values() for artifact in found]
-    for text in every[0].facts.get("warnings", ()):
-        if all(text in artifact.facts.get("warnings", ()) for artifact in every):
-            yield str(text)
+def _evaluation(
+    evaluations: Mapping[str, Sequence[Artifact]], tasks: Sequence[str]
+) -> Iterator[str]:
+    """Yield what evaluations warn of, once; what only some arms have names them.
+
+    A task at chance is left out here: another note says it of all arms together.
+    """
+    arms: dict[str, list[str]] = {}
+    for label, found in evaluations.items():
+        for text in dict.fromkeys(str(t) for one in found for t in one.facts.get("warnings", ())):
+            if not any(text.startswith(f"{task} is at chance") for task in tasks):
+                arms.setdefault(text, []).append(label)
+    for text, labels in arms.items():
+        yield text if len(labels) == len(evaluations) else f"{', '.join(labels)}: {text}"
 
 
 def notes_on_plan(plan: Plan) -> Iterator[str]:

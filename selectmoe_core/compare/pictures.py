@@ -1,106 +1,186 @@
-"""The pictures of a comparison: differences to random, and results against their cost."""
+"""The numbers of a comparison's pictures, which the page draws with plain HTML.
+
+Places are in percent, so that pictures fit a phone, a screen and paper.
+"""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from selectmoe_core.compare.findings import MEAN, Result
-from selectmoe_core.compare.summary import Summary
-from selectmoe_core.report.svg import OWN, PLAIN, RANDOM, drawing, new_figure, to_svg
+from selectmoe_core.compare.summary import Summary, amount, seconds, span
+from selectmoe_core.report.charts import Tick, ticks
 
-LETTER, LINE, LONGEST = 4.6, 10.5, 32
-"""Of the names in the picture: points a letter takes, points a line takes, and most letters."""
-COLOURS = {"strategy": OWN, "random": RANDOM}
-ROW, FRAME = 0.3, 0.75
-"""Of the differences: inches that a row takes, and those above and below all rows."""
+STYLES = {"strategy": "own", "random": "random"}
+"""The style of arms by role; all other baselines look alike."""
+PLAIN = "base"
+ROOM = 0.06
+"""Free room on each side of a picture, as a share of it."""
 
 
-def differences(summary: Summary) -> str:
-    """Draw every arm's difference to its reference with its interval; empty where there is none."""
+@dataclass(frozen=True)
+class Bar:
+    """An arm's difference to its reference with its interval, in percent of the width."""
+
+    arm: str
+    style: str
+    place: float
+    left: float
+    width: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Bars:
+    """All differences over one axis, with the place of no difference."""
+
+    ticks: list[Tick]
+    rows: tuple[Bar, ...]
+    zero: float
+    axis: str
+
+
+@dataclass(frozen=True)
+class Point:
+    """An arm's result against its cost, in percent of width and height.
+
+    Attributes:
+        number: what stands in the picture and in its key.
+        arm: its label.
+        style: how it is drawn.
+        across: place on the axis of costs.
+        up: place on the axis of results.
+        low: lower end of its interval.
+        high: upper end of its interval.
+        text: the figures.
+    """
+
+    number: int
+    arm: str
+    style: str
+    across: float
+    up: float
+    low: float
+    high: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Results against costs.
+
+    Attributes:
+        points: the arms.
+        costs: marks of the horizontal axis.
+        results: marks of the vertical axis.
+        base: the place of the base model on the vertical axis, where there is one.
+        unit: of the results.
+    """
+
+    points: tuple[Point, ...]
+    costs: list[Tick]
+    results: list[Tick]
+    base: float | None
+    unit: str
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """An axis from ``low`` to ``high``."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "_Scale":
+        """Return an axis with some room beside the values."""
+        low, high = min(values), max(values)
+        room = ROOM * ((high - low) or abs(high) or 1.0)
+        return cls(low - room, high + room)
+
+    def place(self, value: float) -> float:
+        """Return the place of a value in percent."""
+        return 100 * (value - self.low) / (self.high - self.low)
+
+    @property
+    def ticks(self) -> list[Tick]:
+        return ticks(self.low, self.high, 6)
+
+
+def differences(summary: Summary) -> Bars | None:
+    """Return every arm's difference to its reference; ``None`` where there is none."""
     found = [
-        one for one in summary.findings.results
+        one
+        for one in summary.findings.results
         if one.figures[MEAN].difference is not None and one.contender.role != "base"
-    ]  # fmt: skip
+    ]
     if not found:
-        return ""
-    scale = 100 if summary.findings.judged[0].share else 1
-    with drawing():
-        figure = new_figure(FRAME + ROW * len(found))
-        axes = figure.subplots()
-        for row, one in enumerate(reversed(found)):
-            estimate = one.figures[MEAN].difference
-            assert estimate is not None
-            value, low, high = (scale * n for n in (estimate.value, estimate.low, estimate.high))
-            colour = COLOURS.get(one.contender.role, PLAIN)
-            axes.plot([low, high], [row, row], color=colour, linewidth=2)
-            axes.plot(value, row, "o", color=colour, markersize=6)
-        axes.axvline(0, color=RANDOM, linestyle=(0, (2, 2)))
-        names = [one.contender.label for one in reversed(found)]
-        axes.set_yticks(range(len(found)), [_short(name) for name in names])
-        axes.set_ylim(-0.6, len(found) - 0.4)
-        axes.set_xlabel("points above random" if scale == 100 else "difference to random")
-        axes.grid(visible=True, axis="x")
-        axes.tick_params(axis="y", length=0)
-        return to_svg(figure, "The difference of every arm to random, with its interval", "d")
+        return None
+    share = summary.findings.judged[0].share
+    factor = 100 if share else 1
+    ends = [0.0]
+    for one in found:
+        estimate = one.figures[MEAN].difference
+        assert estimate is not None
+        ends += [factor * estimate.low, factor * estimate.high]
+    scale = _Scale.of(ends)
+    rows = tuple(_bar(one, scale, share=share) for one in found)
+    axis = "points above random" if share else "difference to random"
+    return Bars(scale.ticks, rows, scale.place(0.0), axis)
 
 
-def _drawn(summary: Summary) -> list[Result]:
-    return [
+def _bar(result: Result, scale: _Scale, *, share: bool) -> Bar:
+    estimate = result.figures[MEAN].difference
+    assert estimate is not None
+    factor = 100 if share else 1
+    left, right = (scale.place(factor * end) for end in (estimate.low, estimate.high))
+    label = result.contender.label
+    said = amount(estimate.value, share=share, sign=True)
+    text = f"{label}: {said} ({span(estimate.low, estimate.high, share=share)})"
+    place = scale.place(factor * estimate.value)
+    return Bar(label, _style(result), place, left, right - left, text)
+
+
+def against_cost(summary: Summary) -> Plane | None:
+    """Return every arm's result against its cost; ``None`` where the costs are not known."""
+    drawn = [
         one
         for one in summary.findings.results
         if one.contender.label in summary.costs and summary.costs[one.contender.label].total > 0
     ]
+    if not drawn:
+        return None
+    share = summary.findings.judged[0].share
+    factor = 100 if share else 1
+    base = next(
+        (one.figures[MEAN].value for one in summary.findings.results if _is_base(one)), None
+    )
+    values = [factor * end for one in drawn for end in _ends(one)]
+    results = _Scale.of([*values, *([] if base is None else [factor * base])])
+    spent = [summary.costs[one.contender.label].total for one in drawn]
+    costs = _Scale.of([0.0, *spent])
+    points = []
+    for number, (one, cost) in enumerate(zip(drawn, spent, strict=True), start=1):
+        low, value, high = (results.place(factor * end) for end in _ends(one))
+        label = one.contender.label
+        said = amount(one.figures[MEAN].value, share=share)
+        text = f"{label}: {said} for {seconds(cost)}"
+        points.append(Point(number, label, _style(one), costs.place(cost), value, low, high, text))
+    level = None if base is None else results.place(factor * base)
+    unit = "score in %" if share else "score"
+    return Plane(tuple(points), costs.ticks, results.ticks, level, unit)
 
 
-def against_cost(summary: Summary) -> str:
-    """Draw every arm's result against its cost, and the base model as a dashed line.
-
-    Empty where the costs are not known.
-    """
-    if not _drawn(summary):
-        return ""
-    scale = 100 if summary.findings.judged[0].share else 1
-    with drawing():
-        figure = new_figure(3.8)
-        axes = figure.subplots()
-        points = []
-        for one in _drawn(summary):
-            mean, cost = one.figures[MEAN], summary.costs[one.contender.label].total
-            ends = (mean.value if end is None else end for end in (mean.low, mean.high))
-            below, above = (scale * abs(mean.value - end) for end in ends)
-            axes.errorbar(
-                cost, scale * mean.value, yerr=[[below], [above]], fmt="o", markersize=5,
-                color=COLOURS.get(one.contender.role, PLAIN),
-            )  # fmt: skip
-            points.append((cost, scale * mean.value, one.contender.label))
-        for one in summary.findings.results:
-            if one.contender.role == "base":
-                axes.axhline(scale * one.figures[MEAN].value, color=PLAIN, linestyle=(0, (2, 2)))
-        axes.set_xlabel("device-seconds of choosing and training")
-        axes.set_ylabel("score in %" if scale == 100 else "score")
-        axes.grid(visible=True, axis="y")
-        axes.margins(x=0.05)
-        axes.set_xlim(right=axes.get_xlim()[1] + 0.25 * (axes.get_xlim()[1] - axes.get_xlim()[0]))
-        _name(figure, axes, points)
-        return to_svg(figure, "The result of every arm against its cost", "q")
+def _is_base(result: Result) -> bool:
+    return result.contender.role == "base"
 
 
-def _name(figure: Any, axes: Any, points: Sequence[tuple[float, float, str]]) -> None:  # noqa: ANN401
-    """Write the names beside their points, one below the other where they would overlap."""
-    figure.draw_without_rendering()
-    scale = 72 / figure.dpi
-    taken: list[tuple[float, float, float]] = []
-    places = [(axes.transData.transform((x, y)) * scale, x, y, name) for x, y, name in points]
-    for (across, up), x, y, name in sorted(places, key=lambda place: -place[0][1]):
-        right, height = across + 8 + LETTER * len(name[:LONGEST]), up
-        for left, end, other in taken:
-            if left < right and across < end and abs(height - other) < LINE:
-                height = other - LINE
-        taken.append((across, right, height))
-        axes.annotate(
-            _short(name), (x, y),
-            xytext=(8, height - up - 3), textcoords="offset points", fontsize=8.5,
-        )  # fmt: skip
+def _ends(result: Result) -> tuple[float, float, float]:
+    """Return the lower end, the value and the upper end; the value alone has no interval."""
+    mean = result.figures[MEAN]
+    low = mean.value if mean.low is None else mean.low
+    high = mean.value if mean.high is None else mean.high
+    return low, mean.value, high
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
+def _style(result: Result) -> str:
+    return STYLES.get(result.contender.role, PLAIN)

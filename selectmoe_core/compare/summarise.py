@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from selectmoe_core.compare.chosen import overlap_of
 from selectmoe_core.compare.costs import costs_of, finished
 from selectmoe_core.compare.findings import Contender, find
 from selectmoe_core.compare.notes import notes_on, notes_on_plan
@@ -49,6 +50,7 @@ def summarise(
         command=record.command,
         started=record.started,
         recipes=recipes,
+        overlap=overlap_of(comparison),
     )
 
 

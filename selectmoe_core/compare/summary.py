@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from selectmoe_core.compare.chosen import Overlap
 from selectmoe_core.compare.costs import PARTS, ArmCost, more_random_data
 from selectmoe_core.compare.findings import MEAN, Figure, Findings, Result
 from selectmoe_core.compare.results import Task
@@ -28,6 +29,7 @@ class Summary:
         command: the command line.
         started: ISO date and time.
         recipes: the file of each arm's recipe, by label, where the comparison wrote them.
+        overlap: what the selections have in common, where that is known.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Summary:
     command: str
     started: str
     recipes: Mapping[str, tuple[str, ...]]
+    overlap: Overlap | None = None
 
     @property
     def verdicts(self) -> list[Verdict]:
@@ -100,7 +103,15 @@ def document(summary: Summary) -> dict[str, Any]:
         "comparisons": findings.family,
         "tasks": [_task(task) for task in findings.tasks],
         "arms": [_arm(summary, result) for result in findings.results],
+        "overlap": _overlap(summary.overlap),
     }
+
+
+def _overlap(overlap: Overlap | None) -> dict[str, Any] | None:
+    if overlap is None:
+        return None
+    shares = [[round(share, 6) for share in row] for row in overlap.shares.tolist()]
+    return {"arms": list(overlap.arms), "shares": shares, "chance": overlap.chance}
 
 
 def _task(task: Task) -> dict[str, Any]:
@@ -243,10 +254,13 @@ def cost_sentences(summary: Summary) -> list[str]:
         if more is None or own is None:
             continue
         random = summary.costs[result.contender.reference]
-        spent = max(0.0, own.choosing - random.choosing)
+        label, spent = result.contender.label, own.choosing - random.choosing
+        if more == 0:
+            found.append(f"{label}: choosing took no longer than a random draw")
+            continue
         found.append(
-            f"{result.contender.label}: choosing took {spent:,.1f} device-seconds more than a "
-            f"random draw; training on random data, they pay for {more:,.0f} further examples "
+            f"{label}: choosing took {spent:,.1f} device-seconds more than a random draw; "
+            f"training on random data, they pay for {more:,.0f} further examples "
             f"({1 + more / (random.kept or 1):.1f} times random's)"
         )
     return found

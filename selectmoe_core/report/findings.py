@@ -170,6 +170,44 @@ class HeatMap:
 
 
 @dataclass(frozen=True)
+class LayerLoad:
+    """How a layer shares its slots, each figure before and after the training.
+
+    Attributes:
+        layer: its number, from 0.
+        trash: the share of all slots that go to trash cans.
+        busiest: the share of the busiest expert, of the slots that go to experts.
+        idle: how many experts get less than a tenth of an even share of these.
+    """
+
+    layer: int
+    trash: tuple[float, float]
+    busiest: tuple[float, float]
+    idle: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class ExpertLoad:
+    """How a router shares the slots of a sample's tokens, before and after a training.
+
+    Attributes:
+        examples: how many the sample has.
+        tokens: how many they have.
+        experts: how many of the outputs are experts; the others are trash cans.
+        before: the share of each output by layer.
+        after: the same after the training.
+        layers: the figures of each layer.
+    """
+
+    examples: int
+    tokens: int
+    experts: int
+    before: HeatMap
+    after: HeatMap
+    layers: tuple[LayerLoad, ...]
+
+
+@dataclass(frozen=True)
 class Agreement:
     """Two scores on the same examples.
 
@@ -224,6 +262,30 @@ class Lengths:
     unit: str
     edges: np.ndarray
     rows: tuple[LengthRow, ...]
+
+
+@dataclass(frozen=True)
+class LanguageRow:
+    """The languages of a source, or of the whole pool: examples in the order of the columns."""
+
+    name: str
+    examples: int
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Languages:
+    """The languages of the pool.
+
+    Attributes:
+        languages: how many there are.
+        codes: the columns: the most frequent codes, and perhaps ``others``.
+        rows: the whole pool, then its sources, the largest first.
+    """
+
+    languages: int
+    codes: tuple[str, ...]
+    rows: tuple[LanguageRow, ...]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from selectmoe_core.data.pool import Pool
 from selectmoe_core.data.scores import ScoreTable
 from selectmoe_core.report.distribution import summarise_scores
 from selectmoe_core.report.evaluation import order_arms, summarise_evaluation
-from selectmoe_core.report.findings import Agreement, Lengths, SelectionDifference
+from selectmoe_core.report.findings import Agreement, Languages, Lengths, SelectionDifference
 from selectmoe_core.report.record import NodeRecord, RunRecord
 from selectmoe_core.report.sections.against import Side, selection_difference
 from selectmoe_core.report.sections.agreement import agreements
@@ -21,6 +21,7 @@ from selectmoe_core.report.sections.composition import (
 from selectmoe_core.report.sections.curves import summarise_training
 from selectmoe_core.report.sections.examples import Choice
 from selectmoe_core.report.sections.headline import make_headline
+from selectmoe_core.report.sections.languages import summarise_languages
 from selectmoe_core.report.sections.lengths import summarise_lengths
 from selectmoe_core.report.summary import (
     EvaluationSummary,
@@ -33,7 +34,7 @@ from selectmoe_core.report.summary import (
 from selectmoe_core.runtime.progress import Advance
 from selectmoe_core.store import Artifact
 
-SECTIONS = 8
+SECTIONS = 9
 OWN, RANDOM = "selected", "random"
 SECTION_NAMES = (
     "pool",
@@ -42,6 +43,7 @@ SECTION_NAMES = (
     "training",
     "evaluation",
     "lengths",
+    "languages",
     "agreements",
     "differences",
 )
@@ -169,6 +171,10 @@ class _Opened:
         rows = {arm: selected_rows(found) for arm, found in chosen.items() if found}
         scores = [self.artifacts[node.key] for node in self.nodes("score")]
         return summarise_lengths(self.pool, scores, rows)
+
+    def languages_section(self) -> Languages | None:
+        """Return the languages of the pool, where a filter counted them."""
+        return summarise_languages(self.artifacts[node.key].facts for node in self.nodes("filter"))
 
     def agreements_section(self) -> tuple[Agreement, ...]:
         """Return how much the own arm's scores agree."""

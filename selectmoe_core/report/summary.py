@@ -7,8 +7,10 @@ import numpy as np
 
 from selectmoe_core.report.findings import (
     Agreement,
+    ExpertLoad,
     Headline,
     HeatMap,
+    Languages,
     Lengths,
     SelectionDifference,
     ShownExample,
@@ -212,6 +214,8 @@ class TrainingSummary:
     curves: Mapping[str, Curve] = field(repr=False)
     unweighted: tuple[str, ...] = ()
     """Losses that are logged, but whose weight is 0."""
+    load: ExpertLoad | None = None
+    """How a router shared its slots before and after, where that was measured."""
 
 
 @dataclass(frozen=True)
@@ -276,6 +280,7 @@ class Summary:
     training: tuple[TrainingSummary, ...] = ()
     evaluation: EvaluationSummary | None = None
     lengths: Lengths | None = None
+    languages: Languages | None = None
     agreements: tuple[Agreement, ...] = ()
     differences: tuple[SelectionDifference, ...] = ()
     """The own selection beside others: the random arm's, or that of another run."""

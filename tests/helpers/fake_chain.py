@@ -130,6 +130,14 @@ class EvaluateConfig(Config):
     """The tasks."""
     answers: int = 0
     """Questions whose answers are kept: the longer the training's responses, the more are right."""
+    right: float = 0.4
+    """The share of right answers of a model without training."""
+    gain: float = 0.008
+    """What each letter of a training's responses adds to it."""
+    warnings: tuple[str, ...] = ()
+    """What every evaluation warns of."""
+    warns_tuned: tuple[str, ...] = ()
+    """What the evaluation of a trained model warns of."""
     asks: tuple[str, ...] = ()
     """The questions; by default one for each task."""
     resamplings: int = 10
@@ -395,7 +403,9 @@ class FakeEvaluator:
         rest()
         fail_if_told("evaluate")
         if self.config.answers:
-            return {"tasks": {name: self.answered(name, model, out) for name in self.config.tasks}}
+            warned = [*self.config.warnings, *(self.config.warns_tuned if model.adapter else ())]
+            tasks = {name: self.answered(name, model, out) for name in self.config.tasks}
+            return {"tasks": tasks, **({"warnings": warned} if warned else {})}
         value = 0.5 + 0.001 * (len((model.adapter / "rows").read_text()) if model.adapter else 0)
         task = {"metric": "acc", "value": min(value, 1.0), "stderr": 0.01, "questions": 10}
         return {"tasks": {name: {**task, "chance": 0.25} for name in self.config.tasks}}
@@ -405,7 +415,9 @@ class FakeEvaluator:
         told = json.loads((model.adapter / "training.json").read_text()) if model.adapter else {}
         text = f"{task} {told} {(model.adapter / 'rows').read_text() if model.adapter else ''}"
         rng = np.random.default_rng(zlib.crc32(text.encode()))
-        right = rng.random(self.config.answers) < 0.4 + 0.008 * told.get("length", 0)
+        right = rng.random(self.config.answers) < self.config.right + self.config.gain * told.get(
+            "length", 0
+        )
         out.mkdir(parents=True, exist_ok=True)
         with (out / f"samples_{task}.jsonl").open("w") as file:
             for number, one in enumerate(right):

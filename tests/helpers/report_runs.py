@@ -143,12 +143,16 @@ class Run:
         return self.add(key, "top-fraction", facts, arms, folder=folder)
 
     def train(
-        self, key: str, log: Sequence[Mapping], arms: Sequence[str] = ("selected",)
+        self,
+        key: str,
+        log: Sequence[Mapping],
+        arms: Sequence[str] = ("selected",),
+        facts: Mapping | None = None,
     ) -> Artifact:
         folder = self.artifact_folder(key)
         lines = [json.dumps(entry) for entry in log]
         (folder / "train_log.jsonl").write_text("\n".join([*lines, '{"step": 9']), "utf-8")
-        return self.add(key, "llama-lora", {}, arms, folder=folder, seconds=73.0)
+        return self.add(key, "llama-lora", facts or {}, arms, folder=folder, seconds=73.0)
 
     def evaluate(
         self, arm: str, tasks: Mapping[str, Mapping], samples: Mapping[str, Sequence] | None = None
@@ -204,6 +208,15 @@ def made_up_tokens(
     return found
 
 
+def made_up_load(rng: np.random.Generator, layers: int = 4, outputs: int = 20) -> dict:
+    """Return the expert load of a warm-up: 4 trash cans, some experts that get nothing."""
+    shares = rng.dirichlet(np.full(outputs, 0.5), (2, layers)).round(5).tolist()
+    return {
+        "examples": 64, "tokens": 9001, "experts": outputs - 4,
+        "before": shares[0], "after": shares[1],
+    }  # fmt: skip
+
+
 def full_run(root: Path, sources: int = 5, rows: int = 300, seed: int = 0) -> Run:
     """Return a run with all stages, its figures drawn at random."""
     rng = np.random.default_rng(seed)
@@ -232,7 +245,16 @@ def full_run(root: Path, sources: int = 5, rows: int = 300, seed: int = 0) -> Ru
         }
         for step in range(1, 60)
     ]
-    run.train("warmup", log)
+    run.train("warmup", log, facts={"expert_load": made_up_load(rng)})
+    codes = ("en", "de", "fr", "es", "zh", "ru", "")
+    languages = {
+        name: dict(zip(codes, rng.integers(0, 90, 7).tolist(), strict=True)) for name in names
+    }
+    run.add(
+        "filter:language",
+        "language",
+        {"languages": languages, "examples": len(pool), "left_out": 0},
+    )
     codes = np.unique(pool.source_names().to_pylist(), return_inverse=True)[1]
     values = rng.gamma(3, 0.08, len(pool)) + 0.05 * (codes % 7)
     skipped = [("no token of it counts" if rng.random() < 0.01 else None) for _ in range(len(pool))]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from selectmoe_core.report.sections.load import expert_load
 from selectmoe_core.report.summary import Curve, TrainingSummary
 from selectmoe_core.store import Artifact
 
@@ -52,6 +53,7 @@ def summarise_training(key: str, artifact: Artifact, arms: Sequence[str]) -> Tra
         last_loss=loss[-1] if loss else None,
         curves=curves,
         unweighted=tuple(name for name in steps if options.get(WEIGHTS.get(name)) == 0),
+        load=expert_load(artifact.facts),
     )
 
 

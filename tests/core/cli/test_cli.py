@@ -18,7 +18,7 @@ from selectmoe_core.cli import run as run_command
 from selectmoe_core.cli.commands import COMMANDS, plugin_commands
 from selectmoe_core.plugin.component import Kind
 
-HEAVY = {"torch", "transformers", "datasets", "lm_eval", "peft", "accelerate", "matplotlib"}
+HEAVY = {"torch", "transformers", "datasets", "lm_eval", "peft", "accelerate"}
 
 
 OFFERED = plugin_commands(LEFT_OUT[1::2])

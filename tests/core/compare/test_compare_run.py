@@ -9,8 +9,14 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from conftest import LEFT_OUT, ROWS, tree
+
+from selectmoe_core.compare.advice import next_steps
+from selectmoe_core.compare.findings import Contender, find
+from selectmoe_core.compare.results import Task
+from selectmoe_core.compare.summary import Summary
 
 STRATEGIES = """
 [compare]
@@ -479,3 +485,111 @@ def test_names_are_escaped_in_every_output(comparing):
     text = (folder / "compare.md").read_text()
     assert "<b>" not in text
     assert r"\<b\>\|x" in text
+
+
+TRUNCATED = "7 requests were longer than the model's context and were truncated"
+OUT_OF_RANGE = "3 questions have an answer that is not among their choices: they count as wrong"
+FEW = ("compare.seeds=[1,2]", "compare.baselines=[base,random]")
+
+
+def read_files(project):
+    """The three files of the latest comparison: document, Markdown, page."""
+    folders = project.folder.glob("outputs/fake/*/*/compare.json")
+    last = max(folders, key=lambda path: path.stat().st_ctime_ns).parent
+    texts = [(last / f"compare.{kind}").read_text() for kind in ("md", "html")]
+    return json.loads((last / "compare.json").read_text()), *texts
+
+
+def test_a_task_at_chance_is_said_at_the_top(comparing):
+    """Nobody learns anything, and guessing gives as much."""
+    said = compare(comparing, "evaluate.right=0.25", "evaluate.gain=0.0", *FEW)
+    assert said.code == 0, said.err
+    top, _, rest = said.out.partition("\nOn letters")
+    assert "at chance on letters: every arm" in " ".join(top.partition("letters (acc")[0].split())
+    assert rest.count("no verdict on") == 2
+    document, markdown, page = read_files(comparing)
+    assert document["headline"] == "None of 2 strategies beat random"
+    assert {arm(document, label)["verdict"]["kind"] for label in ("own", "short")} == {"no verdict"}
+    assert markdown.index("at chance on letters") < markdown.index("On letters")
+    assert page.index("at chance on letters") < page.index('id="verdict"')
+
+
+def test_a_base_above_every_arm_is_said_at_the_top(comparing):
+    said = compare(comparing, "evaluate.right=0.9", "evaluate.gain=-0.01", *FEW)
+    assert said.code == 0, said.err
+    base, *others = (
+        arm(documents(comparing)[0], label)["results"]["mean"]["value"]
+        for label in ("base", "random", "own", "short")
+    )
+    assert base > max(others)
+    _, markdown, page = read_files(comparing)
+    for text in (said.out, markdown, page):
+        start = " ".join(text.split()).partition("score")[0]
+        assert "base is better than every trained arm: training on any of these" in start
+    said = compare(comparing, "evaluate.right=0.3", "evaluate.gain=0.01", *FEW)
+    assert "base is better" not in said.out
+
+
+def test_truncated_questions_and_answers_out_of_range_are_said_at_the_top(comparing):
+    warnings = json.dumps([TRUNCATED, OUT_OF_RANGE])
+    tuned = json.dumps(["letters is at chance (acc 0.2)", "it has seen the questions"])
+    said = compare(
+        comparing, f"evaluate.warnings={warnings}", f"evaluate.warns_tuned={tuned}", *FEW
+    )
+    assert said.code == 0, said.err
+    document, markdown, page = read_files(comparing)
+    # Said once, by every arm; what only some arms have names them.
+    notes = [TRUNCATED, OUT_OF_RANGE, "random, own, short: it has seen the questions"]
+    assert [note for note in document["notes"] if note in notes] == notes
+    assert not any("is at chance (acc" in note for note in document["notes"])
+    assert page.count("were truncated") == 1
+    for text in (said.out, markdown, page):
+        start = " ".join(text.split()).partition("score")[0]
+        assert "is not among their choices: they count as wrong" in start
+
+
+def test_the_page_says_what_arms_chose_and_what_to_do_next(comparing, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["selectmoe", "compare", "recipe.toml", "seed=[1,2]"])
+    said = compare(comparing, "compare.strategies.twin.score.factor=-2.0", *FEW)
+    assert said.code == 0, said.err
+    document, _, page = read_files(comparing)
+    overlap = document["overlap"]
+    assert overlap["arms"] == ["random", "own", "short", "twin"]
+    assert overlap["chance"] == 0.25
+    folder = max(comparing.folder.glob("outputs/fake/*/*/artifacts"))
+    kept = [
+        set((folder / f"train@{label}" / "model" / "rows").read_text().split())
+        for label in ("random-1", "own-1", "short-1")
+    ]
+    kept.append(kept[-1])  # the twin trains on the same: its artifacts are those of short
+    expected = [[len(one & other) / len(one) for other in kept] for one in kept]
+    np.testing.assert_allclose(overlap["shares"], expected)
+    assert "What they chose" in page
+    more = "selectmoe compare recipe.toml &#39;seed=[1,2,3,4]&#39;"
+    assert more in page.partition("Would more seeds decide?")[2]
+
+
+@pytest.mark.parametrize(
+    ("command", "seeds", "wanted"),
+    [
+        (
+            "selectmoe compare a.toml 'seed=[1,2]' x.y=3", (1, 2),
+            "selectmoe compare a.toml x.y=3 'seed=[1,2,3,4]'",
+        ),
+        ("python work.py", (1,), None),
+        ("selectmoe compare 'open", (1,), None),
+        ("selectmoe compare a b", (), None),
+    ],
+)  # fmt: skip
+def test_more_seeds_are_proposed(command, seeds, wanted):
+    contenders = (Contender("random", "random", ""), Contender("a", "strategy", "random"))
+    answers = {
+        arm: np.repeat([np.arange(40) < share], 2, axis=0)
+        for arm, share in (("random", 20), ("a", 21))
+    }
+    values = dict.fromkeys(answers, (0.5, 0.5))
+    task = Task("t", "acc", 0.25, 40, True, True, values, answers)
+    found = find(contenders, [task])
+    summary = Summary("s", found, {}, (), seeds, command, "", {})
+    steps = dict(next_steps(summary))
+    assert next(iter(steps.values()), None) == wanted

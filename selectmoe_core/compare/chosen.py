@@ -1,0 +1,76 @@
+"""How much the selections of the arms have in common."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from selectmoe_core.compare.arms import OUTSIDE
+from selectmoe_core.compare.costs import finished
+from selectmoe_core.compare.planning import Comparison
+from selectmoe_core.report.findings import HeatMap
+
+SELECTION = "selection.parquet"
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """The selections of all arms, those of the first seed.
+
+    Attributes:
+        arms: the labels.
+        sizes: examples of each.
+        shares: of the row's examples the share that the column has too, ``[arms, arms]``.
+        chance: what two random selections would have in common, as a share.
+    """
+
+    arms: tuple[str, ...]
+    sizes: tuple[int, ...]
+    shares: np.ndarray
+    chance: float
+
+    @property
+    def heat(self) -> HeatMap:
+        """The shares as a heat map; columns are numbers."""
+        numbers = [str(number) for number in range(1, len(self.arms) + 1)]
+        names = tuple(f"{number} {arm}" for number, arm in zip(numbers, self.arms, strict=True))
+        return HeatMap("share in common", "arm", True, names, tuple(numbers), self.shares)
+
+
+def overlap_of(comparison: Comparison) -> Overlap | None:
+    """Return how much the selections share, of arms that choose from the same pool.
+
+    ``None`` with fewer than two of them, or where their selections are gone.
+    """
+    plan, found, of, pool = comparison.plan, {}, 0, None
+    for arm in comparison.arms:
+        keys = arm.trials[0].keys
+        if arm.role in OUTSIDE or "select" not in keys:
+            continue
+        artifact = finished(plan, keys["select"])
+        pool = pool or plan.nodes[keys["pool"]].digest
+        if artifact is None or plan.nodes[keys["pool"]].digest != pool:
+            continue
+        column = pq.read_table(artifact.folder / SELECTION, columns=["row"]).column(0)
+        found[arm.label] = column.to_numpy()
+        of = int(artifact.facts["of"])
+    return overlap(found, of)
+
+
+def overlap(rows: Mapping[str, np.ndarray], of: int) -> Overlap | None:
+    """Return how much selections share.
+
+    Args:
+        rows: the chosen rows by arm, int ``[chosen]``, each only once.
+        of: rows of the pool.
+    """
+    if len(rows) < 2 or not of:
+        return None
+    sizes = [len(own) for own in rows.values()]
+    shares = np.array([_shares(own, list(rows.values())) for own in rows.values()])
+    return Overlap(tuple(rows), tuple(sizes), shares, float(np.mean(sizes)) / of)
+
+
+def _shares(own: np.ndarray, others: Sequence[np.ndarray]) -> list[float]:
+    return [float(np.isin(own, other).mean()) if len(own) else float("nan") for other in others]
