@@ -2,7 +2,11 @@
 
 import json
 import os
+import shutil
+import sys
 from collections.abc import Mapping
+from contextlib import redirect_stdout
+from pathlib import Path
 from typing import Any
 
 from accelerate.tracking import (
@@ -78,7 +82,9 @@ class Wandb:
         run.summary.update({f"result/{key}": value for key, value in result.values.items()})
         run.summary["verdict"] = _said(result)
         for path in result.files:
-            run.save(str(path), base_path=str(path.parent), policy="now")
+            # A copy: W&B would only link it, and the link ends where the outputs are moved.
+            copied = Path(shutil.copy2(path, run.dir))
+            run.save(str(copied), base_path=run.dir, policy="now")
         run.finish(exit_code=1 if result.error else 0)
 
 
@@ -127,7 +133,8 @@ class Trackio:
     def start(self, run: TrackedRun) -> None:
         """Begin a run, with the recipe's options."""
         options = {"name": run_name(run), "config": plain(run.options)}
-        self.tracker = _started(TrackioTracker(self.config.project, **options))
+        with redirect_stdout(sys.stderr):  # stdout is for results, and trackio prints to it
+            self.tracker = _started(TrackioTracker(self.config.project, **options))
 
     def log(self, name: str, step: int, values: Mapping[str, float]) -> None:
         """Keep values of one step of a node; the step is a value, as in Weights & Biases."""
@@ -144,9 +151,10 @@ class Trackio:
         for path in result.files:
             if path.suffix == ".md":
                 values[path.stem] = trackio.Markdown(path.read_text(encoding="utf-8"))
-        if values:
-            self.tracker.log(values)
-        self.tracker.finish()
+        with redirect_stdout(sys.stderr):
+            if values:
+                self.tracker.log(values)
+            self.tracker.finish()
 
 
 def run_name(run: TrackedRun) -> str:

@@ -92,7 +92,9 @@ def test_wandb_offline_keeps_a_run_in_its_folder(run, monkeypatch):
     monkeypatch.setenv("WANDB_SILENT", "true")
     follow(Wandb(WandbConfig()), run)
     [kept] = run.folder.glob("wandb/offline-run-*")
-    assert (kept / "files" / "report.md").is_file() or list(kept.rglob("report.md"))
+    report = kept / "files" / "report.md"
+    assert report.read_text() == "# Report of the run\n"
+    assert not report.is_symlink()
 
 
 def test_mlflow_keeps_curves_and_the_report_below_the_outputs(run, monkeypatch):
@@ -114,3 +116,27 @@ def test_trackio_follows_a_run(run, tmp_path, monkeypatch):
     pytest.importorskip("trackio")
     follow(Trackio(TrackioConfig()), run)
     assert list((tmp_path / "trackio").rglob("selectmoe*"))
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "wandb", "mlflow", "trackio"])
+def test_a_run_from_the_command_line_keeps_its_result_on_stdout(
+    project, monkeypatch, tmp_path, name
+):
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    library = pytest.importorskip(name)
+    plain_run = project.run()
+    said = project.run(f"trackers.{name}={{}}")
+    assert (plain_run.code, said.code) == (0, 0), said.err
+    result = said.out.partition("Report:")[0]
+    assert result == plain_run.out.partition("Report:")[0]
+    assert "letters" in result
+    last = project.runs()[-1]
+    kept = {
+        "tensorboard": last.rglob("events.out.tfevents*"),
+        "wandb": last.glob("wandb/offline-run-*/*.wandb"),
+        "mlflow": last.parents[2].glob("mlflow.db"),
+    }
+    if name == "trackio":  # it reads its folder from the environment when it is imported
+        kept[name] = Path(library.utils.TRACKIO_DIR).glob("selectmoe.db")
+    assert list(kept[name])
