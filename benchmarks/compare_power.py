@@ -5,8 +5,9 @@ margin is above zero: the question's own margin, the same for every training (a 
 deviation), plus what one training changes on this question, plus what its seed changes on all
 questions. ``flips`` is the share of questions that two trainings of one arm answer differently
 through the second part. Without a true difference, the share of comparisons called different is the
-rate of false alarms, which should be at most 5 %; with one of two points it is the power. The
-p-value is that of ``selectmoe compare``.
+rate of false alarms, which should be at most 5 %; with one of two points it is the power. Coverage
+is the share of intervals that hold the true difference, which should be at least 95 %. P-value and
+interval are those of ``selectmoe compare``.
 
     python benchmarks/compare_power.py --trials 1000 --out power.md
 """
@@ -31,10 +32,12 @@ RIGHT = 0.6
 """The share of right answers without a difference."""
 
 
-def share_called(
+def shares(
     questions: int, seeds: int, flips: float, noise: float, gain: float, trials: int, level: float
-) -> float:
-    """Return the share of comparisons whose p-value is below ``level``.
+) -> tuple[float, float]:
+    """Return the share of comparisons called different, and that of intervals that cover.
+
+    A comparison is called different if its p-value is below ``level``.
 
     Args:
         questions: of one task.
@@ -52,36 +55,45 @@ def share_called(
     middle = scale * norm.ppf(RIGHT)
     slope = norm.pdf(norm.ppf(RIGHT)) / scale  # accuracy per unit of margin
     rng = np.random.default_rng([questions, seeds, int(100 * flips), int(10 * noise), int(gain)])
-    called = 0
+    slip = noise / 100 / slope
+    step = gain / 100 / slope
+    whole = math.sqrt(scale**2 + slip**2)
+    true = norm.cdf((middle + step) / whole) - norm.cdf(middle / whole)
+    called = covered = 0
     for trial in range(trials):
         own = rng.normal(middle, 1, questions)
         arms = []
-        for more in (gain, 0.0):
+        for more in (step, 0.0):
             training = rng.normal(0, spread, (seeds, questions))
-            seed = rng.normal(0, noise / 100 / slope, (seeds, 1))
-            arms.append(own + training + seed + more / 100 / slope > 0)
+            seed = rng.normal(0, slip, (seeds, 1))
+            arms.append(own + training + seed + more > 0)
         found = statistics.estimate([arms[0].astype(float) - arms[1]], seed=trial)
         called += found.p_value < level
-    return called / trials
+        covered += found.low <= true <= found.high
+    return called / trials, covered / trials
 
 
 def table(trials: int, level: float) -> list[str]:
-    """Return the table as Markdown: false alarms and power, a pair of columns a test's size."""
-    sizes = [f"{count:,} questions: false | power" for count in QUESTIONS]
+    """Return the table as Markdown: false alarms, power and coverage for each number of questions.
+
+    Coverage is the lower one of both: with a true difference, and without.
+    """
+    sizes = [f"{count:,} questions: false | power | coverage" for count in QUESTIONS]
     lines = [
         f"| flips | noise of seeds | seeds | {' | '.join(sizes)} |",
-        f"| ---: | ---: | ---: |{' ---: |' * 2 * len(QUESTIONS)}",
+        f"| ---: | ---: | ---: |{' ---: |' * 3 * len(QUESTIONS)}",
     ]
     for flips in FLIPS:
         for noise in NOISES:
             for seeds in SEEDS:
-                shares = [
-                    share_called(questions, seeds, flips, noise, gain, trials, level)
-                    for questions in QUESTIONS
-                    for gain in (0.0, POINTS)
-                ]
                 cells = [f"{100 * flips:.0f} %", f"{noise:.1f} points", str(seeds)]
-                cells += [f"{100 * share:.1f} %" for share in shares]
+                for questions in QUESTIONS:
+                    (false, without), (power, with_it) = (
+                        shares(questions, seeds, flips, noise, gain, trials, level)
+                        for gain in (0.0, POINTS)
+                    )
+                    found = (false, power, min(without, with_it))
+                    cells += [f"{100 * share:.1f} %" for share in found]
                 lines.append(f"| {' | '.join(cells)} |")
                 print(lines[-1], flush=True)
     return lines

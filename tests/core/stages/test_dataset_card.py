@@ -34,6 +34,20 @@ def test_the_hub_reads_the_head_and_a_reader_the_figures():
     assert '| select.per | "source" |' in text
 
 
+def test_the_file_beside_a_selection_is_a_card_of_the_hub(project):
+    """The checks of the hub itself need its server; its format is read here."""
+    assert project.run("--until", "select").code == 0
+    [path] = project.folder.glob("outputs/fake/*/*/artifacts/select/README.md")
+    card = DatasetCard.load(path)
+    assert card.data.tags == ["instruction-tuning", "data-selection", "selectmoe"]
+    head = path.read_text().split("---\n")[1]
+    names = [line.partition(":")[0] for line in head.splitlines() if line[0].isalpha()]
+    assert len(names) == len(set(names))
+    [config] = card.data.configs
+    assert (path.parent / config["data_files"]).is_file()
+    assert card.text.strip().startswith("# Selected instruction data")
+
+
 @pytest.mark.parametrize(
     ("kept", "size"),
     [(999, "n<1K"), (1000, "1K<n<10K"), (99_999, "10K<n<100K"), (2_000_000, "1M<n<10M")],

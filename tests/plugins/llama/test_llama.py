@@ -5,10 +5,12 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from llama_models import (
     ADAPTER,
     Examples,
@@ -30,6 +32,8 @@ from selectmoe_core.models.models import ModelRef, Models
 from selectmoe_llama.adapter import load_with_lora
 from selectmoe_llama.attention import GROUPED, PADDED, Attention, attention_for
 from selectmoe_llama.batches import Collator, Place, TrainingRows
+from selectmoe_llama.card import write_card
+from selectmoe_llama.config import LoraTrainingConfig
 from selectmoe_llama.packed_model import PackedModel
 from selectmoe_llama.trainer import LlamaLora, build_trainer
 
@@ -231,7 +235,10 @@ def test_the_adapter_has_a_card_that_says_how_to_load_it(base, trained):
     facts, out = trained
     card = (out / "README.md").read_text()
     assert f"Base model: `{base.location}`" in card
-    assert "base_model:" not in card  # a folder's name is none of the hub's
+    head = ModelCard.load(out / "README.md").data
+    assert (head.library_name, head.pipeline_tag) == ("peft", "text-generation")
+    assert head.tags == ["lora", "selectmoe"]
+    assert head.base_model is None  # a folder's name is none of the hub's
     assert "| lora_alpha | 16.0 |" in card
     assert f"| steps | {facts['steps']} |" in card
     code = card.partition("```python\n")[2].partition("```")[0]
@@ -239,6 +246,17 @@ def test_the_adapter_has_a_card_that_says_how_to_load_it(base, trained):
     exec(code.replace("path/of/this/folder", str(out)), names)
     assert names["model"].peft_config["default"].r == 4
     assert names["tokenizer"].eos_token == "<eos>"
+
+
+@pytest.mark.parametrize("name", ["meta-llama/Llama-2-7b-hf", "gpt2", "org/no"])
+def test_the_card_of_an_adapter_names_a_model_of_the_hub(tmp_path, name):
+    where = tmp_path / "snapshots" / "0123"
+    made = job(tmp_path, ModelRef(name), models=SimpleNamespace(local=lambda _: where))
+    facts = {"steps": 3, "examples": 4, "tokens": 5}
+    write_card(tmp_path, ModelRef(name), LoraTrainingConfig(), facts, made)
+    card = ModelCard.load(tmp_path / "README.md")
+    assert card.data.base_model == name
+    assert "| examples | 4 |" in card.text
 
 
 def test_an_adapter_of_a_bundled_model_loads_without_selectmoe(base, tmp_path):
