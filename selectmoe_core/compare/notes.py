@@ -10,6 +10,9 @@ from selectmoe_core.store import Artifact
 
 TOKENS_APART = 0.1
 """Arms whose selections differ by more than this share of tokens are not on one budget."""
+NOBODY_LOOKED = (
+    'nobody looked for questions of the evaluation in the pool: add [filter.leak] with use = "leak"'
+)
 
 
 def notes_on(
@@ -140,10 +143,7 @@ def notes_on_plan(plan: Plan) -> Iterator[str]:
                 f"pool hold questions of the evaluation: {node.key.partition('@')[0]} left them out"
             )
     if not finders:
-        yield (
-            "nobody looked for questions of the evaluation in the pool: add [filter.leak] with "
-            'use = "leak"'
-        )
+        yield NOBODY_LOOKED
 
 
 def _labels(results: Sequence[Result]) -> str:

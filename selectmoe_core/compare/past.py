@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from selectmoe_core.compare.findings import Contender, find
-from selectmoe_core.compare.notes import notes_on
+from selectmoe_core.compare.notes import NOBODY_LOOKED, notes_on
 from selectmoe_core.compare.results import left_out, read_tasks
 from selectmoe_core.compare.runs import changes_shown, differences, flat
 from selectmoe_core.compare.summary import Summary
@@ -54,6 +54,7 @@ def compare_runs(folders: Sequence[Path]) -> Summary:
     notes = [*notes_on(findings, {}, evaluations)]
     if dropped:
         notes.append(f"left out, since not every run has them: {', '.join(dropped)}")
+    notes = [*_uneven(labels, records), *notes, *_unguarded(records)]
     notes += _differing(labels, records)
     first = records[0]
     return Summary(
@@ -67,6 +68,39 @@ def _evaluation(record: RunRecord, arm: str) -> Artifact | None:
         if node.stage == "evaluate" and arm in node.arms:
             return Artifact.load(node.folder)
     return None
+
+
+DEFAULT = "the default"
+FOOTING = {
+    "chat": "the chat format differs",
+    "evaluate": "the evaluation differs",
+    "train": "the training differs",
+}
+"""Tables in which runs must agree for a fair comparison, and what is said where they do not."""
+
+
+def _uneven(labels: Sequence[str], records: Sequence[RunRecord]) -> Iterator[str]:
+    """Yield where runs do not stand on the same footing: template, questions, training."""
+    first, *others = (flat(tomllib.loads(record.recipe)) for record in records)
+    for label, options in zip(labels[1:], others, strict=True):
+        for table, said in FOOTING.items():
+            names = [
+                name
+                for name in dict.fromkeys([*first, *options])
+                if name.startswith(f"{table}.") and first.get(name) != options.get(name)
+            ]
+            if names:
+                values = [
+                    f"{name} {options.get(name, DEFAULT)} against {first.get(name, DEFAULT)}"
+                    for name in names
+                ]
+                yield f"{said} between {label} and {labels[0]}: {', '.join(values)}"
+
+
+def _unguarded(records: Sequence[RunRecord]) -> Iterator[str]:
+    """Yield that nobody looked for leaks; what looks for them needs the questions as a stage."""
+    if not any(node.stage == "questions" for record in records for node in record.nodes):
+        yield NOBODY_LOOKED
 
 
 def _differing(labels: Sequence[str], records: Sequence[RunRecord]) -> Iterator[str]:

@@ -89,6 +89,23 @@ def test_two_runs_side_by_side(ran):
     assert "without an interval" in text
 
 
+def test_runs_on_another_footing_are_said_first(ran):
+    assert ran.run("chat.max_length=99", "train.epochs=3", "score.factor=2.0").code == 0
+    said = ran.call("compare", ran.runs()[0], ran.runs()[-1])
+    assert said.code == 0, said.err
+    first, second, *rest = said.out.replace("\n      ", " ").splitlines()
+    assert first.startswith("Note: the chat format differs between fake/")
+    assert "chat.max_length 99 against" in first
+    assert "the training differs" in second
+    assert "train.epochs 3 against the default" in second
+    assert "nobody looked for questions of the evaluation" in " ".join(rest)
+    looked = ["filter.leak.use=fake-filter", "filter.leak.questions=true"]
+    assert ran.run(*looked).code == 0
+    said = ran.call("compare", ran.runs()[0], ran.runs()[-1])
+    assert "nobody looked" not in " ".join(said.out.split())
+    assert "differs between" not in said.out
+
+
 def test_runs_cannot_be_changed_or_mixed_with_recipes(ran):
     said = ran.call("compare", *ran.runs()[:2], "seed=[1,2]")
     assert said.code == 2

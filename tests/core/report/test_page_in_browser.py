@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from chromium import Browser, browser, browser_path
-from report_runs import Run, accuracy, example, full_run, made_up_tokens
+from report_runs import Run, accuracy, example, full_run, made_up_load, made_up_tokens
 
 from selectmoe_core.data.shown import TokenDetail
 from selectmoe_core.report import write_report
@@ -206,6 +206,31 @@ def pdf_text(path: Path) -> str | None:
     except FileNotFoundError:
         return None
     return done.stdout
+
+
+@pytest.mark.parametrize("outputs", [12, 20, 72, 136])
+def test_heat_maps_of_many_outputs_fit_phone_screen_and_paper(chrome, tmp_path, outputs):
+    rng = np.random.default_rng(0)
+    run = Run(tmp_path)
+    pool = run.pool([example("ab"[n % 2], f"q{n}", f"answer {n}") for n in range(30)])
+    log = [{"step": n, "loss": 1.0 / n} for n in (1, 2, 3)]
+    run.train("warmup", log, facts={"expert_load": made_up_load(rng, 16, outputs)})
+    run.score(pool, list(range(30)))
+    page = write_report(run.record(), run.folder).page
+    over = "e => e.getBoundingClientRect().right"
+    for width in (1280, 400):
+        chrome.open(page, width=width)
+        assert chrome.run("document.documentElement.scrollWidth") <= width
+    chrome.open(page, width=PAPER)
+    chrome.call("Emulation.setEmulatedMedia", {"media": "print"})
+    ends = chrome.run(f"[...document.querySelectorAll('table.heat td')].map({over})")
+    assert len(ends) == 2 * 16 * outputs
+    assert max(ends) <= PAPER + 1
+    # Every number is there for a reader who does not see colours.
+    texts = "[...document.querySelectorAll('table.heat td')].map(e => Number(e.textContent))"
+    found = np.array(chrome.run(texts)).reshape(2, 16, outputs)
+    np.testing.assert_allclose(found.sum(axis=2), 100, atol=0.5 * outputs)
+    assert chrome.problems() == []
 
 
 def test_everything_is_reached_by_keys_and_named_for_screen_readers(chrome, page):
