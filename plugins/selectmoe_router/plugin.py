@@ -36,7 +36,7 @@ def _details(config: RouterConfig) -> dict[str, Meaning]:
     """Return how the report shows the columns: every statistic, and the chosen one per layer."""
     found = {entry.name: entry.meaning for entry in STATISTICS}
     by_layer = replace(found[config.statistic], each="layer")
-    load = Meaning("expert load, trash cans last", each="output", share=True, rows="layers")
+    load = Meaning("router probability, trash cans last", each="output", share=True, rows="layers")
     return found | {"layers": by_layer} | ({"features": load} if config.features else {})
 
 
