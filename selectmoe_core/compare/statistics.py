@@ -23,6 +23,8 @@ RESAMPLES = 4000
 """Bootstrap samples of the questions."""
 CELLS = 1 << 24
 """The most random numbers in memory at once."""
+FEW_VALUES = 64
+"""Up to so many different values, a resample is drawn as how often it has each of them."""
 
 
 @dataclass(frozen=True)
@@ -116,13 +118,18 @@ def _bootstrap(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     The deviations are widened by ``sqrt(n / (n - 1))``, so that their variance is unbiased.
     """
     count = len(values)
-    rows = max(1, CELLS // count)
-    means = np.concatenate(
-        [
-            values[rng.integers(0, count, (min(rows, RESAMPLES - start), count))].mean(axis=1)
-            for start in range(0, RESAMPLES, rows)
-        ]
-    )
+    distinct, times = np.unique(values, return_counts=True)
+    if len(distinct) <= FEW_VALUES:  # right or wrong answers, averaged over a few seeds
+        drawn = rng.multinomial(count, times / count, RESAMPLES)
+        means = drawn @ distinct / count
+    else:
+        rows = max(1, CELLS // count)
+        means = np.concatenate(
+            [
+                values[rng.integers(0, count, (min(rows, RESAMPLES - start), count))].mean(axis=1)
+                for start in range(0, RESAMPLES, rows)
+            ]
+        )
     widened = np.sqrt(count / (count - 1)) if count > 1 else 1.0
     return np.asarray(values.mean() + (means - values.mean()) * widened)
 
@@ -144,9 +151,9 @@ class _Sum:
     def below(self, value: float, *, strictly: bool = False) -> float:
         """Return the probability of at most ``value``, or of less than it."""
         if self.scale:
-            from scipy.stats import t
+            from scipy.special import stdtr  # the distribution function of t
 
-            return float(t.cdf((value - self.centres) / self.scale, self.freedom).mean())
+            return float(stdtr(self.freedom, (value - self.centres) / self.scale).mean())
         return float((self.centres < value if strictly else self.centres <= value).mean())
 
     def quantile(self, share: float) -> float:

@@ -218,7 +218,7 @@ def _around(
 
 def _near(rows: np.ndarray, share: float) -> int:
     """Return how many rows on one side may stand for the border, of a mask of rows."""
-    return max(1, math.ceil(share * rows.sum()))
+    return max(1, math.ceil(share * int(rows.sum())))
 
 
 def _shaded_first(scored: Scored, side: np.ndarray, most: int) -> list[int]:

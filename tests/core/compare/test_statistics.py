@@ -57,6 +57,22 @@ def test_the_sum_of_both_equals_drawing_from_both(seed):
     assert found.p_value == pytest.approx(2 * min(share, 1 - share), abs=0.03)
 
 
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_resamples_of_few_values_are_those_of_drawing_questions(monkeypatch, seeds):
+    """Right and wrong answers are drawn as counts; the same as drawing question after question."""
+    monkeypatch.setattr("selectmoe_core.compare.statistics.RESAMPLES", 40_000)
+    rng = np.random.default_rng()
+    task = rng.choice([-1.0, 0.0, 1.0], p=[0.2, 0.5, 0.3], size=(seeds, 80))
+    counted = estimate([task])
+    monkeypatch.setattr("selectmoe_core.compare.statistics.FEW_VALUES", 0)
+    drawn = estimate([task])
+    assert counted.value == drawn.value
+    assert counted.question_error == pytest.approx(drawn.question_error, rel=0.03)
+    width = drawn.high - drawn.low
+    assert (counted.low, counted.high) == pytest.approx((drawn.low, drawn.high), abs=0.02 * width)
+    assert counted.p_value == pytest.approx(drawn.p_value, abs=0.02)
+
+
 def test_no_difference_at_all():
     found = estimate([np.zeros((3, 20))])
     assert (found.value, found.low, found.high, found.p_value) == (0, 0, 0, 1)
