@@ -18,6 +18,13 @@ DIFFERENT, FACTOR = 0.005, 0.1
 """Shares that differ by less than half a point, or by less than a tenth, are called equal."""
 SOURCES_SHOWN = 12
 """Up to this many sources are shown at once, the others folded."""
+FILES = {
+    "warmup": ("model", "the warmed-up model"),
+    "score": ("scores", "every row's score and details"),
+    "select": ("selected_data.jsonl", "the chosen rows in full, the best first"),
+    "train": ("model", "the trained adapter, with its card"),
+}
+"""What a reader may want of the artifacts of the own arm, by stage."""
 KINDS = ("best", "worst", "border", "chosen", "random")
 """The kinds of examples, in the order of the page's filter."""
 
@@ -33,6 +40,7 @@ def render_html(summary: Summary) -> str:
         sources_shown=SOURCES_SHOWN,
         shares_differ=shares_differ,
         left_out_reasons=_left_out(summary),
+        files=_files(summary),
         **_pictures(summary),
     )
     return str(page.lstrip())
@@ -76,6 +84,17 @@ def shares_differ(groups: tuple[Share, ...]) -> bool:
         abs(group.kept_share - group.pool_share) > max(DIFFERENT, FACTOR * group.pool_share)
         for group in groups
     )
+
+
+def _files(summary: Summary) -> list[tuple[str, str]]:
+    """Return the files of the own arm that are there: the path from the page, and what it is."""
+    return [
+        (f"artifacts/{node.key.replace(':', '-')}/{FILES[node.stage][0]}", FILES[node.stage][1])
+        for node in summary.record.nodes
+        if summary.own in node.arms
+        and node.stage in FILES
+        and (node.folder / FILES[node.stage][0]).exists()
+    ]
 
 
 def _left_out(summary: Summary) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -447,3 +448,13 @@ def test_the_border_and_the_chosen_are_shaded_whatever_is_chosen(tmp_path, by_so
         between = sum(min(score[one.row], last) < score[n] < max(score[one.row], last) for n in own)
         assert between <= 0.075 * len(own)
         assert (one.rank is not None) == (score[one.row] >= last)
+
+
+def test_files_that_are_there_are_linked_from_the_page(tmp_path):
+    run = chosen_run(tmp_path)
+    (run.nodes[-1].folder / "selected_data.jsonl").write_text("{}\n")
+    replace(Artifact.load(run.nodes[-1].folder), files={}).save()
+    run.train("train", [{"step": 1, "loss": 1.0}])  # it left no model
+    page = write_report(run.record(), run.folder).page.read_text("utf-8")
+    linked = re.findall(r'href="(artifacts/[^"]*)"', page)
+    assert linked == ["artifacts/score/scores", "artifacts/select/selected_data.jsonl"]
