@@ -280,7 +280,7 @@ class Languages:
     Attributes:
         languages: how many there are.
         codes: the columns: the most frequent codes, and perhaps ``others``.
-        rows: the whole pool, then its sources, the largest first.
+        rows: the whole pool, what was chosen of it, then its sources, the largest first.
     """
 
     languages: int

@@ -174,7 +174,10 @@ class _Opened:
 
     def languages_section(self) -> Languages | None:
         """Return the languages of the pool, where a filter counted them."""
-        return summarise_languages(self.artifacts[node.key].facts for node in self.nodes("filter"))
+        filters = [self.artifacts[node.key].facts for node in self.nodes("filter")]
+        chosen = {arm: self.of_arm("select", arm) for arm in dict.fromkeys((self.own, RANDOM))}
+        selections = {f"{arm}: chosen": one.facts for arm, one in chosen.items() if one}
+        return summarise_languages(filters, selections)
 
     def agreements_section(self) -> tuple[Agreement, ...]:
         """Return how much the own arm's scores agree."""

@@ -14,11 +14,14 @@ OTHERS, UNKNOWN = "others", "unknown"
 WHOLE = "whole pool"
 
 
-def summarise_languages(filters: Iterable[Facts]) -> Languages | None:
+def summarise_languages(
+    filters: Iterable[Facts], selections: Mapping[str, Facts]
+) -> Languages | None:
     """Return examples by source and language, or ``None`` where no filter counted them.
 
     Args:
         filters: the facts of the filters; ``languages`` holds examples by source and code.
+        selections: the facts of selections by name, which may have the same.
     """
     found: Mapping[str, Mapping[str, int]] | None = next(
         (facts[FACT] for facts in filters if facts.get(FACT)), None
@@ -26,17 +29,16 @@ def summarise_languages(filters: Iterable[Facts]) -> Languages | None:
     if found is None:
         return None
     shown = largest_groups({source: sum(counts.values()) for source, counts in found.items()})
-    total: Counter[str] = Counter()
     rows: dict[str, Counter[str]] = {}
     for source, counts in found.items():
-        named = {code or UNKNOWN: number for code, number in counts.items()}
-        rows.setdefault(shown[source], Counter()).update(named)
-        total.update(named)
+        rows.setdefault(shown[source], Counter()).update(_together({source: counts}))
+    total = _together(found)
     codes = [code for code, _ in sorted(total.items(), key=lambda item: (-item[1], item[0]))]
     several = len(codes) > SHOWN
     columns = [*codes[: SHOWN - 1], OTHERS] if several else codes
     ordered = sorted(rows, key=lambda name: (last_if_others(name), -rows[name].total(), name))
-    every = {WHOLE: total, **{name: rows[name] for name in ordered}}
+    chosen = {name: _together(facts[FACT]) for name, facts in selections.items() if FACT in facts}
+    every = {WHOLE: total, **chosen, **{name: rows[name] for name in ordered}}
     return Languages(
         languages=len(codes),
         codes=tuple(columns),
@@ -44,6 +46,14 @@ def summarise_languages(filters: Iterable[Facts]) -> Languages | None:
             LanguageRow(name, own.total(), _in(own, columns)) for name, own in every.items()
         ),
     )
+
+
+def _together(found: Mapping[str, Mapping[str, int]]) -> Counter[str]:
+    """Return the counts of all sources by language."""
+    total: Counter[str] = Counter()
+    for counts in found.values():
+        total.update({code or UNKNOWN: number for code, number in counts.items()})
+    return total
 
 
 def _in(counts: Counter[str], columns: list[str]) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from report_runs import Run, example
 
+from selectmoe_core.data.pool import Pool
 from selectmoe_core.report import write_report
 from selectmoe_core.report.gather import gather
 from selectmoe_core.report.markdown import render_markdown
@@ -68,6 +69,24 @@ def test_languages_by_source_the_most_frequent_first(tmp_path):
     page = write_report(run.record(), run.folder).page.read_text("utf-8")
     assert '<th scope="row">b</th><td>15</td><td>40.0 %</td><td>60.0 %</td>' in page
     assert "languages" not in render_markdown(gather(run.record())).lower()
+
+
+def test_languages_of_what_was_chosen(tmp_path):
+    run = with_languages(tmp_path, {"a": {"en": 5, "de": 1}, "b": {"de": 9, "fr": 1}})
+    for arm, counts in (
+        ("selected", {"a": {"en": 2}}),
+        ("random", {"a": {"de": 1}, "b": {"fr": 1}}),
+    ):
+        key = "select" if arm == "selected" else "select@random"
+        of = {source: {"kept": 1, "of": 3} for source in counts}
+        folder = run.select(Pool.open(run.nodes[0].folder), [0], key, (arm,)).folder
+        facts = {"kept": 1, "of": 6, "sources": of, "languages": counts}
+        run.nodes.pop()
+        run.add(key, "top-k", facts, (arm,), folder=folder)
+    rows = {row.name: row.counts for row in gather(run.record()).languages.rows}
+    assert list(rows) == ["whole pool", "selected: chosen", "random: chosen", "b", "a"]
+    assert rows["selected: chosen"] == (0, 2, 0)  # de, en, fr
+    assert rows["random: chosen"] == (1, 0, 1)
 
 
 def test_one_language_is_one_sentence(tmp_path):
