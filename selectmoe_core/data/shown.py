@@ -15,7 +15,7 @@ SHOWN = 10
 """The most examples of one kind: the best, the worst, and others."""
 RUNGS, ONE_IN = 160, 15
 """Of the ladder over all rows: the most rows, and one in how many rows at most."""
-SOURCE_RUNGS, SOURCE_ONE_IN = 16, 5
+SOURCE_RUNGS, SOURCE_ONE_IN = 16, 3
 """The same of the ladder within each of the largest sources."""
 LARGEST = 5
 """The sources that have a ladder of their own, and a border if each gives a share."""

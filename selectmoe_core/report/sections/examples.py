@@ -14,7 +14,15 @@ import pyarrow.parquet as pq
 from selectmoe_core.data.examples import Example
 from selectmoe_core.data.pool import Pool
 from selectmoe_core.data.scores import ScoreTable
-from selectmoe_core.data.shown import SHOWN, TokenDetail, drawn, ends, largest, read_tokens
+from selectmoe_core.data.shown import (
+    SHOWN,
+    SOURCE_ONE_IN,
+    TokenDetail,
+    drawn,
+    ends,
+    largest,
+    read_tokens,
+)
 from selectmoe_core.plugin.component import Meaning
 from selectmoe_core.report.findings import ShownExample, Turn
 from selectmoe_core.report.sections.heat import meanings
@@ -218,7 +226,7 @@ def _around(
 
 def _near(rows: np.ndarray, share: float) -> int:
     """Return how many rows on one side may stand for the border, of a mask of rows."""
-    return max(1, math.ceil(share * int(rows.sum())))
+    return max(SOURCE_ONE_IN, math.ceil(share * int(rows.sum())))
 
 
 def _shaded_first(scored: Scored, side: np.ndarray, most: int) -> list[int]:
