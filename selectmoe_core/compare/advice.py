@@ -5,12 +5,15 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from selectmoe_core.compare.arms import OUTSIDE
 from selectmoe_core.compare.findings import MEAN
 from selectmoe_core.compare.summary import Summary, amount
 
 MORE_SEEDS = 2
 """Further seeds that are proposed."""
 SEEDS = ("seed=", "compare.seeds=")
+SIZES = ("select.", "compare.budget=", "compare.token_budget=")
+"""Overrides that say how much is chosen."""
 
 
 def resolution(summary: Summary) -> str:
@@ -54,12 +57,9 @@ def _next_steps(summary: Summary) -> Iterator[tuple[str, str]]:
             "Would more seeds decide? What is made already is reused",
             shlex.join([*rest, seeds]),
         )
-    if not any(word.startswith("select.fraction=") for word in rest):
-        changed = [word for word in words if not word.startswith("compare.budget=")]
-        budget = next((word for word in words if word.startswith("compare.budget=")), "")
-        if not budget and (kept := _kept(summary)):
-            grid = f"compare.budget=[{kept},{2 * kept}]"
-            yield "Does it hold with more data?", shlex.join([*changed, grid])
+    if not any(word.startswith(SIZES) for word in words) and (kept := _kept(summary)):
+        grid = f"compare.budget=[{kept},{2 * kept}]"
+        yield "Does it hold with more data?", shlex.join([*words, grid])
 
 
 def _unused(seeds: tuple[int, ...]) -> list[int]:
@@ -67,9 +67,11 @@ def _unused(seeds: tuple[int, ...]) -> list[int]:
 
 
 def _kept(summary: Summary) -> int | None:
-    """Return how many examples the arm has that the first strategy is compared with."""
-    for one in summary.findings.results:
-        cost = summary.costs.get(one.contender.reference)
-        if one.contender.role == "strategy" and cost is not None and cost.kept:
-            return round(cost.kept)
-    return None
+    """Return how many examples every arm has; ``None`` where they differ, as by tokens."""
+    kept = {
+        summary.costs[one.contender.label].kept
+        for one in summary.findings.results
+        if one.contender.role not in OUTSIDE and one.contender.label in summary.costs
+    }
+    only = kept.pop() if len(kept) == 1 else None
+    return round(only) if only else None

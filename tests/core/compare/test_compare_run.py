@@ -3,17 +3,20 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from conftest import LEFT_OUT, ROWS, tree
 
 from selectmoe_core.compare.advice import next_steps
+from selectmoe_core.compare.costs import ArmCost
 from selectmoe_core.compare.findings import Contender, find
 from selectmoe_core.compare.results import Task
 from selectmoe_core.compare.summary import Summary
@@ -581,10 +584,10 @@ def test_the_page_says_what_arms_chose_and_what_to_do_next(comparing, monkeypatc
         ("selectmoe compare a b", (), None),
     ],
 )  # fmt: skip
-def test_more_seeds_are_proposed(command, seeds, wanted):
+def test_more_seeds_are_proposed_and_more_data(command, seeds, wanted):
     contenders = (Contender("random", "random", ""), Contender("a", "strategy", "random"))
     answers = {
-        arm: np.repeat([np.arange(40) < share], 2, axis=0)
+        arm: np.repeat([np.arange(40) < share], 2, axis=0) + 0.0
         for arm, share in (("random", 20), ("a", 21))
     }
     values = dict.fromkeys(answers, (0.5, 0.5))
@@ -593,3 +596,9 @@ def test_more_seeds_are_proposed(command, seeds, wanted):
     summary = Summary("s", found, {}, (), seeds, command, "", {})
     steps = dict(next_steps(summary))
     assert next(iter(steps.values()), None) == wanted
+    costs = {arm: ArmCost({}, {}, 80, None) for arm in answers}
+    more = dict(next_steps(replace(summary, costs=costs))).get("Does it hold with more data?")
+    assert (more is not None) == (wanted is not None)
+    assert more is None or shlex.split(more)[-1] == "compare.budget=[80,160]"
+    costs["a"] = ArmCost({}, {}, 81, None)  # as with a budget in tokens
+    assert "Does it hold with more data?" not in dict(next_steps(replace(summary, costs=costs)))
