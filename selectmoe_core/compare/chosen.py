@@ -30,12 +30,11 @@ class Overlap:
     shares: np.ndarray
     chance: float
 
-    @property
-    def heat(self) -> HeatMap:
-        """The shares as a heat map; columns are numbers."""
-        numbers = [str(number) for number in range(1, len(self.arms) + 1)]
-        names = tuple(f"{number} {arm}" for number, arm in zip(numbers, self.arms, strict=True))
-        return HeatMap("share in common", "arm", True, names, tuple(numbers), self.shares)
+    def heat(self, numbers: Mapping[str, int]) -> HeatMap:
+        """Return the shares as a heat map, whose columns are the numbers of the arms."""
+        columns = tuple(str(numbers[arm]) for arm in self.arms)
+        names = tuple(f"{numbers[arm]} {arm}" for arm in self.arms)
+        return HeatMap("share in common", "arm", True, names, columns, self.shares)
 
 
 def overlap_of(comparison: Comparison) -> Overlap | None:

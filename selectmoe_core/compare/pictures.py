@@ -103,7 +103,7 @@ class _Scale:
 
     @property
     def ticks(self) -> list[Tick]:
-        return ticks(self.low, self.high, 6)
+        return ticks(self.low, self.high, 8)
 
 
 def differences(summary: Summary) -> Bars | None:
@@ -159,12 +159,23 @@ def against_cost(summary: Summary) -> Plane | None:
     spent = [summary.costs[one.contender.label].total for one in drawn]
     costs = _Scale.of([0.0, *spent])
     points = []
-    for number, (one, cost) in enumerate(zip(drawn, spent, strict=True), start=1):
+    for one, cost in zip(drawn, spent, strict=True):
         low, value, high = (results.place(factor * end) for end in _ends(one))
         label = one.contender.label
         said = amount(one.figures[MEAN].value, share=share)
         text = f"{label}: {said} for {seconds(cost)}"
-        points.append(Point(number, label, _style(one), costs.place(cost), value, low, high, text))
+        points.append(
+            Point(
+                summary.numbers[label],
+                label,
+                _style(one),
+                costs.place(cost),
+                value,
+                low,
+                high,
+                text,
+            )
+        )
     level = None if base is None else results.place(factor * base)
     unit = "score in %" if share else "score"
     return Plane(tuple(points), costs.ticks, results.ticks, level, unit)

@@ -71,6 +71,14 @@ class Summary:
         return f"{said}: {', '.join(named)}" if named else said
 
     @property
+    def numbers(self) -> dict[str, int]:
+        """The numbers by which pictures and tables of the page name the arms, base left out."""
+        labels = [
+            one.contender.label for one in self.findings.results if one.contender.role != "base"
+        ]
+        return {label: number for number, label in enumerate(labels, start=1)}
+
+    @property
     def judged_by(self) -> str:
         """What the verdicts are about."""
         judged = self.findings.judged
