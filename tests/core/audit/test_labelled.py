@@ -161,6 +161,8 @@ use = "router"
 def test_mistakes_come_to_light_before_the_warm_up(desk, rows, message):
     with (desk / "recipe.toml").open("a") as file:
         file.write(WARMED)
+    rows_of_pool = [{"prompt": f"P{n}", "completion": "x" * (n + 1)} for n in range(9)]
+    write(desk / "pool.jsonl", rows_of_pool)
     write(desk / "learned.jsonl", pairs(30))
     write(desk / "broken.jsonl", [*pairs(30), {"prompt": "Q", "chosen": "x"}])
     for _ in range(2):  # also where the labels have been read before
