@@ -41,7 +41,7 @@ from evidence_bench import free, work_folder
 from evidence_data import Judged, apart, held_out, overlap, read_planted, read_pool
 from natural_heads import converted
 from natural_models import read_models
-from natural_parts import Clock, alone, devices, spread
+from natural_parts import FOREVER, Clock, alone, devices, spread
 from natural_run import NaturalBench, Run
 from natural_sets import Together, absent, read_sets
 from rows import Rows
@@ -158,7 +158,7 @@ def options(arguments: list[str] | None) -> argparse.Namespace:
     add("--folds", type=int, default=5)
     add("--sizes", type=int, nargs="*", default=[500, 1000, 2000], help="of the learning curve")
     add("--only", nargs="*", default=[], help="parts whose names begin so")
-    add("--minutes", type=float, default=1e9, help="begin no part that would take longer")
+    add("--minutes", type=float, default=FOREVER, help="begin no part that would take longer")
     add("--gpus", type=int, help="processes, each with a GPU; by default one on each visible GPU")
     add("--child", type=int, help=argparse.SUPPRESS)
     add("--list", action="store_true", help="print the parts and their seconds on an H100")

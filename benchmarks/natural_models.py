@@ -102,7 +102,7 @@ def models_table(
     lines = [
         f"{NAME}: {int(answers.models.max()) + 1} models, {len(answers.examples)} answers; rank "
         "correlation with the win rate",
-        f"{'':<{WIDTH}}{'answers':>20}{'at equal length':>20}{'means of models':>20}",
+        f"{'':<{WIDTH}}{'answers':>22}{'at equal length':>22}{'means of models':>22}",
     ]
     figures: dict[str, Any] = {}
     for name, score in scores.items():
@@ -116,5 +116,5 @@ def models_table(
         values = {way: with_interval(measure, answers.prompts) for way, measure in found.items()}
         figures[name] = {way: asdict(value) for way, value in values.items()}
         cells = [f"{v.value:.3f} [{v.low:.2f}, {v.high:.2f}]" for v in values.values()]
-        lines.append(f"{name:<{WIDTH}}" + "".join(f"{cell:>20}" for cell in cells))
+        lines.append(f"{name:<{WIDTH}}" + "".join(f"{cell:>22}" for cell in cells))
     return "\n".join(lines), figures

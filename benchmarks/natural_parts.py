@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+FOREVER = 1e9
+"""Minutes that stand for no limit."""
 CLAIMS = "claims"
 """A folder with a folder for each part that a process is doing."""
 
@@ -48,6 +50,11 @@ class Clock:
     def left(self) -> float:
         """Seconds that are left."""
         return 60 * self.minutes - (time.monotonic() - self.begun)
+
+    @property
+    def shown(self) -> str:
+        """What is left in words, if there is a limit."""
+        return f", {self.left / 60:.1f} min of time" if self.minutes < FOREVER else ""
 
     def fits(self, part: Part) -> bool:
         """Return whether a part can begin: it should end in time."""

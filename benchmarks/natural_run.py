@@ -156,7 +156,7 @@ class Run:
                 rest = sum(p.seconds for p in parts[number - 1 :] if not self._file(p).is_file())
                 print(
                     f"[{number}/{len(parts)}] {part.name}: about {part.seconds:.0f} s on an H100; "
-                    f"{rest / 60:.0f} min of parts, {self.clock.left / 60:.0f} min of time left",
+                    f"{rest / 60:.0f} min of parts are left{self.clock.shown}",
                     flush=True,
                 )
                 try:

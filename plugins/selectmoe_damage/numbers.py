@@ -1,4 +1,4 @@
-"""Damage to numbers that a reader can check: by arithmetic, by the prompt, by a calendar, by units."""
+"""Damage to numbers that a reader can check: by arithmetic, the prompt, a calendar or units."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ LONGEST_NUMBER = 15
 """Longer rows of digits are no amounts."""
 WRITTEN = r"\d{1,3}(?:,\d{3})+|\d+"
 EQUATION = re.compile(
-    rf"(?<![\d.,])\$?(?P<a>{WRITTEN})\s*(?P<op>[-+*/x×÷])\s*\$?(?P<b>{WRITTEN})"
+    rf"(?<![\d.,])\$?(?P<a>{WRITTEN})\s*(?P<op>[-+*/x\u00d7\u00f7])\s*\$?(?P<b>{WRITTEN})"
     rf"\s*=\s*\$?(?P<c>{WRITTEN})(?!\d|[.,]\d)"
 )
 OPERATIONS: Mapping[str, Callable[[Fraction, Fraction], Fraction]] = {
@@ -22,7 +22,7 @@ OPERATIONS: Mapping[str, Callable[[Fraction, Fraction], Fraction]] = {
     "*": lambda a, b: a * b,
     "/": lambda a, b: a / b,
 }
-SIGNS = {"x": "*", "×": "*", "÷": "/"}
+SIGNS = {"x": "*", "\u00d7": "*", "\u00f7": "/"}
 YEAR = re.compile(r"(?<![\d.,$])(?:1[0-9]|20)\d\d(?![\d%]|[.,]\d)")
 MONTHS = (
     "January",

@@ -47,12 +47,15 @@ def run_labelled(
     found: list[LabelAudit] = []
 
     def read(node: "Node") -> Artifact:
-        return _read(planned, node, say)
+        artifact = _read(planned, node, say)
+        _check_early(planned)
+        return artifact
 
     def report(_: "RunRecord", folder: Path) -> "Report":
         found.append(_examine(planned))
         return _write(found[-1], folder)
 
+    _check_early(planned)
     outcome = execute_plan(planned.plan, registry, options, say, Purpose(report, {STAGE: read}))
     return LabelOutcome(outcome.folder, found[-1])
 
@@ -96,9 +99,8 @@ def _examine(planned: LabelledPlan) -> "LabelAudit":
     pool = Pool.open(plan.folder(node))
     artifact = plan.store.find(node.stage, node.digest or "")
     assert artifact is not None
-    prompts, seen = _prompts(pool, planned)
     paired = artifact.facts["kind"] == "pairs"
-    kept = np.flatnonzero(~(seen.reshape(-1, 2).any(axis=1).repeat(2) if paired else seen))
+    prompts, kept = _kept(planned, pool, paired=paired)
     _, answer = lengths(pool, np.arange(len(pool)))
     value = np.load(pool.folder / VALUES)
     _check_left(value[kept])
@@ -111,6 +113,35 @@ def _examine(planned: LabelledPlan) -> "LabelAudit":
     findings.append(examine(LENGTH, LENGTH, rows.length, rows))
     facts = {**artifact.facts, **_counts(rows), "excluded": len(pool) - len(kept)}
     return LabelAudit(plan.recipe.head.name, facts, rows, tuple(findings))
+
+
+def _check_early(planned: LabelledPlan) -> None:
+    """Raise before the warm-up if it would see all labelled rows, as far as that is known yet."""
+    import numpy as np
+
+    from selectmoe_core.audit.labelled.labels import VALUES
+    from selectmoe_core.data.pool import Pool
+
+    plan = planned.plan
+    known = [node for key, node in plan.nodes.items() if key in (STAGE, "pool", "pairs")]
+    if any(plan.store.find(node.stage, node.digest or "") is None for node in known):
+        return
+    artifact = plan.store.find(STAGE, plan.nodes[STAGE].digest or "")
+    assert artifact is not None
+    pool = Pool.open(plan.folder(plan.nodes[STAGE]))
+    _, kept = _kept(planned, pool, paired=artifact.facts["kind"] == "pairs")
+    _check_left(np.load(pool.folder / VALUES)[kept])
+
+
+def _kept(
+    planned: LabelledPlan, pool: "Pool", *, paired: bool
+) -> tuple["np.ndarray", "np.ndarray"]:
+    """Return a number for each row's prompt, and the rows that the warm-up does not see."""
+    import numpy as np
+
+    prompts, seen = _prompts(pool, planned)
+    halves = seen.reshape(-1, 2).any(axis=1).repeat(2) if paired else seen
+    return prompts, np.flatnonzero(~halves)
 
 
 def _counts(rows: "Labelled") -> dict[str, int]:

@@ -52,8 +52,15 @@ def plan_labelled(
     plan = make_plan(recipe, registry, outputs, until="score", fetch=True)
     scores = [node for node in plan.nodes.values() if node.stage == "score"]
     scores = [node for node in scores if SELECTED in node.arms]
-    nodes = {key: node for key, node in plan.nodes.items() if node.stage != "score"}
-    nodes[STAGE] = _pool_node(plan, registry, file, column)
+    nodes: dict[str, Node] = {}
+    for key, node in plan.nodes.items():
+        if node.stage == "warmup":
+            # A mistake in the labels must not come to light after hours of training.
+            nodes[STAGE] = _pool_node(plan, registry, file, column)
+        if node.stage != "score":
+            nodes[key] = node
+    if STAGE not in nodes:
+        nodes[STAGE] = _pool_node(plan, registry, file, column)
     digester = Digester(recipe, registry, FileHashes(plan.store.root / "hashes.json"), fetch=False)
     move(nodes, plan, scores, digester, STAGE)
     warmed = {node.key: reads_warmup(plan, node) for node in scores}

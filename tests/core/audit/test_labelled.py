@@ -135,6 +135,43 @@ def test_equal_labels_and_broken_pairs_are_errors(desk):
     assert "mine.jsonl:4: 'rejected' is missing" in audit(desk, "mine.jsonl", code=1).stderr
 
 
+WARMED = """
+[convert]
+use = "olmoe-trashcan"
+model = "bundled:nano-olmoe"
+[warmup]
+use = "select-moe-contrastive"
+subset_ratio = 0.5
+[warmup.pairs]
+use = "jsonl"
+path = "learned.jsonl"
+share = 1
+[score.router]
+use = "router"
+"""
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("learned.jsonl", "the warm-up has seen the prompts of the others"),
+        ("broken.jsonl", "broken.jsonl:31: 'rejected' is missing"),
+    ],
+)
+def test_mistakes_come_to_light_before_the_warm_up(desk, rows, message):
+    with (desk / "recipe.toml").open("a") as file:
+        file.write(WARMED)
+    rows_of_pool = [{"prompt": f"P{n}", "completion": "x" * (n + 1)} for n in range(9)]
+    write(desk / "pool.jsonl", rows_of_pool)
+    write(desk / "learned.jsonl", pairs(30))
+    write(desk / "broken.jsonl", [*pairs(30), {"prompt": "Q", "chosen": "x"}])
+    for _ in range(2):  # also where the labels have been read before
+        assert message in audit(desk, rows, code=1).stderr
+        made = {path.parent.name.partition("-")[0] for path in desk.glob("outputs/store/*/*.json")}
+        assert "pairs" in made
+        assert "warmup" not in made
+
+
 def test_too_few_are_not_judged(desk):
     write(desk / "mine.jsonl", pairs(19))
     audit(desk, "mine.jsonl")
