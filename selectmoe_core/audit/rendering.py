@@ -108,9 +108,7 @@ def rows(
     return out
 
 
-def _kinds(
-    findings: Sequence[ScoreFinding], beside: Sequence[ScoreFinding]
-) -> Iterator[Row]:
+def _kinds(findings: Sequence[ScoreFinding], beside: Sequence[ScoreFinding]) -> Iterator[Row]:
     """Yield a row for each kind; a star marks kinds that warm-up was shown."""
     names = {
         result.kind: any(_of(f, result.kind).seen for f in beside) for result in findings[0].kinds
@@ -156,9 +154,7 @@ def _others(audit: Audit) -> tuple[ScoreFinding, ...]:
     return tuple(one for one in audit.baselines if ("length", one.overall) not in same)
 
 
-def _legend(
-    findings: Sequence[ScoreFinding], baselines: Sequence[ScoreFinding]
-) -> Iterator[str]:
+def _legend(findings: Sequence[ScoreFinding], baselines: Sequence[ScoreFinding]) -> Iterator[str]:
     """Yield what the figures mean."""
     yield "AUROC: 1.00 is perfect, .50 is guessing; below .50 the score prefers damaged rows."
     if any(finding in baselines for finding in findings):

@@ -11,6 +11,7 @@ from selectmoe_core.cli.options import (
     command_line,
     device_option,
     dtype_option,
+    fitting,
     load_recipe,
     outputs_option,
     overrides_argument,
@@ -177,7 +178,7 @@ def _with_options(recipe: Recipe, sample: int | None, kinds: str | None) -> Reci
 
 def _say(line: str, *, quiet: bool) -> None:
     if not quiet:
-        click.echo(line, err=True)
+        click.echo(fitting(line), err=True)
 
 
 def _shown(path: Path) -> Path:

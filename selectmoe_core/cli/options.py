@@ -38,7 +38,6 @@ class FolderPath(click.Path):
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 
-
 def recipe_names(_: click.Context, __: click.Parameter, incomplete: str) -> list["CompletionItem"]:
     """Complete the name of a shipped recipe, or the path of a file."""
     from click.shell_completion import CompletionItem
@@ -192,7 +191,7 @@ class Execution:
     def say(self, text: str) -> None:
         """Print progress, unless only the result is wanted."""
         if not self.quiet:
-            click.echo(text, err=True)
+            click.echo(fitting(text), err=True)
 
 
 def execution_options(function: FunctionT) -> FunctionT:
@@ -264,6 +263,25 @@ def width() -> int:
 
         return shutil.get_terminal_size().columns
     return 100
+
+
+def fitting(text: str) -> str:
+    """Return a line for stderr: on a terminal it is wrapped, and no word of it is broken.
+
+    A line that begins with spaces is a command to copy, or wrapped already.
+    """
+    if not sys.stderr.isatty() or text.startswith("  "):
+        return text
+    import shutil
+
+    columns = shutil.get_terminal_size().columns
+    return textwrap.fill(
+        text,
+        max(LEAST, columns),
+        subsequent_indent="  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 LEAST = 30
