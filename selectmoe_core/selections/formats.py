@@ -121,9 +121,9 @@ trainer.train()
 ```
 
 A model without a chat template, as most base models are, needs one:
-`SFTConfig(chat_template_path=...)` takes a Jinja file, or a folder whose tokenizer has one. The loss
-is over the whole conversation; `assistant_only_loss=True` restricts it to the answers, as selectmoe
-does, if the template marks them.
+`SFTConfig(chat_template_path=...)` takes a Jinja file, or a folder whose tokenizer has one. The
+loss is over the whole conversation; `assistant_only_loss=True` restricts it to the answers, as
+selectmoe does, if the template marks them.
 """
 _USE_LLAMAFACTORY = """\
 In the configuration of the training:
