@@ -453,7 +453,7 @@ def test_an_audit_takes_the_nodes_of_the_run_and_the_report_shows_it(desk):
     # The list of runs says what came out, and that only the name of the score is new.
     listed = [line.split() for line in desk.call("runs").out.splitlines()]
     [line] = [line for line in listed if "audit" in line]
-    assert line[1:] == ["audit", "fake-score", "not", "trusted", "nothing"]
+    assert line[1:] == ["audit", "fake-score", "not", "judged", "nothing"]
     [run] = [folder for folder in desk.runs() if not (folder / "audit.json").exists()]
     assert "Audit:" not in (run / "report.md").read_text()
     assert desk.call("report", run).code == 0
