@@ -156,7 +156,7 @@ def _others(audit: Audit) -> tuple[ScoreFinding, ...]:
 
 def _legend(findings: Sequence[ScoreFinding], baselines: Sequence[ScoreFinding]) -> Iterator[str]:
     """Yield what the figures mean."""
-    yield "AUROC: 1.00 is perfect, .50 is guessing; below .50 the score prefers damaged rows."
+    yield "AUROC: 1.00 is perfect, .50 is guessing; below it the score prefers damage."
     if any(finding in baselines for finding in findings):
         yield "(length): the length of the answers as a score; a score should beat it."
     if any(result.seen for finding in findings for result in finding.kinds):

@@ -161,6 +161,7 @@ def test_a_target_and_tasks_make_the_whole_chain(desk, cli):
     assert "select, train, and compare with a random draw" in said.out
     # A bundled target is for trying things out, so that the model that scores is bundled too.
     assert recipe["convert"]["model"] == "bundled:nano-olmoe"
+    assert recipe["train"]["batch_size"] == 16  # small enough for more than one step
     assert cli("plan", "sub.toml").code == 0
 
 
