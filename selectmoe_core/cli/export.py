@@ -50,4 +50,4 @@ def command(run: Path, name: str, out: Path | None, arm: str, skip_unfit: bool) 
     if skipped:
         click.echo(f"Left out {skipped:,} rows that the format cannot hold.", err=True)
     click.echo(str(folder / form.file))
-    click.echo(f"How a trainer is told of it: {shown(folder / README)}", err=True)
+    click.echo(f"How to use it: {shown(folder / README)}", err=True)
