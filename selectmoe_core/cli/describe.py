@@ -1,5 +1,6 @@
 """``selectmoe describe``."""
 
+import textwrap
 from collections.abc import Callable, Iterator
 
 import click
@@ -38,7 +39,14 @@ def describe(entry: Entry, width: int = WIDTH) -> str:
     component = entry.component
 
     def wrapped(text: str, first: str, following: str) -> str:
-        return click.wrap_text(text, width, first, following)
+        return textwrap.fill(
+            text,
+            width,
+            initial_indent=first,
+            subsequent_indent=following,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
 
     lines = [wrapped(f"{component.name}: {component.summary}", "", "  "), ""]
     about = component.about
