@@ -39,6 +39,14 @@ def test_the_steps_one_after_another(cli, desk: Path, monkeypatch: pytest.Monkey
     small = ("pool.examples=60", "chat.max_length=128")
     done("run", "steps/warmup", "warmup.model=converted", *small, "warmup.subset_ratio=0.5")
     warmed = artifact(desk, "warmup")
+    # verify takes the folder of a finished stage as well, and says why a warm-up differs.
+    done("run", "steps/convert")
+    found = done("verify", artifact(desk, "convert"), "bundled:nano-olmoe", "--no-logits")
+    assert "largest_difference: 0" in found
+    said = cli("verify", warmed, "bundled:nano-olmoe", "--no-logits")
+    assert said.code == 2
+    assert "was warmed up: its router differs from the original's on purpose" in said.err
+    assert "verify the converted model that it started from: " in said.err
 
     # The folder of the stage, the model in it, and the same gates as a state file.
     scored = ("run", "steps/score", *small, "score.tokens=response", "select.fraction=0.2")

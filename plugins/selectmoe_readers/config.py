@@ -96,7 +96,7 @@ class CsvConfig(RowConfig):
 
 
 class LessConfig(LineConfig):
-    """Read the LESS training data: ``<path>/<name>/<name>_data.jsonl``.
+    """Read the LESS training data from the folders in which it is published.
 
     The source of a row is the name of its folder.
     """

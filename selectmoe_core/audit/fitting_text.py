@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 
 from selectmoe_core.audit.fitting import ENOUGH, BlendFit, Held, TooFew
-from selectmoe_core.audit.verdict import listed, words
+from selectmoe_core.audit.verdict import listed
 
 
 def blend_lines(fit: BlendFit | TooFew) -> Iterator[str]:
@@ -13,7 +13,7 @@ def blend_lines(fit: BlendFit | TooFew) -> Iterator[str]:
         yield f"no blend fitted: fewer than {ENOUGH} rows of every kind that warm-up was not shown;"
         yield "raise --sample"
         return
-    kinds = listed([words(kind) for kind in fit.kinds])
+    kinds = listed(fit.kinds)
     yield f"a blend, fitted on kinds that warm-up was not shown: {kinds}"
     yield ""
     if len(fit.weights) > 1:

@@ -70,9 +70,21 @@ class AuditPlan:
 
 
 def plan_audit(
-    recipe: Recipe, registry: Registry, outputs: Path, *, fit_blend: bool = False
+    recipe: Recipe,
+    registry: Registry,
+    outputs: Path,
+    only: Sequence[str] = (),
+    *,
+    fit_blend: bool = False,
 ) -> AuditPlan:
     """Return what an audit of a recipe's scores will do.
+
+    Args:
+        recipe: the recipe.
+        registry: the components of the installed plugins.
+        outputs: the folder of all outputs.
+        only: the scores to audit, by name; all by default.
+        fit_blend: learn the weights of a blend from what is planted.
 
     Raises:
         RecipeError: the recipe is wrong, a kind of damage or a scorer is unknown, there is no
@@ -80,7 +92,7 @@ def plan_audit(
             to fit a blend to.
     """
     damages = _chosen(registry, recipe.audit.kinds)
-    recipe = with_scores(recipe, recipe.audit.scores)
+    recipe = audited(recipe, registry, only)
     plan = make_plan(recipe, registry, outputs, until="score", fetch=True)
     scores = [node for node in plan.nodes.values() if node.stage == "score"]
     scores = [node for node in scores if SELECTED in node.arms]
@@ -115,7 +127,7 @@ def _blended(
     if len(keys) < 2:
         raise RecipeError(
             "--fit-blend needs two or more scores, and a blend is none of them",
-            hint="add one: --score ifd, or a table [score.NAME]",
+            hint="name them: --score router --score ifd, or add a table [score.NAME]",
         )
     if all(any(kind in shown[key] for key in keys) for kind in damages):
         raise RecipeError(
@@ -125,7 +137,30 @@ def _blended(
     return keys
 
 
-def with_scores(recipe: Recipe, more: Iterable[str]) -> Recipe:
+def audited(recipe: Recipe, registry: Registry, only: Sequence[str]) -> Recipe:
+    """Return the recipe with the scores to audit, each with a name.
+
+    Args:
+        recipe: the recipe.
+        registry: the components of the installed plugins.
+        only: the scores that the user named: one of the recipe's own by its name, or a scorer,
+            with its default options. Without any, the recipe's own and those of ``[audit]``.
+    """
+    if not only:
+        return _with_scores(recipe, recipe.audit.scores)
+    own = {name or table.own.use for name, table in recipe.scores.items()}
+    named = _with_scores(recipe, dict.fromkeys(use for use in only if use not in own))
+    binder, wanted, stack = Binder(named, registry), set[str](), list(only)
+    while stack:
+        if (name := stack.pop()) in named.scores and name not in wanted:
+            wanted.add(name)
+            stack.extend(binder.score_names(named.scores[name]))
+    scores = {name: table for name, table in named.scores.items() if name in wanted}
+    tables = {name: named.resolved["score"][name] for name in scores}
+    return replace(named, scores=scores, resolved={**named.resolved, "score": tables})
+
+
+def _with_scores(recipe: Recipe, more: Iterable[str]) -> Recipe:
     """Return the recipe with a name for every score, and with further scorers."""
     tables: dict[str, StageTable] = {}
     for name, table in recipe.scores.items():
@@ -151,6 +186,7 @@ def _chosen(registry: Registry, wanted: Sequence[str]) -> dict[str, Damage]:
         raise RecipeError(
             "no plugin offers a kind of damage to plant", hint="enable the plugin 'damage'"
         )
+    wanted = [name if name in known else name.replace(" ", "_") for name in wanted]
     for name in wanted:
         if name not in known:
             raise RecipeError(

@@ -167,7 +167,8 @@ def _facts(pool: Pool, planter: Planter, excluded: int) -> Facts:
         raise StageError("no row could be damaged", hint="choose other kinds: --kinds A,B")
     fair = len(planter.clean) / len(planter.damages)
     short = {
-        kind: f"planted in only {labels[kind]} rows; it could not change {planter.refused[kind]}"
+        kind: f"planted in only {labels[kind]} {'row' if labels[kind] == 1 else 'rows'}; "
+        f"it could not change {planter.refused[kind]}"
         for kind in planter.damages
         if labels[kind] < 0.8 * fair
     }

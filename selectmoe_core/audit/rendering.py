@@ -9,7 +9,7 @@ from selectmoe_core.audit.findings import ScoreFinding
 from selectmoe_core.audit.fitting import BlendFit, TooFew
 from selectmoe_core.audit.fitting_text import blend_lines
 from selectmoe_core.audit.measures import Auroc
-from selectmoe_core.audit.verdict import judge, words
+from selectmoe_core.audit.verdict import judge
 from selectmoe_core.report.document import plain
 from selectmoe_core.report.markdown import escape
 from selectmoe_core.report.markdown import table as markdown_table
@@ -65,14 +65,21 @@ def document(audit: Audit) -> dict[str, Any]:
     }
 
 
-def rows(findings: Sequence[ScoreFinding]) -> list[Row]:
-    """Return the figures as rows, a column for each score; the first row is the head."""
-    first = findings[0]
+def rows(
+    findings: Sequence[ScoreFinding], beside: Sequence[ScoreFinding] | None = None
+) -> list[Row]:
+    """Return the figures as rows, a column for each score; the first row is the head.
+
+    Args:
+        findings: the scores.
+        beside: all scores of a table in several parts: its rows are the same in each part.
+    """
+    first, beside = findings[0], beside or findings
     out: list[Row] = [("AUROC, clean over", "rows", *(finding.name for finding in findings))]
-    out += list(_kinds(findings))
+    out += list(_kinds(findings, beside))
     damaged = f"{first.overall.damaged:,}"
     out.append(("all damaged", damaged, *(_area(finding.overall) for finding in findings)))
-    shown = next((finding.seen for finding in findings if finding.seen), None)
+    shown = next((finding.seen for finding in beside if finding.seen), None)
     if shown:
         out.append(("shown to warm-up", f"{shown.damaged:,}", *(_area(f.seen) for f in findings)))
         out.append(("never shown", "", *(_area(f.unseen if f.seen else None) for f in findings)))
@@ -101,15 +108,15 @@ def rows(findings: Sequence[ScoreFinding]) -> list[Row]:
     return out
 
 
-def _kinds(findings: Sequence[ScoreFinding]) -> Iterator[Row]:
+def _kinds(findings: Sequence[ScoreFinding], beside: Sequence[ScoreFinding]) -> Iterator[Row]:
     """Yield a row for each kind; a star marks kinds that warm-up was shown."""
     names = {
-        result.kind: any(_of(f, result.kind).seen for f in findings) for result in findings[0].kinds
+        result.kind: any(_of(f, result.kind).seen for f in beside) for result in findings[0].kinds
     }
     for kind in sorted(names, key=lambda name: (not names[name], name)):
         cells = [_of(finding, kind) for finding in findings]
         yield (
-            words(kind),
+            kind,
             f"{cells[0].auroc.damaged:,}",
             *(f"{_area(result.auroc)}{'*' if result.seen else ''}" for result in cells),
         )
@@ -128,18 +135,32 @@ def _area(area: Auroc | None) -> str:
 
 def text(audit: Audit, width: int = WIDTH) -> str:
     """Return the audit for a terminal, within ``width`` columns."""
-    findings = (*audit.scores, *audit.baselines)
+    findings = (*audit.scores, *_others(audit))
     each = max(1, (max(width, 80) - NAME - 7) // (CELL + 2))
     lines: list[str] = [*_planted(audit), ""]
     for start in range(0, len(findings), each):
-        lines += [*_block(rows(findings[start : start + each])), ""]
-    if any(result.seen for finding in findings for result in finding.kinds):
-        lines += ["* shown to warm-up", ""]
+        lines += [*_block(rows(findings[start : start + each], findings)), ""]
+    lines += [*_legend(findings, audit.baselines), ""]
     for finding in audit.scores:
         lines += [*_wrapped(finding, max(width, 80)), ""]
     if audit.blend is not None:
         lines += [*blend_lines(audit.blend), ""]
     return "\n".join(lines)
+
+
+def _others(audit: Audit) -> tuple[ScoreFinding, ...]:
+    """Return the baselines that are not among the scores already."""
+    same = {(finding.component, finding.overall) for finding in audit.scores}
+    return tuple(one for one in audit.baselines if ("length", one.overall) not in same)
+
+
+def _legend(findings: Sequence[ScoreFinding], baselines: Sequence[ScoreFinding]) -> Iterator[str]:
+    """Yield what the figures mean."""
+    yield "AUROC: 1.00 is perfect, .50 is guessing; below it the score prefers damage."
+    if any(finding in baselines for finding in findings):
+        yield "(length): the length of the answers as a score; a score should beat it."
+    if any(result.seen for finding in findings for result in finding.kinds):
+        yield "* shown to warm-up: finding it proves little."
 
 
 def _planted(audit: Audit) -> Iterator[str]:
@@ -151,7 +172,7 @@ def _planted(audit: Audit) -> Iterator[str]:
     if facts["excluded"]:
         yield f"not included: {facts['excluded']:,} rows that warm-up uses"
     for kind, reason in facts["short"].items():
-        yield f"{words(kind)}: {reason}"
+        yield f"{kind}: {reason}"
 
 
 def _block(found: Sequence[Row]) -> Iterator[str]:

@@ -73,15 +73,23 @@ def _level(finding: ScoreFinding) -> tuple[Level, str]:
     if deciding is None:
         return "unknown", "Not judged: warm-up was shown every kind of damage that was planted."
     if all(sight(kind.auroc) == "too few" for kind in _deciding_kinds(finding)):
-        return (
-            "unknown",
-            f"Not judged: there are fewer than {ENOUGH} rows of each kind; raise --sample.",
-        )
+        return "unknown", _too_few(finding)
     if distrust := _distrust(finding, deciding):
         return "no", distrust
     if short := list(_falls_short(finding, deciding)):
         return "partly", f"It can be trusted partly: {'; '.join(short)}."
     return "yes", "It can be trusted to find these kinds of damage on this pool."
+
+
+def _too_few(finding: ScoreFinding) -> str:
+    """Say that no kind has enough rows for a verdict, and what to type to get one."""
+    kinds = sorted(_deciding_kinds(finding), key=lambda kind: -kind.auroc.damaged)
+    which = " that warm-up was not shown" if finding.seen else ""
+    fewer = f"plant fewer kinds, as --kinds {','.join(kind.kind for kind in kinds[:2])}"
+    return (
+        f"Not judged: there are fewer than {ENOUGH} rows of each kind of damage{which}. Take more "
+        f"rows with --sample, or {fewer}."
+    )
 
 
 def _distrust(finding: ScoreFinding, deciding: Auroc) -> str:
@@ -111,7 +119,7 @@ def _falls_short(finding: ScoreFinding, deciding: Auroc) -> Iterator[str]:
         which = " on kinds that warm-up was never shown" if finding.seen else ""
         yield f"its AUROC{which} is {deciding.value:.3f}, below {TRUSTED:g}"
     kinds = _deciding_kinds(finding)
-    blind = [words(kind.kind) for kind in kinds if sight(kind.auroc) in ("missed", "preferred")]
+    blind = [kind.kind for kind in kinds if sight(kind.auroc) in ("missed", "preferred")]
     if blind:
         yield f"it does not find {listed(blind)}"
     best = finding.unseen_precision or finding.precision
@@ -149,7 +157,7 @@ def _sights(finding: ScoreFinding) -> str:
     """Return one sentence about the kinds that are found, missed or even preferred."""
     found: dict[Sight, list[str]] = {}
     for result in finding.kinds:
-        found.setdefault(sight(result.auroc), []).append(words(result.kind))
+        found.setdefault(sight(result.auroc), []).append(result.kind)
     clauses: list[str] = []
     for kind, verb in (
         ("seen", "finds"),
@@ -159,7 +167,8 @@ def _sights(finding: ScoreFinding) -> str:
         ("too few", f"had fewer than {ENOUGH} rows of"),
     ):
         if kinds := found.get(kind):  # type: ignore[call-overload]
-            clauses.append(f"{verb} {listed(kinds)}")
+            every = kind == "too few" and len(kinds) == len(finding.kinds)
+            clauses.append(f"{verb} {'every kind' if every else listed(kinds)}")
     return f"It {'; '.join(clauses)}." if clauses else ""
 
 
@@ -171,11 +180,6 @@ def _best(finding: ScoreFinding) -> str:
         f"Of its best {100 * finding.fraction:g} % ({best.kept} rows) {100 * best.value:.0f} % "
         f"± {100 * best.stderr:.0f} are clean; of all rows, {100 * best.base:.0f} % are."
     )
-
-
-def words(kind: str) -> str:
-    """Return a kind's name as words."""
-    return kind.replace("_", " ")
 
 
 def listed(names: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from selectmoe_core.cli.options import (
     command_line,
     device_option,
     dtype_option,
+    fitting,
     load_recipe,
     outputs_option,
     overrides_argument,
@@ -34,13 +35,18 @@ if TYPE_CHECKING:
 @click.option(
     "--sample", type=click.IntRange(min=20), help="Number of rows to take from the pool [2000]."
 )
-@click.option("--kinds", metavar="A,B", help="Kinds of damage to plant; all by default.")
+@click.option(
+    "--kinds",
+    metavar="A,B",
+    help="Kinds of damage to plant, by the names that an audit prints; all by default.",
+)
 @click.option(
     "--score",
     "scores",
     multiple=True,
     metavar="NAME",
-    help="Also audit this scorer, with its default options; can be given several times.",
+    help="Audit only this score: one of the recipe's, or a scorer with its default options; "
+    "can be given several times.",
 )
 @click.option(
     "--labelled",
@@ -98,7 +104,7 @@ def command(
     from selectmoe_core.runner.options import RunOptions
 
     plugins = registry(context)
-    loaded = _with_options(load_recipe(recipe, overrides), sample, kinds, scores)
+    loaded = _with_options(load_recipe(recipe, overrides), sample, kinds)
     options = RunOptions(
         outputs=real_path(outputs),
         device=device,
@@ -116,10 +122,10 @@ def command(
     if fit_blend and labelled is not None:
         raise click.UsageError("--fit-blend learns from planted damage; leave out --labelled")
     if labelled is None:
-        text, folder = _planted(loaded, plugins, options, say, fit_blend=fit_blend)
+        text, folder = _planted(loaded, plugins, options, say, scores, fit_blend=fit_blend)
     else:
         file = real_path(labelled)
-        text, folder = _labelled(loaded, plugins, options, say, file, labels)
+        text, folder = _labelled(loaded, plugins, options, say, scores, file, labels)
     click.echo(text)
     click.echo(f"Audit: {_shown(folder / 'audit.md')}")
 
@@ -129,6 +135,7 @@ def _planted(
     plugins: "Registry",
     options: "RunOptions",
     say: Callable[[str], None],
+    scores: tuple[str, ...],
     *,
     fit_blend: bool,
 ) -> tuple[str, Path]:
@@ -136,7 +143,7 @@ def _planted(
     from selectmoe_core.audit import plan_audit, run_audit
     from selectmoe_core.audit.rendering import text
 
-    planned = plan_audit(recipe, plugins, options.outputs, fit_blend=fit_blend)
+    planned = plan_audit(recipe, plugins, options.outputs, scores, fit_blend=fit_blend)
     outcome = run_audit(planned, plugins, options, say)
     return text(outcome.audit, min(width(), 100)), outcome.folder
 
@@ -146,6 +153,7 @@ def _labelled(
     plugins: "Registry",
     options: "RunOptions",
     say: Callable[[str], None],
+    scores: tuple[str, ...],
     file: Path,
     column: str,
 ) -> tuple[str, Path]:
@@ -153,26 +161,24 @@ def _labelled(
     from selectmoe_core.audit.labelled import plan_labelled, run_labelled
     from selectmoe_core.audit.labelled.rendering import label_text
 
-    planned = plan_labelled(recipe, plugins, options.outputs, file, column)
+    planned = plan_labelled(recipe, plugins, options.outputs, file, column, scores)
     outcome = run_labelled(planned, plugins, options, say)
     return label_text(outcome.audit, min(width(), 100)), outcome.folder
 
 
-def _with_options(
-    recipe: Recipe, sample: int | None, kinds: str | None, scores: tuple[str, ...]
-) -> Recipe:
+def _with_options(recipe: Recipe, sample: int | None, kinds: str | None) -> Recipe:
     """Lay the command line's options over ``[audit]``."""
     from dataclasses import replace
 
     named = tuple(kind.strip() for kind in (kinds or "").split(",") if kind.strip())
-    options = {"sample": sample, "kinds": named, "scores": scores}
+    options = {"sample": sample, "kinds": named}
     given = {name: value for name, value in options.items() if value}
     return replace(recipe, audit=recipe.audit.model_copy(update=given))
 
 
 def _say(line: str, *, quiet: bool) -> None:
     if not quiet:
-        click.echo(line, err=True)
+        click.echo(fitting(line), err=True)
 
 
 def _shown(path: Path) -> Path:

@@ -9,6 +9,7 @@ import click
 from selectmoe_core.cli.options import (
     Execution,
     execution_options,
+    recipe_names,
     registry,
     shipped_recipes,
     shown,
@@ -23,7 +24,13 @@ if TYPE_CHECKING:
 
 
 @click.command("compare")
-@click.argument("recipes", nargs=-1, required=True, metavar="RECIPE... [KEY=VALUE]...")
+@click.argument(
+    "recipes",
+    nargs=-1,
+    required=True,
+    metavar="RECIPE... [KEY=VALUE]...",
+    shell_complete=recipe_names,
+)
 @click.option(
     "--plan",
     "only_plan",

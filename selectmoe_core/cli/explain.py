@@ -16,8 +16,8 @@ from selectmoe_core.cli.options import arm_option, run_argument
 def command(run: Path, row: str, arm: str, as_json: bool) -> None:
     """Say why a row of the pool was selected, or why not.
 
-    RUN is the run's folder, outputs/<recipe>/<date>/<time>; ID is the row's id, or its first
-    digits.
+    RUN is the run's folder, outputs/<recipe>/<date>/<time>; ID is the row's id in
+    selected_data.jsonl, its first digits, or the id that it has in your own file.
     """
     from selectmoe_core.selections.chosen import Chosen
     from selectmoe_core.selections.explanation import explain, explanation_lines

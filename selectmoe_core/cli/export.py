@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from selectmoe_core.cli.options import arm_option, run_argument
+from selectmoe_core.cli.options import arm_option, run_argument, shown
 from selectmoe_core.selections.formats import FORMATS
 
 PORTABLE = "selection"
@@ -37,7 +37,7 @@ def command(run: Path, name: str, out: Path | None, arm: str, skip_unfit: bool) 
     RUN is the run's folder, outputs/<recipe>/<date>/<time>.
     """
     from selectmoe_core.selections.chosen import Chosen
-    from selectmoe_core.selections.export import export
+    from selectmoe_core.selections.export import README, export
     from selectmoe_core.selections.portable import write_portable
 
     folder = out or run / "export" / name
@@ -50,3 +50,4 @@ def command(run: Path, name: str, out: Path | None, arm: str, skip_unfit: bool) 
     if skipped:
         click.echo(f"Left out {skipped:,} rows that the format cannot hold.", err=True)
     click.echo(str(folder / form.file))
+    click.echo(f"How to use it: {shown(folder / README)}", err=True)

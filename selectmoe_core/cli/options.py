@@ -19,6 +19,8 @@ from selectmoe_core.plugin.registry import Registry
 from selectmoe_core.recipe.recipe import Recipe, read_recipe
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from selectmoe_core.runner.external_launch import Team
     from selectmoe_core.runner.options import RunOptions
 
@@ -35,7 +37,22 @@ class FolderPath(click.Path):
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
-recipe_argument = click.argument("recipe", type=click.Path(path_type=Path))
+
+def recipe_names(_: click.Context, __: click.Parameter, incomplete: str) -> list["CompletionItem"]:
+    """Complete the name of a shipped recipe, or the path of a file."""
+    from click.shell_completion import CompletionItem
+
+    names = [name for name in shipped() if name.startswith(incomplete)]
+    inside = not incomplete or incomplete.endswith("/")
+    folder = Path(incomplete) if inside else Path(incomplete).parent
+    own = [str(path) for path in sorted(folder.glob("*.toml")) if str(path).startswith(incomplete)]
+    # First the shell's own files: bash offers them only where nothing else fits.
+    return [CompletionItem(incomplete, type="file"), *map(CompletionItem, [*names, *own])]
+
+
+recipe_argument = click.argument(
+    "recipe", type=click.Path(path_type=Path), shell_complete=recipe_names
+)
 overrides_argument = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 outputs_option = click.option(
     "--outputs",
@@ -174,7 +191,7 @@ class Execution:
     def say(self, text: str) -> None:
         """Print progress, unless only the result is wanted."""
         if not self.quiet:
-            click.echo(text, err=True)
+            click.echo(fitting(text), err=True)
 
 
 def execution_options(function: FunctionT) -> FunctionT:
@@ -211,6 +228,19 @@ def shipped_recipes() -> Path:
     return inside if inside.is_dir() else package.parent / "recipes"
 
 
+def shipped() -> dict[str, Path]:
+    """Return the shipped recipes by the name that runs them; those of single steps come last."""
+    folder = shipped_recipes()
+    found: dict[str, Path] = {}
+    for pattern in ("*.toml", "steps/*.toml"):
+        names = {
+            file.relative_to(folder).with_suffix("").as_posix(): file
+            for file in folder.glob(pattern)
+        }
+        found |= dict(sorted(names.items()))
+    return found
+
+
 def command_line(arguments: list[str]) -> str:
     """Return the command line as a user would type it."""
     return " ".join(["selectmoe", *map(shlex.quote, arguments)])
@@ -233,6 +263,25 @@ def width() -> int:
 
         return shutil.get_terminal_size().columns
     return 100
+
+
+def fitting(text: str) -> str:
+    """Return a line for stderr: on a terminal it is wrapped, and no word of it is broken.
+
+    A line that begins with spaces is a command to copy, or wrapped already.
+    """
+    if not sys.stderr.isatty() or text.startswith("  "):
+        return text
+    import shutil
+
+    columns = shutil.get_terminal_size().columns
+    return textwrap.fill(
+        text,
+        max(LEAST, columns),
+        subsequent_indent="  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 LEAST = 30

@@ -123,6 +123,7 @@ def _notes(plan: "Plan", plugins: "Registry", shared: list[str]) -> Iterator[str
         start = f"{count} process{'es' * (count > 1)} for each of"
         yield from wrapped_items(start, shared, width())
         yield f"    (visible GPUs: {visible_gpus()}); change it with run --num-processes N"
+        yield "    starting it takes about 5 s more than the times above, which leave it out"
     unknown = models_without_config(plan, plugins)
     if unknown:
         yield "models that are not on this machine, so that their sizes are unknown;"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from selectmoe_core.cli.options import registry, shipped_recipes, wrapped
+from selectmoe_core.cli.options import recipe_names, registry, shipped, wrapped
 from selectmoe_core.errors import RecipeError
 
 
@@ -18,19 +18,19 @@ def command() -> None:
 @command.command("list")
 def list_() -> None:
     """List the shipped recipes."""
-    shipped = _shipped()
-    size = max(map(len, shipped))
-    for name, path in shipped.items():
+    known = shipped()
+    size = max(map(len, known))
+    for name, path in known.items():
         click.echo(wrapped(name.ljust(size), _purpose(path)))
 
 
 @command.command()
-@click.argument("name")
+@click.argument("name", shell_complete=recipe_names)
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--force", is_flag=True, help="Overwrite the target.")
 def copy(name: str, target: Path, force: bool) -> None:
     """Copy a shipped recipe to a file of your own."""
-    known = _shipped()
+    known = shipped()
     stem = name.removesuffix(".toml")
     if stem not in known:
         from selectmoe_core.config import suggest
@@ -58,19 +58,6 @@ def schema(context: click.Context) -> None:
     from selectmoe_core.recipe.schema import recipe_schema
 
     click.echo(json.dumps(recipe_schema(registry(context)), indent=2))
-
-
-def _shipped() -> dict[str, Path]:
-    """Return the recipes by the name that runs them; those of single steps come last."""
-    folder = shipped_recipes()
-    found: dict[str, Path] = {}
-    for pattern in ("*.toml", "steps/*.toml"):
-        names = {
-            file.relative_to(folder).with_suffix("").as_posix(): file
-            for file in folder.glob(pattern)
-        }
-        found |= dict(sorted(names.items()))
-    return found
 
 
 def _purpose(path: Path) -> str:

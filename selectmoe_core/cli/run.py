@@ -95,27 +95,35 @@ def _further(plan: "Plan", folder: Path, recipe: str) -> Iterator[str]:
     for name, why in plan.not_needed.items():
         if name.startswith("baseline"):
             yield f"Not made: {name} ({why})"
+    for what, command in _next_commands(plan, folder, recipe):
+        yield f"Next: {what}"  # a line of its own: both fit a narrow terminal
+        yield f"  selectmoe {command}"
+
+
+def _next_commands(plan: "Plan", folder: Path, recipe: str) -> Iterator[tuple[str, str]]:
+    """Yield commands that may come next, each with what it is for."""
     stages = {node.stage for node in plan.nodes.values()}
     if "score" in stages:
-        yield f"Next: selectmoe audit {recipe}   (which damage do the scores notice?)"
+        yield "which damage do the scores notice?", f"audit {recipe}"
     if {"select", "evaluate"} <= stages:
-        yield f"Next: selectmoe compare {recipe} 'seed=[1,2,3]'   (is it more than chance?)"
+        yield "is it more than chance?", f"compare {recipe} 'seed=[1,2,3]'"
     if "select" in stages:
-        yield f"Next: selectmoe export {shlex.quote(str(folder))} --to trl   (for your trainer)"
-    for stage, following in STEPS_AFTER.items():
+        yield "a file for your trainer", f"export {shlex.quote(str(folder))} --to trl"
+    for stage, (what, following) in STEPS_AFTER.items():
         if stage in stages and not stages & set(STAGES[STAGES.index(stage) + 1 :]):
             place = shlex.quote(str(folder / "artifacts" / stage))
-            yield f"Next: selectmoe run {following}={place}"
+            yield what, f"run {following}={place}"
     if not stages & {"score", *STEPS_AFTER}:
-        yield f"Next: selectmoe plan {recipe}   (what is done, and what further stages cost)"
+        yield "what is done, and what further stages cost", f"plan {recipe}"
 
 
 STEPS_AFTER = {
-    "convert": "steps/warmup warmup.model",
-    "warmup": "steps/score score.model",
-    "train": "steps/evaluate evaluate.adapter",
+    "convert": ("warm it up", "steps/warmup warmup.model"),
+    "warmup": ("score a pool with it", "steps/score score.model"),
+    "train": ("evaluate it", "steps/evaluate evaluate.adapter"),
 }
-"""The shipped recipe of the step after a stage, and its option that takes the stage's result."""
+"""After a stage: what may come next, the shipped recipe of that step, and its option that takes the
+stage's result."""
 
 
 @contextmanager

@@ -56,7 +56,7 @@ def _read(folder: Path, before: Mapping[str, Any] | None) -> tuple[PastRun, Mapp
     name = folder.parts[-3]
     try:
         record = RunRecord.load(folder)
-        options = flat(tomllib.loads(record.recipe))
+        options = flat(_unnamed(tomllib.loads(record.recipe)))
     except (SelectMoEError, tomllib.TOMLDecodeError):
         return PastRun(folder, name, "", "run", None, "its record is damaged", ""), before or {}
     kind = next(
@@ -65,6 +65,16 @@ def _read(folder: Path, before: Mapping[str, Any] | None) -> tuple[PastRun, Mapp
     changes = None if before is None else differences(before, options)
     result = _result(record, folder, kind)
     return PastRun(folder, name, record.started, kind, changes, result, record.command), options
+
+
+def _unnamed(table: dict[str, Any]) -> dict[str, Any]:
+    """Return a recipe whose only score has no name, where that is the scorer's: audits add it."""
+    scores = table.get("score", {})
+    if len(scores) == 1:
+        [(name, score)] = scores.items()
+        if isinstance(score, Mapping) and score.get("use") == name:
+            return {**table, "score": score}
+    return table
 
 
 def flat(table: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -88,7 +98,7 @@ def _result(record: RunRecord, folder: Path, kind: str) -> str:
     if kind == "compare":
         return _of_comparison(folder / "compare.json")
     if kind == "audit":
-        return "audit"
+        return _of_audit(folder / "audit.json")
     if not (folder / "report.json").is_file():
         return "not finished"
     values = dict(_values(record))
@@ -112,6 +122,19 @@ def _artifact(folder: Path) -> Artifact | None:
         return Artifact.load(folder)
     except SelectMoEError:
         return None
+
+
+TRUST = {"yes": "trusted", "partly": "trusted partly", "no": "not trusted", "unknown": "not judged"}
+"""The levels of an audit's verdict, in words."""
+
+
+def _of_audit(path: Path) -> str:
+    try:
+        scores = json.loads(path.read_text(encoding="utf-8"))["scores"]
+        named = [score for score in scores if not score["name"].startswith("(")]
+        return ", ".join(f"{score['name']} {TRUST[score['level']]}" for score in named)
+    except (OSError, ValueError, KeyError, TypeError):
+        return "audit"
 
 
 def _of_comparison(path: Path) -> str:

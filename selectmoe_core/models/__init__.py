@@ -24,6 +24,9 @@ if TYPE_CHECKING:
         Models,
         save_partial,
     )
+    from selectmoe_core.models.references import (
+        model_folder,
+    )
     from selectmoe_core.models.routers import (
         RouterSignals,
     )
@@ -38,6 +41,7 @@ __getattr__ = lazy_names(
         "selectmoe_core.models.configuration": "CONFIG INDEX LLAMA_LIKE SELECTOR "
         "read_config read_index read_object",
         "selectmoe_core.models.models": "Models PARTIAL_WEIGHTS save_partial",
+        "selectmoe_core.models.references": "model_folder",
         "selectmoe_core.models.routers": "RouterSignals",
         "selectmoe_core.models.transfer": "OnItsWay",
     },
@@ -53,6 +57,7 @@ __all__ = [
     "Models",
     "OnItsWay",
     "RouterSignals",
+    "model_folder",
     "padded",
     "read_config",
     "read_index",

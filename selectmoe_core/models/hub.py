@@ -93,8 +93,8 @@ def download(location: str, revision: str | None) -> Path:
         first = str(error).strip().partition("\n")[0]
         raise ModelError(
             f"the model {name} is neither a folder nor available from the hub: {first}",
-            hint="check the name, HF_ENDPOINT and HF_HUB_OFFLINE, and whether you must log in "
-            "(hf auth login)",
+            hint="is it a folder? Then check the path. Is it a hub id? Then check the name, "
+            "HF_ENDPOINT and HF_HUB_OFFLINE, and whether you must log in (hf auth login)",
         ) from None
     return Path(fetched)
 

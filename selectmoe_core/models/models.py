@@ -326,4 +326,5 @@ def save_partial(
 
 
 def _looks_like_path(location: str) -> bool:
-    return location.startswith((".", "/", "~")) or location.count("/") > 1
+    folder = location.startswith((".", "/", "~")) or location.count("/") > 1
+    return folder or location.endswith((".pt", ".pth", ".bin", ".gguf", ".safetensors"))

@@ -86,7 +86,8 @@ def explain(chosen: Chosen, wanted: str) -> Explanation:
 
     Args:
         chosen: the selection.
-        wanted: the row's id, or as many of its first digits as are its alone.
+        wanted: the row's id, as many of its first digits as are its alone, or the id that it has
+            in the user's own file.
 
     Raises:
         RecipeError: no row or several have such an id.
@@ -127,12 +128,21 @@ def explain(chosen: Chosen, wanted: str) -> Explanation:
 
 
 def find_row(pool: Pool, wanted: str) -> int:
-    """Return the position of the row with an id, or with the first digits of one."""
+    """Return the position of the row with an id, with the first digits of one, or an own id."""
+    own = np.empty(0) if len(wanted) == DIGITS else _own_ids(pool, wanted)
+    if len(own) == 1:
+        return int(own[0])
+    if len(own):
+        raise RecipeError(
+            f"{len(own):,} rows have the id '{wanted[:100]}' in their files",
+            hint="give the first digits of one of the ids in selected_data.jsonl",
+        )
     digits = wanted.strip().lower()
     if not digits or len(digits) > DIGITS or set(digits) - set("0123456789abcdef"):
         raise RecipeError(
             f"'{wanted[:100]}' is not an id",
-            hint="ids are up to 32 hexadecimal digits, as in selected_data.jsonl",
+            hint="give the id that the row has in your file, or up to 32 hexadecimal digits, as in "
+            "selected_data.jsonl",
         )
     ids = pool.ids()
     low, high = (int(digits.ljust(DIGITS, fill), 16) for fill in "0f")
@@ -147,6 +157,16 @@ def find_row(pool: Pool, wanted: str) -> int:
         hint = "is it from this pool?" if not len(found) else "give more of its digits"
         raise RecipeError(f"{what} an id that begins with {digits}", hint=hint)
     return int(found[0])
+
+
+def _own_ids(pool: Pool, wanted: str) -> np.ndarray:
+    """Return the rows that have this id in the files that they were read from."""
+    found, start = [], 0
+    for batch in pool.batches():
+        ids = batch.column("meta").field("original_id")
+        found.append(start + np.flatnonzero(pc.fill_null(pc.equal(ids, wanted), False)))
+        start += len(batch)
+    return np.concatenate(found) if found and wanted else np.empty(0)
 
 
 def _place(table: ScoreTable, score: np.ndarray, row: int, rows: np.ndarray) -> Place | None:

@@ -15,6 +15,8 @@ from selectmoe_core.selections.chosen import Chosen
 from selectmoe_core.selections.formats import Format
 from selectmoe_core.store import replacing, write_json, write_text
 
+README = "README.md"
+"""Says what the files are, and how a trainer is told of them."""
 GROUP = 10_000
 """Rows of a table written at once."""
 TURN = pa.struct([("role", pa.string()), ("content", pa.string()), ("weight", pa.int8())])
@@ -60,7 +62,13 @@ def export(chosen: Chosen, form: Format, folder: Path, *, skip_unfit: bool = Fal
             write_text(folder / name, content)
         else:
             write_json(folder / name, content)
+    write_text(folder / README, _readme(form))
     return unfit.total()
+
+
+def _readme(form: Format) -> str:
+    title = f"# Rows that selectmoe selected\n\n`{form.file}`: {form.about}."
+    return "\n".join([f"{title} The format: {form.page}.", "", form.use]).rstrip() + "\n"
 
 
 def _write_lines(path: Path, lines: Iterable[dict[str, Any]], *, plain: bool) -> None:

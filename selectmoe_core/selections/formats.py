@@ -16,6 +16,7 @@ class Format:
         file: the name of the file with the rows.
         line: turns a row of ``selected_data.jsonl`` into one of the format.
         page: where the format is documented.
+        use: how the trainer is told of the file, as Markdown.
         unfit: why a row cannot be written so, or an empty text.
         others: further small files, by name.
     """
@@ -24,6 +25,7 @@ class Format:
     file: str
     line: Callable[[Row], dict[str, Any]]
     page: str
+    use: str = ""
     unfit: Callable[[Row], str] = lambda _: ""
     others: Mapping[str, str | Mapping[str, Any]] | None = None
 
@@ -104,6 +106,37 @@ datasets:
     roles_to_train: []
     train_on_eos: turn
 """
+_USE_TRL = """\
+```python
+from datasets import load_dataset
+from trl import SFTConfig, SFTTrainer
+
+dataset = load_dataset("json", data_files="selected.jsonl", split="train")
+trainer = SFTTrainer(
+    model="HuggingFaceTB/SmolLM2-135M-Instruct",  # a hub id or a folder
+    args=SFTConfig(output_dir="tuned"),           # without a GPU: use_cpu=True, bf16=False
+    train_dataset=dataset,
+)
+trainer.train()
+```
+
+A model without a chat template, as most base models are, needs one:
+`SFTConfig(chat_template_path=...)` takes a Jinja file, or a folder whose tokenizer has one. The
+loss is over the whole conversation; `assistant_only_loss=True` restricts it to the answers, as
+selectmoe does, if the template marks them.
+"""
+_USE_LLAMAFACTORY = """\
+In the configuration of the training:
+
+```yaml
+dataset_dir: .       # this folder: it holds dataset_info.json
+dataset: selected
+```
+"""
+_USE_AXOLOTL = """\
+Copy the lines of `datasets.yaml` into the configuration of the training. `path` starts from the
+folder in which axolotl runs.
+"""
 
 FORMATS: Mapping[str, Format] = {
     "trl": Format(
@@ -111,6 +144,7 @@ FORMATS: Mapping[str, Format] = {
         "selected.jsonl",
         _messages,
         "https://huggingface.co/docs/trl/dataset_formats",
+        _USE_TRL,
         _untrained,
     ),
     "llamafactory": Format(
@@ -118,6 +152,7 @@ FORMATS: Mapping[str, Format] = {
         "selected.jsonl",
         _messages,
         "https://llamafactory.readthedocs.io/en/latest/getting_started/data_preparation.html",
+        _USE_LLAMAFACTORY,
         _not_in_turn,
         others={"dataset_info.json": _LLAMAFACTORY},
     ),
@@ -126,6 +161,7 @@ FORMATS: Mapping[str, Format] = {
         "selected.jsonl",
         _axolotl,
         "https://docs.axolotl.ai/docs/dataset-formats/conversation.html",
+        _USE_AXOLOTL,
         others={"datasets.yaml": _AXOLOTL},
     ),
     "open-instruct": Format(
@@ -133,7 +169,7 @@ FORMATS: Mapping[str, Format] = {
         "selected.jsonl",
         _open_instruct,
         "https://github.com/allenai/open-instruct",
-        _untrained,
+        unfit=_untrained,
     ),
     "parquet": Format(
         "one table for anything else",

@@ -14,6 +14,7 @@ from selectmoe_core import (
     print_facts,
     resolve_device,
 )
+from selectmoe_core.models import model_folder
 from selectmoe_olmoe.config import TrashcanConfig
 
 
@@ -97,10 +98,17 @@ def verify(
 ) -> None:
     """Compare a Select-MoE model with its original.
 
-    Tensor by tensor, then the logits on sample text with the trash cans switched off.
+    Tensor by tensor, then the logits on sample text with the trash cans switched off. CONVERTED is
+    the folder of the model, or of a finished stage convert.
     """
     from selectmoe_olmoe.convert.verify import verify_converted
 
     how = VerifyOptions(tolerance, dtype, resolve_device(device), logits)
     with command_job(context) as job:
-        print_facts(verify_converted(converted, ModelRef(original, revision), how, job))
+        folder = model_folder(converted)
+        if base := job.models.base_of(folder):
+            raise RecipeError(
+                f"{converted} was warmed up: its router differs from the original's on purpose",
+                hint=f"verify the converted model that it started from: {base}",
+            )
+        print_facts(verify_converted(folder, ModelRef(original, revision), how, job))

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from selectmoe_core import DataError, ModelError, ModelRef, RecipeError, command_job
 from selectmoe_readers.config import Columns
-from selectmoe_readers.init.writing import NANO, recipe_text
+from selectmoe_readers.init.writing import NANO, Models, recipe_text
 
 
 @click.command("init")
@@ -28,6 +28,13 @@ from selectmoe_readers.init.writing import NANO, recipe_text
     metavar="MODEL",
     help="The model to fine-tune, a hub id or a folder; without it the recipe ends with the "
     "selection and needs no GPU.",
+)
+@click.option(
+    "--score-with",
+    "scorer",
+    metavar="MODEL",
+    help="The mixture-of-experts model that scores: by default a tiny bundled one, and "
+    "allenai/OLMoE-1B-7B-0125 if --model names a model that is not bundled.",
 )
 @click.option("--task", "tasks", multiple=True, help="A task to evaluate on; several are allowed.")
 @click.option(
@@ -56,6 +63,7 @@ def init(
     files: tuple[Path, ...],
     out: Path,
     model: str | None,
+    scorer: str | None,
     tasks: tuple[str, ...],
     columns: tuple[str, ...],
     row_format: str | None,
@@ -77,7 +85,7 @@ def init(
     given |= {"opening": "drop"} if drop_opening else {}
     given |= {"source": source} if source else {}
     try:
-        for line in _init(context, list(files), given, out, model, tasks):
+        for line in _init(context, list(files), given, out, Models(model, scorer), tasks):
             click.echo(line)
     except (DataError, ModelError) as error:
         raise RecipeError(str(error), hint=error.hint) from None
@@ -88,11 +96,11 @@ def _init(
     files: list[Path],
     given: dict[str, Any],
     out: Path,
-    model: str | None,
+    models: Models,
     tasks: tuple[str, ...],
 ) -> Iterator[str]:
     from selectmoe_readers.init.look import look_at
-    from selectmoe_readers.init.showing import choose_length, found_lines, row_lines
+    from selectmoe_readers.init.showing import choose_length, found_lines, row_lines, shortens
 
     look = look_at(files, given)
     yield from found_lines(look)
@@ -102,23 +110,33 @@ def _init(
         )
     yield ""
     with command_job(context) as job:
-        ref = ModelRef(model or NANO)
+        ref = ModelRef(models.target or NANO)
         local = job.models.local(ref) is not None
         tokenizer = job.models.tokenizer(ref if local else ModelRef(NANO))
     length = choose_length(look, tokenizer)
-    whose = ref if local else f"{NANO}, since {model} is not on this machine"
-    yield f"The first rows as the model will see them (tokens of {whose}):"
+    whose = ref if local else f"{NANO}, since {ref} is not on this machine"
+    yield "The first rows as the model will see them:"
+    yield f"(tokens of {whose})"
+    if shortens(look):
+        yield "(long messages are shortened here, not in the pool)"
     yield from row_lines(look, tokenizer, length[0])
     if length[1]:
         yield f"{length[1]:,} of {len(look.sample):,} rows have more than {length[0]:,} tokens"
     out.write_text(
-        recipe_text(look, out, model=model, tasks=tasks, length=length), encoding="utf-8"
+        recipe_text(look, out, models=models, tasks=tasks, length=length), encoding="utf-8"
     )
     yield ""
     yield f"Wrote {out}. Next:"
-    yield f"  selectmoe plan {out}        what will be done, and what it costs"
-    yield f"  selectmoe audit {out}       can the score be trusted on this pool?"
-    yield f"  selectmoe run {out}"
+    yield f"  selectmoe plan {out}    what will be done, and what it costs"
+    yield f"  selectmoe audit {out}   can the score be trusted on this pool?"
+    yield f"  selectmoe run {out}     {_ends(models, tasks)}"
+
+
+def _ends(models: Models, tasks: tuple[str, ...]) -> str:
+    """Return what a run of the recipe does, in a few words."""
+    if tasks:
+        return "select, train, and compare with a random draw"
+    return "select and train" if models.target else "select the best tenth"
 
 
 def _columns(given: tuple[str, ...]) -> dict[str, str]:

@@ -1,7 +1,9 @@
 """What was found, as lines for the terminal, with rows as the model will see them."""
 
+import shutil
 import textwrap
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +14,9 @@ from selectmoe_core.tokens import ChatConfig, ChatFormat
 from selectmoe_readers.init.look import Look
 
 SHOWN = 3
-MOST_CHARACTERS = 700
-"""Longer rows are shortened in the middle."""
+MOST_CHARACTERS, START, END = 300, 200, 60
+"""Longer messages are shown by their first and their last characters."""
+INDENT = "    "
 MOST_SOURCES, MOST_REASONS = 8, 5
 LENGTHS = (256, 512, 1024, 1536, 2048, 4096)
 """Values of ``chat.max_length`` to choose from."""
@@ -43,13 +46,21 @@ def found_lines(look: Look) -> Iterator[str]:
 def row_lines(look: Look, tokenizer: Any, max_length: int) -> Iterator[str]:  # noqa: ANN401
     """Yield three rows as the model will see them, and how many tokens of each are trained on."""
     chat = ChatFormat(ChatConfig(max_length=max_length))
+    width = shutil.get_terminal_size((100, 24)).columns
     for row in look.sample[:SHOWN]:
-        text = chat.render(row.messages, tokenizer).text
+        turns = [replace(turn, content=_shortened(turn.content)) for turn in row.messages]
         (encoded,) = chat.encode([_example(row)], tokenizer)
         counted = int(chat.counts(encoded.parts).sum())
         cut = ", truncated" if encoded.cut else ""
         yield f"--- {row.where}: {len(encoded.ids):,} tokens, {counted:,} trained on{cut}"
-        yield textwrap.indent(_shortened(text), "    ")
+        for line in chat.render(turns, tokenizer).text.rstrip().splitlines():
+            yield from _wrapped(line, max(width, 40))
+
+
+def shortens(look: Look) -> bool:
+    """Return whether a row is shown in part."""
+    rows = look.sample[:SHOWN]
+    return any(len(turn.content) > MOST_CHARACTERS for row in rows for turn in row.messages)
 
 
 def choose_length(look: Look, tokenizer: Any) -> tuple[int, int]:  # noqa: ANN401
@@ -68,7 +79,12 @@ def _example(row: RawExample) -> Example:
 
 def _shortened(text: str) -> str:
     if len(text) <= MOST_CHARACTERS:
-        return text.rstrip()
-    half = MOST_CHARACTERS // 2
-    left_out = len(text) - MOST_CHARACTERS
-    return f"{text[:half]} [... {left_out:,} characters ...] {text[-half:]}".rstrip()
+        return text
+    return f"{text[:START]} [... {len(text) - START - END:,} characters ...] {text[-END:]}"
+
+
+def _wrapped(line: str, width: int) -> list[str]:
+    found = textwrap.wrap(
+        line, width, initial_indent=INDENT, subsequent_indent=INDENT, replace_whitespace=False
+    )
+    return found or [""]

@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from selectmoe_core.audit.planning import move, needed, reads_warmup, with_scores
+from selectmoe_core.audit.planning import audited, move, needed, reads_warmup
 from selectmoe_core.config import parse
 from selectmoe_core.errors import RecipeError
 from selectmoe_core.plan.digests import Digester, installed_code
@@ -41,14 +41,27 @@ class LabelledPlan:
 
 
 def plan_labelled(
-    recipe: Recipe, registry: Registry, outputs: Path, file: Path, column: str
+    recipe: Recipe,
+    registry: Registry,
+    outputs: Path,
+    file: Path,
+    column: str,
+    only: Sequence[str] = (),
 ) -> LabelledPlan:
     """Return what an audit of a recipe's scores by a user's labels will do.
+
+    Args:
+        recipe: the recipe.
+        registry: the components of the installed plugins.
+        outputs: the folder of all outputs.
+        file: the labelled rows.
+        column: the column of the labels.
+        only: the scores to audit, by name; all by default.
 
     Raises:
         RecipeError: the recipe is wrong, a scorer is unknown, or there is no score.
     """
-    recipe = with_scores(recipe, recipe.audit.scores)
+    recipe = audited(recipe, registry, only)
     plan = make_plan(recipe, registry, outputs, until="score", fetch=True)
     scores = [node for node in plan.nodes.values() if node.stage == "score"]
     scores = [node for node in scores if SELECTED in node.arms]

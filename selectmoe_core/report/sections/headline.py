@@ -162,6 +162,13 @@ def _all_at_chance(row: TaskRow) -> bool:
     return bool(row.results) and all(result.at_chance for result in row.results.values())
 
 
+def _lacking(summary: Summary) -> str:
+    """Return what the recipe needs before it trains and evaluates, or an empty text."""
+    tables = tomllib.loads(summary.record.recipe)
+    lacking = [f"[{name}]" for name in ("train", "evaluate") if name not in tables]
+    return f" First add {' and '.join(lacking)} to the recipe" if lacking else ""
+
+
 def _next_steps(summary: Summary, line: CommandLine) -> Iterator[tuple[str, str]]:
     recipe = shlex.quote(line.recipe or summary.record.name)
     changed = " ".join(map(shlex.quote, line.overrides))
@@ -169,7 +176,7 @@ def _next_steps(summary: Summary, line: CommandLine) -> Iterator[tuple[str, str]
     if summary.evaluation and summary.evaluation.baselines:
         yield "Is it more than luck? Three seeds and an interval", f"selectmoe compare {whole}"
     elif summary.selection and not summary.evaluation:
-        yield "Does training on it help?", f"selectmoe run {whole}"
+        yield f"Does training on it help?{_lacking(summary)}", f"selectmoe run {whole}"
     if summary.scores and summary.scores[0].audit is None:
         yield "Which damage does the score notice?", f"selectmoe audit {whole}"
     fraction = tomllib.loads(summary.record.recipe).get("select", {}).get("fraction")

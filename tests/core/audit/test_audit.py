@@ -204,6 +204,8 @@ def test_too_few_rows_of_every_kind_are_not_judged(rows):
     assert verdict.level == "unknown"
     assert "fewer than 20 rows" in verdict.sentences[0]
     assert verdict_of((sample_of(126).labels == CLEAN) + 0.0, sample_of(126))[1].level == "yes"
+    assert "as --kinds cut,shuffled" in verdict.sentences[0]
+    assert verdict.sentences[1] == "It had fewer than 20 rows of every kind."
     # Rows of kinds that warm-up was shown do not help.
     many = sample_of(600, ("cut",) * 20 + ("shuffled",))
     _, verdict = verdict_of((many.labels == CLEAN) + 0.0, many, shown=("cut",))
@@ -340,7 +342,8 @@ def planted(desk):
 
 
 def test_an_audit_tells_a_score_that_knows_from_others(desk):
-    said = audit(desk, "--sample", 200, "--score", "eyes", "--score", "random")
+    names = ("--score", "fake-score", "--score", "eyes", "--score", "random")
+    said = audit(desk, "--sample", 200, *names)
     found = scores_of(desk)
     assert list(found) == ["fake-score", "eyes", "random"]
     kinds = {kind["kind"]: kind["auroc"]["value"] for kind in found["eyes"]["kinds"]}
@@ -363,7 +366,7 @@ def test_an_audit_tells_a_score_that_knows_from_others(desk):
 
 def test_the_table_holds_what_the_labels_say(desk):
     """The figures of the document follow from pool and scores by the slow definition."""
-    audit(desk, "--sample", 200, "--score", "eyes", "audit.fraction=0.1")
+    audit(desk, "--sample", 200, "audit.fraction=0.1")
     rows = planted(desk)
     labels = np.array([row[0] for row in rows])
     length = np.array([float(len(row[3])) for row in rows])
@@ -414,18 +417,8 @@ def test_a_kind_is_set_beside_the_clean_rows_that_it_could_have_changed(desk):
 
 
 def test_where_no_score_reads_the_warm_up_every_row_may_be_drawn(desk):
-    audit(
-        desk,
-        "~score",
-        "--sample",
-        400,
-        "--score",
-        "eyes",
-        "~select",
-        "~train",
-        "~evaluate",
-        "~compare",
-    )
+    absent = ("~score", "~select", "~train", "~evaluate", "~compare")
+    audit(desk, "--sample", 400, "--score", "eyes", *absent)
     assert len(planted(desk)) == 400
     assert not list(desk.store.glob("warmup-*"))
     assert document(desk)["planted"]["excluded"] == 0
@@ -457,6 +450,10 @@ def test_an_audit_takes_the_nodes_of_the_run_and_the_report_shows_it(desk):
     assert not [call for call in calls if call.startswith("train")]
     assert [call for call in calls if call.startswith("score")] == ["score 0"]
     assert scores_of(desk)["fake-score"]["of"] == before["score"]
+    # The list of runs says what came out, and that only the name of the score is new.
+    listed = [line.split() for line in desk.call("runs").out.splitlines()]
+    [line] = [line for line in listed if "audit" in line]
+    assert line[1:] == ["audit", "fake-score", "not", "judged", "nothing"]
     [run] = [folder for folder in desk.runs() if not (folder / "audit.json").exists()]
     assert "Audit:" not in (run / "report.md").read_text()
     assert desk.call("report", run).code == 0
@@ -472,7 +469,7 @@ def test_what_warm_up_was_shown_stands_apart(desk):
         'use = "fake-train"\nsubset_ratio', 'use = "shown-train"\nkinds = ["cut"]\nsubset_ratio'
     )
     desk.edit('use = "fake-score"\nreads_model = true', 'use = "eyes"\nafter_warmup = true')
-    said = audit(desk, "--sample", 200, "--score", "random")
+    said = audit(desk, "--sample", 200, "--score", "eyes", "--score", "random")
     found = scores_of(desk)
     assert {kind["kind"]: kind["seen"] for kind in found["eyes"]["kinds"]} == {
         "cut": True, "broken": False, "foreign": False,
@@ -507,12 +504,69 @@ use = "fake-blend"
 of = ["long", "eyes"]
 """)  # fmt: skip
     desk.edit("fraction = 0.25", 'fraction = 0.25\nscore = "both"')
-    audit(desk, "--sample", 100, "--score", "eyes")
+    audit(desk, "--sample", 100, 'audit.scores=["eyes"]')
     found = scores_of(desk)
     assert set(found) == {"long", "eyes", "both", "eyes-default"}
     assert found["eyes"]["overall"] == found["eyes-default"]["overall"]
     assert found["both"]["answer"] > 0.9
     assert found["both"]["fraction"] == 0.25
+
+
+def test_only_the_scores_that_the_user_names_are_audited(desk):
+    """The recipe's score reads the warm-up; where another is named, no model is needed."""
+    desk.edit('use = "fake-score"\nreads_model = true', 'use = "eyes"\nafter_warmup = true')
+    audit(desk, "--sample", 200, "--score", "random")
+    assert list(scores_of(desk)) == ["random"]
+    assert not list(desk.store.glob("warmup-*"))
+    assert document(desk)["planted"]["excluded"] == 0
+    # The name of the recipe's own score means that one, with its options.
+    audit(desk, "--sample", 200, "--score", "eyes", "--score", "random")
+    assert list(scores_of(desk)) == ["eyes", "random"]
+    assert list(desk.store.glob("warmup-*"))
+
+
+def test_a_blend_that_is_named_is_audited_with_what_it_reads(desk):
+    desk.edit('[score]\nuse = "fake-score"\nreads_model = true\nshard_examples = 100', """\
+[score.long]
+use = "fake-score"
+[score.eyes]
+use = "eyes"
+[score.chance]
+use = "random"
+[score.both]
+use = "fake-blend"
+of = ["long", "eyes"]
+""")  # fmt: skip
+    desk.edit("fraction = 0.25", 'fraction = 0.25\nscore = "both"')
+    audit(desk, "--sample", 100, "--score", "both")
+    assert set(scores_of(desk)) == {"long", "eyes", "both"}
+
+
+def test_kinds_are_printed_as_they_are_typed(desk):
+    """The two words of a name may be apart, and what the table prints can be typed."""
+    said = desk.call("audit", "recipe.toml", "--sample", 200, "--kinds", "answer swap,cut")
+    assert said.code == 0, said.err
+    names = document(desk)["planted"]["damaged"]
+    assert set(names) == {"answer_swap", "cut"}
+    assert [line for line in said.out.splitlines() if line.startswith("answer_swap  ")]
+    assert "answer swap" not in said.out
+
+
+def test_length_is_shown_once_and_all_parts_of_a_table_have_one_order(desk, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    names = [text for name in ("eyes", "random", "fake-score") for text in ("--score", name)]
+    desk.edit('use = "fake-score"\nreads_model = true', 'use = "eyes"\nafter_warmup = true')
+    desk.edit(
+        'use = "fake-train"\nsubset_ratio', 'use = "shown-train"\nkinds = ["foreign"]\nsubset_ratio'
+    )
+    said = audit(desk, "--sample", 200, *names[:4], "--score", "length")
+    assert "(length)" not in said.out
+    said = audit(desk, "--sample", 200, *names)
+    heads = [line.split()[4:] for line in said.out.splitlines() if line.startswith("AUROC, clean")]
+    assert heads == [["eyes", "random", "fake-score"], ["(length)"]]
+    starts = [line.partition(" ")[0] for line in said.out.splitlines()]
+    kinds = [name for name in starts if name in ("foreign", "broken", "cut")]
+    assert kinds == ["foreign", "broken", "cut"] * len(heads)
 
 
 def test_rows_without_a_score_are_told(desk):

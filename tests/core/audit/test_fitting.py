@@ -95,7 +95,7 @@ def test_too_few_rows_are_not_fitted():
 
 def test_an_audit_prints_the_table_of_the_blend(desk):  # noqa: F811
     command = ["audit", "recipe.toml", "--kinds", KINDS, "--sample", 200, "--fit-blend"]
-    said = desk.call(*command, "--score", "eyes", "--score", "length")
+    said = desk.call(*command, "--score", "fake-score", "--score", "eyes", "--score", "length")
     assert said.code == 0, said.err
     assert (
         "a blend, fitted on kinds that warm-up was not shown: broken, cut and foreign" in said.out

@@ -394,17 +394,60 @@ def test_a_signal_while_a_class_is_made_is_an_interrupt(cli, monkeypatch):
 def test_a_run_ends_with_where_its_results_are_and_what_may_come_next(project):
     said = project.run("--until", "select")
     assert said.code == 0, said.err
-    results, audit, export = said.err.splitlines()[-3:]
+    results, what, audit, _, export = said.err.splitlines()[-5:]
     folder = project.folder / results.removeprefix("Results: ")
     assert (folder / "select" / "selected_data.jsonl").is_file()
-    assert audit.startswith("Next: selectmoe audit recipe.toml")
-    command = export.removeprefix("Next: ").partition("   (")[0].split()
+    assert what == "Next: which damage do the scores notice?"
+    assert audit == "  selectmoe audit recipe.toml"
+    command = export.split()
     assert command[:2] == ["selectmoe", "export"]
     assert project.call(*command[1:]).code == 0
     changed = project.run("select.fraction=0.5", "--until", "select")
-    assert "Next: selectmoe audit recipe.toml select.fraction=0.5 " in changed.err
+    assert "\n  selectmoe audit recipe.toml select.fraction=0.5\n" in changed.err
     quiet = project.run("--until", "select", "--quiet")
     assert quiet.err == ""
+
+
+def test_progress_is_wrapped_on_a_terminal_and_commands_stay_whole(monkeypatch):
+    from selectmoe_core.cli.options import fitting
+
+    long = "pool  done: " + ", ".join(f"source{n} {n}" for n in range(40))
+    assert fitting(long) == long  # not a terminal
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "60")
+    lines = fitting(long).splitlines()
+    assert len(lines) > 5
+    assert all(len(line) <= 60 for line in lines)
+    assert " ".join(line.strip() for line in lines).split() == long.split()
+    command = "  selectmoe export " + "x" * 80 + " --to trl"
+    assert fitting(command) == command
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("plan def", ["default"]),
+        ("run steps/tr", ["steps/train"]),
+        ("compare default comp", ["compare"]),
+        ("audit mi", ["mine.toml"]),
+        ("recipes copy ifd", ["ifd"]),
+        ("plan sub/", ["sub/other.toml"]),
+    ],
+)
+def test_names_of_recipes_are_completed(tmp_path, monkeypatch, words, offered):
+    from click.shell_completion import ShellComplete
+
+    from selectmoe_core.cli import cli
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sub").mkdir()
+    for name in ("mine.toml", "notes.txt", "sub/other.toml"):
+        (tmp_path / name).touch()
+    *arguments, incomplete = words.split()
+    complete = ShellComplete(cli, {}, "selectmoe", "_SELECTMOE_COMPLETE")
+    found = complete.get_completions(arguments, incomplete)
+    assert [item.value for item in found if item.type == "plain"] == offered
+    assert found[0].type == "file"
 
 
 @pytest.mark.parametrize("arguments", ["recipes schema", "list", "plugins", "--help"])

@@ -143,9 +143,16 @@ def test_a_run_until_select_opens_on_the_selection(tmp_path):
     assert "4 of 40 examples (10.0 %) chosen by router." in text
     assert text.index('id="selection"') < text.index('id="scores"')
     assert 'id="result"' not in text
-    assert ("Does training on it help?", "selectmoe run r") in gather(
-        run.record("selectmoe run r --until select")
-    ).headline.next_steps
+    # The command is the same; what differs is whether the recipe says how to train and evaluate.
+    record = run.record("selectmoe run r --until select")
+    question = "Does training on it help?"
+    for tables, lacking in {
+        "": " First add [train] and [evaluate] to the recipe",
+        "[train]\n": " First add [evaluate] to the recipe",
+        "[train]\n[evaluate]\n": "",
+    }.items():
+        headline = gather(replace(record, recipe=record.recipe + tables)).headline
+        assert (f"{question}{lacking}", "selectmoe run r") in headline.next_steps
 
 
 def test_examples_know_their_place_in_their_source_and_why(tmp_path):

@@ -236,6 +236,41 @@ def test_text_from_data_does_not_begin_a_line_of_its_own(project, run):
         assert "\nError" not in said.out
 
 
+def test_a_row_is_found_by_its_id_in_the_users_file(project, run):
+    rows = rows_of(6)
+    for number, row in enumerate(rows):
+        row["id"] = f"mine-{number}"
+    rows[0]["id"] = "ab"  # hexadecimal digits that may begin another row's id
+    write_rows(project.folder / "pool.jsonl", rows)
+    folder = run()
+    chosen = Chosen.open(folder)
+    texts = {example.id: example.prompt for example in chosen.pool().examples()}
+    for number, own in enumerate(["ab", "mine-1", "mine-2", "mine-3"]):
+        assert texts[explain(chosen, own).id] == rows[number]["messages"][0]["content"]
+    assert project.call("explain", folder, "mine-2").code == 0
+    rows[4]["id"] = rows[5]["id"] = "twice"
+    write_rows(project.folder / "pool.jsonl", rows)
+    said = project.call("explain", run(), "twice")
+    assert said.code == 2
+    assert "2 rows have the id 'twice' in their files" in said.err
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_each_export_says_how_it_is_used(project, run, name):
+    path = exported(project, run(), name)
+    text = (path.parent / "README.md").read_text()
+    assert f"`{path.name}`" in text
+    assert FORMATS[name].page in text
+    for block in text.split("```")[1::2]:
+        kind, _, code = block.partition("\n")
+        if kind == "python":
+            compile(code, "README.md", "exec")
+        else:
+            assert yaml.safe_load(code)["dataset"] in json.loads(
+                (path.parent / "dataset_info.json").read_text()
+            )
+
+
 @pytest.mark.parametrize(
     ("wanted", "what"),
     [("zz", "is not an id"), ("", "is not an id"), ("0" * 32, "no row"), ("0" * 33, "not an id")],

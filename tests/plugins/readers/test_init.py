@@ -158,7 +158,63 @@ def test_a_target_and_tasks_make_the_whole_chain(desk, cli):
     assert recipe["name"] == "sub"
     assert recipe["train"]["model"] == "bundled:nano-llama"
     assert recipe["evaluate"]["tasks"] == ["bundled:nano"]
+    assert "select, train, and compare with a random draw" in said.out
+    # A bundled target is for trying things out, so that the model that scores is bundled too.
+    assert recipe["convert"]["model"] == "bundled:nano-olmoe"
+    assert recipe["train"]["batch_size"] == 16  # small enough for more than one step
     assert cli("plan", "sub.toml").code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "scorer"),
+    [
+        (["--model", "some/model"], "allenai/OLMoE-1B-7B-0125"),
+        (["--model", "some/model", "--score-with", "bundled:nano-olmoe"], "bundled:nano-olmoe"),
+        (["--score-with", "my/moe"], "my/moe"),
+    ],
+)
+def test_the_model_that_scores_can_be_named(desk, cli, options, scorer):
+    lines(desk / "data.jsonl", [{"messages": turns(*pair)} for pair in PAIRS])
+    said = cli("init", "data.jsonl", *options)
+    assert said.code == 0, said.err
+    recipe = tomllib.loads((desk / "recipe.toml").read_text())
+    assert recipe["convert"]["model"] == scorer
+    tiny = scorer.startswith("bundled:")
+    assert recipe["warmup"]["trainable"] == ("all" if tiny else "router")
+    assert ("a GPU of about 40 GB" in (desk / "recipe.toml").read_text()) is not tiny
+
+
+@pytest.mark.parametrize("options", [[], ["--model", "bundled:nano-llama", "--task", "x"]])
+def test_the_recipe_fits_a_narrow_terminal_and_its_tables_stand_apart(desk, cli, options):
+    name = "a-long-name-of-a-file-of-instruction-data-from-somewhere.jsonl"
+    lines(desk / name, [{"messages": turns(*pair)} for pair in PAIRS])
+    assert cli("init", name, *options).code == 0
+    text = (desk / "recipe.toml").read_text().splitlines()
+    assert max(len(line) for line in text) <= 80
+    heads = [number for number, line in enumerate(text) if line.startswith("[")]
+    assert len(heads) > 5
+    assert all(text[number - 1] == "" for number in heads)
+
+
+def test_long_messages_are_shortened_and_no_word_is_broken(desk, cli, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    words = " ".join(f"word{n:03d}" for n in range(150))
+    lines(desk / "data.jsonl", [{"messages": turns("Count.", words)}])
+    said = cli("init", "data.jsonl")
+    assert said.code == 0, said.err
+    assert "(long messages are shortened here, not in the pool)" in said.out
+    shown = said.out.partition("<|assistant|>")[2].partition("Wrote")[0]
+    assert f"[... {len(words) - 260:,} characters ...]" in " ".join(shown.split())
+    assert "word000" in shown
+    assert "word149" in shown
+    assert "word075" not in shown
+    assert all(len(line) <= 60 for line in shown.splitlines())
+    # The number of tokens is that of the whole row.
+    tokens = int(said.out.partition("data.jsonl:1: ")[2].partition(" tokens")[0])
+    assert tokens > 400
+    (desk / "recipe.toml").unlink()
+    lines(desk / "data.jsonl", [{"messages": turns("Count.", "One, two.")}])
+    assert "shortened" not in cli("init", "data.jsonl").out
 
 
 def test_paths_start_from_the_recipe(desk, cli):
