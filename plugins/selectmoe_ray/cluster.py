@@ -54,8 +54,13 @@ def connected(address: str | None) -> Iterator[str]:
 
 def _check_reach(address: str | None) -> None:
     """Raise if nothing answers at ``HOST:PORT``: Ray itself would try for minutes."""
+    if "://" in (address or ""):
+        raise StageError(
+            f"{address}: a run is started on a node of its cluster, not through Ray's client",
+            hint="start it there, with the address auto or HOST:6379",
+        )
     host, _, port = (address or "").rpartition(":")
-    if host and port.isdecimal() and "/" not in host:
+    if host and port.isdecimal():
         try:
             socket.create_connection((host, int(port)), REACH_SECONDS).close()
         except (OSError, OverflowError) as error:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayError
 
 from selectmoe_core import StageError
 from selectmoe_core.execution import Cut, FailedShard, ShardWork
@@ -115,7 +115,7 @@ class RayMaker:
             hand = self.hands[0]
             try:
                 last = ray.get(hand.actor.finish.remote())
-            except RayActorError:
+            except RayError:
                 self._lose(hand)
                 continue
             if not last.error:
@@ -210,7 +210,7 @@ class RayMaker:
         hand = self.opening.pop(ref)
         try:
             reply: Reply = ray.get(ref)
-        except RayActorError as error:
+        except RayError as error:
             self._not_opened(_first(error), "", lost=_node_died(error))
             return
         if reply.error:
@@ -241,7 +241,7 @@ class RayMaker:
         asked, hand.asked = hand.asked, None
         try:
             ray.get(asked)
-        except RayActorError as error:
+        except RayError as error:
             self._lose(hand, error)
             return
         if self.tries.suspects:
@@ -250,7 +250,7 @@ class RayMaker:
     def _settle(self, hand: Hand, ref: Any) -> None:  # noqa: ANN401
         try:
             reply: Reply = ray.get(ref)
-        except RayActorError as error:
+        except RayError as error:
             self._lose(hand, error)
             return
         one = hand.running.pop(ref)
@@ -264,9 +264,11 @@ class RayMaker:
         self.deaths = 0
         self.made(one.cut[0], kernel)
 
-    def _lose(self, hand: Hand, error: RayActorError | None = None) -> None:
+    def _lose(self, hand: Hand, error: RayError | None = None) -> None:
         """Take back the shards of an actor that died; those that exist are made."""
         self.hands.remove(hand)
+        with suppress(RayError, ValueError):
+            ray.kill(hand.actor)  # where it only does not answer as it should
         running = list(hand.running.values())
         hand.running.clear()
         hand.asked = None
@@ -290,7 +292,7 @@ class RayMaker:
             self.tries.suspect(unmade)
 
 
-def _node_died(error: RayActorError | None) -> bool:
+def _node_died(error: RayError | None) -> bool:
     """Return whether Ray says that an actor died with its node."""
     return bool(getattr(error, "preempted", False)) or "its node has died" in str(error or "")
 

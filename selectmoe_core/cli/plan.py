@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from selectmoe_core.plan.node import Node, Plan
     from selectmoe_core.plugin.registry import Registry
 
+LOCAL = "local"
+"""The executor of this host."""
 HASH_LIMIT = 64 << 20
 """``plan`` hashes files up to this size; the hashes of larger ones must be known already."""
 
@@ -118,7 +120,10 @@ def _notes(plan: "Plan", plugins: "Registry", shared: list[str]) -> Iterator[str
     if "pool" in plan.nodes and (names := _sources(plan.nodes["pool"])):
         yield from wrapped_items("pool sources by file name:", names, width())
         yield "    (rows may name their own)"
-    if shared:
+    executor = plan.recipe.executor.get("use", LOCAL)
+    if shared and executor != LOCAL:
+        yield from wrapped_items(f"executor {executor} for each of", shared, width())
+    elif shared:
         count = max(1, visible_gpus())
         start = f"{count} process{'es' * (count > 1)} for each of"
         yield from wrapped_items(start, shared, width())

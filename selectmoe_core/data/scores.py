@@ -166,7 +166,8 @@ def write_part_table(path: Path, table: pa.Table) -> None:
 
 def _part_file(path: Path) -> AbstractContextManager[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    return replacing(path, durable=True, alone=True)
+    # Not alone: a process that is cut off from its cluster may still write what another one makes.
+    return replacing(path, durable=True)
 
 
 def _column(values: np.ndarray) -> pa.Array:

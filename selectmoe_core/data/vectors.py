@@ -114,7 +114,7 @@ def write_vectors(folder: Path, number: int, vectors: np.ndarray, examples: int)
     half = _checked(np.asarray(vectors), examples)
     path = vectors_path(folder, number)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path, durable=True, alone=True) as temporary, temporary.open("wb") as file:
+    with replacing(path, durable=True) as temporary, temporary.open("wb") as file:
         np.save(file, half)
 
 

@@ -86,7 +86,8 @@ def prepare(spec: NodeSpec) -> None:
     layout = f"%(asctime)s %(levelname)s [{place}] %(name)s: %(message)s"
     for handler in handlers:
         handler.setFormatter(LogFormatter(layout, "%H:%M:%S"))
-    logging.basicConfig(level=logging.INFO, handlers=handlers)
+    # An actor of an executor may have handlers of its library: they would keep ours out.
+    logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
     logging.captureWarnings(True)
     # The libraries read these on import; a user's own setting is kept.
     for name, value in {

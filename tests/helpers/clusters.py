@@ -5,8 +5,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,8 @@ STORE = 80 << 20
 """Bytes of a node's object store, the least that Ray takes."""
 PATIENCE = 600.0
 """Seconds until a test gives up; the machine may be busy."""
-
-# Before Ray is imported: how many seconds the processes of a node may take to start.
-os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")
+STARTS = 4
+"""Tries to start a node: Ray gives it 30 seconds, which a busy machine does not keep."""
 
 
 @dataclass
@@ -32,11 +32,19 @@ class Nodes:
 
     def add(self, count: int = 1, cpus: int = 1) -> None:
         for _ in range(count):
-            node = self.cluster.add_node(num_cpus=cpus, object_store_memory=STORE)
-            self.workers.append(node)
+            add = partial(self.cluster.add_node, num_cpus=cpus, object_store_memory=STORE)
+            self.workers.append(started(add))
 
     def remove(self, place: int = 0) -> None:
         self.cluster.remove_node(self.workers.pop(place), allow_graceful=False)
+
+
+def started(start: Callable[[], Any]) -> Any:
+    """Start a node; where it takes too long, try again."""
+    for _ in range(STARTS - 1):
+        with suppress(Exception):
+            return start()
+    return start()
 
 
 @contextmanager
@@ -45,7 +53,7 @@ def cluster_of(count: int, cpus: int = 1) -> Iterator[Nodes]:
     from ray.cluster_utils import Cluster
 
     head = {"num_cpus": 0, "object_store_memory": STORE, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
+    cluster = started(partial(Cluster, initialize_head=True, head_node_args=head))
     nodes = Nodes(cluster)
     try:
         nodes.add(count, cpus)

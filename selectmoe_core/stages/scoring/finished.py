@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from selectmoe_core.data.scores import SCORES, features_path
+from selectmoe_core.data.scores import FEATURES, SCORES, features_path
 from selectmoe_core.data.vectors import VECTORS
 from selectmoe_core.stages.scoring.cuts import Cut
 
@@ -17,6 +17,7 @@ def remove_damaged_scores(folder: Path, cuts: Sequence[Cut]) -> Iterator[str]:
         folder: the artifact's folder.
         cuts: the shards of the pool.
     """
+    _remove_half_written(folder / FEATURES)
     for path, problem in _damaged(folder / SCORES, "parquet", cuts, _score_problem):
         path.unlink()
         features_path(folder, _number(path)).unlink(missing_ok=True)
@@ -33,10 +34,17 @@ def remove_damaged_vectors(folder: Path, cuts: Sequence[Cut]) -> Iterator[str]:
 def _damaged(
     folder: Path, ending: str, cuts: Sequence[Cut], problem_of: Callable[[Path, int], str]
 ) -> Iterator[tuple[Path, str]]:
+    _remove_half_written(folder)
     rows = {number: stop - start for number, start, stop in cuts}
     for path in sorted(folder.glob(f"part-*.{ending}")):
         if problem := problem_of(path, rows.get(_number(path), 0)):
             yield path, problem
+
+
+def _remove_half_written(folder: Path) -> None:
+    """Remove the temporary files of processes that were killed while they wrote."""
+    for path in folder.glob(".part-*"):
+        path.unlink(missing_ok=True)
 
 
 def _number(path: Path) -> int:

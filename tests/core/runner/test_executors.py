@@ -167,6 +167,9 @@ def test_an_error_of_an_executor_names_its_plugin(small):
 
 def test_the_plan_and_the_schema_know_executors(small, cli):
     assert small.digests(ELSEWHERE) == small.digests()
+    said = cli("plan", "recipe.toml", ELSEWHERE)
+    assert "executor fake-executor for each of score" in said.out
+    assert "num-processes" not in said.out
     schema = json.loads(cli("recipes", "schema").out)
     names = {table["title"] for table in schema["properties"]["executor"]["anyOf"]}
     assert "local" in names

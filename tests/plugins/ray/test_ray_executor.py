@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import threading
 import time
@@ -92,6 +93,9 @@ def test_the_same_bytes_as_one_process_on_three_nodes(desk: Desk, nodes: Nodes, 
     assert desk.selected() == expected
     assert sorted(number for number, _, _ in desk.begun()) == list(range(30))
     assert len({process for _, process, _ in desk.begun()}) > 1
+    (log,) = desk.folder.glob("outputs/fake/*/*/run.log")
+    made = re.findall(r"\[score\] .* (\d+) examples scored in", log.read_text())
+    assert sum(map(int, made)) == ROWS  # each actor reports how many it made
     assert {number: path.read_bytes() for number, path in desk.parts().items()} == {
         number: path.read_bytes() for number, path in desk.parts("here").items()
     }

@@ -152,7 +152,7 @@ class Method:
             world.at(world.now + world.rng.uniform(0.1, 2), lambda: self._work(following))
 
 
-def made_by(world, monkeypatch, cuts=CUTS, *, actors=64, attempts=3, node="node"):
+def made_by(world, monkeypatch, cuts=CUTS, *, actors=64, attempts=3):
     class Time:
         monotonic = staticmethod(lambda: world.now)
 
@@ -262,3 +262,14 @@ def test_shards_of_one_death_are_tried_alone():
     tries.count(Try(CUTS[2]), "broken")
     assert tries.waiting[-1].failed == 1
     assert bool(tries)
+
+
+@pytest.mark.slow
+def test_what_is_in_flight_does_not_grow_with_the_shards(monkeypatch):
+    """100,000 shards by 64 actors, a fifth of which die: never more than two shards an actor."""
+    cuts = [(number, number, number + 1) for number in range(100_000)]
+    world = World(random.Random(1), kills=13)
+    _, failed, heard = made_by(world, monkeypatch, cuts)
+    assert failed == []
+    assert len(heard) == 100_000
+    assert world.most <= 64 * 2 + 1
