@@ -59,8 +59,8 @@ path = "pool.jsonl"
 use = "trivial"
 shard_examples = 1
 [select]
-use = "top-k"
-k = 1000
+use = "top-fraction"
+fraction = 0.01
 """
 WORKER = b"selectmoe_core.runner.worker"
 TICKS = os.sysconf("SC_CLK_TCK")

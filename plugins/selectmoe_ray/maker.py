@@ -26,6 +26,8 @@ ROOM_SECONDS = 5.0
 """Seconds between two looks for nodes that joined the cluster."""
 LONGEST_REST = 30.0
 """Seconds at most before an actor takes the place of one that could not open."""
+NODE_SECONDS = 5.0
+"""Seconds until a lost node is known to be lost, before a suspect is blamed."""
 CLOSING = 5.0
 """Seconds that actors have to close their parts."""
 
@@ -273,6 +275,8 @@ class RayMaker:
         hand.running.clear()
         hand.asked = None
         lost = _node_died(error) or not lives(hand.node)
+        if not lost and any(one.alone for one in running):
+            lost = _vanishes(hand.node)
         log.warning(
             "lost %s on node %s with %d shards in work",
             "a node" if lost else "an actor",
@@ -290,6 +294,16 @@ class RayMaker:
                 self.tries.again(one)
         else:
             self.tries.suspect(unmade)
+
+
+def _vanishes(node: str) -> bool:
+    """Wait a moment whether a node follows its actor: the cluster may learn of it later."""
+    last = time.monotonic() + NODE_SECONDS
+    while time.monotonic() < last:
+        if not lives(node):
+            return True
+        time.sleep(NODE_SECONDS / 10)
+    return False
 
 
 def _node_died(error: RayError | None) -> bool:

@@ -223,7 +223,7 @@ def test_nodes_come_and_go_while_shards_are_made(desk: Desk, site: Path, expecte
     with cluster_of(2) as nodes:
         desk.tell("slow", "0.4")
         process = desk.start(*RAY, "--ray-address", nodes.address, "executor.attempts=1")
-        until(lambda: len(desk.parts()) >= 3, "the first shards")
+        until(lambda: len({pid for _, pid, _ in desk.begun()}) == 2, "an actor on each node")
         nodes.remove()
         until(lambda: len(desk.parts()) >= 8, "shards of the node that is left")
         nodes.add()
@@ -233,7 +233,8 @@ def test_nodes_come_and_go_while_shards_are_made(desk: Desk, site: Path, expecte
     assert desk.selected() == expected
     assert not desk.made_twice()
     log = "".join(path.read_text() for path in desk.folder.glob("outputs/fake/*/*/run.log"))
-    assert log.count("lost a node") == 2
+    # One for each node that went, unless all was made before the second one did.
+    assert 1 <= len(re.findall(r"lost an? (node|actor)", log)) <= 2
 
 
 @pytest.mark.slow
