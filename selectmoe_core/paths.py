@@ -25,6 +25,11 @@ STORE = "store"
 """The folder of all artifacts, in that of all outputs."""
 
 
+def is_address(text: str) -> bool:
+    """Return whether a text is an address such as ``s3://bucket/prefix``, and not a path."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) is not None
+
+
 def plain_name(
     name: object, *, where: str, error: type[SelectMoEError] = RecipeError, hint: str = ""
 ) -> str:

@@ -15,7 +15,20 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from selectmoe_core.errors import StageError, utf8_text
+from selectmoe_core.errors import StageError
+from selectmoe_core.runtime.shared_folder import FolderSharing
+from selectmoe_core.runtime.writing import replacing, write_json, write_text
+
+__all__ = [
+    "Artifact",
+    "Contents",
+    "Facts",
+    "FileHashes",
+    "Store",
+    "replacing",
+    "write_json",
+    "write_text",
+]
 
 Facts = Mapping[str, Any]
 """Small JSON values that a stage returns, for the report."""
@@ -33,45 +46,6 @@ NOTES = (".log", ".md")
 
 Contents = dict[str, tuple[int, str]]
 """The files of an artifact: the size of each, and the SHA-256 of a small one, else ``""``."""
-
-
-@contextmanager
-def replacing(path: Path, *, durable: bool = False, alone: bool = False) -> Iterator[Path]:
-    """Give a temporary path to write to; when the block ends, it replaces ``path``.
-
-    A reader sees the old file or the whole new one. If the block raises, the temporary file is
-    removed and ``path`` stays as it was.
-
-    Args:
-        path: the file to write; its folder must exist.
-        durable: also wait until the content is on the disk, so that the file is complete after a
-            power failure; for files that a later run trusts if they exist.
-        alone: no other process writes this file. The temporary file then always has the same
-            name, so that killed runs leave at most one.
-    """
-    temporary = path.with_name(f".{path.name}.{'tmp' if alone else os.getpid()}")
-    try:
-        yield temporary
-        if durable:
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write text by rename, so that a reader sees the old file or the whole new one."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write JSON by rename, so that a reader sees the old file or the whole new one."""
-    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, default=str)
-    # File names that are not UTF-8 hold halves of surrogate pairs: as JSON escapes they read back.
-    write_text(path, f"{utf8_text(text)}\n")
 
 
 @dataclass(frozen=True)
@@ -156,7 +130,7 @@ class Artifact:
 
 
 @dataclass(frozen=True)
-class Store:
+class Store(FolderSharing):
     """All artifacts of an output folder, by stage and digest."""
 
     root: Path
