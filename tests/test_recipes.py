@@ -112,6 +112,7 @@ def test_plans_offline(
     if "embed" in recipe.tables:
         unread -= set(plan.nodes["embed"].inputs.values())
     assert set(plan.not_needed) == others | unread
+    assert "filter:leak" in plan.nodes
 
 
 @every_recipe

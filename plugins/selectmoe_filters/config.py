@@ -98,7 +98,8 @@ class LeakConfig(Config):
     """Leave out examples that hold a part of a question of the evaluation.
 
     A run of words that a question and an example share, without regard to case and punctuation
-    (GPT-3, arXiv 2005.14165, appendix C: 13 words).
+    (GPT-3, arXiv 2005.14165, appendix C: 13 words). Every recipe that selects and evaluates has
+    this filter as [filter.leak], unless it says ``use = "none"`` there.
     """
 
     ngram: Annotated[int, Field(ge=5, le=100)] = 13

@@ -8,11 +8,8 @@ import numpy as np
 from selectmoe_core import Example, Job, Marks, Question, StageError, read_questions
 from selectmoe_core.data import Pool
 from selectmoe_filters.config import LeakConfig
+from selectmoe_filters.openings import Openings, Run
 from selectmoe_filters.texts import words
-
-BLOCK = 4096
-"""Rows after which progress is shown."""
-Run = tuple[str, ...]
 
 
 @dataclass
@@ -45,14 +42,18 @@ class Leak:
         )
         rows: list[int] = []
         reasons: list[str] = []
+        openings = Openings(wanted, self.config.shortest)
+        start = 0
         with job.progress.task("leak", len(pool)) as advance:
-            for row, example in enumerate(pool.examples()):
-                task = self._task(example, wanted)
-                if task is not None:
-                    rows.append(row)
-                    reasons.append(f"holds a part of a question of {task}")
-                if row % BLOCK == BLOCK - 1:
-                    advance(BLOCK)
+            for batch in pool.batches():
+                likely = start + openings.rows(batch)
+                for row, example in zip(likely.tolist(), pool.take(likely), strict=True):
+                    task = self._task(example, wanted)
+                    if task is not None:
+                        rows.append(row)
+                        reasons.append(f"holds a part of a question of {task}")
+                start += len(batch)
+                advance(len(batch))
         return Marks.left_out(np.array(rows, dtype=np.int64), reasons)
 
     def _task(self, example: Example, wanted: dict[Run, list[tuple[Run, str]]]) -> str | None:

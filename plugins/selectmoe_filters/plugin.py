@@ -73,6 +73,7 @@ def _leak() -> Component[Any, Filter]:
             paper="Brown et al. 2020, arXiv 2005.14165, appendix C",
         ),
         needs=lambda _: frozenset({Need.POOL, Need.QUESTIONS}),
+        by_default=True,
     )
 
 

@@ -30,6 +30,8 @@ LOCAL = "local"
 """The executor of this host."""
 HASH_LIMIT = 64 << 20
 """``plan`` hashes files up to this size; the hashes of larger ones must be known already."""
+FILTER = "filter:"
+"""The beginning of the key of a filter's node."""
 
 
 @click.command("plan")
@@ -106,7 +108,11 @@ def _remarks(plan: "Plan") -> Iterator[str]:
     for key, why in plan.never_reused():
         yield f"never reused: {key} ({why})"
     for stage, why in plan.not_needed.items():
-        yield f"not needed: {stage} ({why})"
+        made = "not made" if stage.startswith(FILTER) else "not needed"
+        yield f"{made}: {stage} ({why})"
+    for name in plan.recipe.by_default:
+        if f"{FILTER}{name}" in plan.nodes:
+            yield f"by default: {FILTER}{name} (filter.{name}.use=none switches it off)"
     for dropped in plan.recipe.dropped:
         yield f"dropped because 'use' changed: {dropped}"
 

@@ -11,7 +11,8 @@ from selectmoe_core.store import Artifact
 TOKENS_APART = 0.1
 """Arms whose selections differ by more than this share of tokens are not on one budget."""
 NOBODY_LOOKED = (
-    'nobody looked for questions of the evaluation in the pool: add [filter.leak] with use = "leak"'
+    "nobody looked for questions of the evaluation in the pool: `selectmoe plan` says why there is "
+    "no filter:leak"
 )
 
 

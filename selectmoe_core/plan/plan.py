@@ -8,6 +8,7 @@ from selectmoe_core.errors import DataError, ModelError, Problem, RecipeError
 from selectmoe_core.models.models import ModelRef
 from selectmoe_core.paths import STORE
 from selectmoe_core.plan.binding import Binder
+from selectmoe_core.plan.default_filters import with_default_filters
 from selectmoe_core.plan.digests import Digester, unseen
 from selectmoe_core.plan.executor import executor_problems
 from selectmoe_core.plan.given import with_given_data
@@ -45,6 +46,8 @@ def make_plan(
     store = store_at(outputs / STORE)
     hashes = FileHashes(store.root / "hashes.json", hash_limit)
     binder = Binder(recipe, registry)
+    recipe, without = with_default_filters(recipe, binder, until)
+    binder.recipe = recipe
     graph = Graph(recipe, binder, until)
     graph.build()
     found = (
@@ -69,7 +72,7 @@ def make_plan(
     resolved = binder.resolved()
     with_given_data(resolved, graph.recipe.tables.get("train"), binder)
     recipe = replace(graph.recipe, resolved=resolved)
-    return Plan(recipe, nodes, store, graph.not_needed, once)
+    return Plan(recipe, nodes, store, {**graph.not_needed, **without}, once)
 
 
 def _chat_problems(recipe: Recipe) -> Iterator[Problem]:

@@ -137,6 +137,8 @@ class Component(Generic[ConfigT, PartT_co]):
         questions: an evaluator's options cut down to those that decide which questions it asks;
             it says that the evaluator can give them (``AskingEvaluator``).
         pairs: whether a reader can read preference pairs (``PairReader``).
+        by_default: a filter of every recipe that selects and evaluates, under its own name, unless
+            the recipe has a filter of that name or of this component.
         details: how a report should show the details of a scorer, by name; those without an entry
             are shown as they are.
     """
@@ -162,6 +164,7 @@ class Component(Generic[ConfigT, PartT_co]):
     keeps: Callable[[ConfigT], frozenset[Need]] | None = None
     questions: Callable[[ConfigT], ConfigT] | None = None
     pairs: bool = False
+    by_default: bool = False
     details: Callable[[ConfigT], Mapping[str, Meaning]] = _no_details
 
     @property

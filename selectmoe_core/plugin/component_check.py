@@ -34,7 +34,7 @@ def component_problems(component: Component[Any, Any]) -> Iterator[str]:
     """Yield the mistakes in the fields of a component."""
     if not isinstance(component.name, str) or not NAME.fullmatch(component.name):
         yield "its name must be lower-case words joined by dashes"
-    if not (inspect.isclass(component.config) and issubclass(component.config, Config)):
+    if not _options(component.config):
         yield f"config must be a subclass of selectmoe_core.Config, got {component.config!r}"
     if not isinstance(component.about, About):
         yield f"about must be an About, got {component.about!r}"
@@ -45,7 +45,22 @@ def component_problems(component: Component[Any, Any]) -> Iterator[str]:
     for field in SWITCHES:
         if not isinstance(getattr(component, field), bool):
             yield f"{field} must be True or False, got {getattr(component, field)!r}"
+    yield from _without_default(component)
     yield from _call_problems(component)
+
+
+def _options(config: object) -> bool:
+    return inspect.isclass(config) and issubclass(config, Config)
+
+
+def _without_default(component: Component[Any, Any]) -> Iterator[str]:
+    """Yield a problem if a filter that recipes have without writing it needs options."""
+    config = component.config
+    if component.by_default is not True or not _options(config):
+        return
+    needed = [name for name, option in config.model_fields.items() if option.is_required()]
+    if needed:
+        yield f"by_default needs a default for every option: {', '.join(needed)} has none"
 
 
 def _call_problems(component: Component[Any, Any]) -> Iterator[str]:

@@ -178,6 +178,7 @@ class Recipe:
         filters: the filters by name, in the order of the recipe.
         trackers: the options of each tracker that follows runs, by its name; not yet checked.
         executor: which executor runs the processes of stages, and its options; not yet checked.
+        by_default: the filters that the recipe did not write; they are in ``filters`` too.
         resolved: the whole recipe after ``extends`` and overrides, as plain TOML values.
         dropped: options that were removed because a later layer changed ``use``.
         problems: mistakes found so far.
@@ -197,6 +198,7 @@ class Recipe:
     filters: Mapping[str, StageTable] = field(default_factory=dict)
     trackers: Any = field(default_factory=dict)
     executor: Any = field(default_factory=dict)
+    by_default: tuple[str, ...] = ()
 
     @property
     def stage_tables(self) -> tuple[StageTable, ...]:

@@ -15,6 +15,14 @@ from selectmoe_core.recipe.recipe import (
 )
 from selectmoe_core.tokens.chat import ChatConfig
 
+_SWITCHED_OFF = {
+    "title": "none",
+    "type": "object",
+    "properties": {"use": {"const": "none", "description": "Switch this filter off."}},
+    "required": ["use"],
+    "additionalProperties": False,
+}
+
 
 def recipe_schema(registry: Registry) -> dict[str, Any]:
     """Return a JSON schema (draft 2020-12) that completes and checks a recipe."""
@@ -97,6 +105,7 @@ def _stage(stage: str, entries: list[Entry], definitions: dict[str, Any]) -> dic
     components = [_component(stage, entry, definitions) for entry in entries]
     table: dict[str, Any] = {"anyOf": [*components, _extension(components)]}
     if stage == "filter":
+        table["anyOf"] = [*table["anyOf"], _SWITCHED_OFF]
         return {"type": "object", "additionalProperties": table}
     if stage == "score":
         several = {"type": "object", "additionalProperties": {"anyOf": list(table["anyOf"])}}

@@ -144,6 +144,9 @@ class _Opened:
     def selection_section(self) -> SelectionSummary | None:
         """Return the selection of the own arm, compared with the pool and the random arm."""
         selected, baseline = self.of_arm("select", self.own), self.of_arm("select", RANDOM)
+        for node in self.nodes("filter"):
+            found = self.artifacts[node.key].facts.get("warnings", ())
+            self.notes += [f"{node.key}: {text}" for text in found]
         if selected is None:
             return None
         same = baseline is not None and baseline.digest == selected.digest

@@ -190,6 +190,8 @@ class SelectionSummary:
     """Source, filter with its reason, and how many rows it left out, the most first."""
     warnings: tuple[str, ...] = ()
     """What the selector itself says about its choice."""
+    first_left_out: tuple[tuple[str, str, str], ...] = ()
+    """Place, source and reason of the first rows that each filter left out."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import numpy as np
 from selectmoe_core.data.marks import Marks, write_marks
 from selectmoe_core.data.pool import Pool
 from selectmoe_core.errors import StageError
+from selectmoe_core.plugin.protocols import Need
 from selectmoe_core.stages.context import Context
 from selectmoe_core.store import Facts
 
@@ -19,7 +20,19 @@ def run(context: Context) -> Facts:
             hint="fix the filter's mark(); selectmoe_core.testing.check_filter tests it",
         )
     write_marks(context.folder, marks)
-    return describe(marks, pool)
+    facts = describe(marks, pool)
+    if facts["left_out"] and Need.QUESTIONS in context.component.needs(context.config):
+        return {**facts, "warnings": [_leaked(context.spec.key, facts)]}
+    return facts
+
+
+def _leaked(key: str, facts: Facts) -> str:
+    """Return what a user should know about rows that hold questions of the evaluation."""
+    name = key.partition("@")[0].replace(":", ".")
+    return (
+        f"{facts['left_out']:,} of {facts['examples']:,} rows hold questions of the evaluation and "
+        f"are left out of every selection; left_out.parquet lists them ({name}.use=none keeps them)"
+    )
 
 
 def describe(marks: Marks, pool: Pool) -> Facts:
@@ -40,8 +53,9 @@ def describe(marks: Marks, pool: Pool) -> Facts:
 
 
 def summary(facts: Facts) -> str:
-    """Return what a filter found in a line."""
+    """Return what a filter found: a line, and one for each warning."""
     parts = [f"{reason} {count:,}" for reason, count in sorted(facts["reasons"].items())]
     if facts["groups"]:
         parts.append(f"{facts['alike']:,} rows are alike, in {facts['groups']:,} groups")
-    return "; ".join(parts) or "no row is marked"
+    lines = ["; ".join(parts) or "no row is marked", *facts.get("warnings", ())]
+    return "\n  ".join(lines)

@@ -109,8 +109,11 @@ def write_left_out(folder: Path, table: ScoreTable, scores: np.ndarray, left: Le
             file.write_table(piece)
 
 
-def best_of(left: LeftOut, rows: np.ndarray) -> pa.Array:
-    """Return why kept rows of a group were kept, null for the others: ``[rows]``."""
+def best_of(left: LeftOut, rows: np.ndarray) -> pa.Array | None:
+    """Return why kept rows of a group were kept, null for the others: ``[rows]``.
+
+    ``None`` if no kept row has a group.
+    """
     sizes = left.sizes[rows]
     several = sizes > 1
     kinds, places = np.unique(sizes[several], return_inverse=True)
@@ -118,5 +121,5 @@ def best_of(left: LeftOut, rows: np.ndarray) -> pa.Array:
     codes = np.zeros(len(rows), dtype=np.int32)
     codes[several] = places
     if not len(texts):
-        return pa.nulls(len(rows), pa.string())
+        return None
     return pa.DictionaryArray.from_arrays(pa.array(codes, mask=~several), texts)

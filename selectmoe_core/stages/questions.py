@@ -5,10 +5,16 @@ from selectmoe_core.errors import StageError
 from selectmoe_core.stages.context import Context
 from selectmoe_core.store import Facts
 
+WITHOUT = "run without the filter that reads the questions: filter.leak.use=none"
+
 
 def run(context: Context) -> Facts:
     """Write the questions of every task."""
-    counts = write_questions(context.folder, context.part.questions(context.job))
+    try:
+        counts = write_questions(context.folder, context.part.questions(context.job))
+    except StageError as error:
+        hint = f"{error.hint}; or {WITHOUT}" if error.hint else WITHOUT
+        raise StageError(str(error), hint=hint) from error
     if not counts:
         raise StageError(
             f"{context.component.name} named no question of the evaluation",

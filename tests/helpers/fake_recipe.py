@@ -12,6 +12,9 @@ path = "pool.jsonl"
 """The beginning of every recipe of fakes."""
 RECIPE = f"""\
 {HEAD}
+[filter.leak]
+use = "none"
+
 [convert]
 use = "fake-convert"
 model = "./base"

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from selectmoe_core.data.marks import ONE_IS_BETTER
 from selectmoe_core.data.pool import Pool, SourceCounts
 from selectmoe_core.report.sections.groups import add_up, largest_groups, last_if_others
 from selectmoe_core.report.summary import (
@@ -26,7 +28,9 @@ REASONS_SHOWN = 20
 REASONS_COUNTED = 10_000
 LABELS_SHOWN = 40
 NO_LABEL = "none"
-SELECTION = "selection.parquet"
+LEFT_OUT_SHOWN = 20
+"""Rows of each filter that are listed."""
+SELECTION, LEFT_OUT = "selection.parquet", "left_out.parquet"
 
 
 def summarise_pool(pool: Pool, score_facts: Facts) -> PoolSummary:
@@ -128,7 +132,22 @@ def summarise_selection(
         labels,
         tuple(_left_out(facts.get("left_out") or {}, shown)),
         tuple(facts.get("warnings") or ()),
+        tuple(_first_left_out(selected.folder, pool)) if pool is not None else (),
     )
+
+
+def _first_left_out(folder: Path, pool: Pool) -> Iterator[tuple[str, str, str]]:
+    """Yield place, source and reason of the first rows that each filter left out for a reason."""
+    path = folder / LEFT_OUT
+    if not path.is_file():
+        return
+    columns = pq.read_table(path, columns=["row", "source", "filter", "reason"])
+    table = columns.filter(pc.not_equal(columns["reason"], ONE_IS_BETTER))
+    for name in sorted(pc.unique(table["filter"]).to_pylist()):
+        own = table.filter(pc.equal(table["filter"], name))
+        for row in own.slice(0, LEFT_OUT_SHOWN).to_pylist():
+            place = pool.meta(row["row"]).get("where") or f"row {row['row']:,}"
+            yield place, row["source"], f"{name}: {row['reason']}"
 
 
 def _left_out(
