@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from annotated_types import Len
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
-from selectmoe_core import Config
+from selectmoe_core import Config, suggest
 from selectmoe_filters.texts import Text
 
 BOUNDS = ("prompt", "answer", "total", "turns")
@@ -117,3 +117,72 @@ class LeakConfig(Config):
         if self.shortest > self.ngram:
             raise ValueError(f"'shortest' = {self.shortest} is above 'ngram' = {self.ngram}")
         return self
+
+
+_CODES = """
+af als am an ar arz as ast av az azb ba bar bcl be bg bh bn bo bpy br bs bxr ca cbk ce ceb ckb co cs
+cv cy da de diq dsb dty dv el eml en eo es et eu fa fi fr frr fy ga gd gl gn gom gu gv he hi hif hr
+hsb ht hu hy ia id ie ilo io is it ja jbo jv ka kk km kn ko krc ku kv kw ky la lb lez li lmo lo lrc
+lt lv mai mg mhr min mk ml mn mr mrj ms mt mwl my myv mzn nah nap nds ne new nl nn no oc or os pa
+pam pfl pl pms pnb ps pt qu rm ro ru rue sa sah sc scn sco sd sh si sk sl so sq sr su sv sw ta te tg
+th tk tl tr tt tyv ug uk ur uz vec vep vi vls vo wa war wuu xal xmf yi yo yue zh
+"""
+CODES = frozenset(_CODES.split())
+"""The languages of the detector: ISO 639-1, or the code of the Wikipedia in that language."""
+UNKNOWN = "unknown"
+"""The language of a row that is too short, or of which the detector is not confident."""
+
+
+class LanguageConfig(Config):
+    """Leave out examples by the language that they are written in.
+
+    Code, addresses and tags do not count. Without ``keep`` and ``drop`` nothing is left out and
+    languages are only counted. The counts by source, and the language of each selected row in
+    ``selection.parquet``, are those of the detector, which is sometimes wrong on short texts.
+    """
+
+    keep: tuple[str, ...] = ()
+    """Codes of the languages to keep, such as "en"; every other language is left out."""
+    drop: tuple[str, ...] = ()
+    """Codes of the languages to leave out; every other language is kept."""
+    text: Text = "conversation"
+    """What is read: all messages, all before the last answer, or the answers."""
+    min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """The least confidence of the detector; below it the language of a row is unknown."""
+    min_letters: PositiveInt = 20
+    """The language of a text with fewer letters is unknown; a sign of Chinese, Japanese or Korean
+    counts as three."""
+    unknown: Literal["keep", "drop"] = "keep"
+    """What happens to a row whose language is unknown."""
+    characters: PositiveInt = 1000
+    """How much of a text is looked at, from its beginning."""
+
+    @field_validator("keep", "drop")
+    @classmethod
+    def _check_codes(cls, codes: tuple[str, ...]) -> tuple[str, ...]:
+        for code in codes:
+            if code not in CODES:
+                raise ValueError(f"there is no language '{code}': {suggest(code, sorted(CODES))}")
+        return codes
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.keep and self.drop:
+            raise ValueError("set 'keep' or 'drop', not both: what is not kept is left out")
+        return self
+
+    def wants(self, language: str) -> bool:
+        """Return whether rows of a language stay."""
+        if language == UNKNOWN:
+            return self.unknown == "keep"
+        return language in self.keep if self.keep else language not in self.drop
+
+
+class UnrenderedConfig(Config):
+    """Leave out examples that the chat format cannot render.
+
+    A scorer that reads tokens gives them no score; this leaves them out of selections by other
+    scores too. Every recipe that selects and trains has this filter as [filter.unrendered] if
+    ``on_reject = "skip"`` in [pool] and the chat format is another one than "tulu", unless it says
+    ``use = "none"`` there. The model is that of this table or of [train].
+    """

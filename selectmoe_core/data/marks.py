@@ -1,5 +1,6 @@
 """What filters say of the pool's rows, and the scores of the rows that stay."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,12 @@ FORMAT = 1
 """Of the file of marks; another number makes every filter's, and the selections, again."""
 MARKS = "marks.parquet"
 SCHEMA = pa.schema([("row", pa.int64()), ("reason", pa.string()), ("group", pa.int64())])
+COLUMNS = "columns.parquet"
+NAME = re.compile(r"[a-z][a-z0-9_]*")
+RESERVED = frozenset(
+    {"row", "id", "source", "rank", "score", "group", "cluster", "reason", "filter"}
+)
+"""Columns that ``selection.parquet`` and ``left_out.parquet`` have in any case."""
 NO_GROUP = -1
 ONE_IS_BETTER = "another row of its group is kept"
 """The reason of a row that was left out for the sake of a better one of its group."""
@@ -31,16 +38,25 @@ class Marks:
             for many rows best an Arrow dictionary.
         groups: int64 ``[marks]``, or ``None`` where no row has one: of the rows of one number the
             best-scored alone is kept. -1 for a row with a reason.
+        columns: what the filter knows of every row of the pool, by the name of a column that
+            ``selection.parquet`` gets, such as ``language``: Arrow text ``[pool]``, best a
+            dictionary. It changes no selection; the stage counts its values by source.
     """
 
     rows: np.ndarray
     reasons: Sequence[str | None] | pa.Array
     groups: np.ndarray | None = None
+    columns: Mapping[str, pa.Array] = field(default_factory=dict)
 
     @classmethod
-    def left_out(cls, rows: np.ndarray, reasons: Sequence[str] | pa.Array) -> "Marks":
+    def left_out(
+        cls,
+        rows: np.ndarray,
+        reasons: Sequence[str] | pa.Array,
+        columns: Mapping[str, pa.Array] | None = None,
+    ) -> "Marks":
         """Mark rows to leave out, with a reason for each."""
-        return cls(np.asarray(rows, dtype=np.int64), reasons)
+        return cls(np.asarray(rows, dtype=np.int64), reasons, columns=columns or {})
 
     @classmethod
     def grouped(cls, rows: np.ndarray, groups: np.ndarray) -> "Marks":
@@ -76,6 +92,14 @@ class Marks:
         reasoned = np.asarray(self.texts().is_valid().to_numpy(zero_copy_only=False))
         if (reasoned == (self.numbers >= 0)).any():
             return "each marked row needs either a reason or a group"
+        return self._column_problem(rows)
+
+    def _column_problem(self, rows: int) -> str | None:
+        for name, values in self.columns.items():
+            if not NAME.fullmatch(name) or name in RESERVED:
+                return f"a column cannot be named {name!r}"
+            if len(values) != rows:
+                return f"the column '{name}' has {len(values)} entries for a pool of {rows} rows"
         return None
 
 
@@ -90,6 +114,9 @@ def write_marks(folder: Path, marks: Marks) -> None:
     ]
     with replacing(folder / MARKS, alone=True) as temporary:
         pq.write_table(pa.table(columns, schema=SCHEMA), temporary, use_dictionary=["reason"])
+    if marks.columns:
+        with replacing(folder / COLUMNS, alone=True) as temporary:
+            pq.write_table(pa.table(dict(marks.columns)), temporary)
 
 
 def read_marks(folder: Path) -> Marks:
@@ -107,7 +134,15 @@ def read_marks(folder: Path) -> Marks:
             hint="run the filters again with --fresh filter",
         ) from None
     rows, reasons, groups = (_whole(table.column(name)) for name in SCHEMA.names)
-    return Marks(rows.to_numpy(), reasons, groups.fill_null(NO_GROUP).to_numpy())
+    columns = _read_columns(folder / COLUMNS)
+    return Marks(rows.to_numpy(), reasons, groups.fill_null(NO_GROUP).to_numpy(), columns)
+
+
+def _read_columns(path: Path) -> dict[str, pa.Array]:
+    if not path.is_file():
+        return {}
+    table = pq.read_table(path)
+    return {name: _whole(table.column(name)) for name in table.column_names}
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:
@@ -126,12 +161,14 @@ class LeftOut:
             where there is none.
         sizes: how many rows of the pool stood in the group of a row that stays, int64; 1 where it
             has none.
+        columns: what filters know of each row, by the name of a column: Arrow text ``[rows]``.
     """
 
     codes: np.ndarray
     reasons: tuple[tuple[str, str], ...]
     groups: np.ndarray
     sizes: np.ndarray
+    columns: Mapping[str, pa.Array] = field(default_factory=dict)
 
     @property
     def rows(self) -> np.ndarray:
@@ -192,7 +229,16 @@ def apply_marks(table: ScoreTable, filters: Mapping[str, Marks]) -> LeftOut:
             score = table.score() if score is None else score
             reasons.append((name, ONE_IS_BETTER))
             _keep_best(table, score, marks.rows, numbers, (codes, groups, sizes), len(reasons))
-    return LeftOut(codes, tuple(reasons), groups, sizes)
+    return LeftOut(codes, tuple(reasons), groups, sizes, _columns(filters))
+
+
+def _columns(filters: Mapping[str, Marks]) -> dict[str, pa.Array]:
+    """Return the columns of all filters; a name that two have is followed by the filter's."""
+    found: dict[str, pa.Array] = {}
+    for owner, marks in filters.items():
+        for name, values in marks.columns.items():
+            found[f"{name}:{owner}" if name in found else name] = values
+    return found
 
 
 def _by_reason(marks: Marks) -> Iterator[tuple[str, np.ndarray]]:

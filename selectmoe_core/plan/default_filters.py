@@ -10,8 +10,8 @@ from selectmoe_core.recipe.recipe import STAGES, Recipe, StageOptions, StageTabl
 
 NONE = "none"
 """What ``use`` of a filter says to switch it off."""
-NEEDED = ("pool", "select", "evaluate")
-"""Tables without which nothing is left out for the sake of an evaluation."""
+WRITES_ITSELF = "tulu"
+"""The chat format that can render every row."""
 
 
 def with_default_filters(
@@ -39,7 +39,7 @@ def with_default_filters(
     switched_off = set(recipe.filters) - set(written)
     recipe = replace(recipe, filters=written)
     if _selects(recipe, until):
-        for component in _by_default(binder):
+        for component in _by_default(recipe, binder):
             if component.name in switched_off or _is_there(component, recipe):
                 continue
             if why := _why_not(component, recipe, binder):
@@ -50,14 +50,22 @@ def with_default_filters(
 
 
 def _selects(recipe: Recipe, until: str | None) -> bool:
-    """Return whether what is wanted depends on filters, and the selection is evaluated."""
+    """Return whether what is wanted depends on filters."""
     wanted = until in (None, "filter") or STAGES.index(until) >= STAGES.index("select")
-    return wanted and all(stage in recipe.tables for stage in NEEDED)
+    return wanted and {"pool", "select"} <= set(recipe.tables)
 
 
-def _by_default(binder: Binder) -> list[Component[Any, Any]]:
-    filters = (entry for entry in binder.registry if entry.kind is Kind.FILTER)
-    return [entry.component for entry in filters if entry.component.by_default]
+def _by_default(recipe: Recipe, binder: Binder) -> list[Component[Any, Any]]:
+    """Return the filters that a recipe like this one has by default."""
+    train = recipe.tables.get("train")
+    skips = getattr(recipe.tables["pool"].own, "on_reject", "") == "skip"
+    refuses = skips and recipe.chat.template != WRITES_ITSELF
+    kinds = {
+        "evaluated": "evaluate" in recipe.tables,
+        "skipping": refuses and train is not None and train.own.model is not None,
+    }
+    filters = (entry.component for entry in binder.registry if entry.kind is Kind.FILTER)
+    return [component for component in filters if kinds.get(component.by_default, False)]
 
 
 def _is_there(component: Component[Any, Any], recipe: Recipe) -> bool:

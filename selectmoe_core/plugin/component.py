@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from selectmoe_core.config import Config
 from selectmoe_core.cost import Cost, Workload
@@ -137,8 +137,9 @@ class Component(Generic[ConfigT, PartT_co]):
         questions: an evaluator's options cut down to those that decide which questions it asks;
             it says that the evaluator can give them (``AskingEvaluator``).
         pairs: whether a reader can read preference pairs (``PairReader``).
-        by_default: a filter of every recipe that selects and evaluates, under its own name, unless
-            the recipe has a filter of that name or of this component.
+        by_default: which recipes have a filter without writing it, under its own name, unless they
+            have a filter of that name or of this component: those that select and evaluate
+            (``evaluated``), or those that select to train and skip unusable rows (``skipping``).
         details: how a report should show the details of a scorer, by name; those without an entry
             are shown as they are.
     """
@@ -164,7 +165,7 @@ class Component(Generic[ConfigT, PartT_co]):
     keeps: Callable[[ConfigT], frozenset[Need]] | None = None
     questions: Callable[[ConfigT], ConfigT] | None = None
     pairs: bool = False
-    by_default: bool = False
+    by_default: Literal["", "evaluated", "skipping"] = ""
     details: Callable[[ConfigT], Mapping[str, Meaning]] = _no_details
 
     @property

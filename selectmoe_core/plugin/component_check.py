@@ -28,6 +28,7 @@ REQUIRED = ("build", "needs", "details")
 SWITCHES = ("seeded", "by_rank", "torch", "one_process", "pairs")
 TEXTS = {"requires": "module names", "endings": "endings such as '.jsonl'"}
 """The fields that hold texts."""
+BY_DEFAULT = ("", "evaluated", "skipping")
 
 
 def component_problems(component: Component[Any, Any]) -> Iterator[str]:
@@ -56,7 +57,9 @@ def _options(config: object) -> bool:
 def _without_default(component: Component[Any, Any]) -> Iterator[str]:
     """Yield a problem if a filter that recipes have without writing it needs options."""
     config = component.config
-    if component.by_default is not True or not _options(config):
+    if component.by_default not in BY_DEFAULT:
+        yield f"by_default must be one of {BY_DEFAULT}, got {component.by_default!r}"
+    if not component.by_default or not _options(config):
         return
     needed = [name for name, option in config.model_fields.items() if option.is_required()]
     if needed:

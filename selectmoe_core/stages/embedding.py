@@ -16,6 +16,8 @@ from selectmoe_core.stages.scoring.driver import TOKENS, make_shards
 from selectmoe_core.stages.scoring.finished import remove_damaged_vectors
 from selectmoe_core.stages.scoring.work import Work
 from selectmoe_core.store import Facts
+from selectmoe_core.tokens.encoding import Encoded
+from selectmoe_core.tokens.unrendered import among
 
 
 def run(context: Context) -> Facts:
@@ -46,6 +48,17 @@ def summary(facts: Facts) -> str:
     return f"vectors {facts['examples']:,}{zeros}, width {facts['width']:,}"
 
 
+def _without_unrendered(
+    skips: bool, tokens: Encoded, shard: Shard, vectors: np.ndarray
+) -> np.ndarray:
+    """Return the vectors, with zeros for rows that the chat format cannot render.
+
+    Of such a row there is one token in place of its text: a vector of that says nothing of the row.
+    """
+    out = among(tokens, shard.rows) if skips else np.zeros(0, dtype=bool)
+    return np.where(out[:, None], 0, vectors) if out.any() else vectors
+
+
 def shard_work(context: Context, _: Pool) -> Work[np.ndarray]:
     """Return what the stage makes of each shard."""
     role: Role = "pool" if context.spec.rows_of == "pool" else "target"
@@ -60,6 +73,7 @@ def shard_work(context: Context, _: Pool) -> Work[np.ndarray]:
         path=partial(vectors_path, context.folder),
         write=write,
         remove_damaged=partial(remove_damaged_vectors, context.folder),
+        settle=partial(_without_unrendered, context.spec.skips),
     )
 
 

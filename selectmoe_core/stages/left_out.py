@@ -98,12 +98,14 @@ def write_left_out(folder: Path, table: ScoreTable, scores: np.ndarray, left: Le
             owners.take(places),
             reasons.take(places),
             pa.array(numbers, mask=numbers < 0),
+            *(values.take(pa.array(own)).cast(pa.string()) for values in left.columns.values()),
         ]
-        return pa.table(columns, schema=SCHEMA)
+        return pa.table(columns, schema=schema)
 
+    schema = pa.schema([*SCHEMA, *((name, pa.string()) for name in left.columns)])
     with (
         replacing(folder / LEFT_OUT, alone=True) as temporary,
-        pq.ParquetWriter(temporary, SCHEMA, use_dictionary=NAMES) as file,
+        pq.ParquetWriter(temporary, schema, use_dictionary=[*NAMES, *left.columns]) as file,
     ):
         for piece in ahead(group, range(0, len(rows), GROUP)):
             file.write_table(piece)

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from selectmoe_core.runtime.prefetch import ahead
 from selectmoe_core.runtime.progress import Advance
 from selectmoe_core.stages.context import Context
 from selectmoe_core.stages.dataset_card import CARD, dataset_card
+from selectmoe_core.stages.filtering import counts_by_source
 from selectmoe_core.stages.left_out import best_of, marks_of, without_left_out, write_left_out
 from selectmoe_core.store import Artifact, Facts, replacing
 
@@ -41,7 +42,8 @@ SCHEMA = pa.schema(
         ("reason", pa.string()),
     ]
 )
-"""Then a column ``task:NAME`` for each target task that the scorer has a score for."""
+"""Then a column ``task:NAME`` for each target task that the scorer has a score for, and the columns
+of filters, such as ``language``."""
 TASK = "task:"
 """The beginning of the names of details that are scores for a target task."""
 NAMES = ["source", "group", "reason"]
@@ -99,13 +101,16 @@ def choose(
     codes, names = table.sources()
     if left is not None and selection.reason is None:
         selection = replace(selection, reason=best_of(left, rows))
-    _write_table(folder, selection, rows, table, scores, (codes, names))
+    known = left.columns if left is not None else {}
+    _write_table(folder, selection, rows, table, scores, (codes, names), known)
     offered = np.bincount(codes, minlength=len(names)).tolist()
     kept = np.bincount(codes[rows], minlength=len(names)).tolist()
     sources = {name: {"kept": kept[code], "of": offered[code]} for code, name in enumerate(names)}
     facts: dict[str, Any] = {"kept": len(rows), "of": len(scores), "sources": sources}
     if left is not None:
         facts["left_out"] = left.counts(codes, names)
+    for column, values in known.items():
+        facts[f"{column}s"] = counts_by_source(values.take(pa.array(rows)), codes[rows], names)
     if selection.warnings:
         facts["warnings"] = list(selection.warnings)
     return rows, facts
@@ -190,6 +195,7 @@ def _write_table(
     table: ScoreTable,
     scores: np.ndarray,
     sources: tuple[np.ndarray, tuple[str, ...]],
+    known: Mapping[str, pa.Array],
 ) -> None:
     """Write the selection, one row group at a time; the next ones are prepared meanwhile."""
     codes, names = sources
@@ -198,7 +204,8 @@ def _write_table(
     # Ids are read in the table's order; counting the rows before each is cheaper than sorting.
     ids, before = table.ids(np.flatnonzero(kept)), np.cumsum(kept, dtype=np.int64)
     tasks = {name: table.detail(name)[rows] for name in table.details if name.startswith(TASK)}
-    schema = pa.schema([*SCHEMA, *((name, pa.float32()) for name in tasks)])
+    texts = [(name, pa.string()) for name in known]
+    schema = pa.schema([*SCHEMA, *((name, pa.float32()) for name in tasks), *texts])
 
     def group(start: int) -> pa.Table:
         some = slice(start, min(start + GROUP, len(rows)))
@@ -214,12 +221,13 @@ def _write_table(
             _clusters(selection.cluster, some),
             _notes(selection.reason, some),
             *(pa.array(values[some].astype(np.float32)) for values in tasks.values()),
+            *(values.take(pa.array(own)).cast(pa.string()) for values in known.values()),
         ]
         return pa.table(columns, schema=schema)
 
     with (
         replacing(folder / SELECTION, alone=True) as temporary,
-        pq.ParquetWriter(temporary, schema, use_dictionary=NAMES) as file,
+        pq.ParquetWriter(temporary, schema, use_dictionary=[*NAMES, *known]) as file,
     ):
         for piece in ahead(group, range(0, len(rows), GROUP)):
             file.write_table(piece)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         token_texts,
     )
     from selectmoe_core.tokens.tokenizer import Tokenizer
+    from selectmoe_core.tokens.unrendered import unrendered_rows
 
 __getattr__ = lazy_names(
     __name__,
@@ -39,6 +40,7 @@ __getattr__ = lazy_names(
         "selectmoe_core.tokens.packing": "PackedBatch even moved packed",
         "selectmoe_core.tokens.texts": "token_texts",
         "selectmoe_core.tokens.tokenizer": "Tokenizer",
+        "selectmoe_core.tokens.unrendered": "unrendered_rows",
     },
 )
 
@@ -58,4 +60,5 @@ __all__ = [
     "moved",
     "packed",
     "token_texts",
+    "unrendered_rows",
 ]

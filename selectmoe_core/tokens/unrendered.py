@@ -43,6 +43,12 @@ def among(encoded: Encoded, rows: np.ndarray) -> np.ndarray:
     return np.asarray((some.lengths == 1) & (some.parts[first] == Part.CONTEXT))
 
 
+def unrendered_rows(encoded: Encoded) -> np.ndarray:
+    """Return the rows that were left out because the chat format cannot render them, int64."""
+    rows = np.flatnonzero((encoded.lengths == 1) & (encoded.counted == 0))
+    return rows[among(encoded, rows)] if len(rows) else rows
+
+
 def note(
     folder: Path, pool: Pool, encoded: Encoded, chat: ChatFormat, tokenizer: Tokenizer
 ) -> list[Unrendered]:
@@ -57,8 +63,7 @@ def note(
 def _found(
     pool: Pool, encoded: Encoded, chat: ChatFormat, tokenizer: Tokenizer
 ) -> Iterator[Unrendered]:
-    rows = np.flatnonzero((encoded.lengths == 1) & (encoded.counted == 0))
-    for row in rows.tolist():
+    for row in unrendered_rows(encoded).tolist():
         (example,) = pool.examples(row, row + 1)
         try:
             chat.render(example.messages, tokenizer)

@@ -118,5 +118,7 @@ def test_a_filter_that_stands_by_default_needs_no_options(manager):
 
     made = Component("mine", Needs, lambda _: None, needs=lambda _: frozenset({Need.POOL}))
     assert not list(component_problems(made))
-    made = Component("mine", Needs, lambda _: None, by_default=True)
+    made = Component("mine", Needs, lambda _: None, by_default="evaluated")
     assert "word has none" in " ".join(component_problems(made))
+    made = Component("mine", Config, lambda _: None, by_default=True)
+    assert "by_default must be one of" in " ".join(component_problems(made))
