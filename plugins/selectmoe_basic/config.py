@@ -2,9 +2,10 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from selectmoe_core import Config
+from selectmoe_core import Config, suggest
+from selectmoe_core.cost import DEVICES
 from selectmoe_core.selecting import NumberConfig, Per, QuotaConfig
 
 Percentile = Annotated[float, Field(ge=0, le=100)]
@@ -92,11 +93,37 @@ class TokenBudgetConfig(QuotaConfig):
     in the order of the examples' ids.
     """
 
-    tokens: PositiveInt
+    tokens: PositiveInt | None = None
     """The most tokens to keep; floors and ceilings count tokens too."""
+    gpu_hours: PositiveFloat | None = None
+    """In place of ``tokens``: the hours of one ``card`` that [train] may take with all its epochs,
+    by the estimates of `selectmoe plan`. They are estimates: start-up is not in them, and examples
+    count as if they were as long as ``chat.max_length``, which costs a few percent more a token."""
+    card: str = "h100"
+    """The card of ``gpu_hours``, as ``selectmoe plan --for`` names it."""
     per: Per = "none"
     """``source`` shares the tokens out among the sources, by the tokens that they have unless
     ``quota`` says otherwise."""
+
+    @field_validator("card")
+    @classmethod
+    def _check_card(cls, card: str) -> str:
+        cards = sorted(set(DEVICES) - {"cpu"})
+        if card not in cards:
+            raise ValueError(f"there is no card '{card}': {suggest(card, cards)}")
+        return card
+
+    @model_validator(mode="after")
+    def _check_budget(self) -> Self:
+        if (self.tokens is None) == (self.gpu_hours is None):
+            raise ValueError("set 'tokens', or 'gpu_hours', and not both")
+        return self
+
+    @property
+    def most(self) -> int:
+        """The most tokens; the plan has turned hours into tokens."""
+        assert self.tokens is not None, "the plan resolves gpu_hours"
+        return self.tokens
 
 
 class ThresholdConfig(Config):

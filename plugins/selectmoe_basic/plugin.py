@@ -1,5 +1,6 @@
 """What this plugin offers: scorers without a model, the ordinary selectors, this host."""
 
+from collections.abc import Callable
 from typing import Any
 
 from selectmoe_basic.config import (
@@ -123,9 +124,18 @@ def _token_budget() -> Component[Any, Selector]:
         about=About("as many of the best examples as fit so many tokens", "best first", cost),
         needs=lambda _: frozenset({Need.POOL, Need.MODEL, Need.TOKENS}),
         cost=lambda config, work: Cost(
-            examples=min(work.examples, config.tokens / max(work.length, 1.0))
+            examples=min(work.examples, config.most / max(work.length, 1.0))
         ),
+        budget=_in_tokens,
     )
+
+
+def _in_tokens(config: TokenBudgetConfig, tokens: Callable[[float, str], int]) -> TokenBudgetConfig:
+    """Return the options with tokens in place of hours."""
+    if config.gpu_hours is None:
+        return config
+    most = max(1, tokens(config.gpu_hours, config.card))
+    return config.model_copy(update={"tokens": most, "gpu_hours": None})
 
 
 def _round_robin() -> Component[Any, Selector]:

@@ -139,12 +139,12 @@ class TokenBudget:
         scored = np.flatnonzero(np.isfinite(values))
         rows = scored[best_first(values[scored], lambda places: scores.ids(scored[places]))]
         if self.config.per == "none":
-            found = Selection(rows[np.cumsum(lengths[rows]) <= self.config.tokens])
+            found = Selection(rows[np.cumsum(lengths[rows]) <= self.config.most])
         else:
             found = self._per_source(scores, rows, lengths)
         if not len(found.rows):
             raise StageError(
-                f"not one example fits into {self.config.tokens:,} tokens",
+                f"not one example fits into {self.config.most:,} tokens",
                 hint="raise 'tokens', or shorten the examples with chat.max_length",
             )
         return found
@@ -153,7 +153,7 @@ class TokenBudget:
         codes, names = scores.sources()
         counts = np.bincount(codes[rows], weights=lengths[rows], minlength=len(names))
         sizes = dict(zip(names, counts.astype(np.int64).tolist(), strict=True))
-        total = min(self.config.tokens, sum(sizes.values()))
+        total = min(self.config.most, sum(sizes.values()))
         found = allotted(total, sizes, self.config, "tokens")
         kept = rows[_fitting(lengths[rows], codes[rows], found.counts)]
         group = pa.DictionaryArray.from_arrays(codes[kept], pa.array(names))

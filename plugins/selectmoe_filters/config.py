@@ -154,7 +154,7 @@ class LanguageConfig(Config):
     counts as three."""
     unknown: Literal["keep", "drop"] = "keep"
     """What happens to a row whose language is unknown."""
-    characters: PositiveInt = 1000
+    characters: PositiveInt = 300
     """How much of a text is looked at, from its beginning."""
 
     @field_validator("keep", "drop")

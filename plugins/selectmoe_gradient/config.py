@@ -6,9 +6,6 @@ from pydantic import Field, PositiveInt
 
 from selectmoe_core import Config, execution_only
 
-CPU_TOKENS, GPU_TOKENS = 2048, 4096
-"""Default tokens of a pass; 4096 take about 33 GiB with a 7B model."""
-
 
 class LoraGradientsConfig(Config):
     """Gradients of the LoRA weights at each checkpoint of a warm-up, randomly projected (LESS).
@@ -34,6 +31,8 @@ class LoraGradientsConfig(Config):
     `paper`: the next step of Adam, with corrected bias. `released-code`: no correction, and the
     epsilon of 1e-8 under the root, as in the program that was released with LESS."""
     pass_tokens: Annotated[PositiveInt, Field(le=1 << 30)] | None = execution_only(None)
-    """The most tokens of a pass, with padding; by default 4096 on a GPU, 2048 on the CPU."""
+    """The most tokens of a pass, with padding; by default 2048 on the CPU, and on a GPU what about
+    18 GB of activations, or half of what is free, can hold: 4096 of a 7B model, more of a small
+    one."""
     compile: bool | None = execution_only(None)
     """Compile the projection, which takes half a minute at the start; by default on a GPU."""

@@ -1,8 +1,8 @@
 """The part that turns examples into projected gradients of the warm-up's LoRA weights."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -10,13 +10,15 @@ import torch
 from torch.nn.functional import normalize
 
 from selectmoe_core import Job, ModelError, ModelRef, Shard, StageError
-from selectmoe_core.models import LLAMA_LIKE, padded, within_budget
+from selectmoe_core.cost import Shape
+from selectmoe_core.models import LLAMA_LIKE, OnItsWay, padded, within_budget
 from selectmoe_core.tokens import Encoded
 from selectmoe_core.training import KeptCheckpoint
 from selectmoe_gradient.checkpoints import LoadedCheckpoint, found_checkpoints, load_checkpoints
-from selectmoe_gradient.config import CPU_TOKENS, GPU_TOKENS, LoraGradientsConfig
+from selectmoe_gradient.config import LoraGradientsConfig
 from selectmoe_gradient.gradients import ProjectedGradients
 from selectmoe_gradient.lora_layers import copy_weights
+from selectmoe_gradient.passes import CPU_TOKENS, default_tokens
 from selectmoe_gradient.projection import Projector
 
 
@@ -57,7 +59,7 @@ class LoraGradients:
         arranging = gradients.projections if role == "pool" else None
         rule = self.config.preconditioner
         checkpoints = load_checkpoints(kept, arranging, rule, job.device, dtype)
-        tokens = self.config.pass_tokens or (CPU_TOKENS if job.device == "cpu" else GPU_TOKENS)
+        tokens = self.config.pass_tokens or _tokens(base, job)
         yield GradientEmbedder(job, job.models.tokenizer(base), gradients, checkpoints, tokens)
 
     def _projector(self, job: Job) -> Projector:
@@ -105,33 +107,52 @@ class GradientEmbedder:
 
         An example in which no token counts has no gradient: its vector is zeros.
         """
+        return self.begin(shard)()
+
+    def begin(self, shard: Shard) -> Callable[[], np.ndarray]:
+        """Send a shard's passes to the device; return a function that waits for the vectors."""
         examples = [self._encoded[int(row)] for row in shard.rows]
         ids = [np.asarray(example.ids) for example in examples]
         masks = [self._encoded.chat.counts(example.parts).copy() for example in examples]
         for mask in masks:
             mask[:1] = False  # the first token is not predicted
+        made = [list(self._passes(checkpoint, ids, masks)) for checkpoint in self._checkpoints]
+        return partial(self._gathered, len(ids), made)
+
+    def _gathered(self, examples: int, made: list[list[tuple[np.ndarray, OnItsWay]]]) -> np.ndarray:
+        """Return the vectors of all checkpoints side by side."""
         width = self._gradients.width
-        vectors = np.zeros((len(ids), width * len(self._checkpoints)), dtype=np.float16)
-        for number, checkpoint in enumerate(self._checkpoints):
+        vectors = np.zeros((examples, width * len(made)), dtype=np.float16)
+        for number, passes in enumerate(made):
             block = vectors[:, number * width : (number + 1) * width]
-            self._fill(block, checkpoint, ids, masks)
+            for rows, found in passes:
+                block[rows] = found.numpy()
         return vectors
 
-    def _fill(
-        self,
-        block: np.ndarray,
-        checkpoint: LoadedCheckpoint,
-        ids: Sequence[np.ndarray],
-        masks: Sequence[np.ndarray],
-    ) -> None:
-        """Write the vectors at one checkpoint into ``block``, ``[examples, dimensions]``."""
+    def _passes(
+        self, checkpoint: LoadedCheckpoint, ids: Sequence[np.ndarray], masks: Sequence[np.ndarray]
+    ) -> Iterator[tuple[np.ndarray, OnItsWay]]:
+        """Yield the rows of each pass at a checkpoint, and their vectors ``[rows, dimensions]``."""
         copy_weights(self._gradients.layers, checkpoint.weights)
         counted = np.array([row for row, mask in enumerate(masks) if mask.any()], dtype=np.int64)
         lengths = np.array([len(ids[row]) for row in counted], dtype=np.int64)
         for places in within_budget(lengths, self._tokens):
             batch = padded(counted[places], ids, masks, self._job.device)
             found = normalize(self._gradients.vectors(batch, checkpoint.directions))
-            block[batch.rows] = (found * checkpoint.root).half().cpu().numpy()
+            yield batch.rows, OnItsWay((found * checkpoint.root).half())
+
+
+def _tokens(base: ModelRef, job: Job) -> int:
+    """Return how many tokens a pass works on, now that the model is loaded."""
+    if job.device == "cpu":
+        return CPU_TOKENS
+    config = job.models.config(base)
+    try:
+        shape = Shape.of(config) if config is not None else None
+    except KeyError:  # the formulas do not fit this architecture
+        shape = None
+    free, _ = torch.cuda.mem_get_info(job.device)
+    return default_tokens(shape, job.dtype, float(free))
 
 
 def _base_of(checkpoint: KeptCheckpoint, job: Job) -> ModelRef:

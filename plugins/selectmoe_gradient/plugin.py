@@ -4,7 +4,8 @@ from typing import Any
 
 from selectmoe_core import About, Component, Cost, Embedder, Need, Workload, hookimpl, load
 from selectmoe_core.cost import Shape, activation_bytes, training_flops, weight_bytes
-from selectmoe_gradient.config import GPU_TOKENS, LoraGradientsConfig
+from selectmoe_gradient.config import LoraGradientsConfig
+from selectmoe_gradient.passes import default_tokens
 
 CHECKPOINTS = 4
 """As many as LESS uses; a plan does not know how many the warm-up will keep."""
@@ -44,7 +45,8 @@ def _cost(config: LoraGradientsConfig, workload: Workload) -> Cost:
         shape = Shape.of(workload.model)
     except KeyError:  # the formulas do not fit this architecture
         return Cost(tokens=tokens, disk=disk)
-    batch = float(max(config.pass_tokens or GPU_TOKENS, workload.length))
+    tokens_at_once = config.pass_tokens or default_tokens(shape, workload.dtype, None)
+    batch = float(max(tokens_at_once, workload.length))
     return Cost(
         tokens=tokens,
         flops=training_flops(shape, tokens, workload.length, frozen=True, recompute=False),

@@ -6,6 +6,7 @@ from graphlib import CycleError, TopologicalSorter
 from selectmoe_core.config import Config, suggest
 from selectmoe_core.models.models import ModelRef
 from selectmoe_core.plan.binding import Binder
+from selectmoe_core.plan.budgets import with_budget
 from selectmoe_core.plan.filters import filter_steps, reads_vectors
 from selectmoe_core.plan.given import (
     adapter_table,
@@ -240,7 +241,7 @@ class Graph:
         model = self.binder.target_model(table) if Need.MODEL in needs else None
         vectors = vector_inputs(table, needs, self.recipe, self.binder)
         inputs = {"score": score, "pool": "pool", **filters, **vectors}
-        self._add(key, table, inputs, arm, model)
+        self._add(key, table, inputs, arm, model, with_budget(table, self.recipe, self.binder))
 
     def _train_and_evaluate(self, arm: str, select: str = "select") -> None:
         train, evaluate = (self.recipe.tables.get(stage) for stage in ("train", "evaluate"))

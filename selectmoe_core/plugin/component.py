@@ -140,6 +140,8 @@ class Component(Generic[ConfigT, PartT_co]):
         by_default: which recipes have a filter without writing it, under its own name, unless they
             have a filter of that name or of this component: those that select and evaluate
             (``evaluated``), or those that select to train and skip unusable rows (``skipping``).
+        budget: a selector's options with what they leave to the plan: it receives them, and a
+            function that says how many tokens fit so many hours of a card, ``tokens(2.0, "h100")``.
         details: how a report should show the details of a scorer, by name; those without an entry
             are shown as they are.
     """
@@ -165,6 +167,7 @@ class Component(Generic[ConfigT, PartT_co]):
     keeps: Callable[[ConfigT], frozenset[Need]] | None = None
     questions: Callable[[ConfigT], ConfigT] | None = None
     pairs: bool = False
+    budget: Callable[[ConfigT, Callable[[float, str], int]], ConfigT] | None = None
     by_default: Literal["", "evaluated", "skipping"] = ""
     details: Callable[[ConfigT], Mapping[str, Meaning]] = _no_details
 

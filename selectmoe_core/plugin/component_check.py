@@ -22,6 +22,7 @@ CALLED = {
     "keeps": ("config",),
     "questions": ("config",),
     "details": ("config",),
+    "budget": ("config", "tokens"),
 }
 """The fields that the core calls, with their arguments."""
 REQUIRED = ("build", "needs", "details")
