@@ -8,8 +8,10 @@
 is a copy of the one before in other case, with other spaces, a changed word or a further turn, and
 fails where fewer than 99 % of the copies are grouped with their original. ``all_pairs`` compares
 the filter with all pairs of 1,500 examples, in time and in what is grouped. ``signatures`` compares
-two libraries that make MinHash signatures (``pip install datasketch``). Writes JSON lines, with
-seconds of wall-clock time and of the processor.
+two libraries that make MinHash signatures (``pip install datasketch``). ``leak`` looks for the
+answers of 10,000 rows as if an evaluation asked them, and fails where it misses one of these rows;
+``small_leak`` compares it with a look at every run of words. Writes JSON lines, with seconds of
+wall-clock time and of the processor.
 """
 
 import random
@@ -20,14 +22,20 @@ from typing import Any
 
 from selection_parts import RowsBench, Timed, memory, run_parts
 
-from selectmoe_core import Job, Message, RawExample
+from selectmoe_core import Job, Message, Question, RawExample
 from selectmoe_core.data import Pool
+from selectmoe_core.data.questions import write_questions
+from selectmoe_core.plugin.protocols import Inputs
+from selectmoe_filters.config import LeakConfig
+from selectmoe_filters.leak import Leak, question_runs
+from selectmoe_filters.texts import words
 
 EVERY = 10
 """One in so many examples is a copy of the one before."""
 GOAL = 300.0
 """Seconds for a million examples on two cores."""
 PAIRED = 1500
+QUESTIONS = 10_000
 SIGNED = 20_000
 LEAST = 0.99
 """The share of copies that must be found."""
@@ -67,6 +75,34 @@ class Bench(RowsBench):
             "all_pairs_cpu": round(naive.cpu, 2),
             "times_faster": round(naive.cpu / max(figures["cpu"], 0.01), 1),
         }
+
+    def leak(self) -> dict[str, Any]:
+        """Look for questions of an evaluation in a large pool."""
+        pool = self._pool(self.rows)
+        asked = range(0, len(pool), max(1, len(pool) // QUESTIONS))
+        found = self._leaks(pool, asked)
+        if missed := set(asked) - found.value:
+            raise AssertionError(f"{len(missed)} rows that hold a question are not found")
+        figures = {"rows": len(pool), "questions": len(asked), "found": len(found.value)}
+        return figures | found.figures() | memory()
+
+    def small_leak(self) -> dict[str, Any]:
+        """Compare with a look at every run of words."""
+        pool = self._pool(SIGNED)
+        asked = range(0, len(pool), 100)
+        found = self._leaks(pool, asked)
+        runs = question_runs(questions(pool, asked), LeakConfig())
+        naive = Timed.of(lambda: word_by_word(pool, set(runs)))
+        if found.value != naive.value:
+            raise AssertionError("the filter marks other rows than a look at every run of words")
+        return {"rows": SIGNED, "found": len(found.value), "equal": True} | found.beside(naive)
+
+    def _leaks(self, pool: Pool, asked: range) -> Timed:
+        folder = self.work / f"questions-{len(pool)}"
+        folder.mkdir(exist_ok=True)
+        write_questions(folder, questions(pool, asked))
+        part, job = Leak(LeakConfig()), Job(seed=1, inputs=Inputs(questions=folder))
+        return Timed.of(lambda: set(part.mark(pool, job).rows.tolist()))
 
     def signatures(self) -> dict[str, Any]:
         """Time the signatures alone, of the same runs of words, with either library."""
@@ -113,6 +149,24 @@ class Bench(RowsBench):
         found = Timed.of(lambda: part.mark(pool, job))
         rows, numbers = found.value.rows.tolist(), found.value.numbers.tolist()
         return dict(zip(rows, numbers, strict=True)), found.figures() | memory()
+
+
+def questions(pool: Pool, rows: range) -> list[Question]:
+    """Return the answers of some rows as questions."""
+    return [Question("task", example.response) for example in pool.take(rows)]
+
+
+def word_by_word(pool: Pool, runs: set[tuple[str, ...]]) -> set[int]:
+    """Return the rows that hold a run, by a look at every run of each size."""
+    sizes = {len(run) for run in runs}
+    found = set()
+    for row, example in enumerate(pool.examples()):
+        for message in example.messages:
+            own = words(message.content)
+            every = (tuple(own[n : n + size]) for size in sizes for n in range(len(own) - size + 1))
+            if any(run in runs for run in every):
+                found.add(row)
+    return found
 
 
 def conversations(rows: int) -> Iterator[RawExample]:
@@ -162,7 +216,7 @@ def _runs(example: Any) -> set[tuple[str, ...]]:  # noqa: ANN401
     return {tuple(own[place : place + 3]) for place in range(max(len(own) - 2, 1))}
 
 
-PARTS = ("near_duplicates", "all_pairs", "signatures")
+PARTS = ("near_duplicates", "all_pairs", "leak", "small_leak", "signatures")
 
 
 def main() -> None:

@@ -21,12 +21,13 @@ def with_budget(table: StageTable, recipe: Recipe, binder: Binder) -> Config | N
     if bound is None or bound[0].component.budget is None:
         return None
     try:
-        return bound[0].component.budget(
+        found: Config = bound[0].component.budget(
             bound[1], lambda hours, card: tokens_in(hours, card, recipe, binder)
         )
     except RecipeError as error:
         binder.problem(table.where, str(error), error.hint)
         return None
+    return found
 
 
 def tokens_in(hours: float, card: str, recipe: Recipe, binder: Binder) -> int:
