@@ -51,7 +51,7 @@ def costs(found: Mapping[str, Mapping[str, Any]]) -> str:
     rows = []
     for name, one in found.items():
         parts = ", ".join(f"{stage} {spent:,.0f}" for stage, spent in one["seconds"].items())
-        flops = "?" if one["flops"] is None else f"{one['flops']:.1e}"
+        flops = "?" if one["flops"] is None else f"{one['flops']:.1e}" if one["flops"] else "0"
         languages = one["languages"]
         other = sum(count for code, count in languages.items() if code not in (ENGLISH, "unknown"))
         rows.append(
