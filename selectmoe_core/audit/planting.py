@@ -56,6 +56,7 @@ def make_pool(audit: AuditPlan, node: Node, say: Callable[[str], None]) -> Artif
             {"options": config.model_dump(mode="json"), "seed": node.seed},
         )
         artifact.save()
+        store.publish(node.stage, digest)
         return artifact
 
 

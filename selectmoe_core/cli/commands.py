@@ -12,6 +12,7 @@ from selectmoe_core.plugin.registry import OfferedCommand, Registry
 _LINES = {
     "run": "Run a recipe; finished stages are reused.",
     "plan": "Check a recipe and show what it will do and cost.",
+    "worker": "Help a run: make shards of a stage, beside other workers, until all are made.",
     "compare": "Compare strategies with random selections, over several seeds.",
     "audit": "Plant damage into a sample of the pool and see which scores notice.",
     "list": "List the components that plugins offer.",

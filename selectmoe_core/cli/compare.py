@@ -9,6 +9,7 @@ import click
 from selectmoe_core.cli.options import (
     Execution,
     execution_options,
+    local_run,
     recipe_names,
     registry,
     shipped_recipes,
@@ -73,7 +74,7 @@ def command(
 def _split(arguments: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
     """Return the recipes or runs, and the overrides."""
     changes = [text for text in arguments if _changes(text)]
-    names = [text for text in arguments if not _changes(text)]
+    names = [local_run(text) for text in arguments if not _changes(text)]
     if not names:
         raise RecipeError("there is no recipe to compare", hint="selectmoe compare compare")
     return names, tuple(changes)

@@ -14,6 +14,7 @@ import click
 
 from selectmoe_core.cli.commands import checked, left_out
 from selectmoe_core.config import real_path
+from selectmoe_core.paths import is_address
 from selectmoe_core.plugin.manager import load_plugins
 from selectmoe_core.plugin.registry import Registry
 from selectmoe_core.recipe.recipe import Recipe, read_recipe
@@ -32,6 +33,29 @@ class FolderPath(click.Path):
         """Return the path of the folder."""
         if isinstance(value, str) and not value.strip():
             self.fail("the path is empty; the working folder is '.'", param, ctx)
+        if isinstance(value, str) and is_address(value):
+            from selectmoe_core.remote.cache import local_outputs
+
+            return local_outputs(value)
+        return super().convert(value, param, ctx)
+
+
+def local_run(text: str) -> str:
+    """Return the folder of a run that was fetched, where a text is its address, or the text."""
+    if not is_address(text):
+        return text
+    from selectmoe_core.remote.cache import fetch_run
+
+    return str(fetch_run(text))
+
+
+class RunFolder(click.Path):
+    """The folder of a run; one on an object store is fetched, with what commands read of it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
+        """Return the path of the folder."""
+        if isinstance(value, str):
+            value = local_run(value)
         return super().convert(value, param, ctx)
 
 
@@ -59,7 +83,7 @@ outputs_option = click.option(
     default="outputs",
     show_default=True,
     type=FolderPath(file_okay=False, path_type=Path),
-    help="Folder for all artifacts, runs and reports.",
+    help="Folder for all artifacts, runs and reports, or an address such as s3://bucket/prefix.",
 )
 until_option = click.option("--until", metavar="STAGE", help="Stop after this stage.")
 device_option = click.option(
@@ -210,8 +234,7 @@ def execution_options(function: FunctionT) -> FunctionT:
 
 def run_argument(name: str) -> Callable[[FunctionT], FunctionT]:
     """Return an argument that names the folder of a run."""
-    folder = click.Path(exists=True, file_okay=False, path_type=Path)
-    return click.argument(name, type=folder)
+    return click.argument(name, type=RunFolder(exists=True, file_okay=False, path_type=Path))
 
 
 def registry(context: click.Context) -> Registry:

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import click
 
+from selectmoe_core.cli.options import RunFolder, run_argument
+
 
 @click.command("report")
-@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@run_argument("run")
 @click.option(
     "--against",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=RunFolder(exists=True, file_okay=False, path_type=Path),
     metavar="RUN2",
     help="Compare the selection with that of another run, example by example.",
 )

@@ -23,7 +23,9 @@ def command(outputs: Path, recipe: str | None, as_json: bool) -> None:
     from dataclasses import asdict
 
     from selectmoe_core.compare.runs import past_runs, table
+    from selectmoe_core.remote.cache import fetch_records
 
+    fetch_records(outputs)
     runs = [run for run in past_runs(outputs) if recipe in (None, run.name)]
     if as_json:
         import json

@@ -166,7 +166,7 @@ def write_part_table(path: Path, table: pa.Table) -> None:
 
 def _part_file(path: Path) -> AbstractContextManager[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Not alone: a process that is cut off from its cluster may still write what another one makes.
+    # Not alone: a process that was held up or cut off may write what another one has taken over.
     return replacing(path, durable=True)
 
 

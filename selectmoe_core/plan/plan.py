@@ -16,7 +16,8 @@ from selectmoe_core.plan.node import Node, Plan
 from selectmoe_core.plan.trackers import tracker_problems
 from selectmoe_core.plugin.registry import Registry
 from selectmoe_core.recipe.recipe import Recipe
-from selectmoe_core.store import FileHashes, Store
+from selectmoe_core.remote.cache import store_at
+from selectmoe_core.store import FileHashes
 
 
 def make_plan(
@@ -41,7 +42,7 @@ def make_plan(
     Raises:
         RecipeError: names all mistakes of the recipe.
     """
-    store = Store(outputs / STORE)
+    store = store_at(outputs / STORE)
     hashes = FileHashes(store.root / "hashes.json", hash_limit)
     binder = Binder(recipe, registry)
     graph = Graph(recipe, binder, until)

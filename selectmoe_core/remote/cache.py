@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from selectmoe_core.errors import StageError
-from selectmoe_core.paths import plain_name
+from selectmoe_core.paths import STORE, plain_name
 from selectmoe_core.remote.objects import Objects
 from selectmoe_core.remote.store import RemoteStore
 from selectmoe_core.runtime.writing import write_json
@@ -126,7 +126,7 @@ def _fetch_run(outputs: Path, name: str, objects: Objects, *, artifacts: bool = 
     for file in files if artifacts else {RECORD: 0, "recipe.toml": 0, "report.json": 0}:
         if file in files and not (folder / file).is_file():
             objects.get(f"{name}/{file}", folder, file)
-    store = RemoteStore(outputs / "store", objects=objects_at(f"{objects.url}/store"))
+    store = RemoteStore(outputs / STORE, objects=objects_at(f"{objects.url}/{STORE}"))
     for node in json.loads((folder / RECORD).read_bytes())["nodes"]:
         stage, digest = (
             plain_name(node["stage"], where=name),

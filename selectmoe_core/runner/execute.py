@@ -6,11 +6,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 from selectmoe_core.config import parse
 from selectmoe_core.errors import SelectMoEError, StageError, of_disk
 from selectmoe_core.plugin.component import Kind
 from selectmoe_core.plugin.registry import Registry
+from selectmoe_core.remote.cache import store_at
 from selectmoe_core.runner.job import make_job
 from selectmoe_core.runtime.distributed import World, agreed, barrier, current_world
 from selectmoe_core.runtime.events import SentProgress
@@ -30,7 +32,8 @@ from selectmoe_core.stages import (
 from selectmoe_core.stages.context import Context
 from selectmoe_core.stages.node_spec import SENT, NodeSpec
 from selectmoe_core.stages.scoring import score
-from selectmoe_core.store import Artifact, Facts, Store, write_json
+from selectmoe_core.stages.scoring.claims import WORKED
+from selectmoe_core.store import Artifact, Facts, write_json
 from selectmoe_core.tokens.chat import ChatConfig, ChatFormat
 
 HOW = "how.json"
@@ -52,13 +55,27 @@ STAGES: Mapping[str, Callable[[Context], Facts]] = {
 }
 
 
+JOINED: Mapping[str, Callable[[Context], None]] = {"embed": embedding.join, "score": score.join}
+"""The stages whose shards workers can make, and how."""
+
+
+def join_node(spec: NodeSpec, registry: Registry) -> None:
+    """Make shards of a node beside other processes, without its lock; leave the rest to the run."""
+    store = store_at(spec.store)
+    with _disk_errors(spec):
+        if store.find(spec.stage, spec.digest) is None:
+            spec.folder.mkdir(parents=True, exist_ok=True)
+            _check_how(spec)
+            JOINED[spec.stage](node_context(spec, registry, World()))
+
+
 def execute_node(spec: NodeSpec, registry: Registry, say: Callable[[str], None]) -> None:
     """Execute a node under its lock; do nothing if another run has finished it meanwhile.
 
     If several processes execute it together, each of them calls this; the first one holds the
     lock and writes the manifest.
     """
-    store, world = Store(spec.store), current_world()
+    store, world = store_at(spec.store), current_world()
     lock = store.lock(spec.stage, spec.digest, say) if world.main else nullcontext()
     with not_swallowed(), _disk_errors(spec), lock:
         if world.main:
@@ -66,6 +83,8 @@ def execute_node(spec: NodeSpec, registry: Registry, say: Callable[[str], None])
         made = world.main and store.find(spec.stage, spec.digest) is not None
         if not agreed(made):
             _execute(spec, registry, world)
+            if world.main:  # under the lock, so that no other run makes it meanwhile
+                store.publish(spec.stage, spec.digest)
 
 
 @contextmanager
@@ -97,6 +116,8 @@ def _execute(spec: NodeSpec, registry: Registry, world: World) -> None:
         seconds = before + time.monotonic() - start
         if world.main:
             _write_how(spec, seconds)
+    # What workers did counts as if these processes had done it.
+    seconds += facts.get(WORKED, 0.0) / world.size
     barrier()  # the first process may be done with files that others still read
     details = {
         "key": spec.key,
@@ -133,8 +154,7 @@ def _peak_memory() -> dict[str, int]:
 def _check_how(spec: NodeSpec) -> float:
     """Return the seconds of earlier attempts; raise if they used another device or dtype."""
     path = spec.folder / HOW
-    if not path.is_file():
-        _write_how(spec, 0.0)
+    if store_at(spec.store).agree(path, json.dumps(_how(spec, 0.0))):
         return 0.0
     try:
         how = json.loads(path.read_bytes())
@@ -150,19 +170,22 @@ def _check_how(spec: NodeSpec) -> float:
             raise StageError(
                 f"{spec.key} was begun with {name} {how[name]} and cannot go on with {value}: "
                 "its result would be a mixture",
-                hint=f"run it with the earlier setting, or start again with --fresh {spec.stage}",
+                hint=f"run it with --{name} {how[name]}, or start again with --fresh {spec.stage}",
             )
     return seconds
 
 
-def _write_how(spec: NodeSpec, seconds: float) -> None:
-    how = {
+def _how(spec: NodeSpec, seconds: float) -> dict[str, Any]:
+    return {
         "device": spec.device.partition(":")[0],
         "dtype": spec.dtype,
         "threads": spec.threads,
         "seconds": seconds,
     }
-    write_json(spec.folder / HOW, how)
+
+
+def _write_how(spec: NodeSpec, seconds: float) -> None:
+    write_json(spec.folder / HOW, _how(spec, seconds))
 
 
 def _progress(spec: NodeSpec, world: World) -> Progress:

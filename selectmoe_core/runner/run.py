@@ -15,6 +15,7 @@ from selectmoe_core.plugin.manager import notify
 from selectmoe_core.plugin.registry import Registry
 from selectmoe_core.report import Report, write_report
 from selectmoe_core.report.record import NodeRecord, RunRecord
+from selectmoe_core.runner import bringing
 from selectmoe_core.runner.crew import Crew, gpus_to_spread
 from selectmoe_core.runner.execute import execute_node
 from selectmoe_core.runner.executors import RunExecutor, opened_executor
@@ -110,6 +111,7 @@ class _Run:
 
     def execute(self) -> Outcome:
         with ExitStack() as stack:
+            stack.callback(bringing.publish_run, self.options.outputs, self.folder)
             stack.enter_context(log_to(self.folder / "run.log"))
             try:
                 log.info("%s", self.options.command)
@@ -142,7 +144,7 @@ class _Run:
     def _make_what_is_missing(self) -> None:
         for text in self.plan.remarks():
             self.say(text)
-        missing = self._missing()
+        missing = bringing.without_damage(self.plan, self._missing, self.say)
         self._check(missing)
         self._execute_all({node.key for node in missing})
 
@@ -177,14 +179,13 @@ class _Run:
                 schedule.start(node)
             elif self._made_elsewhere(node):
                 continue
-            elif crew.size > 1 and node.stage not in self.purpose.makers:
-                schedule.start(node)
-                self.say(f"{_name(node)} ...")
-                crew.start(self.specs.of(node))
-                return True
             else:
                 schedule.start(node)
+                bringing.bring_inputs(self.plan, node)
                 self.say(f"{_name(node)} ...")
+                if crew.size > 1 and node.stage not in self.purpose.makers:
+                    crew.start(self.specs.of(node))
+                    return True
                 self._done(node, self._execute(node))
             schedule.finish(node)
             return True
@@ -211,10 +212,8 @@ class _Run:
         where = place.text if place else f"{self.device}, {self.machine.gpus or 'no'} visible GPUs"
         log.info("%d process(es) for each of: %s (%s)", count, ", ".join(shared) or "none", where)
         if count > 1 and shared and place is None:
-            names = ", ".join(dict.fromkeys(shared))
-            self.say(
-                f"{count} processes for each of {names}; for one process use --num-processes 1"
-            )
+            what = f"{count} processes for each of {', '.join(dict.fromkeys(shared))}"
+            self.say(f"{what}; for one process use --num-processes 1")
 
     def _missing(self) -> list[Node]:
         """Return the nodes to make: those that are wanted and missing, and what they read."""
@@ -326,6 +325,7 @@ class _Run:
         )
 
     def _report(self) -> Outcome:
+        bringing.bring_for_report(self.plan)
         record = self._record()
         record.save(self.folder)
         return Outcome(self.folder, record, self.purpose.report(record, self.folder))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from selectmoe_core.errors import StageError
+from selectmoe_core.remote.cache import is_free
 from selectmoe_core.runtime.terminal import LogFormatter
 
 
@@ -23,7 +24,8 @@ def new_folder(outputs: Path, name: str) -> Path:
             continue
         except FileNotFoundError:  # a file system on which no folder can be made, such as /proc
             break
-        return folder.resolve()
+        if is_free(outputs, folder):
+            return folder.resolve()
     raise StageError(
         f"cannot make a folder for this run at {base}", hint="name another folder with --outputs"
     )

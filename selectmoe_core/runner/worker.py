@@ -12,7 +12,7 @@ from selectmoe_core.errors import PartError, SelectMoEError
 from selectmoe_core.models.hub import PROGRESS
 from selectmoe_core.plugin.manager import load_plugins
 from selectmoe_core.plugin.registry import Registry
-from selectmoe_core.runner.execute import execute_node
+from selectmoe_core.runner.execute import execute_node, join_node
 from selectmoe_core.runner.failures import BUG, Failure, outcome_path
 from selectmoe_core.runner.preflight import check_part
 from selectmoe_core.runtime.distributed import current_world, join, leave
@@ -52,7 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _execute(spec: NodeSpec, registry: Registry) -> None:
-    """Execute a node, alone or as one of several processes."""
+    """Execute a node, alone or as one of several processes, or make shards of it as a worker."""
+    if spec.joins:
+        join_node(spec, registry)
+        return
     join(spec.device)
     execute_node(spec, registry, lambda text: print(f"  {text}", file=sys.stderr))  # noqa: T201
     leave()

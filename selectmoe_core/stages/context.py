@@ -8,7 +8,13 @@ from selectmoe_core.config import Config
 from selectmoe_core.data.pool import Pool
 from selectmoe_core.plugin.component import Component
 from selectmoe_core.plugin.protocols import Job
+from selectmoe_core.remote.cache import store_at
+from selectmoe_core.runtime.leases import Place
 from selectmoe_core.stages.node_spec import NodeSpec
+from selectmoe_core.store import Store
+
+CLAIMS = "claims"
+"""The folder of an artifact with the claims of its shards."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,16 @@ class Context:
     def folder(self) -> Path:
         """The artifact's folder."""
         return self.spec.folder
+
+    @property
+    def store(self) -> Store:
+        """The store that holds its artifact and those it reads."""
+        return store_at(self.spec.store)
+
+    @property
+    def claims(self) -> Place:
+        """Where the processes that make shards of it claim them."""
+        return self.store.place(self.folder / CLAIMS)
 
     def pool(self) -> Pool:
         """Open the pool, or the targets where the stage works on these alone."""

@@ -28,10 +28,16 @@ def run(context: Context) -> Facts:
     barrier()  # every process has written its shards
     if not context.job.world.main:
         return {}
-    forget_claims(context.folder)
+    worked = forget_claims(context.claims, context.folder)
     vectors = finish_vectors(context.folder, [stop - start for _, start, stop in cuts])
     _check(vectors, pool, context)
-    return _facts(context, vectors)
+    return {**_facts(context, vectors), **worked}
+
+
+def join(context: Context) -> None:
+    """Make vectors beside other processes; the run that finishes the stage does the rest."""
+    pool = context.pool()
+    make_shards(context, pool, shard_work(context, pool))
 
 
 def summary(facts: Facts) -> str:

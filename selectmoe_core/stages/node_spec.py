@@ -52,6 +52,8 @@ class NodeSpec:
         executor: the executor of the run.
         maker: for a mapped node whose shards another process makes: who makes them, see
             ``stages/scoring/elsewhere.py``.
+        joins: it is executed by a worker, which makes shards and leaves the rest to the run.
+        leaves_at: when a worker takes no further shard, in seconds since 1970.
         skips: rows that the chat format cannot render are left out; otherwise they are errors.
         where: the table of the recipe that it comes from, for messages: ``[score.ifd]``.
     """
@@ -88,6 +90,8 @@ class NodeSpec:
     maker: Mapping[str, Any] | None = None
     skips: bool = False
     where: str = ""
+    joins: bool = False
+    leaves_at: float | None = None
 
     @property
     def rows_of(self) -> str:

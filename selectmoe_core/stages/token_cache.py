@@ -14,12 +14,13 @@ from typing import Any
 from selectmoe_core.data.pool import Pool
 from selectmoe_core.errors import StageError
 from selectmoe_core.plugin.protocols import Job, Need
+from selectmoe_core.remote.cache import store_at
 from selectmoe_core.runtime.distributed import barrier, on_one_host
 from selectmoe_core.runtime.progress import Advance, Progress
 from selectmoe_core.stages.code import Code
 from selectmoe_core.stages.context import Context
 from selectmoe_core.stages.node_spec import NodeSpec
-from selectmoe_core.store import Artifact, Facts, Store
+from selectmoe_core.store import Artifact, Facts
 from selectmoe_core.tokens.chat import ChatFormat
 from selectmoe_core.tokens.encoding import Encoded
 from selectmoe_core.tokens.files import Kept, rows_written
@@ -85,7 +86,7 @@ class TokenCache:
         self.spec, self.chat, self.tokenizer = spec, chat, tokenizer
         self.tokenizer_digest = tokenizer_digest(tokenizer)
         self.digest = tokens_digest(spec, chat, self.tokenizer_digest)
-        self.store = Store(spec.store)
+        self.store = store_at(spec.store)
         self.folder = self.store.folder(STAGE, self.digest)
 
     def find(self) -> Encoded | None:
@@ -97,6 +98,7 @@ class TokenCache:
         artifact = self.store.find(STAGE, self.digest)
         if artifact is None:
             return None
+        self.store.fetch(STAGE, self.digest)
         encoded = Encoded.open(self.folder, self.chat)
         if not encoded.holds(int(artifact.facts["examples"]), int(artifact.facts["tokens"])):
             raise StageError(
@@ -122,6 +124,7 @@ class TokenCache:
                 if self.store.find(STAGE, self.digest) is None:
                     facts = self._tokenise(progress, written)
                     Artifact(STAGE, "tokenizer", self.digest, self.folder, facts).save()
+                    self.store.publish(STAGE, self.digest)
             found = self.find()
         assert found is not None
         return found

@@ -15,7 +15,6 @@ from selectmoe_core.data.pool import Pool
 from selectmoe_core.errors import ModelError, StageError
 from selectmoe_core.plugin.protocols import Need
 from selectmoe_core.stages.context import Context
-from selectmoe_core.store import write_json
 
 CUTS = "shards.json"
 SHARDS, LEAST, MOST = 1000, 2048, 1 << 16
@@ -52,15 +51,16 @@ def shards_of(context: Context, pool: Pool) -> list[Cut]:
     """Return the shards of a stage; a resumed stage keeps its earlier cuts."""
     path = context.folder / CUTS
     if path.is_file():
-        return list(cuts(len(pool), *_recorded(path, context.spec.stage)))
+        return list(cuts(len(pool), *recorded(path, context.spec.stage)))
     wanted = context.spec.own.get("shard_examples")
     size = int(wanted) if wanted else _size(context, pool)
     least = size if wanted else max(1, size // LAST)
-    write_json(path, {"examples": size, "least": least})
-    return list(cuts(len(pool), size, least))
+    # Workers may begin at the same time: the first one decides.
+    context.store.agree(path, json.dumps({"examples": size, "least": least}))
+    return list(cuts(len(pool), *recorded(path, context.spec.stage)))
 
 
-def _recorded(path: Path, stage: str) -> tuple[int, int]:
+def recorded(path: Path, stage: str) -> tuple[int, int]:
     """Return how large the shards of a stage that was begun are, and the least of them."""
     try:
         found = json.loads(path.read_bytes())

@@ -37,6 +37,8 @@ from selectmoe_core.store import Facts
 from selectmoe_core.tokens.encoding import Encoded
 from selectmoe_core.tokens.unrendered import REASON, among
 
+AGREED = ".kernel"
+"""The file that names the kernel of the first shard."""
 MAX_SKIPPED = 0.01
 """The share of the pool that may be skipped if neither recipe nor scorer sets a limit."""
 
@@ -55,7 +57,8 @@ def run(context: Context) -> Facts:
     barrier()  # the table must not be opened before every process has written its shards
     if not main:
         return {}
-    forget_claims(context.folder)
+    worked = forget_claims(context.claims, context.folder)
+    (context.folder / AGREED).unlink(missing_ok=True)
     table = ScoreTable.open(context.folder)
     if len(table) != len(pool):
         raise StageError(
@@ -63,7 +66,7 @@ def run(context: Context) -> Facts:
             hint="rerun the stage with --fresh score",
         )
     warnings = _finish(context, table)
-    facts = _facts(context, table)
+    facts = {**_facts(context, table), **worked}
     if lost := facts["skipped"].get(FAILED_REASON):
         again = "rerun the stage with --fresh score to try them again"
         warnings = (*warnings, f"{lost:,} examples were left out: {FAILED_REASON}; {again}")
@@ -73,15 +76,23 @@ def run(context: Context) -> Facts:
     return facts
 
 
+def join(context: Context) -> None:
+    """Score shards beside other processes; the run that finishes the stage does the rest."""
+    pool = context.pool()
+    make_shards(context, pool, shard_work(context, pool))
+
+
 def shard_work(context: Context, pool: Pool) -> Work[ShardScores]:
     """Return what the stage makes of each shard."""
-    before: list[str] = []
+    before: list[str | None] = []
 
     def resumes(done: int) -> None:
         if done:
             before.extend(_kernels(ScoreTable.open(context.folder)))
 
     def write(shard: Shard, scores: ShardScores) -> None:
+        if not before:
+            before.append(_agreed_kernel(context, scores.kernel))
         _check_kernel(before, scores.kernel)
         _write(context, pool, shard, scores)
 
@@ -149,7 +160,14 @@ def _kernels(table: ScoreTable) -> list[str]:
     return sorted({name.decode() for name in named if name is not None})
 
 
-def _check_kernel(before: Sequence[str], now: str | None) -> None:
+def _agreed_kernel(context: Context, kernel: str | None) -> str | None:
+    """Return the kernel of the first shard, among all processes that score at the same time."""
+    path = context.folder / AGREED
+    context.store.agree(path, kernel or "")
+    return path.read_text(encoding="utf-8") or None
+
+
+def _check_kernel(before: Sequence[str | None], now: str | None) -> None:
     """Raise if finished shards were scored by another kernel."""
     if before and list(before) != [now]:
         raise StageError(
@@ -193,6 +211,7 @@ def _facts(context: Context, table: ScoreTable) -> dict[str, Any]:
         "skipped_by_source": _skipped_by_source(table, score),
     }
     if kernels := _kernels(table):
+        _check_kernel(kernels[:1], kernels[-1])
         facts["kernel"] = kernels[0]
     if len(scored):
         facts |= {

@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 from urllib.request import urlopen
 
-import boto3
 import pytest
 from conftest import LEFT_OUT, rows_of, write_rows
 
@@ -19,6 +18,10 @@ from selectmoe_core.remote.objects import ObjectPlace, Objects
 from selectmoe_core.remote.store import DamagedError, RemoteStore
 from selectmoe_core.runtime.leases import Leases
 from selectmoe_core.store import Artifact
+
+boto3 = pytest.importorskip("boto3")
+pytest.importorskip("moto.server")
+pytest.importorskip("s3fs")
 
 BUCKET = "results"
 SCORE = (
@@ -192,12 +195,11 @@ def test_a_damaged_object_is_named_and_made_again(project, s3, tmp_path, monkeyp
     said = project.run(*SCORE, *REMOTE, "select.fraction=0.5")
     assert said.code == 0, said.err
     assert f"s3://{BUCKET}/{cut} has 5 bytes and not" in said.err
-    assert shards(project.calls()) == list(range(10))
-    said = project.run(*SCORE, *REMOTE)
-    assert said.code == 1
-    assert f"s3://{BUCKET}/{other} holds something else than what was written" in said.err
+    assert shards(project.calls()) == [2]
     said = project.run(*SCORE, *REMOTE)
     assert said.code == 0, said.err
+    what = f"s3://{BUCKET}/{other} holds something else than what was written"
+    assert f"warning: {what}; it is made again" in said.err
     assert s3.get_object(Bucket=BUCKET, Key=other)["Body"].read() == before
 
 

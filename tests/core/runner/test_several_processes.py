@@ -16,7 +16,9 @@ from selectmoe_core.runner.failures import BUG, Failure, cause
 from selectmoe_core.runner.launch import Launch, launch_of
 from selectmoe_core.runtime.distributed import World
 from selectmoe_core.runtime.processes import INTERRUPTED
-from selectmoe_core.stages.scoring.claims import CLAIMS, _claimed, of_all, spread
+from selectmoe_core.runtime.shared_folder import SharedFolder
+from selectmoe_core.stages.context import CLAIMS
+from selectmoe_core.stages.scoring.claims import Claims, forget_claims, of_all
 
 CHILD = (
     "convert.use=fake-child-convert",
@@ -344,11 +346,18 @@ def test_two_launchers_are_one_too_many(tmp_path):
 
 def test_every_shard_is_claimed_once_whoever_asks(tmp_path):
     cuts = [(number, 8 * number, 8 * number + 8) for number in range(20)]
-    first, second = _claimed(cuts, tmp_path), _claimed(cuts, tmp_path)
-    taken = [next(first), next(second), next(second), next(first), *second, *first]
+    made = set()
+    place = SharedFolder(tmp_path / CLAIMS)
+    with Claims(place) as one, Claims(place) as other:
+        first, second = one.spread(cuts, made.__contains__), other.spread(cuts, made.__contains__)
+        taken = [next(first), next(second), next(second), next(first)]
+        for cut in second:
+            taken.append(cut)
+            made.update(number for number, _, _ in taken)
+        taken += first
     assert sorted(taken) == cuts
-    assert list(spread(cuts, tmp_path / "none", World())) == cuts
-    assert not (tmp_path / "none").exists()
+    forget_claims(place, tmp_path)
+    assert not (tmp_path / CLAIMS).exists()
 
 
 def test_the_bar_moves_by_what_all_have_written():
