@@ -173,6 +173,13 @@ class Leases:
         """Claim what nobody has claimed yet; return whether this process has it now."""
         return self.place.create(_file(name, 0), self.id)
 
+    def abandoned(self, names: Iterable[str]) -> set[str]:
+        """Return which names are claimed by an owner that is gone."""
+        last = _generations(self.place.names())
+        now = self._sign()
+        claimed = (name for name in names if name in last)
+        return {name for name in claimed if self._holder(_file(name, last[name]), now) is None}
+
     def take_over(self, names: Iterable[str]) -> tuple[str | None, list[str]]:
         """Claim the first thing that nobody claims, or whose owner is gone.
 

@@ -8,7 +8,7 @@ that others make, and takes over what a process that died has left.
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -81,10 +81,12 @@ class Claims:
         """
         others: list[Cut] = []
         try:
+            # What a run that was stopped had begun is made in its turn, and not at the end.
+            left = self._leases.abandoned(map(_name, cuts))
             for cut in cuts:
                 if self._time_is_up():
                     return
-                if self._leases.claim(_name(cut)):
+                if self._has(_name(cut), left):
                     # Another process may have made it since this one looked for missing shards.
                     yield from self._timed(cut, made)
                 else:
@@ -101,6 +103,12 @@ class Claims:
     def again(self, numbers: Iterable[int]) -> None:
         """Make shards free whose files were removed."""
         self._leases.forget([f"{number:05d}" for number in numbers])
+
+    def _has(self, name: str, left: Collection[str]) -> bool:
+        """Claim a shard; return whether this process has it now."""
+        if name in left:
+            return self._leases.take_over([name])[0] is not None
+        return self._leases.claim(name)
 
     def _left_by_others(self, cuts: Sequence[Cut], made: Callable[[int], bool]) -> Iterator[Cut]:
         """Wait for the shards of others, and yield those whose process is gone."""

@@ -8,6 +8,7 @@ import pytest
 
 from selectmoe_core.cost import DEVICES, Cost
 from selectmoe_core.stages.scoring.cuts import LAST, LEAST, LEAST_ON_CPU, cuts, shards_of
+from selectmoe_core.store import Store
 
 CHARACTERS = 400
 """Of each example: about 100 tokens."""
@@ -36,6 +37,7 @@ def context_of(folder, *, device="cpu", wanted=None, seconds=None, threads=1, to
 
     return SimpleNamespace(
         folder=folder,
+        store=Store(folder),
         config=None,
         spec=SimpleNamespace(
             stage="score",
