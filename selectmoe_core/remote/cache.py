@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from selectmoe_core.errors import StageError
-from selectmoe_core.paths import STORE, plain_name
+from selectmoe_core.paths import STORE, inside, plain_name
 from selectmoe_core.remote.objects import Objects
 from selectmoe_core.remote.store import RemoteStore
 from selectmoe_core.runtime.writing import write_json
@@ -119,7 +119,7 @@ def fetch_records(outputs: Path) -> None:
 
 
 def _fetch_run(outputs: Path, name: str, objects: Objects, *, artifacts: bool = True) -> Path:
-    folder = outputs / name
+    folder = inside(outputs, name, where=objects.address(name))
     files = objects.sizes(name)
     if RECORD not in files:
         raise StageError(f"{objects.address(name)} is not a run: it has no {RECORD}")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from selectmoe_core.errors import StageError
+from selectmoe_core.paths import inside
 from selectmoe_core.remote.objects import ObjectPlace, Objects
 from selectmoe_core.runtime.leases import Leases, Place
 from selectmoe_core.runtime.writing import create_text, write_text
@@ -212,7 +213,7 @@ class RemoteStore(Store):
 
     def _fetch_file(self, found: Artifact, name: str, file: str, size: int) -> None:
         expected, sha = found.files.get(file, (size, ""))
-        here = found.folder / file
+        here = inside(found.folder, file, where=self.objects.address(name))
         if here.is_file() and here.stat().st_size == expected and (not sha or _hash(here) == sha):
             return
         path = self.objects.get(f"{name}/{file}", found.folder, file)

@@ -6,6 +6,8 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
+from selectmoe_core.errors import StageError
+from selectmoe_core.paths import plain_name
 from selectmoe_core.runtime.leases import Place
 from selectmoe_core.runtime.writing import create_text
 
@@ -31,11 +33,11 @@ class SharedFolder:
 
     def create(self, name: str, text: str) -> bool:
         """Create a file, or return that there is one of this name already."""
-        return create_text(self.folder / name, text)
+        return create_text(self._path(name), text)
 
     def write(self, name: str, text: str) -> float:
         """Write a file in place: it is read only as a whole, and by its owner's successors."""
-        descriptor = os.open(self.folder / name, os.O_CREAT | os.O_WRONLY, 0o666)
+        descriptor = os.open(self._path(name), os.O_CREAT | os.O_WRONLY, 0o666)
         try:
             os.write(descriptor, text.encode())
             os.utime(descriptor)
@@ -46,7 +48,7 @@ class SharedFolder:
     def written(self, name: str) -> float | None:
         """Return when a file was written; ``None`` if it is missing."""
         try:
-            descriptor = os.open(self.folder / name, os.O_RDONLY)
+            descriptor = os.open(self._path(name), os.O_RDONLY)
         except FileNotFoundError:
             return None
         try:
@@ -57,7 +59,7 @@ class SharedFolder:
     def read(self, name: str) -> str | None:
         """Return the content of a file; ``None`` if it is missing."""
         try:
-            return (self.folder / name).read_text(encoding="utf-8")
+            return self._path(name).read_text(encoding="utf-8")
         except FileNotFoundError:
             return None
 
@@ -69,7 +71,12 @@ class SharedFolder:
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
         with suppress(FileNotFoundError):
-            (self.folder / name).unlink()
+            self._path(name).unlink()
+
+    def _path(self, name: str) -> Path:
+        """Return the path of a file; its name may come from the content of another one."""
+        where = f"a claim in {self.folder}"
+        return self.folder / plain_name(name, where=where, error=StageError)
 
 
 class FolderSharing:
