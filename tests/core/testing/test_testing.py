@@ -670,7 +670,8 @@ def test_installed_components_conform(entry):
     elif entry.kind is Kind.SCORER and Need.MODEL not in needs:
         check_scorer(component, options=options)
     elif entry.kind is Kind.FILTER:
-        check_filter(component, options=options)
+        model = "bundled:nano-llama" if Need.MODEL in needs else None
+        check_filter(component, options=options, model=model)
 
 
 def test_the_usage_example_names_what_there_is():
