@@ -82,7 +82,7 @@ def edited(folder: Path, file: str, old: str, new: str) -> set[str]:
         ),
         (f"{STAGES}/select.py", "FORMAT = 2", "FORMAT = 3", {"select", "warmup", "train"}),
         (f"{DATA}/scores.py", "FORMAT = 1", "FORMAT = 2", {"select", "score", "ifd"}),
-        (f"{DATA}/pool.py", "FORMAT = 1", "FORMAT = 2", set(ROOTS)),
+        (f"{DATA}/pool.py", "FORMAT = 2", "FORMAT = 3", set(ROOTS)),
         # Kernels are imported within functions, or by what these import.
         (f"{FUSED}/kernels.py", "def silu_times(", "def _silu_times(", {"score", "warmup"}),
         (f"{FUSED}/training_kernels.py", "def cross_entropy(", "def _loss(", {"warmup"}),
