@@ -2,7 +2,6 @@
 
 import math
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from selectmoe_core import Example, Job, Message, ModelRef, Shard, ShardScores
 from selectmoe_core.data.examples import content_id
 from selectmoe_core.plugin.protocols import Inputs
 from selectmoe_core.stages.context import Context
+from selectmoe_core.stages.node_spec import NodeSpec
 from selectmoe_core.testing.pools import Bench
 from selectmoe_core.tokens.chat import ChatConfig, ChatFormat
 from selectmoe_core.tokens.encoding import encode
@@ -99,24 +99,26 @@ def slow_answers(model, example: Example):
 
 def context_of(component, config, bench: Bench, job: Job, folder: Path, **own: object) -> Context:
     folder.mkdir(exist_ok=True)
-    work = SimpleNamespace(
+    spec = NodeSpec(
         key="score",
-        folder=folder,
-        own=own,
-        inputs={"pool": bench.pool.folder},
-        rows_of="pool",
-        input_digests={"pool": "0" * 64},
-        store=folder / "store",
         stage="score",
-        progress="none",
+        kind="scorer",
+        component=component.name,
+        options={},
+        own=own,
+        digest="1" * 64,
+        folder=folder,
+        store=folder / "store",
+        inputs={"pool": bench.pool.folder},
+        input_digests={"pool": "0" * 64},
+        model=None,
+        seed=0,
+        chat={"max_length": 400},
         device="cpu",
         dtype="float32",
         threads=1,
-        chat={"max_length": 400},
-        skips=False,
-        maker=None,
     )
-    return Context(component.build(config), component, config, work, job)
+    return Context(component.build(config), component, config, spec, job)
 
 
 def trial(tmp_path, llama, examples, component, **options):

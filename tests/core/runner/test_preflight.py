@@ -16,6 +16,7 @@ from selectmoe_core.plan.plan import make_plan  # noqa: E402
 from selectmoe_core.plugin.manager import load_plugins  # noqa: E402
 from selectmoe_core.plugin.registry import Registry  # noqa: E402
 from selectmoe_core.recipe.recipe import read_recipe  # noqa: E402
+from selectmoe_core.runner.executors import opened_executor  # noqa: E402
 from selectmoe_core.runner.options import RunOptions  # noqa: E402
 from selectmoe_core.runner.preflight import check_part  # noqa: E402
 from selectmoe_core.runner.run import Purpose, _Run  # noqa: E402
@@ -81,11 +82,17 @@ def model_says(folder, name, **changes):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
+def opened_run(plan, registry, folder):
+    options = RunOptions(folder / "outputs", device="cpu")
+    with opened_executor(plan.recipe, registry, options, print) as executor:
+        return _Run(plan, registry, options, print, Purpose(), executor)
+
+
 def check(folder, registry, *overrides):
     """As ``run`` does it for the trainer, without a process of its own."""
     recipe = read_recipe(folder / "recipe.toml", overrides)
     plan = make_plan(recipe, registry, folder / "outputs")
-    run = _Run(plan, registry, RunOptions(folder / "outputs", device="cpu"), print, Purpose())
+    run = opened_run(plan, registry, folder)
     sample = save_sample(run.specs.of(plan.nodes["pool"]), registry, run.folder)
     check_part(run.specs.of(plan.nodes["train"], sample), registry)
     return load_sample(sample)
@@ -173,7 +180,7 @@ def test_a_pool_that_comes_through_a_pipe_is_not_read_beforehand(folder, registr
     os.mkfifo(folder / "data.jsonl")
     recipe = read_recipe(folder / "recipe.toml", ["chat.template=tulu"])
     plan = make_plan_without_files(recipe, registry, folder)
-    run = _Run(plan, registry, RunOptions(folder / "outputs", device="cpu"), print, Purpose())
+    run = opened_run(plan, registry, folder)
     sample = save_sample(run.specs.of(plan.nodes["pool"]), registry, run.folder)
     assert load_sample(sample) == []
 
