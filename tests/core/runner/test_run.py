@@ -23,6 +23,8 @@ def states(said):
     """What a run said of each node in the end."""
     found = {}
     for line in said.err.splitlines():
+        if line.startswith("Next:"):  # what follows are the commands that it suggests
+            break
         words = line.split()
         if len(words) > 2 and "selectmoe" not in words[:2]:  # the commands that a run suggests
             found[words[0]] = " ".join(words[2:4]) if words[2] != "reused" else "reused"

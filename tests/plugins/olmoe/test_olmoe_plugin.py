@@ -83,6 +83,7 @@ def test_each_warm_up_has_its_own_options_alone():
     common = set(WarmupConfig.model_fields)
     assert set(ConstraintConfig.model_fields) == common
     own = {"damages", "contrast_tokens", "contrast_layers", "bce_weight", "margin_weight"}
+    own |= {"place_weight", "place_window"}
     assert set(ContrastiveConfig.model_fields) == common | own | {"layer_weights"}
     with pytest.raises(RecipeError, match="unknown option 'objective'"):
         parse(ConstraintConfig, {"objective": "contrastive"}, where="warmup")
