@@ -4,14 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from selectmoe_core.compare.arms import OUTSIDE
 from selectmoe_core.compare.costs import finished
 from selectmoe_core.compare.planning import Comparison
+from selectmoe_core.data.selection import selected_rows
 from selectmoe_core.report.findings import HeatMap
-
-SELECTION = "selection.parquet"
 
 
 @dataclass(frozen=True)
@@ -51,8 +49,7 @@ def overlap_of(comparison: Comparison) -> Overlap | None:
         pool = pool or plan.nodes[keys["pool"]].digest
         if artifact is None or plan.nodes[keys["pool"]].digest != pool:
             continue
-        column = pq.read_table(artifact.folder / SELECTION, columns=["row"]).column(0)
-        found[arm.label] = column.to_numpy()
+        found[arm.label] = selected_rows(artifact.folder)
         of = int(artifact.facts["of"])
     return overlap(found, of)
 

@@ -7,6 +7,7 @@ from functools import cached_property
 
 from selectmoe_core.data.pool import Pool
 from selectmoe_core.data.scores import ScoreTable
+from selectmoe_core.data.selection import selected_rows
 from selectmoe_core.report.distribution import summarise_scores
 from selectmoe_core.report.evaluation import order_arms, summarise_evaluation
 from selectmoe_core.report.findings import Agreement, Languages, Lengths, SelectionDifference
@@ -14,7 +15,6 @@ from selectmoe_core.report.record import NodeRecord, RunRecord
 from selectmoe_core.report.sections.against import Side, selection_difference
 from selectmoe_core.report.sections.agreement import agreements
 from selectmoe_core.report.sections.composition import (
-    selected_rows,
     summarise_pool,
     summarise_selection,
 )
@@ -171,7 +171,7 @@ class _Opened:
         if self.pool is None:
             return None
         chosen = {arm: self.of_arm("select", arm) for arm in dict.fromkeys((self.own, RANDOM))}
-        rows = {arm: selected_rows(found) for arm, found in chosen.items() if found}
+        rows = {arm: selected_rows(found.folder) for arm, found in chosen.items() if found}
         scores = [self.artifacts[node.key] for node in self.nodes("score")]
         return summarise_lengths(self.pool, scores, rows)
 
@@ -189,7 +189,8 @@ class _Opened:
             return ()
         scores = {n.key: ScoreTable.open(self.artifacts[n.key].folder).score() for n in nodes}
         selected = self.of_arm("select", self.own)
-        best = len(selected_rows(selected)) if selected else len(next(iter(scores.values()))) // 10
+        rows = len(next(iter(scores.values())))
+        best = len(selected_rows(selected.folder)) if selected else rows // 10
         return agreements(scores, max(1, best))
 
     def differences_section(self) -> tuple[SelectionDifference, ...]:

@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 from selectmoe_core.config import suggest
 from selectmoe_core.data.pool import Pool
 from selectmoe_core.data.scores import ScoreTable
+from selectmoe_core.data.selection import LEFT_OUT, SELECTION
 from selectmoe_core.errors import RecipeError, StageError
 from selectmoe_core.report.record import NodeRecord, RunRecord
-from selectmoe_core.stages.left_out import LEFT_OUT
-from selectmoe_core.stages.select import SELECTED, SELECTION
+from selectmoe_core.stages.select import SELECTED
 from selectmoe_core.store import Artifact
 
 OWN = "selected"

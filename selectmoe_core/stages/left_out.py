@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 from selectmoe_core.data.examples import ID_BYTES
 from selectmoe_core.data.marks import FilteredTable, LeftOut, Marks, apply_marks, read_marks
 from selectmoe_core.data.scores import ScoreTable
+from selectmoe_core.data.selection import LEFT_OUT
 from selectmoe_core.errors import StageError
 from selectmoe_core.runtime.prefetch import ahead
 from selectmoe_core.store import replacing
 
-LEFT_OUT = "left_out.parquet"
 ROLE = "filter:"
 """The beginning of the role of a filter among the inputs of a selection."""
 SCHEMA = pa.schema(

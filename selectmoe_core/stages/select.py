@@ -15,7 +15,7 @@ from selectmoe_core.data.examples import ID_BYTES
 from selectmoe_core.data.marks import LeftOut
 from selectmoe_core.data.pool import TAKEN, Pool
 from selectmoe_core.data.scores import ScoreTable
-from selectmoe_core.data.selection import Selection
+from selectmoe_core.data.selection import SELECTION, Selection
 from selectmoe_core.errors import StageError, listing
 from selectmoe_core.plugin.protocols import Job, Selector
 from selectmoe_core.runtime.prefetch import ahead
@@ -26,9 +26,6 @@ from selectmoe_core.stages.filtering import counts_by_source
 from selectmoe_core.stages.left_out import best_of, marks_of, without_left_out, write_left_out
 from selectmoe_core.store import Artifact, Facts, replacing
 
-FORMAT = 2
-"""The version of a selection's files; a new number makes every selection again."""
-SELECTION = "selection.parquet"
 SELECTED = "selected_data.jsonl"
 SCHEMA = pa.schema(
     [
@@ -130,12 +127,6 @@ def summary(facts: Facts) -> str:
     if len(largest) > SOURCES_SHOWN:
         lines.append(f"  and of {len(largest) - SOURCES_SHOWN:,} more sources")
     return "\n".join(lines)
-
-
-def selected_rows(folder: Path) -> np.ndarray:
-    """Return the positions that a ``select`` artifact holds, the best first."""
-    column = pq.read_table(folder / SELECTION, columns=["row"]).column(0)
-    return np.asarray(column.to_numpy())
 
 
 def _check(rows: np.ndarray, scores: np.ndarray) -> None:

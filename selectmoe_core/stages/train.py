@@ -8,10 +8,10 @@ import numpy as np
 
 from selectmoe_core.data.examples import Example
 from selectmoe_core.data.pool import Pool, draw
+from selectmoe_core.data.selection import selected_rows
 from selectmoe_core.plugin.protocols import Job
 from selectmoe_core.runtime.distributed import main_first
 from selectmoe_core.stages.context import Context
-from selectmoe_core.stages.select import selected_rows
 from selectmoe_core.store import Facts
 from selectmoe_core.tokens.encoding import Encoded, encode
 from selectmoe_core.tokens.tokenize import rows_named

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from selectmoe_core.data.pool import Pool
+from selectmoe_core.data.selection import SELECTION
 from selectmoe_core.report.findings import ComparedExample, SelectionDifference
-from selectmoe_core.report.sections.examples import SELECTION, turns_of
+from selectmoe_core.report.sections.examples import turns_of
 
 ALONE = 12
 """Examples shown of those that one selection alone has, of each."""

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from selectmoe_core.data.marks import ONE_IS_BETTER
 from selectmoe_core.data.pool import Pool, SourceCounts
+from selectmoe_core.data.selection import LEFT_OUT, selected_rows
 from selectmoe_core.report.sections.groups import add_up, largest_groups, last_if_others
 from selectmoe_core.report.summary import (
     PoolSource,
@@ -30,7 +31,6 @@ LABELS_SHOWN = 40
 NO_LABEL = "none"
 LEFT_OUT_SHOWN = 20
 """Rows of each filter that are listed."""
-SELECTION, LEFT_OUT = "selection.parquet", "left_out.parquet"
 
 
 def summarise_pool(pool: Pool, score_facts: Facts) -> PoolSummary:
@@ -103,12 +103,6 @@ def _source(name: str, counts: SourceCounts, counted: object) -> PoolSource:
     )
 
 
-def selected_rows(artifact: Artifact) -> np.ndarray:
-    """Return the pool rows that were selected, int64, the best first."""
-    column = pq.read_table(artifact.folder / SELECTION, columns=["row"]).column(0)
-    return np.asarray(column.to_numpy(), dtype=np.int64)
-
-
 def summarise_selection(
     arm: str, selected: Artifact, baseline: Artifact | None, pool: Pool | None
 ) -> SelectionSummary:
@@ -119,9 +113,9 @@ def summarise_selection(
     offered, kept = add_up(offered, shown), add_up(kept, shown)
     other = add_up(_counts(baseline.facts, "kept"), shown) if baseline else None
     labels: tuple[Share, ...] = ()
-    if pool is not None and (found := label_counts(pool, selected_rows(selected))):
+    if pool is not None and (found := label_counts(pool, selected_rows(selected.folder))):
         in_pool, in_selection = found
-        in_baseline = label_counts(pool, selected_rows(baseline)) if baseline else None
+        in_baseline = label_counts(pool, selected_rows(baseline.folder)) if baseline else None
         labels = shares(in_pool, in_selection, in_baseline[1] if in_baseline else None)
     return SelectionSummary(
         arm,

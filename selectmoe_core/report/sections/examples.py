@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from selectmoe_core.data.examples import Example
 from selectmoe_core.data.pool import Pool
 from selectmoe_core.data.scores import ScoreTable
+from selectmoe_core.data.selection import LEFT_OUT, SELECTION
 from selectmoe_core.data.shown import (
     SHOWN,
     SOURCE_ONE_IN,
@@ -44,7 +45,6 @@ TURNS = 60
 """The most messages of one example."""
 NOTES = ("group", "cluster", "reason")
 """What a selector says about a chosen row."""
-SELECTION, LEFT_OUT = "selection.parquet", "left_out.parquet"
 
 
 @dataclass(frozen=True)

@@ -75,12 +75,12 @@ def edited(folder: Path, file: str, old: str, new: str) -> set[str]:
             {"select"},
         ),
         (
-            f"{STAGES}/select.py",
+            f"{DATA}/selection.py",
             'columns=["row"]).column(0)',
             'columns=["row"]).column(0)[::-1]',
             {"warmup", "train"},
         ),
-        (f"{STAGES}/select.py", "FORMAT = 2", "FORMAT = 3", {"select", "warmup", "train"}),
+        (f"{DATA}/selection.py", "FORMAT = 2", "FORMAT = 3", {"select", "warmup", "train"}),
         (f"{DATA}/scores.py", "FORMAT = 1", "FORMAT = 2", {"select", "score", "ifd"}),
         (f"{DATA}/pool.py", "FORMAT = 2", "FORMAT = 3", set(ROOTS)),
         # Kernels are imported within functions, or by what these import.

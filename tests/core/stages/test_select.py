@@ -12,7 +12,7 @@ from selectmoe_core.data.examples import Message, RawExample
 from selectmoe_core.data.pool import Pool
 from selectmoe_core.data.pool_writer import build_pool
 from selectmoe_core.data.scores import ScoreTable, ShardScores, write_part
-from selectmoe_core.data.selection import Selection
+from selectmoe_core.data.selection import Selection, selected_rows
 from selectmoe_core.errors import StageError
 from selectmoe_core.plugin.protocols import Job
 from selectmoe_core.runtime.prefetch import AHEAD, ahead
@@ -89,7 +89,7 @@ def test_the_table_names_every_kept_row(pool, table, tmp_path, monkeypatch, arro
     for name, of in facts["sources"].items():
         assert of["of"] == sum(one.source == name for one in examples)
         assert of["kept"] == sum(examples[row].source == name for row in rows)
-    assert select.selected_rows(tmp_path).tolist() == rows.tolist()
+    assert selected_rows(tmp_path).tolist() == rows.tolist()
 
 
 @pytest.mark.parametrize(
