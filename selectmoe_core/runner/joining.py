@@ -9,17 +9,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from selectmoe_core.errors import RecipeError, StageError, listing
+from selectmoe_core.plan.executor import LOCAL
 from selectmoe_core.plan.node import SELECTED, Node, Plan
+from selectmoe_core.plugin.executor import ThisHost
 from selectmoe_core.plugin.protocols import Need
 from selectmoe_core.plugin.registry import Registry
 from selectmoe_core.runner.bringing import bring_inputs, say_place
 from selectmoe_core.runner.crew import gpus_to_spread
 from selectmoe_core.runner.execute import JOINED, join_node
-from selectmoe_core.runner.executors import LOCAL, RunExecutor, ThisHost
+from selectmoe_core.runner.executors import RunExecutor
 from selectmoe_core.runner.fresh import names
 from selectmoe_core.runner.launch import Launch, execute_in_processes
 from selectmoe_core.runner.options import RunOptions
-from selectmoe_core.runner.run_folder import log_to
+from selectmoe_core.runner.run_folder import folder_like, log_to
 from selectmoe_core.runner.specs import Specs
 from selectmoe_core.runtime.hardware import Machine, resolve_device
 from selectmoe_core.stages.node_spec import NodeSpec
@@ -134,7 +136,8 @@ class _Worker:
             StageError: it is not there, and the worker is not to wait.
         """
         said = 0.0
-        while missing := [above.key for above in self.plan.above(node) if not self._there(above)]:
+        cached = self.plan.cached
+        while missing := [above.key for above in self.plan.above(node) if not cached(above)]:
             which = listing(missing)
             if not self.joining.wait:
                 raise StageError(
@@ -149,9 +152,6 @@ class _Worker:
                 self.say(f"{node.key}: waiting for {which}, which `{self._run()}` makes")
             time.sleep(LOOK)
         return True
-
-    def _there(self, node: Node) -> bool:
-        return self.plan.cached(node)
 
     def _run(self, until: str | None = None) -> str:
         """Return the command of the run that this worker belongs to."""
@@ -227,6 +227,4 @@ def _own_gpu() -> str | None:
 def _new_folder(recipe: Path) -> Path:
     """Make the folder of this worker: its log and what its process must know."""
     name = f"{time.strftime('%Y-%m-%d-%H-%M-%S')}-{socket.gethostname()}-{os.getpid()}"
-    folder = recipe / "workers" / name
-    folder.mkdir(parents=True)
-    return folder.resolve()
+    return folder_like(recipe / "workers" / name)

@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,19 @@ from selectmoe_core.runtime.terminal import LogFormatter
 def new_folder(outputs: Path, name: str) -> Path:
     """Make the run's folder, named by date and time; runs of one second also get a number."""
     base = outputs / name / time.strftime("%Y-%m-%d") / time.strftime("%H-%M-%S")
+    return folder_like(base, lambda folder: is_free(outputs, folder))
+
+
+def folder_like(base: Path, is_free: Callable[[Path], bool] = lambda _: True) -> Path:
+    """Make a folder; where its name is taken, its name also gets a number.
+
+    Args:
+        base: the folder without a number.
+        is_free: returns whether a folder that was made here is free elsewhere too.
+
+    Raises:
+        StageError: no folder can be made there.
+    """
     for number in range(1000):
         folder = base if not number else base.with_name(f"{base.name}-{number}")
         try:
@@ -24,7 +37,7 @@ def new_folder(outputs: Path, name: str) -> Path:
             continue
         except FileNotFoundError:  # a file system on which no folder can be made, such as /proc
             break
-        if is_free(outputs, folder):
+        if is_free(folder):
             return folder.resolve()
     raise StageError(
         f"cannot make a folder for this run at {base}", hint="name another folder with --outputs"
