@@ -99,13 +99,13 @@ def _fit(
     audit: AuditPlan, scores: "Mapping[str, np.ndarray]", sample: "Sample"
 ) -> "BlendFit | TooFew":
     """Fit a blend on the kinds that none of its scores was made with."""
-    from selectmoe_core.audit.fitting import TooFew, fit_blend
+    from selectmoe_core.audit.fitting import fit_blend
 
     kinds = [
         kind for kind in audit.damages if not any(kind in audit.shown[key] for key in audit.blended)
     ]
     named = {key.partition(":")[2]: scores[key] for key in audit.blended}
-    return fit_blend(named, sample.labels, kinds) or TooFew()
+    return fit_blend(named, sample.labels, kinds)
 
 
 LENGTH = "(length)"

@@ -61,8 +61,8 @@ class TooFew:
 
 def fit_blend(
     scores: Mapping[str, np.ndarray], labels: np.ndarray, kinds: Sequence[str]
-) -> BlendFit | None:
-    """Return the weights of a blend of these scores; ``None`` if there are too few rows.
+) -> BlendFit | TooFew:
+    """Return the weights of a blend of these scores, or that there are too few rows.
 
     Rows that one of the scores skipped take no part, as in a blend.
 
@@ -76,17 +76,13 @@ def fit_blend(
     used = [kind for kind in kinds if (known & (labels == kind)).sum() >= ENOUGH]
     rows = known & ((labels == "") | np.isin(labels, used))
     if not used or (labels[rows] == "").sum() < ENOUGH:
-        return None
+        return TooFew()
     table = np.column_stack([_ranks(scores[name][rows]) for name in names])
     found = labels[rows]
     whole = _weights(table, found == "")
-    measured = {
-        "fitted": _held(table, found, used, None),
-        "equal": _held(table, found, used, np.ones(len(names))),
-    }
     alone = {
-        name: _held(table, found, used, np.eye(len(names))[place])
-        for place, name in enumerate(names)
+        name: _held(table, found, used, only)
+        for name, only in zip(names, np.eye(len(names)), strict=True)
     }
     least = min((weight for weight in whole if weight > 0), default=1.0)
     kept = {
@@ -95,7 +91,9 @@ def fit_blend(
         if weight > 0
     }
     left_out = tuple(name for name in names if name not in kept)
-    return BlendFit(kept, left_out, tuple(used), measured["fitted"], measured["equal"], alone)
+    fitted = _held(table, found, used, None)
+    equal = _held(table, found, used, np.ones(len(names)))
+    return BlendFit(kept, left_out, tuple(used), fitted, equal, alone)
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:

@@ -89,7 +89,7 @@ def test_it_is_measured_on_kinds_that_it_has_not_seen():
 
 def test_too_few_rows_are_not_fitted():
     scores, labels = planted(5, {"one": {"a": 1.0}, "two": {"a": 1.0}}, rows=30)
-    assert fit_blend(scores, labels, ["a"]) is None
+    assert isinstance(fit_blend(scores, labels, ["a"]), TooFew)
     assert "raise --sample" in "\n".join(blend_lines(TooFew()))
 
 
