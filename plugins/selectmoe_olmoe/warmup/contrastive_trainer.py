@@ -100,31 +100,28 @@ class ContrastiveTrainer(WarmupTrainer):
         self.note("pair_accuracy", ordered(clean, corrupted).sum() / pairs)
         self.note("clean_trash_mass", clean.sigmoid().mean(dim=0).sum() / pairs)
         self.note("corrupted_trash_mass", corrupted.sigmoid().mean(dim=0).sum() / pairs)
-        bce, ranking = self._losses(clean, corrupted)
-        self.note("bce", bce)
-        self.note("margin", ranking)
-        return self.contrast.bce_weight * bce + self.contrast.margin_weight * ranking
+        return self._noted(clean, corrupted)
 
     def _places(self, clean: Tensor, corrupted: Tensor) -> Tensor:
         """Return the contrast around damaged places, both ``[layers, places]``, and note it.
 
         A pair without a place counts as 0.
         """
-        bce, ranking = self._losses(clean, corrupted)
-        self.note("place_bce", bce)
-        self.note("place_margin", ranking)
-        both = self.contrast.bce_weight * bce + self.contrast.margin_weight * ranking
-        return self.contrast.place_weight * both
+        return self.contrast.place_weight * self._noted(clean, corrupted, "place_")
 
-    def _losses(self, clean: Tensor, corrupted: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the pass's share of cross-entropy and ranking loss, means over all pairs."""
+    def _noted(self, clean: Tensor, corrupted: Tensor, prefix: str = "") -> Tensor:
+        """Return the weighted sum of cross-entropy and ranking loss, and note both.
+
+        They are the pass's share of the means over all pairs.
+        """
         layers = self.contrast.layers.to(clean.device)
         pairs = self.totals[2].clamp(min=1)
         if self.contrast.together:
             alike = self.contrast.alike
             clean, corrupted = (joint(side, layers, alike) for side in (clean, corrupted))
             layers = torch.ones_like(layers[:1])
-        return (
-            cross_entropy(clean, corrupted, layers) / pairs,
-            margin(clean, corrupted, layers) / pairs,
-        )
+        bce = cross_entropy(clean, corrupted, layers) / pairs
+        ranking = margin(clean, corrupted, layers) / pairs
+        self.note(f"{prefix}bce", bce)
+        self.note(f"{prefix}margin", ranking)
+        return self.contrast.bce_weight * bce + self.contrast.margin_weight * ranking

@@ -1,10 +1,11 @@
 """How slots are shared among experts and trash cans, on one sample before and after training."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
 from torch import Tensor
 
 from selectmoe_core import Facts
@@ -73,7 +74,7 @@ def slots_of(trainer: WarmupTrainer, rows: Sequence[Row]) -> Tensor:
     model, terms = trainer.model, trainer.terms
     assert model is not None
     packed = trainer.kernel != PLAIN
-    batch = _moved(collate_packed(rows) if packed else collate(rows), trainer.args.device)
+    batch = send_to_device(collate_packed(rows) if packed else collate(rows), trainer.args.device)
     if packed:
         found = model(packed=batch)
         outputs, width = list(found.index), found.logits.shape[-1]
@@ -89,13 +90,6 @@ def slots_of(trainer: WarmupTrainer, rows: Sequence[Row]) -> Tensor:
         keep = batch["attention_mask"].reshape(-1) > 0
     counts = [torch.bincount(layer[keep].reshape(-1), minlength=width) for layer in outputs]
     return torch.stack(counts).double().cpu()
-
-
-def _moved(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    return {
-        name: value.to(device) if isinstance(value, Tensor) else value
-        for name, value in batch.items()
-    }
 
 
 def _rounded(shares: Tensor) -> list[list[float]]:
