@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from selectmoe_core.compare.findings import MEAN, Result
 from selectmoe_core.compare.summary import Summary, amount, seconds, span
-from selectmoe_core.report.charts import Tick, ticks
+from selectmoe_core.report.charts import Mark, Tick, ticks
 
 STYLES = {"strategy": "own", "random": "random"}
 """The style of arms by role; all other baselines look alike."""
@@ -18,23 +18,11 @@ ROOM = 0.06
 
 
 @dataclass(frozen=True)
-class Bar:
-    """An arm's difference to its reference with its interval, in percent of the width."""
-
-    arm: str
-    style: str
-    place: float
-    left: float
-    width: float
-    text: str
-
-
-@dataclass(frozen=True)
 class Bars:
     """All differences over one axis, with the place of no difference."""
 
     ticks: list[Tick]
-    rows: tuple[Bar, ...]
+    rows: tuple[Mark, ...]
     zero: float
     axis: str
 
@@ -128,7 +116,7 @@ def differences(summary: Summary) -> Bars | None:
     return Bars(scale.ticks, rows, scale.place(0.0), axis)
 
 
-def _bar(result: Result, scale: _Scale, *, share: bool) -> Bar:
+def _bar(result: Result, scale: _Scale, *, share: bool) -> Mark:
     estimate = result.figures[MEAN].difference
     assert estimate is not None
     factor = 100 if share else 1
@@ -137,7 +125,7 @@ def _bar(result: Result, scale: _Scale, *, share: bool) -> Bar:
     said = amount(estimate.value, share=share, sign=True)
     text = f"{label}: {said} ({span(estimate.low, estimate.high, share=share)})"
     place = scale.place(factor * estimate.value)
-    return Bar(label, _style(result), place, left, right - left, text)
+    return Mark(label, _style(result), place, left, right - left, text)
 
 
 def against_cost(summary: Summary) -> Plane | None:

@@ -262,7 +262,7 @@ def moving_mean(values: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Mark:
-    """One arm's result on a task: places in percent."""
+    """One arm's result, or difference, with its interval: places in percent of the width."""
 
     arm: str
     style: str
