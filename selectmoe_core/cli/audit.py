@@ -1,6 +1,5 @@
 """``selectmoe audit``."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,15 +7,15 @@ from typing import TYPE_CHECKING
 import click
 
 from selectmoe_core.cli.options import (
-    command_line,
+    Execution,
     device_option,
     dtype_option,
-    fitting,
     load_recipe,
     outputs_option,
     overrides_argument,
     recipe_argument,
     registry,
+    shown,
     threads_option,
     width,
 )
@@ -101,24 +100,10 @@ def command(
     number), or a chosen and a rejected answer to one prompt, and the audit prints how far each
     score agrees with these labels, beside the length of the answers.
     """
-    from selectmoe_core.runner.options import RunOptions
-
     plugins = registry(context)
     loaded = _with_options(load_recipe(recipe, overrides), sample, kinds)
-    options = RunOptions(
-        outputs=real_path(outputs),
-        device=device,
-        dtype=dtype,
-        threads=threads,
-        progress="none" if quiet else "auto",
-        verbose=verbose,
-        disabled=context.find_root().obj or (),
-        command=command_line(sys.argv[1:]),
-    )
-
-    def say(line: str) -> None:
-        _say(line, quiet=quiet)
-
+    execution = Execution(outputs, device, dtype, threads, quiet, verbose)
+    options, say = execution.options(context), execution.say
     if fit_blend and labelled is not None:
         raise click.UsageError("--fit-blend learns from planted damage; leave out --labelled")
     if labelled is None:
@@ -127,7 +112,7 @@ def command(
         file = real_path(labelled)
         text, folder = _labelled(loaded, plugins, options, say, scores, file, labels)
     click.echo(text)
-    click.echo(f"Audit: {_shown(folder / 'audit.md')}")
+    click.echo(f"Audit: {shown(folder / 'audit.md')}")
 
 
 def _planted(
@@ -174,12 +159,3 @@ def _with_options(recipe: Recipe, sample: int | None, kinds: str | None) -> Reci
     options = {"sample": sample, "kinds": named}
     given = {name: value for name, value in options.items() if value}
     return replace(recipe, audit=recipe.audit.model_copy(update=given))
-
-
-def _say(line: str, *, quiet: bool) -> None:
-    if not quiet:
-        click.echo(fitting(line), err=True)
-
-
-def _shown(path: Path) -> Path:
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

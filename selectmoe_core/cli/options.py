@@ -167,26 +167,26 @@ class Execution:
         device: the device to compute on.
         dtype: the data type to compute in.
         threads: threads on the CPU.
+        quiet: print only the result and errors.
+        verbose: show what the libraries log.
         parallel: stages at the same time.
         num_processes: processes of a stage, where it was given.
         accelerate_configs: configuration files of accelerate.
         executor: the executor's name, where it was given.
         ray_address: the address of a Ray cluster, where it was given.
-        quiet: print only the result and errors.
-        verbose: show what the libraries log.
     """
 
     outputs: Path
     device: str
     dtype: str
     threads: int
-    parallel: int
-    num_processes: int | None
-    accelerate_configs: tuple[str, ...]
-    executor: str | None
-    ray_address: str | None
     quiet: bool
     verbose: bool
+    parallel: int = 1
+    num_processes: int | None = None
+    accelerate_configs: tuple[str, ...] = ()
+    executor: str | None = None
+    ray_address: str | None = None
 
     def options(self, context: click.Context, team: "Team | None" = None) -> "RunOptions":
         """Return the options of a run; ``team`` are the processes of another launcher."""

@@ -73,13 +73,9 @@ def command(
         device=device,
         dtype=dtype,
         threads=threads,
-        parallel=1,
-        num_processes=1,
-        accelerate_configs=(),
-        executor=None,
-        ray_address=None,
         quiet=quiet,
         verbose=verbose,
+        num_processes=1,
     )
     options = execution.options(context)
     plugins = registry(context)
