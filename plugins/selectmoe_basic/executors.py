@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from selectmoe_basic.config import LocalConfig
-from selectmoe_core import NodeRun, Place, Site
+from selectmoe_core import Site
+from selectmoe_core.execution import ThisHost
 
 
 class LocalExecutor:
@@ -14,18 +15,6 @@ class LocalExecutor:
         self.config = config
 
     @contextmanager
-    def open(self, site: Site) -> Iterator["LocalExecutor"]:  # noqa: ARG002
+    def open(self, site: Site) -> Iterator[ThisHost]:  # noqa: ARG002
         """There is nothing to connect to."""
-        yield self
-
-    def place(self) -> Place | None:
-        """Return nothing: processes run here, as the command line says."""
-        return None
-
-    def map(self, run: NodeRun) -> None:
-        """Let the processes claim shards."""
-        run.here()
-
-    def gang(self, run: NodeRun) -> None:
-        """Start the processes together."""
-        run.here()
+        yield ThisHost()

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from selectmoe_core.plan.node import Node, Plan
     from selectmoe_core.plugin.registry import Registry
 
-LOCAL = "local"
-"""The executor of this host."""
 HASH_LIMIT = 64 << 20
 """``plan`` hashes files up to this size; the hashes of larger ones must be known already."""
 FILTER = "filter:"
@@ -121,6 +119,7 @@ def _notes(plan: "Plan", plugins: "Registry", shared: list[str]) -> Iterator[str
     """Yield what else a user may want to know: sources, processes, models of unknown size."""
     from selectmoe_core.cli.plan_table import wrapped_items
     from selectmoe_core.plan.estimates import models_without_config
+    from selectmoe_core.plan.executor import LOCAL
     from selectmoe_core.runtime.hardware import visible_gpus
 
     if "pool" in plan.nodes and (names := _sources(plan.nodes["pool"])):

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from selectmoe_core.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from selectmoe_core.plugin.executor import MAPPED_STAGES
+    from selectmoe_core.plugin.executor import MAPPED_STAGES, ThisHost
     from selectmoe_core.runner.shards import open_shards
     from selectmoe_core.runtime.hardware import versions, visible_gpus
     from selectmoe_core.runtime.processes import bound
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __getattr__ = lazy_names(
     __name__,
     {
-        "selectmoe_core.plugin.executor": "MAPPED_STAGES",
+        "selectmoe_core.plugin.executor": "MAPPED_STAGES ThisHost",
         "selectmoe_core.runner.shards": "open_shards",
         "selectmoe_core.runtime.hardware": "versions visible_gpus",
         "selectmoe_core.runtime.processes": "bound",
@@ -33,6 +33,7 @@ __all__ = [
     "OpenShards",
     "ShardMaker",
     "ShardWork",
+    "ThisHost",
     "bound",
     "open_shards",
     "versions",

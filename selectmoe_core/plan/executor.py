@@ -11,6 +11,8 @@ from selectmoe_core.plugin.registry import Entry, Registry
 from selectmoe_core.recipe.recipe import Recipe
 
 WHERE = "[executor]"
+LOCAL = "local"
+"""The executor of this host, which a recipe without the table has."""
 
 
 @dataclass(frozen=True)

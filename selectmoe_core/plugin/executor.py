@@ -97,6 +97,22 @@ class OpenExecutor(Protocol):
         ...
 
 
+class ThisHost:
+    """Processes run on this host: what a run without a table ``[executor]`` does."""
+
+    def place(self) -> Place | None:
+        """Return nothing: processes run here, as the command line says."""
+        return None
+
+    def map(self, run: NodeRun) -> None:
+        """Let the processes share the shards."""
+        run.here()
+
+    def gang(self, run: NodeRun) -> None:
+        """Start the processes together."""
+        run.here()
+
+
 class Executor(Protocol):
     """Runs the processes of stages. It changes no result and is in no digest."""
 

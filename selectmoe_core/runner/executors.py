@@ -8,8 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from selectmoe_core.errors import RecipeError
-from selectmoe_core.plan.executor import bound_executor
-from selectmoe_core.plugin.executor import MAPPED_STAGES, NodeRun, OpenExecutor, Place, Site
+from selectmoe_core.plan.executor import LOCAL, bound_executor
+from selectmoe_core.plugin.executor import (
+    MAPPED_STAGES,
+    NodeRun,
+    OpenExecutor,
+    Place,
+    Site,
+    ThisHost,
+)
 from selectmoe_core.plugin.registry import Registry
 from selectmoe_core.recipe.recipe import Recipe
 from selectmoe_core.runner.crew import check_parallel
@@ -25,24 +32,6 @@ from selectmoe_core.runner.launch import (
 from selectmoe_core.runner.options import RunOptions
 from selectmoe_core.runtime.hardware import Machine, resolve_device
 from selectmoe_core.stages.node_spec import WORKER, NodeSpec
-
-LOCAL = "local"
-
-
-class ThisHost:
-    """What a run without a table ``[executor]`` does: its processes run here."""
-
-    def place(self) -> Place | None:
-        """Return nothing: processes run here, as the command line says."""
-        return None
-
-    def map(self, run: NodeRun) -> None:
-        """Let the processes share the shards."""
-        run.here()
-
-    def gang(self, run: NodeRun) -> None:
-        """Start the processes together."""
-        run.here()
 
 
 @dataclass(frozen=True)
