@@ -123,7 +123,7 @@ class Artifact:
                 return f"{path} has {status.st_size:,} bytes and not {size:,}"
             key = f"{path}|{size}|{status.st_mtime_ns}"
             if digest and key not in known:
-                known[key] = _hash(path)
+                known[key] = file_hash(path)
             if digest and known[key] != digest:
                 return f"{path} holds something else than what was written"
         return ""
@@ -243,11 +243,12 @@ def _contents(folder: Path) -> Contents:
         notes = path.suffix in NOTES or name.parts[0] in UNCHECKED or name.parts == (MANIFEST,)
         if not (hidden or notes) and path.is_file():
             size = path.stat().st_size
-            found[name.as_posix()] = size, _hash(path) if size <= SMALL else ""
+            found[name.as_posix()] = size, file_hash(path) if size <= SMALL else ""
     return found
 
 
-def _hash(path: Path) -> str:
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -1,6 +1,5 @@
 """The store of an outputs folder on an object store; its folder here is a cache."""
 
-import hashlib
 import json
 import logging
 import time
@@ -14,7 +13,7 @@ from selectmoe_core.paths import inside
 from selectmoe_core.remote.objects import ObjectPlace, Objects
 from selectmoe_core.runtime.leases import Leases, Place
 from selectmoe_core.runtime.writing import create_text, write_text
-from selectmoe_core.store import MANIFEST, UNCHECKED, Artifact, Store
+from selectmoe_core.store import MANIFEST, UNCHECKED, Artifact, Store, file_hash
 
 log = logging.getLogger("selectmoe.remote")
 
@@ -213,11 +212,15 @@ class RemoteStore(Store):
 
     def _fetch_file(self, found: Artifact, name: str, file: str, size: int) -> None:
         expected, sha = found.files.get(file, (size, ""))
+
+        def is_right(path: Path) -> bool:
+            return path.stat().st_size == expected and (not sha or file_hash(path) == sha)
+
         here = inside(found.folder, file, where=self.objects.address(name))
-        if here.is_file() and here.stat().st_size == expected and (not sha or _hash(here) == sha):
+        if here.is_file() and is_right(here):
             return
         path = self.objects.get(f"{name}/{file}", found.folder, file)
-        if path.stat().st_size == expected and (not sha or _hash(path) == sha):
+        if is_right(path):
             return
         path.unlink()
         self._found.pop(found.digest, None)
@@ -237,8 +240,3 @@ def _to_publish(folder: Path, stage: str) -> Iterator[str]:
         hidden = any(part.startswith(".") for part in name.parts)
         if path.is_file() and not (hidden or unread or first in (CLAIMS, MANIFEST)):
             yield name.as_posix()
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 
 from selectmoe_core.errors import StageError, listing
 from selectmoe_core.runtime.leases import ALIVE, BEAT, LEASE, Leases, Place
@@ -58,16 +57,11 @@ class Claims:
         self._leases.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         # The run may have finished the stage, and removed the claims.
         with suppress(OSError, StageError):
             self._note_time()
-        self._leases.__exit__(kind, error, trace)
+        self._leases.__exit__(*error)
 
     def spread(self, cuts: Sequence[Cut], made: Callable[[int], bool]) -> Iterator[Cut]:
         """Yield the shards that this process claims, in order, until all are made or claimed by it.

@@ -5,7 +5,6 @@ import sys
 import time
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 
@@ -88,12 +87,12 @@ def _make_each(
     ):
         ready, examples = time.monotonic(), 0
         log.info("%s: %.2f s of start-up", context.spec.key, ready - bar.since)
-        begin, make = getattr(part, "begin", None), getattr(part, work.verb)
+        begin = work.beginner(part)
         by_all = of_all(advance, bar.todo, work.is_made)
         with written_behind(work.write, by_all) as hand_over:
             for number, start, stop in mine:
                 shard = Shard(number, np.arange(start, stop), Stretch(pool, start, stop))
-                hand_over(shard, begin(shard) if begin else partial(_given, make(shard)))
+                hand_over(shard, begin(shard))
                 examples += stop - start
         seconds = time.monotonic() - ready
         log.info("%s: %d examples %s in %.2f s", context.spec.key, examples, work.done, seconds)
@@ -121,10 +120,6 @@ def _say(text: str) -> None:
 
 def _say_nothing(_: str) -> None:
     """Print nothing."""
-
-
-def _given(made: MadeT) -> MadeT:
-    return made
 
 
 def _note_tokens(context: Context, encoded: Encoded) -> None:

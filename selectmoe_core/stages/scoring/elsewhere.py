@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Protocol
 
@@ -225,11 +224,7 @@ class OpenShards(Generic[MadeT]):
         self._ready = self._last = time.monotonic()
 
     def _begin(self, shard: Shard) -> Callable[[], MadeT]:
-        begin = getattr(self._part, "begin", None)
-        if begin is not None:
-            ready: Callable[[], MadeT] = begin(shard)
-            return ready
-        return partial(_given, getattr(self._part, self._work.verb)(shard))
+        return self._work.beginner(self._part)(shard)
 
     def _write(self, shard: Shard, ready: Callable[[], MadeT]) -> str:
         made = ready()
@@ -249,7 +244,3 @@ def opened_shards(context: Context, pool: Pool, work: Work[MadeT]) -> Iterator[O
         yield shards
     finally:
         shards.close()
-
-
-def _given(made: MadeT) -> MadeT:
-    return made

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -73,6 +74,16 @@ class Work(Generic[MadeT]):
     same_kernel: Callable[[str | None], None] = lambda _: None
     leave_out: Callable[[Sequence[FailedShard]], None] | None = None
 
+    def beginner(self, part: Any) -> Callable[[Shard], Callable[[], MadeT]]:  # noqa: ANN401
+        """Return what begins a shard with an opened part, and returns what waits for it."""
+        begin: Callable[[Shard], Callable[[], MadeT]] | None = getattr(part, "begin", None)
+        make: Callable[[Shard], MadeT] = getattr(part, self.verb)
+        return begin or (lambda shard: partial(_given, make(shard)))
+
     def is_made(self, number: int) -> bool:
         """Return whether a shard is made."""
         return self.path(number).is_file()
+
+
+def _given(made: MadeT) -> MadeT:
+    return made
