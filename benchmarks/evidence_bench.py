@@ -183,7 +183,9 @@ def base_options(parser: argparse.ArgumentParser, *, heal: float) -> None:
     add("--work", type=Path, help="where models go (OUT/work); checkpoints of 8 GB pass through it")
     add("--bases", type=Path, help="where base models go (WORK): runs side by side share one")
     add("--data", type=Path, default=data, help="by default SELECTMOE_DATA")
-    add("--llama", type=Path, help="a small Llama, of which the base is made")
+    add(
+        "--llama", type=Path, help="folder or GGUF file of a small Llama, of which the base is made"
+    )
     add("--rows", type=int, help="of the pool at most")
     add("--heal", type=float, default=heal, help="seconds of healing the base")
     add("--tokens", type=int, default=24576, help="of a step of healing")

@@ -32,12 +32,11 @@ given: ``evidence_base_run.py`` makes a better one and carries it between machin
 
 import argparse
 import json
-import os
 import sys
 import time
 from pathlib import Path
 
-from evidence_bench import free, work_folder
+from evidence_bench import base_options, free, shrink, work_folder
 from evidence_data import Judged, apart, held_out, overlap, read_planted, read_pool
 from natural_heads import converted
 from natural_models import read_models
@@ -142,18 +141,9 @@ def options(arguments: list[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
-    default = Path(os.environ.get("SELECTMOE_DATA", "../shared/data"))
     add("--out", type=Path, required=True, help="where results go")
-    add("--work", type=Path, help="where models go (OUT/work)")
-    add("--bases", type=Path, help="where base models go (WORK)")
-    add("--data", type=Path, default=default, help="by default SELECTMOE_DATA")
-    add("--llama", type=Path, help="folder or GGUF file of a small Llama, of which a base is made")
+    base_options(parser, heal=40.0)
     add("--base", type=Path, help="folder of an OLMoE checkpoint, in place of --llama")
-    add("--rows", type=int, help="of the pool at most")
-    add("--heal", type=float, default=40.0, help="seconds of healing the base")
-    add("--tokens", type=int, default=24576, help="of a step of healing")
-    add("--documents", type=int, default=2500, help="of plain text for healing")
-    add("--max-length", type=int, default=512)
     add("--epochs", type=float, default=0.5, help="of a contrastive warm-up on the pool")
     add("--folds", type=int, default=5)
     add("--sizes", type=int, nargs="*", default=[500, 1000, 2000], help="of the learning curve")
@@ -163,13 +153,10 @@ def options(arguments: list[str] | None) -> argparse.Namespace:
     add("--child", type=int, help=argparse.SUPPRESS)
     add("--list", action="store_true", help="print the parts and their seconds on an H100")
     add("--table", action="store_true", help="print what is there")
-    add("--tiny", action="store_true", help="bundled nano model, few rows")
     chosen = parser.parse_args(arguments)
     if chosen.tiny:
-        models = Registry(load_plugins()).models
-        chosen.llama = chosen.llama or models.find(ModelRef("bundled:nano-llama"))
-        chosen.rows, chosen.heal, chosen.tokens, chosen.documents = 160, 1.0, 1024, 4
-        chosen.max_length, chosen.folds, chosen.sizes, chosen.epochs = 128, 2, [8, 5000], 2.0
+        shrink(chosen)
+        chosen.folds, chosen.sizes, chosen.epochs = 2, [8, 5000], 2.0
     if chosen.child is not None:
         # Models are shared, but each process needs a folder of its own for what it is doing.
         chosen.work = work_folder(chosen) / f"process-{chosen.child}"

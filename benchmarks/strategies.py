@@ -24,7 +24,7 @@ from typing import Any
 import tomli_w
 from strategies_table import markdown, picked
 from targeted_arms import RECIPES, Tables, possible, strategies
-from targeted_data import TASKS, hold_back
+from targeted_data import TASKS, hold_back, target_options
 
 from selectmoe_core.cost import DEVICES
 from selectmoe_core.plan.estimates import estimate
@@ -174,17 +174,13 @@ def write(
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data", type=Path, required=True, help="the folder with less/ and eval/")
+    target_options(parser, Path("work/strategies"))
     parser.add_argument("--model", default="HuggingFaceTB/SmolLM2-135M-Instruct")
-    parser.add_argument("--out", type=Path, default=Path("work/strategies"))
-    parser.add_argument("--arms", nargs="+", metavar="NAME", help="only these strategies")
-    parser.add_argument("--targets", nargs="+", choices=list(TASKS), default=["arc_easy", "sciq"])
     parser.add_argument("--held-back", type=int, default=100, help="target examples of a task")
     parser.add_argument("--rows", type=int, default=POOL_ROWS, help="of the pool, drawn at random")
     parser.add_argument("--fraction", type=float, default=0.05, help="of the pool that is kept")
     parser.add_argument("--judge", help="a scorer model for the strategy judge")
     parser.add_argument("--template", type=Path, help="the file with the judge's prompt")
-    parser.add_argument("--device", default="auto")
     parser.add_argument("--minutes", type=float, default=0, help="begin nothing more after")
     parser.add_argument("--tiny", action="store_true", help="a trial: 300 rows, a nano model")
     chosen = parser.parse_args(arguments)

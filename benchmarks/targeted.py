@@ -26,7 +26,7 @@ from typing import Any
 
 import tomli_w
 from targeted_arms import RECIPES, Tables, possible, recipe, strategies
-from targeted_data import TASKS, hold_back, most_questions
+from targeted_data import TASKS, hold_back, most_questions, target_options
 from targeted_table import markdown
 
 from selectmoe_core.compare import Comparison, Sources, plan_comparison
@@ -178,17 +178,13 @@ def _show(chosen: argparse.Namespace) -> int:
 
 def _chosen(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data", type=Path, required=True, help="the folder with less/ and eval/")
+    target_options(parser, Path("work/targeted"))
     parser.add_argument("--model", help="the model to train: a folder, a GGUF file or a hub id")
-    parser.add_argument("--out", type=Path, default=Path("work/targeted"))
-    parser.add_argument("--arms", nargs="+", metavar="NAME", help="only these strategies")
-    parser.add_argument("--targets", nargs="+", choices=list(TASKS), default=["arc_easy", "sciq"])
     parser.add_argument("--held-back", type=int, help="target examples of each task [100]")
     parser.add_argument("--questions", type=int, help="of each task; 0 for all [1000]")
     parser.add_argument("--fraction", type=float, help="of the pool that is kept [0.05]")
     parser.add_argument("--seeds", type=int, nargs="+")
     parser.add_argument("--parallel", type=int, default=1, help="stages at the same time")
-    parser.add_argument("--device", default="auto")
     parser.add_argument(
         "--plain", action="store_true", help="the harness's prompts, no chat format"
     )

@@ -1,5 +1,6 @@
 """Target examples that are held back from the evaluation: what is a target is not asked."""
 
+import argparse
 import hashlib
 import json
 from collections.abc import Sequence
@@ -66,3 +67,13 @@ def _write(path: Path, rows: Sequence[dict]) -> None:
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         path.write_text(text, encoding="utf-8")
+
+
+def target_options(parser: argparse.ArgumentParser, out: Path) -> None:
+    """Add the options that decide the strategies and what they aim at; ``out`` is a default."""
+    add = parser.add_argument
+    add("--data", type=Path, required=True, help="the folder with less/ and eval/")
+    add("--out", type=Path, default=out)
+    add("--arms", nargs="+", metavar="NAME", help="only these strategies")
+    add("--targets", nargs="+", choices=list(TASKS), default=["arc_easy", "sciq"])
+    add("--device", default="auto")
