@@ -103,11 +103,24 @@ def not_swallowed() -> Iterator[None]:
         raise _asked[0]
 
 
+def _end_once(number: int, _: FrameType | None) -> None:
+    """Raise at the first interrupt alone.
+
+    At Ctrl-C the terminal interrupts this process and its parent, and the parent passes it on: the
+    second interrupt would fall into the clean-up of the first. If the user presses Ctrl-C again,
+    the parent kills this process.
+    """
+    signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """Run a module that ends with the parent that the command line names."""
     parent, module, *arguments = sys.argv[1:]
     die_with_parent(int(parent))
     sys.argv[1:] = arguments
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _end_once)
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -85,6 +85,37 @@ def test_a_child_of_a_parent_that_has_gone_does_nothing(tmp_path):
     assert not (tmp_path / "began").exists()
 
 
+CLEAN_UP = """\
+import sys, time
+try:
+    print("began", flush=True)
+    time.sleep(60)
+except KeyboardInterrupt:
+    print("cleaning", flush=True)
+    time.sleep(1)
+    print("clean", flush=True)
+    raise
+"""
+
+
+@pytest.mark.usefixtures("heard")
+def test_a_second_interrupt_does_not_disturb_the_clean_up_of_the_first(tmp_path):
+    (tmp_path / "long_work.py").write_text(CLEAN_UP)
+    child = subprocess.Popen(
+        [sys.executable, *bound("long_work")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"},
+    )
+    assert child.stdout is not None
+    for line in ("began", "cleaning"):
+        assert child.stdout.readline().strip() == line
+        child.send_signal(signal.SIGINT)
+    out, errors = child.communicate(timeout=60)
+    assert (out.strip(), errors, child.returncode) == ("clean", "", 130)
+
+
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )
