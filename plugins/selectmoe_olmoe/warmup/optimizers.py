@@ -1,6 +1,6 @@
 """Which optimizer trains, and how weights that are kept in bf16 take steps smaller than a bit."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -17,6 +17,10 @@ Made = tuple[type[Optimizer], dict[str, Any]]
 
 LOW_BITS = 16
 """What fp32 has and bf16 does not."""
+TINY_SQUARE = 1e-30
+"""Added to squared gradients, as transformers' ``Adafactor`` does."""
+DECAY_RATE = -0.8
+"""Power of the step's number that the averages of squares forget by."""
 
 
 class StochasticRounding(Optimizer):
@@ -102,6 +106,115 @@ def stochastically_rounded(values: Tensor) -> Tensor:
     return ((bits + noise) & -(1 << LOW_BITS)).view(torch.float32).to(torch.bfloat16)
 
 
+class RoundedAdafactor(Optimizer):
+    """Adafactor with a given learning rate, in fp32 over bf16 weights that are rounded at random.
+
+    The steps are those of transformers' ``Adafactor`` inside ``StochasticRounding``. There every
+    operation writes an fp32 tensor as large as the weight, some 130 bytes a weight in all, which
+    takes longer than the pass over 64 examples; compiled, weight and gradient are read a few times.
+
+    Args:
+        params: parameters or their groups, in bf16 or fp32.
+        lr: learning rate, which a group may override.
+        weight_decay: likewise.
+        compiled: compile the step of bf16 weights; by default on a GPU.
+    """
+
+    def __init__(
+        self,
+        params: Any,  # noqa: ANN401
+        *,
+        lr: float,
+        weight_decay: float = 0.0,
+        compiled: bool | None = None,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
+        if compiled is None:
+            compiled = any(
+                weight.is_cuda for group in self.param_groups for weight in group["params"]
+            )
+        self._stepped = torch.compile(adafactor_step, dynamic=True) if compiled else adafactor_step
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Step every parameter that has a gradient."""
+        assert closure is None, "no closure is known here"
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    self._step(weight, group)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what ``state_dict`` returned; torch alone would round the averages to bf16."""
+        super().load_state_dict(state_dict)
+        weights = [weight for group in self.param_groups for weight in group["params"]]
+        for number, state in state_dict["state"].items():
+            weight = weights[number]
+            moments = tuple(moment.to(weight.device) for moment in state["moments"])
+            self.state[weight]["moments"] = moments
+
+    def _step(self, weight: Tensor, group: Mapping[str, Any]) -> None:
+        state = self.state[weight]
+        if not state:
+            state.update(step=0, moments=_no_moments(weight))
+        state["step"] += 1
+        # Tensors: a number would be part of the compiled code, which each step would compile again.
+        keep, rate, decay = (
+            torch.full((), value, dtype=torch.float32, device=weight.device)
+            for value in (
+                1.0 - state["step"] ** DECAY_RATE,
+                group["lr"],
+                group["weight_decay"],
+            )
+        )
+        stepped = adafactor_step if weight.dtype == torch.float32 else self._stepped
+        stepped(weight, weight.grad, state["moments"], keep, rate, decay)
+
+
+def _no_moments(weight: Tensor) -> tuple[Tensor, ...]:
+    """Return the first averages of squared gradients: of rows and columns, or of each entry."""
+    if weight.dim() < 2:
+        return (torch.zeros_like(weight, dtype=torch.float32),)
+    shapes = (weight.shape[:-1], weight.shape[:-2] + weight.shape[-1:])
+    return tuple(weight.new_zeros(shape, dtype=torch.float32) for shape in shapes)
+
+
+def adafactor_step(
+    weight: Tensor,
+    gradient: Tensor,
+    moments: tuple[Tensor, ...],
+    keep: Tensor,
+    rate: Tensor,
+    decay: Tensor,
+) -> None:
+    """Take one step of Adafactor (Shazeer and Stern, 2018); a bf16 weight is rounded at random.
+
+    Args:
+        weight: ``[..., R, C]`` or ``[N]``; changed in place.
+        gradient: of the same shape.
+        moments: averages of squared gradients over columns ``[..., R]`` and over rows
+            ``[..., C]``, or those of each entry ``[N]``; changed in place.
+        keep: the share of the averages that remains, a scalar.
+        rate: learning rate, a scalar.
+        decay: weight decay, a scalar.
+    """
+    gradient = gradient.float()
+    square = gradient * gradient + TINY_SQUARE
+    means = (square,) if len(moments) == 1 else (square.mean(dim=-1), square.mean(dim=-2))
+    for moment, mean in zip(moments, means, strict=True):
+        moment.copy_(moment * keep + mean * (1.0 - keep))
+    if len(moments) == 1:
+        update = moments[0].rsqrt() * gradient
+    else:
+        rows, columns = moments
+        rows = (rows / rows.mean(dim=-1, keepdim=True)).rsqrt()
+        update = rows.unsqueeze(-1) * columns.rsqrt().unsqueeze(-2) * gradient
+    size = (update * update).mean().sqrt()
+    update = update * (rate / size.clamp(min=1.0))
+    stepped = weight.float() * (1.0 - decay * rate) - update
+    weight.copy_(stepped if weight.dtype == torch.float32 else stochastically_rounded(stepped))
+
+
 def optimizer_of(config: WarmupConfig) -> Made | None:
     """Return the optimizer and its options; ``None`` is the ``Trainer``'s own AdamW.
 
@@ -110,6 +223,8 @@ def optimizer_of(config: WarmupConfig) -> Made | None:
     """
     narrow = config.all_weights and config.weights == "bfloat16"
     options: dict[str, Any] = {"lr": config.peak_learning_rate, "weight_decay": config.weight_decay}
+    if config.optimizer == "adafactor" and narrow:
+        return RoundedAdafactor, options
     if config.optimizer == "adafactor":
         from transformers.optimization import Adafactor
 

@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from transformers.optimization import Adafactor
 from selectmoe_core.errors import StageError
 from selectmoe_olmoe.config import ConstraintConfig
 from selectmoe_olmoe.warmup.optimizers import (
+    RoundedAdafactor,
     StochasticRounding,
     optimizer_of,
     stochastically_rounded,
@@ -41,9 +43,14 @@ def test_rounding_is_to_a_neighbour_and_right_on_average(value):
 
 
 @pytest.mark.parametrize(
-    ("inner", "options"), [(torch.optim.AdamW, {}), (Adafactor, ADAFACTOR)], ids=["adamw", "factor"]
+    ("inner", "options", "rounded"),
+    [
+        (torch.optim.AdamW, {}, partial(StochasticRounding, inner=torch.optim.AdamW)),
+        (Adafactor, ADAFACTOR, RoundedAdafactor),
+    ],
+    ids=["adamw", "factor"],
 )
-def test_small_steps_are_not_lost_and_follow_fp32(inner, options):
+def test_small_steps_are_not_lost_and_follow_fp32(inner, options, rounded):
     """A weight of 0.02 in bf16 cannot take a step of 1e-6 when it is rounded to the nearest."""
     torch.manual_seed(2)
     start = torch.full((64, 64), 0.02)
@@ -52,11 +59,10 @@ def test_small_steps_are_not_lost_and_follow_fp32(inner, options):
     for kind in (torch.float32, torch.bfloat16):
         weight = nn.Parameter(start.to(kind))
         begun = weight.detach().float().mean().item()
-        options = {"lr": 1e-6, "weight_decay": 0.0, **options}
         made = (
-            inner([weight], **options)
+            inner([weight], lr=1e-6, weight_decay=0.0, **options)
             if kind == torch.float32
-            else StochasticRounding([weight], inner=inner, **options)
+            else rounded([weight], lr=1e-6)
         )
         for grad in grads:
             weight.grad = grad.to(kind)
@@ -64,6 +70,49 @@ def test_small_steps_are_not_lost_and_follow_fp32(inner, options):
         moved[kind] = weight.detach().float().mean().item() - begun
     assert moved[torch.float32] < -3e-5
     assert moved[torch.bfloat16] == pytest.approx(moved[torch.float32], rel=0.1)
+
+
+SHAPES = [(7,), (6, 9), (3, 8, 5)]
+NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+
+
+def test_adafactor_takes_the_steps_of_transformers():
+    torch.manual_seed(5)
+    starts = [torch.randn(shape) for shape in SHAPES]
+    ours = [nn.Parameter(start.clone()) for start in starts]
+    theirs = [nn.Parameter(start.clone()) for start in starts]
+    made = RoundedAdafactor(ours, lr=0.5, weight_decay=0.1)
+    made.param_groups[0]["lr"] = 0.02  # as a scheduler sets it
+    plain = Adafactor(theirs, lr=0.02, weight_decay=0.1, **ADAFACTOR)
+    for scale in (1.0, 30.0, 0.01, 1.0):
+        for one, other in zip(ours, theirs, strict=True):
+            one.grad = torch.randn_like(one) * scale
+            other.grad = one.grad.clone()
+        made.step()
+        plain.step()
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, NO_GPU])], ids=str
+)
+def test_compiled_steps_of_bf16_weights_are_right_on_average(device):
+    """Over many columns of one gradient, the mean of the rounded steps is the step in fp32."""
+    torch.manual_seed(6)
+    gradient = torch.randn(40, 1).expand(40, 4000).to(device, torch.bfloat16)
+    start = torch.randn(40, 1).expand(40, 4000).to(device, torch.bfloat16)
+    weight, wide = nn.Parameter(start.clone()), nn.Parameter(start.float())
+    made = RoundedAdafactor([weight], lr=1e-4, compiled=True)
+    plain = Adafactor([wide], lr=1e-4, **ADAFACTOR)
+    weight.grad, wide.grad = gradient.contiguous(), gradient.float()
+    made.step()
+    plain.step()
+    assert weight.dtype == torch.bfloat16
+    moved = (weight.float() - start.float()).mean(dim=1)
+    expected = (wide - start.float()).mean(dim=1)
+    gap = start[:, 0].float().abs() * 2**-7  # at least the distance of two neighbours
+    assert ((moved - expected).abs() < 5 * gap / 2 / 4000**0.5).all()
 
 
 def test_fp32_parameters_step_as_without_it():
@@ -80,10 +129,18 @@ def test_fp32_parameters_step_as_without_it():
     assert torch.equal(*weights)
 
 
-def test_states_are_taken_up_in_fp32():
+@pytest.mark.parametrize(
+    ("rounded", "moments"),
+    [
+        (partial(StochasticRounding, inner=torch.optim.AdamW), ["exp_avg", "exp_avg_sq"]),
+        (RoundedAdafactor, ["moments"]),
+    ],
+    ids=["adamw", "factor"],
+)
+def test_states_are_taken_up_in_fp32(rounded, moments):
     def fresh():
         weight = nn.Parameter(torch.linspace(-1, 1, 64).view(8, 8).to(torch.bfloat16))
-        return weight, StochasticRounding([weight], inner=torch.optim.AdamW, lr=1e-3)
+        return weight, rounded([weight], lr=1e-3)
 
     def steps(weight, made, count):
         for number in range(count):
@@ -101,8 +158,11 @@ def test_states_are_taken_up_in_fp32():
     for one, its in ((weight, made), (other, taken)):
         steps(one, its, 2)
     assert torch.equal(weight, other)
-    moments = taken.state_dict()["inner"][0]["state"][0]
-    assert moments["exp_avg"].dtype == torch.float32
+    state = taken.state_dict()
+    state = (state["inner"][0] if "inner" in state else state)["state"][0]
+    held = [state[name] for name in moments]
+    held = [tensor for one in held for tensor in (one if isinstance(one, tuple) else (one,))]
+    assert {tensor.dtype for tensor in held} == {torch.float32}
 
 
 @pytest.mark.parametrize("optimizer", ["adafactor", "adamw"])
