@@ -23,7 +23,7 @@ from typing import Any
 import scoring_rates
 import scoring_run
 import torch
-from device import describe, device_for
+from device import ceiling, describe, device_for
 from parts import Parts
 from pool_sample import token_ids
 from torch import Tensor
@@ -175,6 +175,7 @@ def ranks(arguments: argparse.Namespace) -> dict[str, Any]:
 def rates(arguments: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
     """Measure bf16, float8, and float8 with rounding for nothing."""
     bench = scoring_rates.Bench(arguments)
+    bench.ceiling = ceiling(bench.device, bench.dtype)
     scoring_rates.model(bench)
     bench.ids, _ = token_ids(
         arguments.data, arguments.tokens, bench.shape["vocab_size"], scoring_rates.SEED

@@ -52,12 +52,14 @@ def repeated_pool(data: Path, out: Path, examples: int) -> Path:
     for name in SOURCES:
         target = out / f"less/train/processed/{name}/{name}_data.jsonl"
         target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("w", encoding="utf-8") as file:
+        part = target.with_suffix(".part")
+        with part.open("w", encoding="utf-8") as file:
             for copy in range(copies):
                 for line in _lines(data, name):
                     row = json.loads(line)
                     row["messages"][0]["content"] += f" ({copy})"
                     file.write(json.dumps(row) + "\n")
+        part.replace(target)  # another command may be reading it
     return out
 
 

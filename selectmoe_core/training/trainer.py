@@ -61,6 +61,7 @@ class StepTrainer(Trainer):
         self.totals = torch.ones(())
         self._tokens = torch.zeros((), dtype=torch.float64)
         self._seconds = 0.0
+        self._logged: list[tuple[float, Tensor]] = []
         self.remove_callback(PrinterCallback)  # stdout is for results
         if job.world.main:
             self.add_callback(StepBar(job, label))
@@ -150,6 +151,8 @@ class StepTrainer(Trainer):
         if "loss" in logs:
             logs.update(self.figures())
             self._record(logs)
+            # The first and the latest step: when it was logged, and the tokens until then.
+            self._logged = [*self._logged[:1], (time.monotonic(), self._tokens)]
         super().log(logs, start_time)
 
     def _record(self, logs: Mapping[str, float]) -> None:
@@ -230,6 +233,11 @@ class StepTrainer(Trainer):
             "tokens_per_second": round(self.trained_tokens / max(self._seconds, 1e-9), 1),
             "threads": torch.get_num_threads(),
         }
+        if len(self._logged) > 1:
+            # Without the first step, which compiles kernels, and what comes after the last.
+            (begin, before), (end, after) = self._logged
+            rate = (float(after) - float(before)) / max(end - begin, 1e-9)
+            facts["steady_tokens_per_second"] = round(rate, 1)
         if self.args.device.type == "cuda":
             facts["peak_memory"] = torch.cuda.max_memory_allocated(self.args.device)
         return facts
