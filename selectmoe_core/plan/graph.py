@@ -329,7 +329,7 @@ class Graph:
             model,
             seed,
             (arm,),
-            where=table.where,
+            table.where,
         )
 
     def _drop_unread(self) -> None:
