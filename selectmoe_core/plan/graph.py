@@ -59,6 +59,8 @@ class Graph:
         for table in self.recipe.stage_tables:
             if self._wants(table.stage):
                 self.binder.bind(table)
+            else:
+                self._check_unmade(table)
         self.recipe = self.binder.fitted()
         if self._wants("filter") and any(
             reads_vectors(table, self.binder) for table in self.recipe.filters.values()
@@ -84,6 +86,12 @@ class Graph:
         self._drop_unread()
         replaced = [stage for stage in STAGES[: self.first] if stage in self.recipe.resolved]
         self.not_needed |= dict.fromkeys(replaced, self.given)
+
+    def _check_unmade(self, table: StageTable) -> None:
+        """Check a table whose stage is not made: what is wrong in it stops a later run."""
+        self.binder.check(table)
+        if table.stage == "train" and arm_of_training(table) == TUNED:
+            self.binder.check(data_table(table, self.binder))
 
     def _named(self) -> list[str]:
         """Return the stages that the recipe has and the command line wants."""
