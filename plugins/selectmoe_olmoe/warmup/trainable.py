@@ -156,10 +156,11 @@ def _with_lora(model: Any, config: WarmupConfig) -> Any:  # noqa: ANN401
 
     family = next(gates(model)).family
     router = config.trainable == "router"
+    rank, alpha = config.lora
     lora = LoraConfig(
         task_type="CAUSAL_LM",
-        r=config.lora_rank,
-        lora_alpha=config.lora_alpha,
+        r=rank,
+        lora_alpha=alpha,
         target_modules=[] if router else family.tensors.attention_modules,
         target_parameters=[family.tensors.gate_parameter] if router else None,
         # The trash rows are new, and a low rank cannot train them enough, so gates stay full-rank.
