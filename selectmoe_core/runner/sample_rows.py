@@ -15,6 +15,7 @@ from selectmoe_core.data.examples import (
     conversation_problem,
 )
 from selectmoe_core.data.pool import Pool
+from selectmoe_core.errors import SelectMoEError
 from selectmoe_core.plan.node import Node, Plan
 from selectmoe_core.plugin.registry import Registry
 from selectmoe_core.runner.job import bound, make_job
@@ -99,11 +100,11 @@ def _rows(spec: NodeSpec, registry: Registry) -> Iterator[SampleRow]:
     if not files or not all(path.is_file() or path.is_dir() for path in files):
         return
     chat = ChatFormat.load(ChatConfig.model_validate(spec.chat))
-    part = entry.component.build(config)
+    part = entry.build(config, where=spec.where)
     job = make_job(spec, registry, World(), chat, NoProgress())
     try:
         for row in part.read(job):
             if isinstance(row, RawExample) and conversation_problem(row.messages) is None:
                 yield SampleRow(row.where, row.messages)
-    except Exception:
+    except (OSError, SelectMoEError):
         return  # the pool stage reads the same rows and reports it
