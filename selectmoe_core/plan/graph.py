@@ -11,6 +11,7 @@ from selectmoe_core.plan.filters import filter_steps, reads_vectors
 from selectmoe_core.plan.given import (
     adapter_table,
     arm_of_training,
+    check_unmade,
     data_table,
     first_stage,
     untouched,
@@ -60,7 +61,7 @@ class Graph:
             if self._wants(table.stage):
                 self.binder.bind(table)
             else:
-                self._check_unmade(table)
+                check_unmade(table, self.binder)
         self.recipe = self.binder.fitted()
         if self._wants("filter") and any(
             reads_vectors(table, self.binder) for table in self.recipe.filters.values()
@@ -86,12 +87,6 @@ class Graph:
         self._drop_unread()
         replaced = [stage for stage in STAGES[: self.first] if stage in self.recipe.resolved]
         self.not_needed |= dict.fromkeys(replaced, self.given)
-
-    def _check_unmade(self, table: StageTable) -> None:
-        """Check a table whose stage is not made: what is wrong in it stops a later run."""
-        self.binder.check(table)
-        if table.stage == "train" and arm_of_training(table) == TUNED:
-            self.binder.check(data_table(table, self.binder))
 
     def _named(self) -> list[str]:
         """Return the stages that the recipe has and the command line wants."""
