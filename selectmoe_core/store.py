@@ -1,6 +1,5 @@
 """Artifacts: the result of a stage is a content-addressed folder; its manifest is written last."""
 
-import fcntl
 import hashlib
 import json
 import os
@@ -9,7 +8,7 @@ import socket
 import stat
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from uuid import uuid4
 
 from selectmoe_core.errors import StageError
 from selectmoe_core.runtime.shared_folder import FolderSharing
+from selectmoe_core.runtime.uses import unused, using
 from selectmoe_core.runtime.writing import replacing, write_json, write_text
 
 __all__ = [
@@ -36,6 +36,8 @@ Facts = Mapping[str, Any]
 FORMAT = 2
 """The version of folders and manifests; a new number makes every artifact again."""
 MANIFEST = "artifact.json"
+USES = "uses"
+"""The folder in which runs say which artifacts they use."""
 DIGEST_LENGTH = 12
 SMALL = 1 << 20
 """Bytes up to which a file of an artifact is known by its hash, and not by its size alone."""
@@ -162,37 +164,24 @@ class Store(FolderSharing):
     @contextmanager
     def used(self, nodes: Iterable[tuple[str, str]]) -> Iterator[None]:
         """Keep other runs from removing artifacts, by stage and digest, while the block runs."""
-        with ExitStack() as held:
-            for stage, digest in nodes:
-                held.enter_context(self._hold(stage, digest, fcntl.LOCK_SH))
+        with using(self.root / USES, [self.folder(*node).name for node in nodes]):
             yield
 
     @contextmanager
     def unused(self, nodes: Iterable[tuple[str, str]]) -> Iterator[None]:
-        """Hold artifacts alone while the block runs, so that they can be removed.
+        """Let no run begin to use artifacts while the block runs, so that they can be removed.
 
         Raises:
             StageError: another run uses one of them.
         """
-        with ExitStack() as held:
-            for stage, digest in nodes:
-                held.enter_context(self._hold(stage, digest, fcntl.LOCK_EX | fcntl.LOCK_NB))
-            yield
-
-    @contextmanager
-    def _hold(self, stage: str, digest: str, how: int) -> Iterator[None]:
-        self.root.mkdir(parents=True, exist_ok=True)
-        folder = self.folder(stage, digest)
-        with folder.with_name(f"{folder.name}.use").open("w") as file:
-            try:
-                fcntl.flock(file, how)
-            except BlockingIOError:
+        stages = {self.folder(*node).name: node[0] for node in nodes}
+        with unused(self.root / USES, stages) as taken:
+            if taken is not None:
                 raise StageError(
-                    f"{stage}: another run uses {folder}, which cannot be removed now",
+                    f"{stages[taken]}: another run uses {self.root / taken}, which cannot be "
+                    "removed now",
                     hint="wait until that run has ended, or use another folder with --outputs",
-                ) from None
-            except OSError:  # a file system without locks: nothing is promised there
-                pass
+                )
             yield
 
     def remove(self, stage: str, digest: str) -> None:

@@ -170,6 +170,14 @@ def heard() -> Iterator[None]:
 
 
 @pytest.fixture
+def narrow_umask() -> Iterator[int]:
+    """New files are for the user and the group alone; gives the mode that they then have."""
+    before = os.umask(0o027)
+    yield 0o640
+    os.umask(before)
+
+
+@pytest.fixture
 def manager() -> pluggy.PluginManager:
     """A manager that knows the hooks and no plugin."""
     return empty_manager()

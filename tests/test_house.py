@@ -72,6 +72,11 @@ def all_imports(path):
             yield node.module or ""
 
 
+def test_one_function_alone_sets_permissions():
+    setting = [path for path in MODULES + SCRIPTS if ".chmod(" in path.read_text(encoding="utf-8")]
+    assert [name_of(path) for path in setting] == ["selectmoe_core/runtime/writing.py"]
+
+
 def test_there_is_something_to_look_at():
     assert len(MODULES) > 60
     assert len(SCRIPTS) > 30

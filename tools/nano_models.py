@@ -16,6 +16,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from selectmoe_core.models import give_usual_permissions
+
 Model = Any
 """A transformers model: the library has no types that a checker could use."""
 
@@ -124,6 +126,5 @@ def save(model: Model, tokenizer: Tokenizer, folder: Path) -> None:
         model_max_length=512, clean_up_tokenization_spaces=False,
     )  # fmt: skip
     wrapped.save_pretrained(folder)
-    for path in folder.iterdir():
-        path.chmod(0o644)
+    give_usual_permissions(folder.iterdir())
     assert all("forward" in m.__dict__ for m in patched)

@@ -13,10 +13,9 @@ import pyarrow as pa
 from selectmoe_core import Example, Job, Marks
 from selectmoe_core.data import Pool
 from selectmoe_filters.config import UNKNOWN, LanguageConfig
+from selectmoe_filters.rows import counted
 from selectmoe_filters.texts import SIGN, parts
 
-BLOCK = 4096
-"""Rows after which progress is shown."""
 SIGN_LETTERS = 3
 """Letters that a sign of Chinese, Japanese or Korean counts as."""
 CODE = re.compile(r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)|`[^`\n]+`", re.DOTALL)
@@ -40,12 +39,9 @@ class Language:
         """Return the rows in languages that are not wanted, and the language of every row."""
         detect, codes = detector(), np.empty(len(pool), dtype=np.int16)
         names: dict[str, int] = {}
-        with job.progress.task("language", len(pool)) as advance:
-            for row, example in enumerate(pool.examples()):
-                name = language_of(example, self.config, detect)
-                codes[row] = names.setdefault(name, len(names))
-                if row % BLOCK == BLOCK - 1:
-                    advance(BLOCK)
+        for row, example in counted(pool, job, "language"):
+            name = language_of(example, self.config, detect)
+            codes[row] = names.setdefault(name, len(names))
         known = list(names)
         unwanted = np.array([not self.config.wants(name) for name in known], dtype=bool)
         rows = np.flatnonzero(unwanted[codes]) if known else np.empty(0, dtype=np.int64)

@@ -6,10 +6,8 @@ from selectmoe_core import Example, Job, Marks
 from selectmoe_core.data import Pool
 from selectmoe_filters.config import RegexConfig
 from selectmoe_filters.expressions import compiled
+from selectmoe_filters.rows import counted
 from selectmoe_filters.texts import parts
-
-BLOCK = 4096
-"""Rows after which progress is shown."""
 
 
 class Regex:
@@ -23,14 +21,11 @@ class Regex:
         """Return the rows to leave out, each with the pattern that says so."""
         rows: list[int] = []
         reasons: list[str] = []
-        with job.progress.task("regex", len(pool)) as advance:
-            for row, example in enumerate(pool.examples()):
-                reason = self._reason(example)
-                if reason is not None:
-                    rows.append(row)
-                    reasons.append(reason)
-                if row % BLOCK == BLOCK - 1:
-                    advance(BLOCK)
+        for row, example in counted(pool, job, "regex"):
+            reason = self._reason(example)
+            if reason is not None:
+                rows.append(row)
+                reasons.append(reason)
         return Marks.left_out(np.array(rows, dtype=np.int64), reasons)
 
     def _reason(self, example: Example) -> str | None:

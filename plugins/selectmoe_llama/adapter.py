@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from selectmoe_core import Job, ModelError, ModelRef, StageError
-from selectmoe_core.models import LLAMA_LIKE
+from selectmoe_core.models import LLAMA_LIKE, give_usual_permissions
 from selectmoe_llama.config import LoraTrainingConfig
 from selectmoe_llama.quantized import load_quantized
 
@@ -86,7 +86,7 @@ def save_adapter(model: Any, out: Path) -> None:  # noqa: ANN401
         model.save_pretrained(out, save_embedding_layers=False)
     config.target_modules = targets
     (out / "README.md").unlink(missing_ok=True)
-    make_readable(out)
+    give_usual_permissions(path for path in out.iterdir() if path.is_file())
 
 
 def lora_weights(model: Any) -> dict[str, nn.Parameter]:  # noqa: ANN401
@@ -124,7 +124,7 @@ def save_merged(model: Any, tokenizer: Any, out: Path) -> None:  # noqa: ANN401
     merged = model.merge_and_unload()
     merged.save_pretrained(out)
     tokenizer.save_pretrained(out)
-    make_readable(out)
+    give_usual_permissions(path for path in out.iterdir() if path.is_file())
 
 
 def _untie_head(model: Any) -> None:  # noqa: ANN401
@@ -138,13 +138,6 @@ def _untie_head(model: Any) -> None:  # noqa: ANN401
         head.base_layer.weight = nn.Parameter(own, requires_grad=False)
         base.config.tie_word_embeddings = False
         base.all_tied_weights_keys = {}  # which save_pretrained goes by
-
-
-def make_readable(folder: Path) -> None:
-    """Let others read the files: safetensors makes its own readable by their owner alone."""
-    for path in folder.iterdir():
-        if path.is_file():
-            path.chmod(0o644)
 
 
 def _check_targets(base: Any, ref: ModelRef, config: LoraTrainingConfig) -> None:  # noqa: ANN401

@@ -137,7 +137,7 @@ def _check_functions(place: Place, *, allow_code: bool) -> None:
             )
         try:
             _import_func_in_yml(function.name, function.folder)
-        except Exception as error:
+        except Exception as error:  # a user's module may raise anything
             raise mistake(
                 place,
                 field,

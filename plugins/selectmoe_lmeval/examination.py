@@ -73,7 +73,7 @@ def document_problem(task: ConfigurableTask, place: Place) -> SelectMoEError | N
         for field in ("doc_to_text", "doc_to_target", *(("doc_to_choice",) if multiple else ())):
             try:
                 rendered[field] = getattr(task, field)(doc)
-            except Exception as error:
+            except Exception as error:  # a user's code and templates may raise anything
                 return _unrendered(error, place, field, row, doc)
         if multiple:
             problem = _choice_problem(rendered["doc_to_choice"])
@@ -175,7 +175,7 @@ def _dry_run(task: ConfigurableTask, place: Place, shots: int) -> None:
         prefix = task.resolve_field(doc, task.config.gen_prefix)
         context = task.fewshot_context(doc, num_fewshot=shots, gen_prefix=prefix)
         made = task.construct_requests(doc, context, metadata=(task.task_name, 0, 1))
-    except Exception as error:
+    except Exception as error:  # a user's code and templates may raise anything
         raise explained(error, place) from error
     requests = made if isinstance(made, list) else [made]
     for request in requests:
@@ -192,7 +192,7 @@ def _check_request(request: Instance, place: Place) -> None:
         texts = request.args[:1]
         try:
             normalize_gen_kwargs(dict(request.args[1] or {}))
-        except Exception as error:
+        except (TypeError, ValueError, OverflowError) as error:
             hint = "for example {until: ['\\n'], max_gen_toks: 32}"
             raise mistake(place, "generation_kwargs", described(error), hint) from error
     for text, field in zip(texts, ("doc_to_text", "doc_to_target"), strict=False):
@@ -223,7 +223,7 @@ def _scores(
             yield task.process_results(doc, responses)
     except SelectMoEError:
         raise
-    except Exception as error:
+    except Exception as error:  # a user's code may raise anything
         fields = "filter_list, process_results or metric_list"
         raise explained(error, place, fields) from error
 

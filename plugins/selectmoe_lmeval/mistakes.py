@@ -80,7 +80,7 @@ def blamed(
         yield
     except SelectMoEError:
         raise
-    except Exception as error:
+    except Exception as error:  # a user's code may raise anything
         half = _half_built(error.__traceback__)
         raise (examine(half, place) or explained(error, place)) from error
 

@@ -42,7 +42,7 @@ def contents(path: Path, _seen: frozenset[Path] = frozenset()) -> Iterator[tuple
     No code is imported: functions are ``Function`` objects.
 
     Raises:
-        yaml.YAMLError: a file is not YAML.
+        yaml.YAMLError: a file is not YAML; see ``unreadable``.
         ValueError: a file includes itself, or is not text.
         OSError: a file cannot be read.
     """
@@ -54,6 +54,16 @@ def contents(path: Path, _seen: frozenset[Path] = frozenset()) -> Iterator[tuple
     included = content.get("include", []) if isinstance(content, dict) else []
     for name in included if isinstance(included, list) else [included]:
         yield from contents(path.parent / str(name), _seen | {path})
+
+
+def unreadable() -> tuple[type[Exception], ...]:
+    """Return what reading a user's YAML and looking for the files that it names may raise.
+
+    ``RuntimeError``: it is nested too deeply, or a link leads to itself.
+    """
+    import yaml  # type: ignore[import-untyped]
+
+    return OSError, RuntimeError, ValueError, yaml.YAMLError
 
 
 def functions(path: Path) -> list[tuple[str, Function]]:
@@ -94,7 +104,7 @@ def _named_by(path: Path) -> Iterator[Path]:
                 if function.file is not None:
                     yield function.file
         yield from data_files(path)
-    except Exception:
+    except unreadable():
         return
 
 
@@ -107,7 +117,7 @@ def _covers(folder: Path, path: Path) -> bool:
 
 
 def _parsed(path: Path) -> Any:  # noqa: ANN401
-    import yaml  # type: ignore[import-untyped]
+    import yaml
 
     class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
         pass

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from selectmoe_lmeval.config import LmEvalConfig
-from selectmoe_lmeval.task_files import Function, contents, texts
+from selectmoe_lmeval.task_files import Function, contents, texts, unreadable
 
 FORMATS = frozenset(
     {
@@ -90,7 +90,7 @@ def _files(folder: Path) -> Iterator[TaskFile]:
     for path in sorted(folder.rglob("*.yaml")):
         try:
             read = list(contents(path))
-        except Exception:
+        except unreadable():
             continue
         fields: dict[str, Any] = {}
         for _, content in reversed(read):

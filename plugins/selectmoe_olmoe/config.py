@@ -12,6 +12,7 @@ CONSTRAINT_NAMES = {
     "beta": "constraint_beta",
     "aux_loss_coef": "router_aux_loss_coef",
 }
+LORA_RANK, LORA_ALPHA = 16, 32.0
 
 
 class TrashcanConfig(Config):
@@ -94,11 +95,11 @@ class WarmupConfig(Config):
     """Weight decay."""
     max_grad_norm: PositiveFloat = 1.0
     """Clip the gradient to this norm."""
-    lora_rank: PositiveInt = 16
-    """Rank of the LoRA weights; only with ``peft_mode = "lora"``."""
-    lora_alpha: PositiveFloat = 32.0
-    """The product of the LoRA weights is multiplied by ``lora_alpha / lora_rank``; only with
-    ``peft_mode = "lora"``."""
+    lora_rank: PositiveInt | None = None
+    """Rank of the LoRA weights, by default 16; only with ``peft_mode = "lora"``."""
+    lora_alpha: PositiveFloat | None = None
+    """The product of the LoRA weights is multiplied by ``lora_alpha / lora_rank``; by default 32,
+    and only with ``peft_mode = "lora"``."""
     constraint_loss_weight: NonNegativeFloat | None = None
     """Weight of the constraint; by default the converted model's."""
     constraint_alpha: PositiveFloat | None = None
@@ -136,6 +137,11 @@ class WarmupConfig(Config):
         return self.micro_batch_size or self.batch_size
 
     @property
+    def lora(self) -> tuple[int, float]:
+        """Rank and alpha of the LoRA weights."""
+        return self.lora_rank or LORA_RANK, self.lora_alpha or LORA_ALPHA
+
+    @property
     def all_weights(self) -> bool:
         """Whether all weights are trained at full rank."""
         return self.peft_mode == "full_rank" and self.trainable == "all"
@@ -147,6 +153,9 @@ class WarmupConfig(Config):
                 f"'batch_size' = {self.batch_size} is not a multiple of "
                 f"'micro_batch_size' = {self.micro_batch}"
             )
+        for name in ("lora_rank", "lora_alpha"):
+            if self.peft_mode != "lora" and getattr(self, name) is not None:
+                raise ValueError(f"'{name}' has no effect without peft_mode = \"lora\"")
         return self
 
 

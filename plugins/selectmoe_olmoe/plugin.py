@@ -195,7 +195,8 @@ def _trained(config: WarmupConfig, shape: Shape) -> int:
     gates = shape.layers * shape.router
     if config.peft_mode == "full_rank":
         return gates
+    rank, _ = config.lora
     rows = shape.hidden + shape.experts + shape.trash
     if config.trainable == "router":
-        return shape.layers * config.lora_rank * rows
-    return gates + shape.layers * 4 * config.lora_rank * 2 * shape.hidden
+        return shape.layers * rank * rows
+    return gates + shape.layers * 4 * rank * 2 * shape.hidden

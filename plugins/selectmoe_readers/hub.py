@@ -1,10 +1,17 @@
 """Hugging Face data sets, from the hub or from a folder."""
 
+import lzma
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import datasets
+import pyarrow as pa
+import yaml  # type: ignore[import-untyped]
 from datasets import DatasetDict, IterableDataset, load_dataset, load_dataset_builder
+from datasets.exceptions import DatasetsError
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 
 from selectmoe_core import DataError, Job, RawExample, RawPair, Reject, suggest, utf8_text
 from selectmoe_readers.config import HubConfig
@@ -15,6 +22,13 @@ from selectmoe_readers.rows import Made, MakeRows, Rows, RowsOf
 from selectmoe_readers.splits import Data, chosen, differing_column
 
 BATCH_ROWS = 512
+FAILURES = (
+    *(DatasetsError, EntryNotFoundError, pa.ArrowException, yaml.YAMLError),
+    *HfHubHTTPError.__bases__,  # OSError, and HTTPError of the library that the hub's client uses
+    *(EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile),
+    *(ImportError, KeyError, RuntimeError, TypeError, ValueError),
+)
+"""What the library raises for data that it cannot find, fetch, unpack or read."""
 SAVED = ("state.json", "dataset_dict.json")
 """Files that ``save_to_disk`` writes into a folder."""
 TRAIN = "train"
@@ -43,7 +57,7 @@ class HubReader:
             builder = load_dataset_builder(
                 config.name, config.config_name, revision=config.dataset_revision
             )
-        except Exception as error:
+        except FAILURES as error:
             raise self._error(error) from error
         split = config.split.partition("[")[0]
         known = list(builder.info.splits or ())
@@ -63,7 +77,7 @@ class HubReader:
     def _all(self, make: MakeRows[Made]) -> Iterator[Made | Reject]:
         try:
             pieces = self._load()
-        except Exception as error:
+        except FAILURES as error:
             raise self._error(error) from error
         config = self.config
         name = config.name.rpartition("/")[2] if config.name else self._folder.name
@@ -98,7 +112,7 @@ class HubReader:
                 number, row = next(remaining)
             except StopIteration:
                 return
-            except Exception as error:
+            except FAILURES as error:
                 raise self._error(error) from error
             yield rows.example(row, f"{shown}:{number}")
 
@@ -133,11 +147,15 @@ class HubReader:
     def _local(self) -> Mapping[str, Data]:
         """Return the splits of a folder by name."""
         self._require_folder()
-        if self._saved:
-            saved = datasets.load_from_disk(str(self._folder))
-            return saved if isinstance(saved, DatasetDict) else {str(saved.split or TRAIN): saved}
-        # Streamed: a folder that is on this disk already is not copied into the cache.
-        return dict(load_dataset(str(self._folder), self.config.config_name, streaming=True))
+        place = str(self._folder)
+        try:
+            if not self._saved:
+                # Streamed: a folder that is on this disk already is not copied into the cache.
+                return dict(load_dataset(place, self.config.config_name, streaming=True))
+            saved = datasets.load_from_disk(place)
+        except (AttributeError, *FAILURES) as error:  # a file of JSON may hold anything
+            raise self._error(error) from error
+        return saved if isinstance(saved, DatasetDict) else {str(saved.split or TRAIN): saved}
 
     @property
     def _saved(self) -> bool:
@@ -152,8 +170,6 @@ class HubReader:
             )
 
     def _error(self, error: Exception) -> DataError:
-        if isinstance(error, DataError):
-            return error
         place = self.config.name or self.config.path
         if isinstance(error, OSError) and (cache := _cache_of(error)):
             return DataError(
@@ -176,7 +192,7 @@ class HubReader:
         try:
             builder = load_dataset_builder(str(self._folder), self.config.config_name)
             return differing_column(builder, self.config.split)
-        except Exception:  # the first error is reported; this only looks for its cause
+        except FAILURES:  # the first error is reported; this only looks for its cause
             return None
 
 

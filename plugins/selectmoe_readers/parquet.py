@@ -15,6 +15,8 @@ from selectmoe_readers.preferences import PairRows
 from selectmoe_readers.rows import Made, Rows, RowsOf
 
 BATCH_ROWS = 512
+FAILURES = (OSError, ValueError, pa.ArrowException)
+"""What pyarrow raises for a file that is damaged, or that it cannot read."""
 NOT_UTF8 = "not UTF-8: a text column has other bytes"
 
 
@@ -51,7 +53,7 @@ def _read(file: Input, rows: RowsOf[Made]) -> Iterator[Made | Reject]:
                 batch = next(batches)
             except StopIteration:
                 return
-            except Exception as error:
+            except FAILURES as error:
                 raise _damaged(file, f"reading stopped after row {start}", error) from error
             yield from examples_of(batch, rows, file.shown, start)
             start += batch.num_rows
@@ -92,7 +94,7 @@ def _open(file: Input, columns: Sequence[str]) -> tuple[pq.ParquetFile, list[str
         source = place if utf8_text(place) == place else file.path.open("rb")
         parquet = pq.ParquetFile(source, memory_map=True, pre_buffer=False)
         names = list(parquet.schema_arrow.names)
-    except Exception as error:
+    except FAILURES as error:
         raise _not_parquet(file, error) from error
     wanted = [name for name in columns if name in names]
     for name in wanted:

@@ -256,6 +256,7 @@ def _plant_node(
         model=None,
         seed=seed,
         arms=(SELECTED,),
+        where="[audit]",
         digest=digest,
     )
 

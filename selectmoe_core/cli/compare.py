@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from selectmoe_core.cli.options import (
     Execution,
@@ -56,7 +57,7 @@ def command(
 
     names, overrides = _split(recipes)
     if all((Path(name) / "run.json").is_file() for name in names):
-        _compare_runs([Path(name) for name in names], overrides)
+        _compare_runs([Path(name) for name in names], [*overrides, *_given(context)])
         return
     changes = execution.changes(overrides)
     sources = Sources(tuple(map(Path, names)), changes, shipped_recipes())
@@ -78,6 +79,16 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
     if not names:
         raise RecipeError("there is no recipe to compare", hint="selectmoe compare compare")
     return names, tuple(changes)
+
+
+def _given(context: click.Context) -> list[str]:
+    """Return the options of running that the command line gives."""
+    return [
+        option.opts[0]
+        for option in context.command.params
+        if option.name not in ("recipes", "quiet", "verbose")
+        and context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
+    ]
 
 
 def _changes(text: str) -> bool:
@@ -121,13 +132,14 @@ def _print_plan(comparison: "Comparison", context: click.Context) -> None:
         click.echo(f"Note: {note}")
 
 
-def _compare_runs(folders: Sequence[Path], overrides: Sequence[str]) -> None:
+def _compare_runs(folders: Sequence[Path], changes: Sequence[str]) -> None:
     from selectmoe_core.compare.past import compare_runs
     from selectmoe_core.compare.rendering import text
 
-    if overrides:
+    if changes:
         raise RecipeError(
-            f"finished runs cannot be changed: {' '.join(overrides)}",
-            hint="name the recipes to run them with these changes",
+            "finished runs are compared as they are, and nothing is run: "
+            f"{' '.join(changes)} has no effect",
+            hint="leave it out, or name the recipes to run them with it",
         )
     click.echo(text(compare_runs(folders), width()))

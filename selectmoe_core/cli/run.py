@@ -63,8 +63,7 @@ def command(
         options = replace(execution.options(context, team), fresh=fresh)
         changes = execution.changes(overrides)
         loaded = load_recipe(recipe, changes)
-        again = shlex.join([str(loaded.path), *changes])
-        _run(context, loaded, options, until, execution.say, again)
+        _run(context, loaded, options, until, execution.say, changes)
 
 
 def _run(
@@ -73,7 +72,7 @@ def _run(
     options: "RunOptions",
     until: str | None,
     say: Callable[[str], None],
-    again: str,
+    changes: Sequence[str],
 ) -> None:
     from selectmoe_core.plan.plan import make_plan
     from selectmoe_core.runner.run import execute_plan
@@ -85,42 +84,47 @@ def _run(
     for warning in outcome.report.warnings:
         click.echo(f"Warning: {warning}")
     click.echo(f"Report: {shown(outcome.folder / 'report.html')}")
-    for line in _further(plan, shown(outcome.folder), again):
+    for line in _further(plan, shown(outcome.folder), changes):
         say(line)
 
 
-def _further(plan: "Plan", folder: Path, recipe: str) -> Iterator[str]:
+def _further(plan: "Plan", folder: Path, changes: Sequence[str]) -> Iterator[str]:
     """Yield where the results are, what was not made, and commands that may come next."""
     yield f"Results: {folder / 'artifacts'}"
     for name, why in plan.not_needed.items():
         if name.startswith("baseline"):
             yield f"Not made: {name} ({why})"
-    for what, command in _next_commands(plan, folder, recipe):
+    for what, command in _next_commands(plan, folder, changes):
         yield f"Next: {what}"  # a line of its own: both fit a narrow terminal
-        yield f"  selectmoe {command}"
+        yield f"  {command}"
 
 
-def _next_commands(plan: "Plan", folder: Path, recipe: str) -> Iterator[tuple[str, str]]:
+def _next_commands(plan: "Plan", folder: Path, changes: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Yield commands that may come next, each with what it is for."""
+    from selectmoe_core.report.next_commands import audit_scores, compare_seeds
+
     stages = {node.stage for node in plan.nodes.values()}
+    recipe = str(plan.recipe.path)
     if "score" in stages:
-        yield "which damage do the scores notice?", f"audit {recipe}"
+        yield audit_scores(recipe, changes)
     if {"select", "evaluate"} <= stages:
-        yield "is it more than chance?", f"compare {recipe} 'seed=[1,2,3]'"
+        yield compare_seeds(recipe, changes)
     if "select" in stages:
-        yield "a file for your trainer", f"export {shlex.quote(str(folder))} --to trl"
+        place = shlex.quote(str(folder))
+        yield "A file for your trainer", f"selectmoe export {place} --to trl"
     for stage, (what, following) in STEPS_AFTER.items():
         if stage in stages and not stages & set(STAGES[STAGES.index(stage) + 1 :]):
             place = shlex.quote(str(folder / "artifacts" / stage))
-            yield what, f"run {following}={place}"
+            yield what, f"selectmoe run {following}={place}"
     if not stages & {"score", *STEPS_AFTER}:
-        yield "what is done, and what further stages cost", f"plan {recipe}"
+        command = shlex.join(["selectmoe", "plan", recipe, *changes])
+        yield "What is done, and what further stages cost", command
 
 
 STEPS_AFTER = {
-    "convert": ("warm it up", "steps/warmup warmup.model"),
-    "warmup": ("score a pool with it", "steps/score score.model"),
-    "train": ("evaluate it", "steps/evaluate evaluate.adapter"),
+    "convert": ("Warm it up", "steps/warmup warmup.model"),
+    "warmup": ("Score a pool with it", "steps/score score.model"),
+    "train": ("Evaluate it", "steps/evaluate evaluate.adapter"),
 }
 """After a stage: what may come next, the shipped recipe of that step, and its option that takes the
 stage's result."""

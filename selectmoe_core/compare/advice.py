@@ -8,10 +8,10 @@ import numpy as np
 from selectmoe_core.compare.arms import OUTSIDE
 from selectmoe_core.compare.findings import MEAN
 from selectmoe_core.compare.summary import Summary, amount
+from selectmoe_core.report.next_commands import SEEDS
 
 MORE_SEEDS = 2
 """Further seeds that are proposed."""
-SEEDS = ("seed=", "compare.seeds=")
 SIZES = ("select.", "compare.budget=", "compare.token_budget=")
 """Overrides that say how much is chosen."""
 

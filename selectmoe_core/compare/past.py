@@ -63,10 +63,18 @@ def compare_runs(folders: Sequence[Path]) -> Summary:
 
 
 def _evaluation(record: RunRecord, arm: str) -> Artifact | None:
-    """Return an arm's evaluation, where it is there."""
+    """Return an arm's evaluation, where it is there.
+
+    Raises:
+        StageError: it is damaged.
+    """
     for node in record.nodes:
         if node.stage == "evaluate" and arm in node.arms:
-            return Artifact.load(node.folder)
+            found = Artifact.load(node.folder)
+            if damage := found.damage() if found is not None else "":
+                hint = "run the recipe again: what is damaged is made again"
+                raise StageError(f"{node.key}: {damage}", hint=hint)
+            return found
     return None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from selectmoe_core.errors import StageError
-from selectmoe_core.report.evaluation import AGREEMENT, sample_values
+from selectmoe_core.report.evaluation import AGREEMENT, damaged_result, sample_values
 from selectmoe_core.store import Artifact
 
 
@@ -126,8 +126,9 @@ def _of_task(artifact: Artifact, name: str, metric: str) -> dict[str, float]:
 def _groups(folder: Path) -> Mapping[str, Sequence[str]]:
     """Return the tasks of each group, as lm-eval's results name them."""
     for path in sorted(folder.glob("results_*.json")):
-        found = json.loads(path.read_text(encoding="utf-8")).get("group_subtasks", {})
-        return {name: children for name, children in found.items() if children}
+        with damaged_result(path):
+            found = json.loads(path.read_text(encoding="utf-8")).get("group_subtasks", {})
+            return {name: list(children) for name, children in found.items() if children}
     return {}
 
 

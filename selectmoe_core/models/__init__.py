@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from selectmoe_core.models.transfer import (
         OnItsWay,
     )
+    from selectmoe_core.runtime.writing import give_usual_permissions
 
 __getattr__ = lazy_names(
     __name__,
@@ -44,6 +45,7 @@ __getattr__ = lazy_names(
         "selectmoe_core.models.references": "model_folder",
         "selectmoe_core.models.routers": "RouterSignals",
         "selectmoe_core.models.transfer": "OnItsWay",
+        "selectmoe_core.runtime.writing": "give_usual_permissions",
     },
 )
 
@@ -57,6 +59,7 @@ __all__ = [
     "Models",
     "OnItsWay",
     "RouterSignals",
+    "give_usual_permissions",
     "model_folder",
     "padded",
     "read_config",

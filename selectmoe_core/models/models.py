@@ -36,6 +36,7 @@ from selectmoe_core.models.weights import (
     load_tokenizer,
     transformers_config,
 )
+from selectmoe_core.runtime.writing import give_usual_permissions
 from selectmoe_core.store import FileHashes, write_json
 
 if TYPE_CHECKING:
@@ -316,7 +317,7 @@ def save_partial(
         location = location if location.startswith(".") else f"./{location}"
     owned = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(owned, out / PARTIAL_WEIGHTS, metadata={"format": "pt"})
-    (out / PARTIAL_WEIGHTS).chmod(0o644)
+    give_usual_permissions([out / PARTIAL_WEIGHTS])
     base_entry = {
         "location": location,
         "revision": base.revision,

@@ -2,7 +2,7 @@
 
 import copy
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,9 +51,21 @@ class Binder:
             self._bound[key] = self._bind(table)
         return self._bound[key]
 
-    def _bind(self, table: StageTable) -> tuple[Entry, Config] | None:
+    def check(self, table: StageTable) -> None:
+        """Record the mistakes in a table of a stage that is not made.
+
+        The files and packages that it needs may come later.
+        """
+        found = self._options(table, self.registry.find)
+        if found is not None:
+            self._note_misplaced(table, *found)
+
+    def _options(
+        self, table: StageTable, find: Callable[..., Entry]
+    ) -> tuple[Entry, Config] | None:
+        """Return the component, by ``find``, and its options, if both can be read."""
         try:
-            entry = self.registry.get(KINDS[table.stage], table.own.use, where=table.where)
+            entry = find(KINDS[table.stage], table.own.use, where=table.where)
         except RecipeError as error:
             self.problem("", str(error), error.hint)
             return None
@@ -63,18 +75,27 @@ class Binder:
         config, problems = examine(entry.component.config, options, where=where, beside=reserved)
         for found in problems:
             self.problem(found.where, found.what, found.hint)
-        if config is None:
+        return None if config is None else (entry, config)
+
+    def _bind(self, table: StageTable) -> tuple[Entry, Config] | None:
+        found = self._options(table, self.registry.get)
+        if found is None:
             return None
+        entry, config = found
+        where = f"{table.where} {table.own.use}"
         try:
             entry.check_answers(config, where=table.where)
             for missing in _missing_files(entry, config):
                 self.problem(where, f"there is no {missing}", "check the path and the sources")
         except OSError as error:  # a name that is too long, a folder that may not be read
             self.problem(where, f"there is no {error.filename}: {error.strerror}", "check the path")
+        self._note_misplaced(table, entry, config)
+        return entry, config
+
+    def _note_misplaced(self, table: StageTable, entry: Entry, config: Config) -> None:
         for key, why in _misplaced(table, entry, config).items():
             if key not in table.carried:
                 self.problem(table.where, f"'{key}' has no effect here", why)
-        return entry, config
 
     def fitted(self) -> Recipe:
         """Return the recipe without the keys that a replaced component left behind for nothing.
@@ -182,10 +203,7 @@ class Binder:
             for key in {"base_model", "adapter"} & table.own.model_fields_set:
                 if text := getattr(table.own, key):
                     place[key] = self.location(table, key, text)
-            try:
-                entry = self.registry.get(KINDS[table.stage], table.own.use, where=table.where)
-            except RecipeError:  # a table of a stage after --until
-                continue
+            entry = self.registry.find(KINDS[table.stage], table.own.use, where=table.where)
             place.update(resolve_paths(table, entry.component.config))
         return out
 

@@ -46,6 +46,13 @@ def arm_of_training(table: StageTable) -> str:
     return TUNED if _has(table, "data") else SELECTED
 
 
+def check_unmade(table: StageTable, binder: Binder) -> None:
+    """Check a table whose stage is not made: what is wrong in it would stop a later run."""
+    binder.check(table)
+    if table.stage == "train" and arm_of_training(table) == TUNED:
+        binder.check(data_table(table, binder))
+
+
 def data_table(table: StageTable, binder: Binder) -> StageTable:
     """Return the table of the reader that reads what ``[train] data`` names."""
     assert isinstance(table.own, TrainOptions)

@@ -11,6 +11,7 @@ from selectmoe_core.plan.filters import filter_steps, reads_vectors
 from selectmoe_core.plan.given import (
     adapter_table,
     arm_of_training,
+    check_unmade,
     data_table,
     first_stage,
     untouched,
@@ -59,6 +60,8 @@ class Graph:
         for table in self.recipe.stage_tables:
             if self._wants(table.stage):
                 self.binder.bind(table)
+            else:
+                check_unmade(table, self.binder)
         self.recipe = self.binder.fitted()
         if self._wants("filter") and any(
             reads_vectors(table, self.binder) for table in self.recipe.filters.values()
@@ -329,7 +332,7 @@ class Graph:
             model,
             seed,
             (arm,),
-            where=table.where,
+            table.where,
         )
 
     def _drop_unread(self) -> None:

@@ -32,8 +32,8 @@ class Node:
         model: the model it starts from, if that is not the output of a node.
         seed: its seed.
         arms: the arms it belongs to.
-        digest: covers everything that can change its result; ``None`` until large files are hashed.
         where: the table of the recipe that it comes from, for messages: ``[score.ifd]``.
+        digest: covers everything that can change its result; ``None`` until large files are hashed.
     """
 
     key: str
@@ -45,8 +45,8 @@ class Node:
     model: ModelRef | None
     seed: int
     arms: tuple[str, ...]
+    where: str
     digest: str | None = None
-    where: str = ""
 
     @property
     def uses_torch(self) -> bool:

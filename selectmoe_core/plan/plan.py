@@ -94,4 +94,4 @@ def _model_problems(nodes: Mapping[str, Node], registry: Registry) -> Iterator[P
             try:
                 registry.models.check_place(node.model)
             except ModelError as error:
-                yield Problem(f"[{node.stage}]", str(error), error.hint)
+                yield Problem(node.where, str(error), error.hint)

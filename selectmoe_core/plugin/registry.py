@@ -73,13 +73,7 @@ class Registry:
 
     def get(self, kind: Kind, name: str, *, where: str) -> Entry:
         """Return the component, or raise an error with the known names or the missing package."""
-        entry = self._entries.get((kind, name))
-        if entry is None:
-            known = [known for of_kind, known in self._entries if of_kind is kind]
-            raise RecipeError(
-                f"{where}: there is no {kind} named '{name}'",
-                hint=suggest(name, known, otherwise=f"the {kind}s"),
-            )
+        entry = self.find(kind, name, where=where)
         for required in entry.component.requires:
             module, _, distribution = required.partition(":")
             if importlib.util.find_spec(module.partition(".")[0]) is None:
@@ -87,6 +81,21 @@ class Registry:
                     f"{where}: {name} needs the package '{module}', which is not installed",
                     hint=f"pip install {shlex.quote(distribution or module)}",
                 )
+        return entry
+
+    def find(self, kind: Kind, name: str, *, where: str) -> Entry:
+        """Return the component, whether its packages are installed or not.
+
+        Raises:
+            RecipeError: there is none of that name; the hint has the known names.
+        """
+        entry = self._entries.get((kind, name))
+        if entry is None:
+            known = [known for of_kind, known in self._entries if of_kind is kind]
+            raise RecipeError(
+                f"{where}: there is no {kind} named '{name}'",
+                hint=suggest(name, known, otherwise=f"the {kind}s"),
+            )
         return entry
 
     def readers_of(self, names: Iterable[str]) -> list[str]:

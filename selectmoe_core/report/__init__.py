@@ -49,7 +49,7 @@ def write_report(
     from selectmoe_core.report.gather import SECTIONS, gather
     from selectmoe_core.report.html import render_html
     from selectmoe_core.report.markdown import evaluation_rows, render_markdown
-    from selectmoe_core.report.wording import one_line
+    from selectmoe_core.runtime.terminal import one_line
     from selectmoe_core.store import write_json, write_text
 
     with (progress or NoProgress()).task("report", SECTIONS + 1, "sections") as advance:

@@ -3,12 +3,14 @@
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from selectmoe_core.errors import StageError
 from selectmoe_core.report.summary import Difference, EvaluationSummary, Result, TaskRow
 from selectmoe_core.report.wording import measured, signed
 from selectmoe_core.store import Artifact
@@ -175,14 +177,18 @@ def paired_stderr(
 
 
 def sample_values(folder: Path, task: str, metric: str) -> dict[str, float]:
-    """Return the metric of each question by its id; empty if there are no samples."""
+    """Return the metric of each question by its id; empty if there are no samples.
+
+    Raises:
+        StageError: a file of samples is damaged.
+    """
     name = metric.split(",", maxsplit=1)[0]
     pattern = re.compile(rf"samples_{re.escape(task)}(_\d{{4}}-.*)?\.jsonl")
     found: dict[str, float] = {}
     for path in sorted(folder.rglob("samples_*.jsonl")):
         if not pattern.fullmatch(path.name):
             continue
-        with path.open(encoding="utf-8") as lines:
+        with damaged_result(path), path.open(encoding="utf-8") as lines:
             for line in lines:
                 row = json.loads(line)
                 if name not in row:
@@ -190,3 +196,15 @@ def sample_values(folder: Path, task: str, metric: str) -> dict[str, float]:
                 key = f"{row.get('doc_id')}|{row.get('doc_hash', '')}"
                 found[key] = float(row[name])
     return found
+
+
+@contextmanager
+def damaged_result(path: Path) -> Iterator[None]:
+    """Turn what fails while a file of an evaluation is read into an error that names it."""
+    try:
+        yield
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise StageError(
+            f"{path} is damaged: {error}",
+            hint="evaluate again: run the recipe again with --fresh evaluate",
+        ) from None

@@ -8,12 +8,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from selectmoe_core.config import parse
 from selectmoe_core.errors import SelectMoEError, StageError, of_disk
-from selectmoe_core.plugin.component import Kind
 from selectmoe_core.plugin.registry import Registry
 from selectmoe_core.remote.cache import store_at
-from selectmoe_core.runner.job import make_job
+from selectmoe_core.runner.job import bound, make_job
 from selectmoe_core.runtime.distributed import World, agreed, barrier, current_world
 from selectmoe_core.runtime.events import SentProgress
 from selectmoe_core.runtime.processes import not_swallowed
@@ -95,7 +93,7 @@ def _disk_errors(spec: NodeSpec) -> Iterator[None]:
     except SelectMoEError:
         raise
     except Exception as error:
-        refused = of_disk(error, f"[{spec.stage}] {spec.component}")
+        refused = of_disk(error, f"{spec.where} {spec.component}")
         if refused is None:
             raise
         raise refused from error
@@ -196,12 +194,11 @@ def _progress(spec: NodeSpec, world: World) -> Progress:
 
 def node_context(spec: NodeSpec, registry: Registry, world: World) -> Context:
     """Build the part of a node, and return what its stage receives."""
-    entry = registry.get(Kind(spec.kind), spec.component, where=f"[{spec.stage}]")
-    config = parse(entry.component.config, spec.options, where=f"[{spec.stage}]")
+    entry, config = bound(spec, registry)
     progress = _progress(spec, world)
     chat = ChatFormat.load(ChatConfig.model_validate(spec.chat), skips=spec.skips)
     return Context(
-        part=entry.build(config, where=f"[{spec.stage}]"),
+        part=entry.build(config, where=spec.where),
         component=entry.component,
         config=config,
         spec=spec,

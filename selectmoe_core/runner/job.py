@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from selectmoe_core.config import parse
+from selectmoe_core.config import Config, parse
 from selectmoe_core.errors import StageError
 from selectmoe_core.plugin.component import Kind
 from selectmoe_core.plugin.declared import declared
 from selectmoe_core.plugin.protocols import Inputs, Job
-from selectmoe_core.plugin.registry import Registry
+from selectmoe_core.plugin.registry import Entry, Registry
 from selectmoe_core.runtime.distributed import World, main_first
 from selectmoe_core.runtime.events import send
 from selectmoe_core.runtime.progress import Progress
@@ -62,10 +62,14 @@ def make_job(
         bundled_tasks=registry.bundled_tasks,
         damages=registry.damages,
     )
-    where = f"[{work.stage}]"
-    component = registry.get(Kind(work.kind), work.component, where=where).component
-    config = parse(component.config, work.options, where=where)
-    return declared(job, component, config, where=where)
+    entry, config = bound(work, registry)
+    return declared(job, entry.component, config, where=work.where)
+
+
+def bound(spec: NodeSpec, registry: Registry) -> tuple[Entry, Config]:
+    """Return the component of a node and its options."""
+    entry = registry.get(Kind(spec.kind), spec.component, where=spec.where)
+    return entry, parse(entry.component.config, spec.options, where=spec.where)
 
 
 def _checkpoints(work: NodeSpec) -> Path | None:

@@ -5,14 +5,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from selectmoe_core.config import parse
 from selectmoe_core.errors import ModelError, RecipeError, utf8_text
 from selectmoe_core.models.models import ModelRef
 from selectmoe_core.plan.node import Node, Plan
-from selectmoe_core.plugin.component import Kind
 from selectmoe_core.plugin.protocols import Job, Need
 from selectmoe_core.plugin.registry import Registry
-from selectmoe_core.runner.job import make_job
+from selectmoe_core.runner.job import bound, make_job
 from selectmoe_core.runner.sample_rows import load_sample
 from selectmoe_core.runner.target_questions import asked_by, check_targets
 from selectmoe_core.runtime.distributed import World
@@ -28,9 +26,8 @@ def check_part(spec: NodeSpec, registry: Registry) -> None:
     Inputs that do not exist yet are left out of its job. For a model that does not exist yet the
     part sees the one that will be trained, and if it will be converted before, none.
     """
-    entry = registry.get(Kind(spec.kind), spec.component, where=f"[{spec.stage}]")
-    config = parse(entry.component.config, spec.options, where=f"[{spec.stage}]")
-    part = entry.build(config, where=f"[{spec.stage}]")
+    entry, config = bound(spec, registry)
+    part = entry.build(config, where=spec.where)
     chat = ChatFormat.load(ChatConfig.model_validate(spec.chat))
     # One process checks for all processes that will execute it.
     world = World(size=spec.processes)

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 
-from selectmoe_core.config import parse
 from selectmoe_core.data.examples import (
     Example,
     Message,
@@ -16,10 +15,10 @@ from selectmoe_core.data.examples import (
     conversation_problem,
 )
 from selectmoe_core.data.pool import Pool
+from selectmoe_core.errors import SelectMoEError
 from selectmoe_core.plan.node import Node, Plan
-from selectmoe_core.plugin.component import Kind
 from selectmoe_core.plugin.registry import Registry
-from selectmoe_core.runner.job import make_job
+from selectmoe_core.runner.job import bound, make_job
 from selectmoe_core.runtime.distributed import World
 from selectmoe_core.runtime.progress import NoProgress
 from selectmoe_core.stages.node_spec import NodeSpec
@@ -95,18 +94,17 @@ def _rows(spec: NodeSpec, registry: Registry) -> Iterator[SampleRow]:
         for number, example in enumerate(pool.examples(0, min(MOST_READ, len(pool)))):
             yield SampleRow(pool.meta(number).get("where") or example.id, example.messages)
         return
-    entry = registry.get(Kind(spec.kind), spec.component, where=f"[{spec.stage}]")
-    config = parse(entry.component.config, spec.options, where=f"[{spec.stage}]")
+    entry, config = bound(spec, registry)
     files = list(entry.component.files(config)) if entry.component.files else []
     # What is fetched is not read beforehand, and what comes through a pipe can be read once only.
     if not files or not all(path.is_file() or path.is_dir() for path in files):
         return
     chat = ChatFormat.load(ChatConfig.model_validate(spec.chat))
-    part = entry.component.build(config)
+    part = entry.build(config, where=spec.where)
     job = make_job(spec, registry, World(), chat, NoProgress())
     try:
         for row in part.read(job):
             if isinstance(row, RawExample) and conversation_problem(row.messages) is None:
                 yield SampleRow(row.where, row.messages)
-    except Exception:
+    except (OSError, SelectMoEError):
         return  # the pool stage reads the same rows and reports it

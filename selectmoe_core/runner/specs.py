@@ -51,6 +51,7 @@ class Specs:
         return NodeSpec(
             key=node.key,
             stage=node.stage,
+            where=node.where,
             kind=str(node.entry.kind),
             component=node.entry.component.name,
             options=node.config.model_dump(mode="json"),
@@ -78,7 +79,6 @@ class Specs:
             mapped=_is_mapped(node),
             executor=self.executor.name,
             skips=self.plan.skips(node),
-            where=node.where,
         )
 
     def _dtype(self, node: Node, *, on_gpu: bool) -> str:

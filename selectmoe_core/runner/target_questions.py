@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from selectmoe_core.config import parse
 from selectmoe_core.data.examples import Example, Message, RawExample, content_id
 from selectmoe_core.data.pool import Pool
 from selectmoe_core.data.questions import Question
@@ -13,7 +12,7 @@ from selectmoe_core.errors import RecipeError, shown
 from selectmoe_core.plan.node import Node
 from selectmoe_core.plugin.component import Kind
 from selectmoe_core.plugin.registry import Registry
-from selectmoe_core.runner.job import make_job
+from selectmoe_core.runner.job import bound, make_job
 from selectmoe_core.runtime.distributed import World
 from selectmoe_core.runtime.progress import NoProgress
 from selectmoe_core.stages.node_spec import NodeSpec
@@ -64,8 +63,9 @@ def check_targets(spec: NodeSpec, registry: Registry) -> None:
         tasks = sorted({task for _, task in asked})
         first = texts[asked[0][0]].prompt
         raise RecipeError(
-            f"[targets] {len({text for text, _ in asked})} of {len(texts)} examples are questions "
-            f"that the evaluation asks ({', '.join(tasks)}), the first is: {shown(first)}",
+            f"{spec.where} {len({text for text, _ in asked})} of {len(texts)} examples are "
+            f"questions that the evaluation asks ({', '.join(tasks)}), the first is: "
+            f"{shown(first)}",
             hint=HINT,
         )
 
@@ -95,17 +95,16 @@ def _targets(spec: NodeSpec, registry: Registry) -> Iterator[Example]:
     if (spec.folder / MANIFEST).is_file():
         yield from Pool.open(spec.folder).examples()
         return
-    entry = registry.get(Kind(spec.kind), spec.component, where="[targets]")
-    config = parse(entry.component.config, spec.options, where="[targets]")
+    entry, config = bound(spec, registry)
     files = entry.component.files
     for path in files(config) if files else ():
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise RecipeError(
-                f"[targets] {path} is a pipe: it can be read only once, and targets are compared "
-                "with the questions of the evaluation before the first stage",
+                f"{spec.where} {path} is a pipe: it can be read only once, and targets are "
+                "compared with the questions of the evaluation before the first stage",
                 hint="write the targets into a file",
             )
-    part = entry.build(config, where="[targets]")
+    part = entry.build(config, where=spec.where)
     for row in part.read(_job(spec, registry)):
         if isinstance(row, RawExample):
             yield _example(row.source, row.messages)
@@ -117,18 +116,17 @@ def _example(source: str, messages: tuple[Message, ...]) -> Example:
 
 def _questions(spec: NodeSpec, registry: Registry) -> Iterator[Question]:
     assert spec.evaluation is not None
-    name, options = spec.evaluation["component"], spec.evaluation["options"]
     asking = replace(
         spec,
         stage="questions",
+        where="[evaluate]",
         kind=str(Kind.EVALUATOR),
-        component=name,
-        options=options,
+        component=spec.evaluation["component"],
+        options=spec.evaluation["options"],
         inputs={},
     )
-    entry = registry.get(Kind.EVALUATOR, name, where="[evaluate]")
-    config = parse(entry.component.config, options, where="[evaluate]")
-    part = entry.build(config, where="[evaluate]")
+    entry, config = bound(asking, registry)
+    part = entry.build(config, where=asking.where)
     yield from part.questions(_job(asking, registry))
 
 

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -80,6 +80,21 @@ def create_text(path: Path, text: str) -> bool:
     finally:
         temporary.unlink(missing_ok=True)
     return True
+
+
+def give_usual_permissions(files: Iterable[Path]) -> None:
+    """Give files of one folder the permissions that a new file has there: umask and folder decide.
+
+    safetensors makes its files readable by their owner alone.
+    """
+    mode = None
+    for file in files:
+        if mode is None:  # a new file tells it; os.umask would change it for other threads
+            new = file.with_name(f".{file.name}.{uuid4().hex[:12]}")
+            new.touch(exist_ok=False)
+            mode = new.stat().st_mode & 0o777
+            new.unlink()
+        file.chmod(mode)
 
 
 def _create_in_two_steps(path: Path, text: str) -> bool:

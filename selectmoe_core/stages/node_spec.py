@@ -22,6 +22,7 @@ class NodeSpec:
     Attributes:
         key: the node's name in its plan.
         stage: its stage.
+        where: the table of the recipe that it comes from, for messages: ``[score.ifd]``.
         kind: the kind of its component.
         component: the component's name.
         options: the component's options as JSON values.
@@ -55,11 +56,11 @@ class NodeSpec:
         joins: it is executed by a worker, which makes shards and leaves the rest to the run.
         leaves_at: when a worker takes no further shard, in seconds since 1970.
         skips: rows that the chat format cannot render are left out; otherwise they are errors.
-        where: the table of the recipe that it comes from, for messages: ``[score.ifd]``.
     """
 
     key: str
     stage: str
+    where: str
     kind: str
     component: str
     options: Mapping[str, Any]
@@ -89,7 +90,6 @@ class NodeSpec:
     executor: str = "local"
     maker: Mapping[str, Any] | None = None
     skips: bool = False
-    where: str = ""
     joins: bool = False
     leaves_at: float | None = None
 

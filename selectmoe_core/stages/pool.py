@@ -22,7 +22,7 @@ def run(context: Context) -> Facts:
             context.folder,
             on_reject=own.get("on_reject", "stop"),
             advance=advance,
-            table=context.spec.where or "[pool]",
+            table=context.spec.where,
         )
     return describe(pool)
 

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import TrainerCallback
 
+from selectmoe_core.runtime.writing import give_usual_permissions
 from selectmoe_core.training.checkpoints import step_of
 from selectmoe_core.training.kept import KEPT, MOMENTS, AdamState, KeptCheckpoint
 
@@ -71,7 +72,7 @@ class KeepCheckpoints(TrainerCallback):
             for kind in ("exp_avg", "exp_avg_sq")
         }
         save_file(moments, made / MOMENTS, metadata={"format": "pt"})
-        (made / MOMENTS).chmod(0o644)  # safetensors makes files readable by their owner alone
+        give_usual_permissions([made / MOMENTS])
         KeptCheckpoint(made, epoch, rates[-1], sum(rates) / len(rates), adam).write()
         shutil.rmtree(folder, ignore_errors=True)  # of a killed run that came further
         made.rename(folder)

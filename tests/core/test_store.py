@@ -5,9 +5,12 @@ import json
 import multiprocessing
 import os
 import random
+import resource
 import subprocess
 import sys
+import threading
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -150,10 +153,52 @@ def test_what_another_run_uses_is_not_removed(store):
         with pytest.raises(StageError, match="another run uses") as caught, other.unused(names):
             pass
         assert "--outputs" in caught.value.hint
-    with other.unused(names), pytest.raises(StageError), store.unused(names[1:]):
-        pass
     with other.unused(names):
         pass
+
+
+def test_a_run_waits_while_another_one_removes(store):
+    begun = threading.Event()
+
+    def use():
+        with store.used([("score", DIGEST)]):
+            begun.set()
+
+    thread = threading.Thread(target=use)
+    with Store(store.root).unused([("score", DIGEST)]):
+        thread.start()
+        assert not begun.wait(0.2)
+    assert begun.wait(20)
+    thread.join()
+
+
+def test_a_killed_run_uses_nothing(store):
+    names = [("score", DIGEST)]
+    with store.used(names):
+        (file,) = store.root.glob("uses/*.use")
+        left = file.read_text()
+    assert not file.exists()
+    file.write_text(left)
+    with store.unused(names):
+        assert not file.exists()
+
+
+def test_thousands_of_artifacts_need_no_open_file_each(store):
+    names = [("score", f"{number:064x}"[::-1]) for number in range(5000)]
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    opened = len(list(Path("/proc/self/fd").iterdir()))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (opened + 40, before[1]))
+    try:
+        with (
+            store.used(names),
+            pytest.raises(StageError, match="another run uses"),
+            store.unused(names[-1:]),
+        ):
+            pass
+        with store.unused(names):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_removing_forgets(store):

@@ -102,6 +102,7 @@ def context_of(component, config, bench: Bench, job: Job, folder: Path, **own: o
     spec = NodeSpec(
         key="score",
         stage="score",
+        where="[score]",
         kind="scorer",
         component=component.name,
         options={},

@@ -33,7 +33,6 @@ from selectmoe_olmoe.convert.trash_rows import (
 STATE = ".converting.json"
 LOCK = ".converting.lock"
 WEIGHTS = {".safetensors", ".bin", ".gguf", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".index"}
-MODE = 0o644
 
 
 @dataclass(frozen=True)
@@ -206,15 +205,13 @@ def _finish(shard: _Shard) -> None:
         )
     with open_shard(shard.partial, "np") as written:
         assert set(written.keys()) == set(shard.after.places)
-    shard.partial.chmod(MODE)
     shard.partial.replace(shard.target)
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file that every user of the machine may read."""
+    """Write a JSON file; report a full disk plainly."""
     with _clean(path.parent):
         write_json(path, content)
-        path.chmod(MODE)
 
 
 @contextmanager
@@ -305,5 +302,4 @@ def _copy_small_files(paths: Sequence[Path], out: Path) -> None:
         partial = out / f".{path.name}.partial"
         with _clean(out, partial):
             shutil.copyfile(path, partial)
-            partial.chmod(MODE)
             partial.replace(out / path.name)

@@ -154,6 +154,7 @@ class RoundedAdafactor(Optimizer):
             self.state[weight]["moments"] = moments
 
     def _step(self, weight: Tensor, group: Mapping[str, Any]) -> None:
+        assert weight.grad is not None
         state = self.state[weight]
         if not state:
             state.update(step=0, moments=_no_moments(weight))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from selectmoe_core import Job, ModelError, ModelRef, StageError, write_json
-from selectmoe_core.models import SELECTOR, save_partial
+from selectmoe_core.models import SELECTOR, give_usual_permissions, save_partial
 from selectmoe_core.training import gathers_weights, shards_weights
 from selectmoe_olmoe.config import ContrastiveConfig, WarmupConfig
 from selectmoe_olmoe.family import FAMILIES, family_of_selector
@@ -148,8 +148,7 @@ def save_trained(
         if isinstance(config, ContrastiveConfig):
             content["tokens"] = config.contrast_tokens  # the tokens at which the router was trained
         write_json(out / SELECTOR, content)
-    for path in out.glob("*"):
-        path.chmod(0o644)  # safetensors makes its files readable only by their owner
+    give_usual_permissions(path for path in out.iterdir() if path.is_file())
 
 
 def _with_lora(model: Any, config: WarmupConfig) -> Any:  # noqa: ANN401
@@ -157,10 +156,11 @@ def _with_lora(model: Any, config: WarmupConfig) -> Any:  # noqa: ANN401
 
     family = next(gates(model)).family
     router = config.trainable == "router"
+    rank, alpha = config.lora
     lora = LoraConfig(
         task_type="CAUSAL_LM",
-        r=config.lora_rank,
-        lora_alpha=config.lora_alpha,
+        r=rank,
+        lora_alpha=alpha,
         target_modules=[] if router else family.tensors.attention_modules,
         target_parameters=[family.tensors.gate_parameter] if router else None,
         # The trash rows are new, and a low rank cannot train them enough, so gates stay full-rank.

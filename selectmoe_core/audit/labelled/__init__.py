@@ -74,7 +74,7 @@ def _read(planned: LabelledPlan, node: "Node", say: Callable[[str], None]) -> Ar
         start, folder = time.monotonic(), store.folder(node.stage, digest)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        part = node.entry.build(node.config, where="--labelled")
+        part = node.entry.build(node.config, where=node.where)
         facts = make_labelled(part, Job(seed=0), folder, planned.column)
         name, seconds = node.entry.component.name, time.monotonic() - start
         details = {"options": node.config.model_dump(mode="json")}

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from selectmoe_core.audit.labelled.planning import WHERE
 from selectmoe_core.data.examples import RawExample, RawPair, Reject
 from selectmoe_core.data.pairs import Halves
 from selectmoe_core.data.pool_writer import build_pool
@@ -17,7 +18,6 @@ from selectmoe_core.store import Facts
 VALUES = "values.npy"
 """The label of each row as a number, higher is better, float64 ``[rows]``."""
 WORDS = {"good": 1.0, "bad": 0.0, "chosen": 1.0, "rejected": 0.0}
-TABLE = "--labelled"
 MOST_SHOWN = 10
 """Different grades that are counted."""
 
@@ -55,7 +55,7 @@ def make_labelled(part: Any, job: Job, folder: Path, column: str) -> Facts:  # n
             yield row
 
     # Rows keep the order of the file, and duplicates stay: a label belongs to each row.
-    pool = build_pool(noted(), folder, table=TABLE, keep_duplicates=True)
+    pool = build_pool(noted(), folder, table=WHERE, keep_duplicates=True)
     np.save(folder / VALUES, np.array(values))
     kind = _kind(labels)
     if len(set(values)) < 2:

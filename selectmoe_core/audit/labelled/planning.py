@@ -20,6 +20,8 @@ from selectmoe_core.stages.code import roots_of
 from selectmoe_core.store import FileHashes
 
 STAGE = "labelled-pool"
+WHERE = "--labelled"
+"""What gives the rows, for messages."""
 CODE = ("selectmoe_core.audit.labelled.labels", "")
 
 
@@ -82,13 +84,13 @@ def plan_labelled(
 
 def _pool_node(plan: Plan, registry: Registry, file: Path, column: str) -> Node:
     reader = next(iter(registry.readers_of([file.name])), ANY)
-    entry = registry.get(Kind.READER, reader, where="--labelled")
+    entry = registry.get(Kind.READER, reader, where=WHERE)
     if not entry.component.pairs:
         raise RecipeError(
-            f"--labelled: the reader {reader} cannot read pairs", hint="enable the plugin 'readers'"
+            f"{WHERE}: the reader {reader} cannot read pairs", hint="enable the plugin 'readers'"
         )
     options = {"path": str(file), "columns": {"label": column}}
-    config = parse(entry.component.config, options, where="--labelled")
+    config = parse(entry.component.config, options, where=WHERE)
     code = installed_code(registry, plan.store.root / "hashes.json")
     content = [
         FileHashes(plan.store.root / "hashes.json").of_tree(file),
@@ -98,4 +100,4 @@ def _pool_node(plan: Plan, registry: Registry, file: Path, column: str) -> Node:
     ]
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
     own = StageOptions(use=reader)
-    return Node(STAGE, STAGE, entry, config, own, {}, None, 0, (SELECTED,), digest)
+    return Node(STAGE, STAGE, entry, config, own, {}, None, 0, (SELECTED,), WHERE, digest)

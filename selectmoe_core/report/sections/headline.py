@@ -6,6 +6,7 @@ import tomllib
 from collections.abc import Iterator
 
 from selectmoe_core.report.findings import Headline
+from selectmoe_core.report.next_commands import audit_scores, compare_seeds
 from selectmoe_core.report.sections.command import CommandLine
 from selectmoe_core.report.summary import (
     STRONG_CORRELATION,
@@ -170,17 +171,16 @@ def _lacking(summary: Summary) -> str:
 
 
 def _next_steps(summary: Summary, line: CommandLine) -> Iterator[tuple[str, str]]:
-    recipe = shlex.quote(line.recipe or summary.record.name)
-    changed = " ".join(map(shlex.quote, line.overrides))
-    whole = f"{recipe} {changed}".strip()
-    if summary.evaluation and summary.evaluation.baselines:
-        yield "Is it more than luck? Three seeds and an interval", f"selectmoe compare {whole}"
-    elif summary.selection and not summary.evaluation:
-        yield f"Does training on it help?{_lacking(summary)}", f"selectmoe run {whole}"
+    recipe = line.recipe or summary.record.name
+    if summary.selection and summary.evaluation:
+        yield compare_seeds(recipe, line.overrides)
+    elif summary.selection:
+        command = shlex.join(["selectmoe", "run", recipe, *line.overrides])
+        yield f"Does training on it help?{_lacking(summary)}", command
     if summary.scores and summary.scores[0].audit is None:
-        yield "Which damage does the score notice?", f"selectmoe audit {whole}"
+        yield audit_scores(recipe, line.overrides)
     fraction = tomllib.loads(summary.record.recipe).get("select", {}).get("fraction")
     if summary.selection and isinstance(fraction, float | int) and fraction <= 0.5:
         others = [one for one in line.overrides if not one.startswith("select.fraction=")]
-        more = [*map(shlex.quote, others), f"select.fraction={2 * fraction:g}"]
-        yield "Is more data better?", f"selectmoe run {recipe} {' '.join(more)}"
+        more = [*others, f"select.fraction={2 * fraction:g}"]
+        yield "Is more data better?", shlex.join(["selectmoe", "run", recipe, *more])

@@ -252,18 +252,13 @@ def _check(facts: Mapping[str, Any], context: Context) -> None:
             f"{skipped} of {examples} examples ({share:.1%}) have no score, more than "
             f"max_skipped = {limit:.1%}: {reasons}",
             hint="fix these rows, or allow this many: "
-            f"max_skipped = {math.ceil(share * 100) / 100} in [{_table(context.spec.key)}]",
+            f"max_skipped = {math.ceil(share * 100) / 100} in {context.spec.where}",
         )
     if scored > 1 and facts["min"] == facts["max"]:
         raise StageError(
             f"all {scored} scores are equal ({facts['min']}): nothing can be selected by them",
             hint="check the scorer's options and the model that it reads",
         )
-
-
-def _table(key: str) -> str:
-    """Return the recipe's table of a node: ``score:ifd`` is ``[score.ifd]``."""
-    return key.partition("@")[0].replace(":", ".")
 
 
 def _max_skipped(context: Context) -> float:

@@ -38,7 +38,7 @@ def shade(context: Context, pool: Pool, scorer: Any) -> None:  # noqa: ANN401
         problem = f"{len(details)} of {len(rows)} examples"
     if problem:
         raise PluginError(
-            f"[{context.spec.key}] {context.component.name}: tokens() returned {problem}",
+            f"{context.spec.where} {context.component.name}: tokens() returned {problem}",
             hint="it must return one TokenDetail for each example, in order",
         )
     write_tokens(context.folder, rows, details)

@@ -1,6 +1,7 @@
 """The command line: help, exit codes, what goes to which stream, and what is not imported."""
 
 import ast
+import html
 import json
 import os
 import signal
@@ -397,7 +398,7 @@ def test_a_run_ends_with_where_its_results_are_and_what_may_come_next(project):
     results, what, audit, _, export = said.err.splitlines()[-5:]
     folder = project.folder / results.removeprefix("Results: ")
     assert (folder / "select" / "selected_data.jsonl").is_file()
-    assert what == "Next: which damage do the scores notice?"
+    assert what == "Next: Which damage do the scores notice?"
     assert audit == "  selectmoe audit recipe.toml"
     command = export.split()
     assert command[:2] == ["selectmoe", "export"]
@@ -406,6 +407,24 @@ def test_a_run_ends_with_where_its_results_are_and_what_may_come_next(project):
     assert "\n  selectmoe audit recipe.toml select.fraction=0.5\n" in changed.err
     quiet = project.run("--until", "select", "--quiet")
     assert quiet.err == ""
+
+
+def test_report_and_terminal_suggest_the_same(project, monkeypatch):
+    changes = ["select.fraction=0.5", "seed=3"]
+    monkeypatch.setattr(sys, "argv", ["selectmoe", "run", "recipe.toml", *changes])
+    said = project.run(*changes)
+    assert said.code == 0, said.err
+    (folder,) = project.runs()
+    page = html.unescape((folder / "report.html").read_text(encoding="utf-8"))
+    for what, command in (
+        ("Which damage do the scores notice?", "audit recipe.toml select.fraction=0.5 seed=3"),
+        (
+            "Is it more than chance? Three seeds and an interval",
+            "compare recipe.toml select.fraction=0.5 'seed=[1,2,3]'",
+        ),
+    ):
+        assert f"Next: {what}\n  selectmoe {command}\n" in said.err
+        assert f"<dt>{what}</dt><dd><code>selectmoe {command}</code>" in page
 
 
 def test_progress_is_wrapped_on_a_terminal_and_commands_stay_whole(monkeypatch):

@@ -109,7 +109,7 @@ def test_runs_on_another_footing_are_said_first(ran):
 def test_runs_cannot_be_changed_or_mixed_with_recipes(ran):
     said = ran.call("compare", *ran.runs()[:2], "seed=[1,2]")
     assert said.code == 2
-    assert "finished runs cannot be changed" in said.err
+    assert "finished runs are compared as they are" in said.err
     said = ran.call("compare", ran.runs()[0], "recipe.toml")
     assert said.code == 2
 
@@ -119,6 +119,25 @@ def test_a_run_without_an_evaluation_cannot_be_compared(ran):
     said = ran.call("compare", ran.runs()[0], ran.runs()[-1])
     assert said.code == 1
     assert "no finished evaluation" in said.err
+
+
+def test_a_damaged_evaluation_is_not_compared(project):
+    for changes in ([], ["score.factor=-1.0"]):
+        assert project.run("evaluate.answers=20", *changes).code == 0
+    first, second = project.runs()
+    (file,) = (first / "artifacts" / "evaluate").resolve().glob("samples_*.jsonl")
+    file.write_text("{")
+    said = project.call("compare", first, second)
+    assert said.code == 1
+    assert f"{file} has 1 bytes" in said.err
+    assert "run the recipe again" in said.err
+
+
+@pytest.mark.parametrize("option", [["--plan"], ["--device", "cpu"], ["--dtype", "auto"]])
+def test_options_of_running_say_nothing_about_finished_runs(ran, option):
+    said = ran.call("compare", *ran.runs()[:2], *option)
+    assert said.code == 2
+    assert option[0] in said.err
 
 
 def test_differences_of_recipes():

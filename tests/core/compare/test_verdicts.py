@@ -9,6 +9,7 @@ from selectmoe_core.compare.notes import notes_on
 from selectmoe_core.compare.results import Task, read_tasks
 from selectmoe_core.compare.statistics import Estimate
 from selectmoe_core.compare.verdicts import judge
+from selectmoe_core.errors import StageError
 from selectmoe_core.store import Artifact
 
 
@@ -224,6 +225,18 @@ def test_a_group_is_one_task_with_the_answers_of_its_parts(tmp_path):
     assert (group.name, group.chance, group.share) == ("g", 0.25, True)
     assert group.answers["random"].sum() == 2
     assert (group.answers["a"] - group.answers["random"]).tolist() == [[0, 1, 0, 1, 0]]
+
+
+@pytest.mark.parametrize("name", ["results_now.json", "samples_x_2026-01-01T00-00.jsonl"])
+@pytest.mark.parametrize("content", ["{", "3", "[]", '{"group_subtasks": 3, "acc": "much"}'])
+def test_a_damaged_file_of_an_evaluation_is_named(tmp_path, name, content):
+    arms = {"random": [evaluation(tmp_path / "r", {"x": [1, 0], "y": [0, 1]})]}
+    (tmp_path / "r" / name).write_text(content)
+    if (name[0], content) == ("s", "[]"):
+        return  # no metric there, as in a file of other results
+    with pytest.raises(StageError, match=f"{name} is damaged") as caught:
+        read_tasks(arms)
+    assert "--fresh evaluate" in caught.value.hint
 
 
 def test_answers_that_are_not_those_of_the_result_are_not_used(tmp_path):

@@ -426,6 +426,10 @@ def test_a_partial_checkpoint_is_laid_over_its_base(loader, partial):
     assert torch.equal(logits(load(loader, partial)), logits(model))
 
 
+def test_a_partial_checkpoint_has_the_permissions_of_any_new_file(narrow_umask, partial):
+    assert {path.stat().st_mode & 0o777 for path in partial.iterdir()} == {narrow_umask}
+
+
 def test_a_partial_checkpoint_and_its_base_move_together(loader, partial, tmp_path):
     moved = shutil.move(tmp_path, tmp_path.with_name(f"{tmp_path.name}-moved"))
     place = partial.relative_to(tmp_path)

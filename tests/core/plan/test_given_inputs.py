@@ -298,4 +298,4 @@ def test_a_recipe_of_one_stage_needs_no_pool(project):
     assert list(nodes_of(project, convert)) == ["convert"]
     said = project.run()
     assert said.code == 0, said.err
-    assert "Next: warm it up\n  selectmoe run steps/warmup warmup.model=outputs/fake/" in said.err
+    assert "Next: Warm it up\n  selectmoe run steps/warmup warmup.model=outputs/fake/" in said.err

@@ -406,6 +406,39 @@ def test_mistakes_of_all_tables_and_of_binding_are_told_together(project):
     assert said.err.count("Hint: ") == 5, said.err
 
 
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ("train.use=fake-tran", "[train]: there is no trainer named 'fake-tran'"),
+        ("train.rat=0.1", "[train] fake-train: unknown option 'rat'"),
+        ("evaluate.answers=many", "[evaluate] fake-eval: option 'answers'"),
+        ("select.seed=3", "[select]: 'seed' has no effect here"),
+        ('train.data={ use = "josnl", path = "x" }', "there is no reader named 'josnl'"),
+        ('train.data={ use = "jsonl", pth = "x" }', "[train.data] jsonl: unknown option"),
+    ],
+)
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_a_mistake_in_a_table_after_until_is_told_before_anything_runs(
+    project, command, change, what
+):
+    said = project.call(command, "recipe.toml", change, "--until", "pool")
+    assert said.code == 2, said.err
+    assert what in said.err
+    assert not project.store.exists()
+
+
+def test_a_mistake_in_a_table_that_is_replaced_is_told_too(project):
+    said = project.call("plan", "recipe.toml", "train.data=pool.jsonl", "score.facto=2")
+    assert said.code == 2
+    assert "[score] fake-score: unknown option 'facto'" in said.err
+
+
+def test_what_later_stages_need_may_come_later(project):
+    for change in ("evaluate.model=./nowhere", "train.data=none.jsonl"):
+        said = project.call("plan", "recipe.toml", change, "--until", "pool")
+        assert said.code == 0, said.err
+
+
 def test_a_model_of_the_tables_own_comes_before_the_one_above(project):
     nodes = {node["key"]: node for node in project.plan("score.model=./base")["nodes"]}
     assert nodes["score"]["reads"] == {"pool": "pool", "model": str(project.folder / "base")}

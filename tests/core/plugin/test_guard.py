@@ -260,6 +260,13 @@ def test_a_run_says_whose_the_error_is(project, use):
     assert project.run(f"score.use={use}", "--until", "score").code == 0
 
 
+def test_one_of_several_scores_is_named_by_its_own_table(project):
+    text = project.recipe.read_text()
+    project.recipe.write_text(text.replace("[score]", "[score.own]"))
+    said = project.run("score.own.use=fake-score", "score.own.breaks=none", "--until", "score")
+    assert "[score.own] fake-score: score() returned NoneType None" in said.err
+
+
 @pytest.mark.parametrize("use", ["fake-score", "fake-child"])
 @pytest.mark.parametrize(("breaks", "shown"), [("none", "NoneType None"), ("type", "ndarray")])
 def test_a_run_says_what_was_expected(project, use, breaks, shown):

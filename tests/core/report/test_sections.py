@@ -128,7 +128,7 @@ def test_the_headline_names_overrides_warnings_and_what_to_do_next(tmp_path):
     assert any("the score follows length" in text for text in headline.warnings)
     commands = [command for _, command in headline.next_steps]
     assert commands == [
-        "selectmoe compare default seed=4 select.fraction=0.1",
+        "selectmoe compare default select.fraction=0.1 'seed=[1,2,3]'",
         "selectmoe audit default seed=4 select.fraction=0.1",
         "selectmoe run default seed=4 select.fraction=0.2",
     ]

@@ -185,6 +185,22 @@ def test_a_pool_that_comes_through_a_pipe_is_not_read_beforehand(folder, registr
     assert load_sample(sample) == []
 
 
+def test_rows_that_a_reader_fails_at_are_left_to_the_pool_stage(folder, registry, monkeypatch):
+    plan = make_plan(read_recipe(folder / "recipe.toml", []), registry, folder)
+    run = opened_run(plan, registry, folder)
+    pool = run.specs.of(plan.nodes["pool"])
+    (folder / "data.jsonl").write_bytes(b"\xff\xfe\n")
+    assert load_sample(save_sample(pool, registry, run.folder)) == []
+
+    def wrong(_):
+        raise AttributeError("a bug")
+
+    (folder / "data.jsonl").write_text(row("q", "a"))
+    monkeypatch.setattr("selectmoe_core.runner.sample_rows.conversation_problem", wrong)
+    with pytest.raises(AttributeError, match="a bug"):
+        save_sample(pool, registry, run.folder)
+
+
 def make_plan_without_files(recipe, registry, folder):
     """A plan whose pool was a file when it was made."""
     (folder / "data.jsonl").rename(folder / "pipe")

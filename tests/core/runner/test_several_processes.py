@@ -2,13 +2,13 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 
 import pyarrow.parquet as pq
 import pytest
 from conftest import LEFT_OUT
+from ports import held_port
 
 from selectmoe_core.errors import RecipeError, StageError
 from selectmoe_core.runner.external_launch import Team, _of_slurm, join_team
@@ -174,12 +174,6 @@ def test_a_launcher_can_begin_with_an_empty_outputs_folder(slow, launcher, proce
     assert parts(slow) == one_process(slow)
 
 
-def free_port():
-    with socket.socket() as free:
-        free.bind(("", 0))
-        return str(free.getsockname()[1])
-
-
 def srun_variables(rank):
     """What Slurm's srun sets for each task of a step."""
     return {
@@ -200,19 +194,19 @@ def torch_variables(rank):
 @pytest.mark.slow
 @pytest.mark.parametrize("variables", [srun_variables, torch_variables])
 def test_processes_that_only_variables_describe_find_one_another(slow, variables):
-    common = os.environ | {"MASTER_PORT": free_port()}
-    tasks = [
-        subprocess.Popen(
-            [sys.executable, *RUN],
-            env=common | variables(rank),
-            cwd=slow.folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in ("0", "1")
-    ]
-    (out, err), (silent_out, silent_err) = (task.communicate(timeout=600) for task in tasks)
+    with held_port() as port:
+        tasks = [
+            subprocess.Popen(
+                [sys.executable, *RUN],
+                env=os.environ | {"MASTER_PORT": port} | variables(rank),
+                cwd=slow.folder,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for rank in ("0", "1")
+        ]
+        (out, err), (silent_out, silent_err) = (task.communicate(timeout=600) for task in tasks)
     assert [task.returncode for task in tasks] == [0, 0], err + silent_err
     calls = slow.calls()
     assert len(workers(calls)) == 2

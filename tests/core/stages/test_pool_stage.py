@@ -45,7 +45,8 @@ def test_the_hint_about_a_broken_row_works_in_the_table_that_it_names(project, t
 def test_targets_that_cannot_be_rendered_are_left_out_as_their_own_table_says(tmp_path, on_reject):
     def node(key, inputs, says="stop"):
         own = PoolOptions(use="jsonl", on_reject=says)
-        return Node(key, key.partition(":")[0], None, None, own, inputs, None, 0, ("selected",))
+        stage = key.partition(":")[0]
+        return Node(key, stage, None, None, own, inputs, None, 0, ("selected",), f"[{stage}]")
 
     nodes = [
         node("pool", {}),

@@ -38,8 +38,8 @@ def spec(tmp_path):
     (tmp_path / "pool").mkdir()
     build_pool(raw, tmp_path / "pool", on_reject="skip")
     return NodeSpec(
-        key="score", stage="score", kind="scorer", component="some", options={}, own={},
-        digest="d", folder=tmp_path / "score", store=tmp_path / "store",
+        key="score", stage="score", where="[score]", kind="scorer", component="some", options={},
+        own={}, digest="d", folder=tmp_path / "score", store=tmp_path / "store",
         inputs={"pool": tmp_path / "pool"}, input_digests={"pool": "p"}, model=None, seed=0,
         chat={}, device="cpu", dtype="float32", threads=1,
     )  # fmt: skip

@@ -1,15 +1,25 @@
 """Lengths, patterns and leaked questions, each beside a plain loop."""
 
 import re
+from collections import Counter
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 from filter_pools import conversation, marked, raw
 
-from selectmoe_core import Question, RecipeError
+from selectmoe_core import Job, Question, RecipeError
 from selectmoe_core.config import parse
 from selectmoe_core.data.questions import write_questions
-from selectmoe_filters.config import LeakConfig, LengthConfig, RegexConfig
+from selectmoe_filters.config import (
+    LanguageConfig,
+    LeakConfig,
+    LengthConfig,
+    NearDuplicatesConfig,
+    RegexConfig,
+)
+from selectmoe_filters.duplicates import NearDuplicates
+from selectmoe_filters.language import Language
 from selectmoe_filters.leak import Leak
 from selectmoe_filters.length import Length
 from selectmoe_filters.patterns import Regex
@@ -207,3 +217,33 @@ def test_scripts_without_spaces_have_words_too(tmp_path):
     ]
     found, _ = marked(Leak(LeakConfig()), rows, tmp_path / "pool", questions=tmp_path)
     assert found == {0: "holds a part of a question of c"}
+
+
+# ----------------------------------------------------------------------------------- progress
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        Length(LengthConfig(min_answer=1)),
+        Regex(RegexConfig(patterns=("a",))),
+        Language(LanguageConfig(keep=("en",))),
+        NearDuplicates(NearDuplicatesConfig()),
+    ],
+    ids=lambda part: type(part).__name__,
+)
+@pytest.mark.parametrize("size", [3, 8])
+def test_the_bar_reaches_its_end(part, size, tmp_path, monkeypatch):
+    monkeypatch.setattr("selectmoe_filters.rows.BLOCK", 4)
+    done = Counter()
+
+    class Counted:
+        @contextmanager
+        def task(self, label, total, unit="examples", done_before=0):
+            done[label] -= total
+            yield lambda amount: done.update({label: amount})
+
+    rows = [conversation(f"question {n}", "an answer") for n in range(size)]
+    marked(part, rows, tmp_path, job=Job(seed=1, progress=Counted()))
+    assert done
+    assert not any(done.values()), "some are never shown as done"

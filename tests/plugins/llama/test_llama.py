@@ -1,7 +1,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +22,7 @@ from llama_models import (
     train,
 )
 from peft import AutoPeftModelForCausalLM, PeftModel
+from ports import held_port
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import log_softmax
 from transformers import AutoModelForCausalLM
@@ -365,23 +365,23 @@ LlamaLora(config).train(base, source, folder / "model", made)
 
 @pytest.mark.slow
 def test_two_processes_of_several_passes_equal_one_pass(base, tmp_path, one_pass):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     (tmp_path / "two.py").write_text(TWO)
     tests = str(Path(__file__).parents[2] / "helpers")
     common = os.environ | {
         "WORLD_SIZE": "2",
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join(sys.path),
     }
     command = [sys.executable, tmp_path / "two.py", tests, base.location, tmp_path]
-    runs = [
-        subprocess.Popen(command, env=common | {"RANK": str(r), "LOCAL_RANK": str(r)})
-        for r in range(2)
-    ]
-    assert [run.wait(timeout=600) for run in runs] == [0, 0]
+    with held_port() as port:
+        runs = [
+            subprocess.Popen(
+                command,
+                env=common | {"MASTER_PORT": port, "RANK": str(r), "LOCAL_RANK": str(r)},
+            )
+            for r in range(2)
+        ]
+        assert [run.wait(timeout=600) for run in runs] == [0, 0]
     for name, weight in load_file(tmp_path / "model" / ADAPTER).items():
         torch.testing.assert_close(weight, one_pass[name], atol=2e-4, rtol=1e-3)

@@ -107,6 +107,33 @@ def test_what_no_digest_covers_is_said(places, text, said):
     assert list(unseen(config)) == ([said] if said else [])
 
 
+def test_a_file_that_cannot_be_read_is_left_to_the_check_of_the_tasks(places):
+    folder = places / "tasks"
+    for name in ("t.yaml", "deep.yaml", "twice.yaml"):
+        (folder / name).write_text("task: t\ndataset_path: a/b\n")
+    (folder / "deep.yaml").write_text("[" * 5000)
+    (folder / "twice.yaml").write_text("task: t\ninclude: twice.yaml\n")
+    (folder / "loop.yaml").symlink_to("loop.yaml")
+    (folder / "text.yaml").write_bytes(b"\xff\x00")
+    config = LmEvalConfig(tasks=("t",), include_path=(folder,))
+    assert list(unseen(config)) == ["the dataset a/b of the hub, without a revision (t.yaml)"]
+    assert list(COMPONENT.files(config))
+
+
+def test_a_bug_of_ours_is_not_taken_for_a_file_that_cannot_be_read(places, monkeypatch):
+    def wrong(*_):
+        raise AttributeError("a bug")
+
+    (places / "tasks/t.yaml").write_text("task: t\n")
+    config = LmEvalConfig(tasks=("t",), include_path=(places / "tasks",))
+    for module in ("unseen", "task_files"):
+        monkeypatch.setattr(f"selectmoe_lmeval.{module}.contents", wrong)
+    with pytest.raises(AttributeError, match="a bug"):
+        list(unseen(config))
+    with pytest.raises(AttributeError, match="a bug"):
+        list(COMPONENT.files(config))
+
+
 def test_what_code_reads_is_covered_where_the_recipe_names_it(places):
     for name, field in (("t", "custom_dataset: !function own.load"), ("u", "dataset_path: a/b")):
         (places / f"tasks/{name}.yaml").write_text(f"task: {name}\n{field}\n")

@@ -79,6 +79,17 @@ def test_the_contrast_has_defaults_of_its_own(options, rate, weight, over):
     assert parse(ContrastiveConfig, found.model_dump(), where="again") == found
 
 
+@pytest.mark.parametrize("config", [ConstraintConfig, ContrastiveConfig])
+@pytest.mark.parametrize("options", [{"lora_rank": 16}, {"lora_alpha": 8.0}])
+def test_options_of_lora_without_lora_are_mistakes(config, options):
+    (name,) = options
+    with pytest.raises(RecipeError, match=f"'{name}' has no effect without peft_mode = \"lora\""):
+        parse(config, options, where="[warmup]")
+    found = parse(config, {**options, "peft_mode": "lora"}, where="[warmup]")
+    assert found.lora == (16, options.get("lora_alpha", 32.0))
+    assert parse(config, parse(config, {}, where="a").model_dump(), where="b") == config()
+
+
 def test_each_warm_up_has_its_own_options_alone():
     common = set(WarmupConfig.model_fields)
     assert set(ConstraintConfig.model_fields) == common

@@ -1,9 +1,13 @@
 """Splits of folders: parts and sums as the datasets library writes them."""
 
+import shutil
+
 import pytest
 from reader_files import chat, read, texts, write
 
-from selectmoe_core import DataError
+from selectmoe_core import DataError, Job
+from selectmoe_readers.config import HubConfig
+from selectmoe_readers.hub import HubReader
 
 ROWS = {
     "train": [chat(f"t{n}", "a") for n in range(1500)],
@@ -121,3 +125,36 @@ def test_tools_in_a_column_of_their_own_are_seen(tmp_path):
     first, second = read("hub", path=str(tmp_path / "d"))
     assert "the row has tools" in first.reason
     assert texts(second)[0][1] == "r"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "content"),
+    [
+        *(("one", "state.json", text) for text in (b"", b"{", b"[]", b"{}", b"3", b"\xff")),
+        *(("one", "dataset_info.json", text) for text in (b"", b"[]", b"3")),
+        ("one", "data-00000-of-00001.arrow", b"ARROW1"),
+        *(("saved", "dataset_dict.json", text) for text in (b"{", b"[]", b"{}", b"3")),
+        *(("files", "train.jsonl", text) for text in (b"{", b"\xff\xfe", b"[" * 5000)),
+        ("files", "README.md", b"---\nconfigs: [\n---\n"),
+    ],
+)
+def test_a_damaged_folder_is_an_error_of_the_data(tmp_path, folders, kind, name, content):
+    from datasets import Dataset
+
+    place = tmp_path / "data"
+    if kind == "one":
+        Dataset.from_list(ROWS["test"]).save_to_disk(str(place))
+    else:
+        shutil.copytree(folders[kind], place)
+    (place / name).write_bytes(content)
+    with pytest.raises(DataError, match=r"cannot be loaded|no split|differ"):
+        read("hub", path=str(place))
+
+
+def test_a_bug_of_ours_is_not_taken_for_damaged_data(folders, monkeypatch):
+    def wrong(*_):
+        raise AttributeError("a bug")
+
+    monkeypatch.setattr("selectmoe_readers.hub.chosen", wrong)
+    with pytest.raises(AttributeError, match="a bug"):
+        list(HubReader(HubConfig(path=folders["files"])).read(Job(seed=1)))

@@ -67,7 +67,7 @@ def test_only_gates_grow_and_everything_else_keeps_its_bytes(source, tmp_path):
     assert facts["bytes"] == written
 
 
-def test_config_index_selector_and_small_files(source, tmp_path):
+def test_config_index_selector_and_small_files(source, tmp_path, narrow_umask):
     options = {
         "num_trash_experts": 3,
         "constraint_loss_weight": 0.5,
@@ -105,7 +105,7 @@ def test_config_index_selector_and_small_files(source, tmp_path):
     for name in ("tokenizer_config.json", "generation_config.json"):
         assert (out / name).read_bytes() == (source / name).read_bytes()
     for path in out.iterdir():
-        assert path.stat().st_mode & 0o777 == 0o644, path
+        assert path.stat().st_mode & 0o777 == narrow_umask, path
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
 
 

@@ -399,9 +399,8 @@ def test_only_the_contrast_reaches_the_trash_rows_when_all_else_is_off(stage):
 @pytest.mark.parametrize("peft_mode", ["full_rank", "lora"])
 @pytest.mark.parametrize("trainable", ["router", "all"])
 def test_modes_train_what_they_say(stage, peft_mode, trainable):
-    _, out = stage.run(
-        **CONTRASTIVE, peft_mode=peft_mode, trainable=trainable, max_steps=2, lora_rank=4
-    )
+    lora = {"lora_rank": 4} if peft_mode == "lora" else {}
+    _, out = stage.run(**CONTRASTIVE, peft_mode=peft_mode, trainable=trainable, max_steps=2, **lora)
     fresh = MODELS.load(stage.base, dtype="float32", device="cpu").state_dict()
     state = stage.load(out).state_dict()
     changed = {n for n, w in state.items() if not torch.equal(w, fresh[n])}

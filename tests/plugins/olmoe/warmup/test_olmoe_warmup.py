@@ -142,7 +142,8 @@ def test_router_only_saves_the_gates_and_a_pointer(stage):
 @pytest.mark.parametrize("peft_mode", ["full_rank", "lora"])
 @pytest.mark.parametrize("trainable", ["router", "all"])
 def test_modes_train_what_they_say(stage, peft_mode, trainable):
-    _, out = stage.run(peft_mode=peft_mode, trainable=trainable, max_steps=3, lora_rank=4)
+    lora = {"lora_rank": 4} if peft_mode == "lora" else {}
+    _, out = stage.run(peft_mode=peft_mode, trainable=trainable, max_steps=3, **lora)
     loaded = stage.load(out)
     assert loaded.config.model_type == "select_moe"
     assert loaded.config.use_cache is True
