@@ -218,7 +218,8 @@ def results(out: Path) -> list[dict[str, Any]]:
     path = out / RESULTS
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    with path.open(encoding="utf-8") as lines:  # texts may hold line separators of Unicode
+        return [json.loads(line) for line in lines]
 
 
 def free() -> None:

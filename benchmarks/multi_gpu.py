@@ -10,11 +10,11 @@ compiles kernels; its efficiency is that rate over N times the rate of one. Each
 line and writes it to a JSON lines file at once; one that fails prints why, and the others still
 run.
 
-Parts, with the minutes they may take for one number of GPUs (not measured yet): ``prepare`` (3,
-once), ``score`` (2), ``score-ray`` (3; by actors of a Ray cluster of this host), ``warmup`` (2),
+Parts, with the minutes they take for one number of GPUs: ``prepare`` (3.5, once), ``score`` (2 to
+2.5), and by estimate ``score-ray`` (3; by actors of a Ray cluster of this host), ``warmup`` (2),
 ``warmup-all`` (5; by FSDP from two GPUs on; one GPU needs 120 GiB for it, and each writes a
 checkpoint of 84 GB), ``lora`` (2), ``evaluate`` (2), ``kill`` (3; one process is killed while it
-scores).
+scores). Two commands on parts of the GPUs can share ``--work`` once ``prepare`` has ended.
 """
 
 import argparse

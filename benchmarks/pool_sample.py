@@ -4,6 +4,7 @@ A byte-level BPE trained on the pool gives a vocabulary of realistic size withou
 """
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ def repeated_pool(data: Path, out: Path, examples: int) -> Path:
     for name in SOURCES:
         target = out / f"less/train/processed/{name}/{name}_data.jsonl"
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_suffix(".part")
+        part = target.with_suffix(f".{os.getpid()}")
         with part.open("w", encoding="utf-8") as file:
             for copy in range(copies):
                 for line in _lines(data, name):

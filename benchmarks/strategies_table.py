@@ -18,8 +18,8 @@ def picked(plan: Plan) -> dict[str, Any]:
     """Return the rows of a finished selection, their sources, lengths and languages."""
     folder = plan.folder(plan.nodes["select"])
     table = pq.read_table(folder / "selection.parquet")
-    lines = (folder / "selected_data.jsonl").read_text(encoding="utf-8").splitlines()
-    answers = [answer_of(json.loads(line)["messages"]) for line in lines]
+    with (folder / "selected_data.jsonl").open(encoding="utf-8") as lines:
+        answers = [answer_of(json.loads(line)["messages"]) for line in lines]
     artifact = Artifact.load(folder)
     assert artifact is not None
     languages = Counter(table["language"].to_pylist()) if "language" in table.column_names else {}

@@ -46,7 +46,8 @@ def most_questions(out: Path) -> int:
 
 
 def _rows(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    with path.open(encoding="utf-8") as lines:  # texts may hold line separators of Unicode
+        return [json.loads(line) for line in lines]
 
 
 def _rank(row: dict) -> str:

@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import lm_eval.utils
-from jinja2 import TemplateError
+from jinja2 import Template, TemplateError
 from jinja2.sandbox import SandboxedEnvironment
 from lm_eval import simple_evaluate
 from lm_eval.api.group import Group
@@ -126,6 +126,22 @@ class LmEval:
         return found
 
 
+class CarefulTemplates(SandboxedEnvironment):
+    """Templates that run no code; each is compiled once, and not for every row."""
+
+    def from_string(self, source: Any, *others: Any, **options: Any) -> Template:  # noqa: ANN401
+        """Return the template of a text."""
+        if others or options or not isinstance(source, str):
+            return super().from_string(source, *others, **options)
+        if source not in self._compiled:
+            self._compiled[source] = super().from_string(source)
+        return self._compiled[source]
+
+    @cached_property
+    def _compiled(self) -> dict[str, Template]:
+        return {}
+
+
 @contextmanager
 def careful_templates(config: LmEvalConfig) -> Iterator[None]:
     """Render the tasks' templates so that they run no code, unless the tasks may run code.
@@ -134,7 +150,7 @@ def careful_templates(config: LmEvalConfig) -> Iterator[None]:
     """
     plain = lm_eval.utils.env
     if not config.allow_task_code:
-        lm_eval.utils.env = SandboxedEnvironment(
+        lm_eval.utils.env = CarefulTemplates(
             loader=plain.loader, undefined=plain.undefined, keep_trailing_newline=True
         )
         lm_eval.utils.env.filters.update(plain.filters)
