@@ -41,6 +41,27 @@ settings.register_profile(
 )
 settings.load_profile("house")
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first, so that no process is left alone with one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """With ``-n`` one process runs all tests of a file: what they share is made once, not in each.
+
+    Another ``--dist`` is followed.
+    """
+    if config.getoption("dist") != "load":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    config.option.loadscopereorder = False  # in the order above
+    return LoadFileScheduling(config, log)
+
+
 SOURCES = ("dolly", "cot", "oasst1")
 ROWS = 40
 

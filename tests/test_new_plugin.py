@@ -1,15 +1,21 @@
 """``selectmoe new-plugin``: what it writes builds, installs and passes its own tests."""
 
 import ast
+import json
 import os
 import subprocess
 import sys
 import tomllib
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
-from environments import build
+from conftest import LEFT_OUT
 
+from selectmoe_core.cli import call
 from selectmoe_core.new_plugin import plugin_files
 from selectmoe_core.plugin.component import Kind
 from selectmoe_core.plugin.manager import find_plugins
@@ -17,17 +23,81 @@ from selectmoe_core.plugin.manager import find_plugins
 KINDS = list(Kind)
 
 
-def written(cli, folder: Path, kind: Kind) -> Path:
-    said = cli("new-plugin", kind, f"my-{kind}", "--folder", folder / "project")
-    assert said.code == 0, said.err
-    assert f"pip install -e '{folder / 'project'}[test]'" in said.err
-    project = folder / "project"
-    names = {Path(line).relative_to(project).as_posix() for line in said.out.splitlines()}
-    assert names == {
-        path.relative_to(project).as_posix() for path in project.rglob("*") if path.is_file()
-    }
-    assert names >= {"pyproject.toml", "README.md", ".github/workflows/test.yml", ".gitignore"}
-    return project
+@dataclass(frozen=True)
+class Made:
+    """A plugin of each kind: all written, built and installed, and the tests of all of them run.
+
+    Attributes:
+        projects: the folder of each one.
+        said: what ``selectmoe new-plugin`` wrote to stdout and stderr.
+        tested: what the tests came to, by name.
+        output: what pytest said.
+        described: what ``selectmoe describe`` left: its exit code and what it wrote to stdout.
+    """
+
+    projects: dict[Kind, Path]
+    said: dict[Kind, tuple[str, str]]
+    tested: dict[Kind, list[str]]
+    output: str
+    described: dict[Kind, tuple[int, str]]
+
+
+def write(kind: Kind, project: Path) -> tuple[str, str]:
+    with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
+        code = call([*LEFT_OUT, "new-plugin", str(kind), f"my-{kind}", "--folder", str(project)])
+    assert code == 0, err.getvalue()
+    return out.getvalue(), err.getvalue()
+
+
+DESCRIBE = """
+import contextlib, io, json, sys
+from selectmoe_core.cli import call
+found = {}
+for kind in sys.argv[1:]:
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        code = call(["describe", kind, f"my-{kind}"])
+    found[kind] = code, out.getvalue()
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    folder = tmp_path_factory.mktemp("plugins")
+    site, results = folder / "site", folder / "results.xml"
+    projects = {kind: folder / f"selectmoe-my-{kind}" for kind in KINDS}
+    said = {kind: write(kind, project) for kind, project in projects.items()}
+    path = os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH", "")]))
+
+    def run(*command: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *map(str, command)],
+            env=os.environ | {"PYTHONPATH": path},
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    offline = ("--no-deps", "--no-index", "--no-build-isolation")
+    installed = run(
+        *("-m", "pip", "install", "--quiet", *offline, "--target", site, *projects.values())
+    )
+    assert installed.returncode == 0, installed.stderr
+    options = ("-q", "-p", "no:cacheprovider", "--junit-xml", results)
+    tests = run("-m", "pytest", *options, *(project / "tests" for project in projects.values()))
+    tested: dict[Kind, list[str]] = {kind: [] for kind in KINDS}
+    for case in ElementTree.parse(results).iter("testcase"):
+        (kind,) = (kind for kind in KINDS if case.get("classname", "").endswith(f"my_{kind}"))
+        tested[kind].append(", ".join(child.tag for child in case) or "passed")
+    described = json.loads(run("-c", DESCRIBE, *KINDS).stdout)
+    return Made(
+        projects,
+        said,
+        tested,
+        tests.stdout + tests.stderr,
+        {Kind(kind): (code, text) for kind, (code, text) in described.items()},
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -50,36 +120,28 @@ def test_every_kind_has_a_plugin_whose_files_are_sound(kind: Kind) -> None:
     assert project["project"]["entry-points"]["selectmoe"] == {f"my-{kind}": f"{package}.plugin"}
 
 
-def _marked(kind: Kind) -> object:
-    return kind if kind is Kind.SCORER else pytest.param(kind, marks=pytest.mark.slow)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_command_names_what_it_writes_and_what_is_next(made: Made, kind: Kind) -> None:
+    project, (out, err) = made.projects[kind], made.said[kind]
+    assert f"pip install -e '{project}[test]'" in err
+    names = {Path(line).relative_to(project).as_posix() for line in out.splitlines()}
+    assert names == {
+        path.relative_to(project).as_posix()
+        for path in project.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert names >= {"pyproject.toml", "README.md", ".github/workflows/test.yml", ".gitignore"}
 
 
-@pytest.mark.parametrize("kind", [_marked(kind) for kind in KINDS])
-def test_a_new_plugin_builds_installs_and_passes_its_test(cli, kind: Kind, tmp_path: Path) -> None:
-    project = written(cli, tmp_path, kind)
-    wheel = build(project, tmp_path / "dist")
-    site = tmp_path / "site"
-    install = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target"]
-    subprocess.run([sys.executable, *install, str(site), str(wheel)], check=True)
-    path = os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH", "")]))
-    environment = os.environ | {"PYTHONPATH": path}
-
-    def call(*command: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, *command],
-            env=environment,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    tests = call("-m", "pytest", "-q", "-p", "no:cacheprovider", str(project / "tests"))
-    assert tests.returncode == 0, tests.stdout + tests.stderr
-    assert " passed" in tests.stdout
-    described = call("-m", "selectmoe_core", "describe", str(kind), f"my-{kind}")
-    assert described.returncode == 0, described.stderr
-    assert described.stdout.startswith(f"my-{kind}: ")
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_new_plugin_builds_installs_and_passes_its_test(made: Made, kind: Kind) -> None:
+    assert made.tested[kind], made.output
+    assert set(made.tested[kind]) == {"passed"}, made.output
+    code, described = made.described[kind]
+    assert code == 0
+    assert described.startswith(f"my-{kind}: ")
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,13 @@ from typing import Any
 from selectmoe_core.compare.arms import BASE, OUTSIDE, RANDOM, STRATEGY, Arm, Sources, find_arms
 from selectmoe_core.compare.footing import Planned, check_footing
 from selectmoe_core.errors import Problem, RecipeError, listing
+from selectmoe_core.paths import STORE
 from selectmoe_core.plan.binding import Binder
+from selectmoe_core.plan.digests import installed_code
 from selectmoe_core.plan.node import Node, Plan
 from selectmoe_core.plan.plan import make_plan
 from selectmoe_core.plugin.registry import Registry
+from selectmoe_core.remote.cache import store_at
 
 DRAWN = (RANDOM, "source-balanced random")
 """Baselines that put the recipe's selector over random scores."""
@@ -102,11 +105,15 @@ def plan_comparison(sources: Sources, registry: Registry, outputs: Path) -> Comp
 
 def _plans(arms: Sequence[Arm], registry: Registry, outputs: Path) -> list[Planned]:
     """Plan every arm with every seed; what is wrong with one names it."""
+    code = installed_code(registry, store_at(outputs / STORE).root / "hashes.json")
     found: list[Planned] = []
     problems: dict[Problem, list[str]] = {}
     for arm in arms:
         try:
-            plans = [make_plan(trial.recipe, registry, outputs, fetch=True) for trial in arm.trials]
+            plans = [
+                make_plan(trial.recipe, registry, outputs, fetch=True, code=code)
+                for trial in arm.trials
+            ]
             found.append((arm, plans))
         except RecipeError as error:
             for problem in error.problems:

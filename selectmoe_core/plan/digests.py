@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
@@ -89,10 +90,24 @@ class Digester:
     """Names nodes."""
 
     def __init__(
-        self, recipe: Recipe, registry: Registry, hashes: FileHashes, *, fetch: bool
+        self,
+        recipe: Recipe,
+        registry: Registry,
+        hashes: FileHashes,
+        *,
+        fetch: bool,
+        code: Code | None = None,
     ) -> None:
-        """Compute digests of nodes; ``fetch`` hub models whose content is not known otherwise."""
-        self.code = installed_code(registry, hashes.memory)
+        """Compute digests of nodes.
+
+        Args:
+            recipe: the recipe.
+            registry: the components.
+            hashes: the hashes of files.
+            fetch: fetch hub models whose content is not known otherwise.
+            code: the reader of code, where several digesters share one.
+        """
+        self.code = code or installed_code(registry, hashes.memory)
         self.fetch = fetch
         self.recipe = recipe
         self.registry = registry
@@ -241,6 +256,7 @@ def _paths(value: Any) -> list[Path]:  # noqa: ANN401
     ]
 
 
+@cache
 def _version(name: str) -> str:
     try:
         return f"{name} {version(name)}"

@@ -18,6 +18,7 @@ from selectmoe_core.plan.trackers import tracker_problems
 from selectmoe_core.plugin.registry import Registry
 from selectmoe_core.recipe.recipe import Recipe
 from selectmoe_core.remote.cache import store_at
+from selectmoe_core.stages.code import Code
 from selectmoe_core.store import FileHashes
 
 
@@ -29,6 +30,7 @@ def make_plan(
     until: str | None = None,
     hash_limit: int | None = None,
     fetch: bool = False,
+    code: Code | None = None,
 ) -> Plan:
     """Bind every stage that something wanted needs, and name it by its digest.
 
@@ -39,6 +41,7 @@ def make_plan(
         until: the last wanted stage.
         hash_limit: do not hash unknown files larger than this many bytes; ``None`` hashes all.
         fetch: download missing hub models: until then a digest can only hold their name.
+        code: the reader of code, where several plans share one.
 
     Raises:
         RecipeError: names all mistakes of the recipe.
@@ -60,7 +63,7 @@ def make_plan(
     )
     if problems := tuple(dict.fromkeys(found)):
         raise RecipeError.of(problems)
-    digester = Digester(recipe, registry, hashes, fetch=fetch)
+    digester = Digester(recipe, registry, hashes, fetch=fetch, code=code)
     nodes: dict[str, Node] = {}
     once: dict[str, tuple[str, ...]] = {}
     for key, node in graph.nodes.items():

@@ -3,7 +3,8 @@
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable
-from importlib.metadata import EntryPoint, entry_points
+from functools import lru_cache
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from typing import Any
 
 import pluggy
@@ -152,4 +153,11 @@ def named(plugin: str) -> str:
 
 
 def _owner(entry: EntryPoint) -> str:
-    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "an unknown distribution"
+    return _named(entry.dist) if entry.dist else "an unknown distribution"
+
+
+@lru_cache(maxsize=64)
+def _named(distribution: Distribution) -> str:
+    # Each look at ``metadata`` reads its file anew; all entries of a distribution share the object.
+    metadata = distribution.metadata
+    return f"{metadata['Name']} {metadata['Version']}"

@@ -4,6 +4,7 @@ import base64
 import hashlib
 from collections import Counter
 from collections.abc import Mapping
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -52,8 +53,11 @@ def _kinds(summary: Summary) -> list[str]:
     return [kind for kind in KINDS if kind in found]
 
 
+@cache
 def environment() -> Any:  # noqa: ANN401
     """Return jinja2's environment for the pages of selectmoe: everything is escaped.
+
+    There is one in a process, which compiles each template once.
 
     ``base.html.j2`` is the page around the content, ``macros.html.j2`` its tables and pictures.
     """

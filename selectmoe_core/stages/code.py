@@ -4,9 +4,8 @@ import hashlib
 import importlib.util
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import astuple
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 from selectmoe_core.plugin.loading import LazyPart
 from selectmoe_core.stages import code_parts
 from selectmoe_core.stages.code_parts import ModuleParts, Part, Target, parts_of
-from selectmoe_core.store import write_json
+from selectmoe_core.store import write_text
 
 CORE = "selectmoe_core"
 BORDER = tuple(
@@ -28,6 +27,11 @@ BORDER = tuple(
 )
 """Modules whose imports are not followed: they plan, start or report work and change no result.
 What they write to disk has a ``FORMAT``."""
+
+IMPORT = "<import>"
+"""The name of a target: what runs when its module is imported, with the packages above it."""
+Step = tuple[Sequence[tuple[str, Part]], Sequence[Target]]
+"""Statements, each with its module, and further targets."""
 
 
 class Code:
@@ -45,6 +49,8 @@ class Code:
         self._known = _remembered(memory)
         self._learned = False
         self._modules: dict[str, ModuleParts | None] = {}
+        self._steps: dict[Target, Step] = {}
+        self._digests: dict[frozenset[Target], str] = {}
 
     @classmethod
     def installed(cls, names: Iterable[str], memory: Path | None = None) -> "Code":
@@ -54,31 +60,44 @@ class Code:
 
     def digest(self, roots: Iterable[Target]) -> str:
         """Return the digest of everything that ``roots`` reach."""
-        found = sorted({(module, part.digest) for module, part in self.reach(roots)})
-        return hashlib.sha256(json.dumps(found).encode()).hexdigest()
+        asked = frozenset(roots)
+        if asked not in self._digests:
+            found = sorted({(module, part.digest) for module, part in self.reach(asked)})
+            self._digests[asked] = hashlib.sha256(json.dumps(found).encode()).hexdigest()
+        return self._digests[asked]
 
     def reach(self, roots: Iterable[Target]) -> Iterator[tuple[str, Part]]:
         """Yield each statement that is reached, with its module."""
         stack, seen = list(roots), set[Target]()
-        reached, imported = set[tuple[str, str]](), set[str]()
+        reached = set[tuple[str, str]]()
         while stack:
             target = stack.pop()
             if target in seen:
                 continue
             seen.add(target)
-            for module, part in self._statements(target, imported):
+            statements, further = self._step(target)
+            for module, part in statements:
                 if (module, part.digest) not in reached:
                     reached.add((module, part.digest))
                     yield module, part
-                    stack += self._next(module, part)
+            stack += further
 
     def save(self) -> None:
         """Write what is known about sources."""
         if self._memory and self._learned:
             with suppress(OSError):  # a folder that cannot be written: it is read again next time
                 self._memory.parent.mkdir(parents=True, exist_ok=True)
-                write_json(self._memory, {"reader": _reader(), "modules": self._known})
+                known = {"reader": _reader(), "modules": self._known}
+                write_text(self._memory, json.dumps(known))  # for no reader but this class
                 self._learned = False
+
+    def _step(self, target: Target) -> Step:
+        """Return the statements of a target, and the targets that these lead to."""
+        if target not in self._steps:
+            statements, further = self._statements(target)
+            targets = [next_ for module, part in statements for next_ in self._next(module, part)]
+            self._steps[target] = statements, (*further, *dict.fromkeys(targets))
+        return self._steps[target]
 
     def _next(self, module: str, part: Part) -> Iterator[Target]:
         own = self._module(module)
@@ -89,30 +108,23 @@ class Code:
             if inside and not (_behind_border(target) or _behind_border(f"{target}.{name}")):
                 yield target, name
 
-    def _statements(self, target: Target, imported: set[str]) -> Iterator[tuple[str, Part]]:
-        """Yield the statements that define a target, and those that its import runs."""
+    def _statements(self, target: Target) -> Step:
+        """Return the statements that define a target, and where else to look for it."""
         module, name = target
         own = self._module(module)
+        if name == IMPORT:
+            above = module.rpartition(".")[0]
+            effects = own.effects if own else ()
+            return [(module, part) for part in effects], [(above, IMPORT)] if above else []
         if own is None:
-            return
+            return [], []
         found, home = own.binding.get(name), own.homes.get(name)
         if name and not found and self._module(f"{module}.{name}") is not None:
-            yield from self._statements((f"{module}.{name}", ""), imported)
-        elif home and not found:
-            if not _behind_border(home):
-                yield from self._statements((home, name), imported)
-        else:
-            yield from self._effects(module, imported)
-            # A name that no statement binds may come from any place in the module.
-            yield from ((module, part) for part in (found or own.parts))
-
-    def _effects(self, module: str, imported: set[str]) -> Iterator[tuple[str, Part]]:
-        """Yield what runs when a module is imported, including the packages above it."""
-        while module and module not in imported:
-            imported.add(module)
-            own = self._module(module)
-            yield from ((module, part) for part in (own.effects if own else ()))
-            module = module.rpartition(".")[0]
+            return [], [(f"{module}.{name}", "")]
+        if home and not found:
+            return [], [] if _behind_border(home) else [(home, name)]
+        # A name that no statement binds may come from any place in the module.
+        return [(module, part) for part in (found or own.parts)], [(module, IMPORT)]
 
     def _module(self, module: str) -> ModuleParts | None:
         if module not in self._modules:
@@ -196,7 +208,8 @@ def _reader() -> str:
 
 
 def _as_lists(module: ModuleParts) -> list[Any]:
-    return [[list(astuple(part)) for part in module.parts], [list(pair) for pair in module.lazy]]
+    parts = [[p.names, p.digest, p.uses, p.imports, p.effect] for p in module.parts]
+    return [parts, module.lazy]
 
 
 def _part(value: list[Any]) -> Part:

@@ -9,12 +9,13 @@ import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 Target = tuple[str, str]
 """A module and a name in it; the empty name is the whole module."""
 
 DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+IMPORTS = (ast.Import, ast.ImportFrom)
 ALWAYS = frozenset({"FORMAT"})
 """Names that count whenever their module counts: they give the version of files on disk."""
 
@@ -65,6 +66,7 @@ class ModuleParts:
         return dict(self.lazy)
 
 
+@lru_cache(maxsize=4096)  # a process that makes several plans reads the same sources in each
 def parts_of(source: bytes, module: str, *, package: bool) -> ModuleParts:
     """Read a module's source.
 
@@ -76,7 +78,8 @@ def parts_of(source: bytes, module: str, *, package: bool) -> ModuleParts:
     tree = ast.parse(source)
     reader = _Reader(module if package else module.rpartition(".")[0])
     parts = tuple(reader.parts(tree.body))
-    return ModuleParts(parts, tuple(_lazy_names(tree)))
+    lazy = tuple(_lazy_names(tree)) if b"lazy_names" in source else ()
+    return ModuleParts(parts, lazy)
 
 
 class _Reader:
@@ -108,16 +111,17 @@ class _Reader:
 
     def _part(self, statement: ast.stmt) -> Part:
         uses, imports = set[str](), set[Target]()
-        for node in ast.walk(statement):
+        nodes: list[ast.AST] = []
+        digest = _digest(_dump(statement, nodes))
+        for node in nodes:
             if isinstance(node, ast.Name):
                 uses.add(node.id)
-            elif isinstance(node, ast.Import | ast.ImportFrom):
+            elif isinstance(node, IMPORTS):
                 imports.update(self._targets(node))
             elif isinstance(node, ast.Constant) and DOTTED.fullmatch(str(node.value)):
                 imports.add((str(node.value), ""))  # some code imports a module by its name as text
         names = tuple(sorted(_bound(statement)))
         effect = not names or bool(ALWAYS & set(names))
-        digest = _digest(_dump(statement))
         return Part(names, digest, tuple(sorted(uses)), tuple(sorted(imports)), effect)
 
     def _targets(self, statement: ast.Import | ast.ImportFrom) -> Iterator[Target]:
@@ -189,17 +193,23 @@ def _lazy_names(tree: ast.Module) -> Iterator[tuple[str, str]]:
                 yield from ((name, module) for name in names.split())
 
 
-def _dump(node: object) -> str:
-    """Return a syntax tree as text: the same under every Python that reads the same tree."""
+def _dump(node: object, nodes: list[ast.AST]) -> str:
+    """Return a syntax tree as text: the same under every Python that reads the same tree.
+
+    The nodes of the tree are added to ``nodes``, so that one walk serves both.
+    """
     if isinstance(node, ast.AST):
-        fields = [
-            f"{name}={_dump(value)}"
-            for name, value in ast.iter_fields(node)
-            if value is not None and value != [] and name not in ("type_comment", "kind")
-        ]
+        nodes.append(node)
+        fields = []
+        for name in node._fields:
+            value = getattr(node, name, None)
+            if value is None or value == [] or name in ("type_comment", "kind"):
+                continue
+            text = f"{type(value).__name__}()" if name == "ctx" else _dump(value, nodes)
+            fields.append(f"{name}={text}")
         return f"{type(node).__name__}({','.join(fields)})"
     if isinstance(node, list):
-        return f"[{','.join(_dump(item) for item in node if not _only_text(item))}]"
+        return f"[{','.join([_dump(item, nodes) for item in node if not _only_text(item)])}]"
     return repr(node)
 
 

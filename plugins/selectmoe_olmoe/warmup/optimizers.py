@@ -142,7 +142,7 @@ class RoundedAdafactor(Optimizer):
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is not None:
-                    self._step(weight, group)
+                    self._step(weight, weight.grad, group)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what ``state_dict`` returned; torch alone would round the averages to bf16."""
@@ -153,8 +153,7 @@ class RoundedAdafactor(Optimizer):
             moments = tuple(moment.to(weight.device) for moment in state["moments"])
             self.state[weight]["moments"] = moments
 
-    def _step(self, weight: Tensor, group: Mapping[str, Any]) -> None:
-        assert weight.grad is not None
+    def _step(self, weight: Tensor, gradient: Tensor, group: Mapping[str, Any]) -> None:
         state = self.state[weight]
         if not state:
             state.update(step=0, moments=_no_moments(weight))
@@ -169,7 +168,7 @@ class RoundedAdafactor(Optimizer):
             )
         )
         stepped = adafactor_step if weight.dtype == torch.float32 else self._stepped
-        stepped(weight, weight.grad, state["moments"], keep, rate, decay)
+        stepped(weight, gradient, state["moments"], keep, rate, decay)
 
 
 def _no_moments(weight: Tensor) -> tuple[Tensor, ...]:

