@@ -1,15 +1,23 @@
 """Nodes that are executed at the same time, each in a process of its own."""
 
 import os
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from selectmoe_core.errors import RecipeError
-from selectmoe_core.runner.launch import LOOK, Child, Launch, interrupted, start
+from selectmoe_core.runner.forks import AVAILABLE, Forks
+from selectmoe_core.runner.launch import (
+    LOOK,
+    Child,
+    Launch,
+    Process,
+    interrupted,
+    save_spec,
+    start,
+)
 from selectmoe_core.runner.watch import Watch
 from selectmoe_core.stages.node_spec import NodeSpec
 
@@ -51,6 +59,7 @@ class Crew:
         self._folder = folder
         self._watch = watch
         self._members: dict[str, Member] = {}
+        self._forks = Forks()
 
     @property
     def full(self) -> bool:
@@ -67,7 +76,11 @@ class Crew:
         gpu = self._free_gpu() if spec.device == "cuda" else None
         printed = self._folder / "work" / f"{spec.key.replace(':', '-')}.printed"
         with printed.open("wb") as output:
-            child = start(spec, self._folder, Launch(1), gpu, output)
+            if AVAILABLE and spec.device == "cpu":
+                file = save_spec(spec, self._folder, "work")
+                child = Child(self._forks.start(file, printed), spec, file)
+            else:
+                child = start(spec, self._folder, Launch(1), gpu, output)
         self._members[spec.key] = Member(child, self._watch(spec, printed), gpu)
 
     def wait(self) -> Iterator[Child]:
@@ -81,16 +94,21 @@ class Crew:
             member.watch.end()
             yield member.child
 
-    def until_interrupted(self) -> AbstractContextManager[None]:
-        """End all nodes if the block is interrupted."""
-        return interrupted(_processes(self._members))
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """End all nodes if the block is interrupted, and what they were started by at its end."""
+        try:
+            with interrupted(_processes(self._members)):
+                yield
+        finally:
+            self._forks.close()
 
     def _free_gpu(self) -> str | None:
         used = [member.gpu for member in self._members.values()]
         return min(self._gpus, key=used.count, default=None)
 
 
-def _processes(members: dict[str, Member]) -> Iterator[subprocess.Popen[bytes]]:
+def _processes(members: dict[str, Member]) -> Iterator[Process]:
     """Yield the processes of those that are there when they are asked for."""
     for member in list(members.values()):
         yield member.child.process

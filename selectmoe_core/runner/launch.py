@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 from selectmoe_core.config import suggest
 from selectmoe_core.errors import RecipeError
@@ -92,6 +92,22 @@ def launch_of(processes: int | None, named: Sequence[str], team: Team | None) ->
     return Launch(processes or 0, configs)
 
 
+class Process(Protocol):
+    """What a run needs of a process: a ``subprocess.Popen``, or a copy of another process."""
+
+    def poll(self) -> int | None:
+        """Return its exit code, or ``None`` while it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait until it has ended; raise ``subprocess.TimeoutExpired`` after ``timeout``."""
+
+    def send_signal(self, number: int, /) -> None:
+        """Send it a signal, if it still runs."""
+
+    def kill(self) -> None:
+        """End it at once."""
+
+
 @dataclass(frozen=True)
 class Child:
     """The processes of one node, or the launcher that started them.
@@ -102,7 +118,7 @@ class Child:
         spec_file: the node's file, beside which its processes say how they ended.
     """
 
-    process: subprocess.Popen[bytes]
+    process: Process
     spec: NodeSpec
     spec_file: Path
 
@@ -177,7 +193,7 @@ def start(
 
 
 @contextmanager
-def interrupted(processes: Iterable[subprocess.Popen[bytes]]) -> Iterator[None]:
+def interrupted(processes: Iterable[Process]) -> Iterator[None]:
     """End the processes if the block is interrupted, and only then let the interrupt go on."""
     try:
         yield

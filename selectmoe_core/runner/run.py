@@ -156,7 +156,7 @@ class _Run:
         watch = partial(self._watch, progress)
         crew = Crew(self.options.parallel, gpus, self.folder, watch)
         failures: list[Exception] = []
-        with crew.until_interrupted():
+        with crew.at_work():
             while (schedule.waiting and not failures) or crew.nodes:
                 if not failures and not crew.full and self._next(schedule, crew, needed):
                     continue

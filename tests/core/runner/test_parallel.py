@@ -119,8 +119,9 @@ def test_each_node_gets_the_gpu_that_fewest_use(tmp_path, monkeypatch):
         events: None = None
 
     monkeypatch.setattr(module, "start", started)
+    monkeypatch.setattr(module, "AVAILABLE", False)
     crew = Crew(4, ["0", "1"], tmp_path, lambda spec, printed: Watch(spec, None, None))
-    with crew.until_interrupted():
+    with crew.at_work():
         for key in "abcd":
             crew.start(Spec(key))
         assert crew.full
