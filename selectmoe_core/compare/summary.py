@@ -279,7 +279,7 @@ def amount(value: float | None, *, share: bool, sign: bool = False) -> str:
     if value is None or not math.isfinite(value):
         return DASH
     mark = "+" if sign else ""
-    return f"{100 * value:{mark}.1f}" if share else f"{value:{mark}.4g}"
+    return f"{100 * value:{mark}z.1f}" if share else f"{value:{mark}.4g}"
 
 
 def span(low: float | None, high: float | None, *, share: bool) -> str:

@@ -78,12 +78,12 @@ def judge(
 
 def _amount(value: float, *, points: bool, sign: bool = False) -> str:
     mark = "+" if sign else ""
-    return f"{100 * value:{mark}.1f} points" if points else f"{value:{mark}.4g}"
+    return f"{100 * value:{mark}z.1f} points" if points else f"{value:{mark}.4g}"
 
 
 def _interval(difference: Estimate, *, points: bool, flip: bool = False) -> str:
     ends = (-difference.high, -difference.low) if flip else (difference.low, difference.high)
-    low, high = (f"{100 * end:.1f}" if points else f"{end:.4g}" for end in ends)
+    low, high = (f"{100 * end:z.1f}" if points else f"{end:.4g}" for end in ends)
     said = f"95 % interval {low} to {high}, "
     if difference.seeds == 1:
         return f"{said}1 seed: the noise of seeds is unknown"
