@@ -27,6 +27,8 @@ OF_MODEL = ("model", "revision", "trust_remote_code")
 """The keys that say which model a component works with, and how it is loaded."""
 WITH_MODEL = (Kind.CONVERTER, Kind.TRAINER, Kind.EVALUATOR)
 """The kinds of component that get a model from their stage, whatever they declare."""
+NONE = "none"
+"""What ``use`` of a filter says to switch it off."""
 
 
 class Binder:
@@ -203,6 +205,8 @@ class Binder:
             for key in {"base_model", "adapter"} & table.own.model_fields_set:
                 if text := getattr(table.own, key):
                     place[key] = self.location(table, key, text)
+            if table.stage == "filter" and table.own.use == NONE:
+                continue
             entry = self.registry.find(KINDS[table.stage], table.own.use, where=table.where)
             place.update(resolve_paths(table, entry.component.config))
         return out

@@ -3,13 +3,11 @@
 from dataclasses import replace
 from typing import Any
 
-from selectmoe_core.plan.binding import Binder
+from selectmoe_core.plan.binding import NONE, Binder
 from selectmoe_core.plugin.component import Component, Kind
 from selectmoe_core.plugin.protocols import Need
 from selectmoe_core.recipe.recipe import STAGES, Recipe, StageOptions, StageTable
 
-NONE = "none"
-"""What ``use`` of a filter says to switch it off."""
 WRITES_ITSELF = "tulu"
 """The chat format that can render every row."""
 

@@ -62,7 +62,9 @@ def write_report(
     rows = evaluation_rows(summary.evaluation) if summary.evaluation else []
     verdicts = tuple(difference.verdict for _, difference in differences(summary))
     warnings = tuple(
-        one_line(f"{scores.key}: {text}") for scores in summary.scores for text in scores.warnings
+        one_line(f"{scores.key}: {' '.join(text.split())}")
+        for scores in summary.scores
+        for text in scores.warnings
     )
     page = folder / "report.html"
     return Report(tuple(map(tuple, rows)), verdicts, markdown, page, warnings)
