@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
@@ -256,7 +255,6 @@ def _paths(value: Any) -> list[Path]:  # noqa: ANN401
     ]
 
 
-@cache
 def _version(name: str) -> str:
     try:
         return f"{name} {version(name)}"

@@ -49,7 +49,7 @@ def write_report(
     from selectmoe_core.report.gather import SECTIONS, gather
     from selectmoe_core.report.html import render_html
     from selectmoe_core.report.markdown import evaluation_rows, render_markdown
-    from selectmoe_core.runtime.terminal import one_line
+    from selectmoe_core.report.wording import one_line
     from selectmoe_core.store import write_json, write_text
 
     with (progress or NoProgress()).task("report", SECTIONS + 1, "sections") as advance:
@@ -62,9 +62,7 @@ def write_report(
     rows = evaluation_rows(summary.evaluation) if summary.evaluation else []
     verdicts = tuple(difference.verdict for _, difference in differences(summary))
     warnings = tuple(
-        one_line(f"{scores.key}: {' '.join(text.split())}")
-        for scores in summary.scores
-        for text in scores.warnings
+        one_line(f"{scores.key}: {text}") for scores in summary.scores for text in scores.warnings
     )
     page = folder / "report.html"
     return Report(tuple(map(tuple, rows)), verdicts, markdown, page, warnings)

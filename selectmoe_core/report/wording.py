@@ -1,6 +1,7 @@
 """How numbers are written in the report."""
 
 import math
+import re
 
 NOTHING = "\N{EN DASH}"
 LARGE = 1e9
@@ -55,6 +56,11 @@ def signed(value: float, stderr: float | None) -> str:
 def correlation(value: float) -> str:
     """Return a correlation with its sign."""
     return f"{value:+.2f}" if math.isfinite(value) else NOTHING
+
+
+def one_line(text: str) -> str:
+    """Return text on one line, without characters that control a terminal."""
+    return "".join(c for c in re.sub(r"\s+", " ", text).strip() if c.isprintable())
 
 
 def plural(amount: int, word: str) -> str:
