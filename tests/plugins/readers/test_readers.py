@@ -505,7 +505,7 @@ def test_real_rows_are_read_and_written_fast(tmp_path):
     build_pool(reader.read(JOB), tmp_path)
     start = time.process_time()
     build_pool(reader.read(JOB), tmp_path)
-    assert 19_203 / (time.process_time() - start) > 5_000  # on a loaded machine
+    assert 19_203 / (time.process_time() - start) > 20_000
 
 
 # --- parquet -------------------------------------------------------------------------------------
