@@ -85,6 +85,9 @@ def _plan(
     tables = {name: table for name, table in base.items() if isinstance(table, dict)}
     tables["pool"] |= {"path": str((chosen.data / "less/train/processed").resolve())}
     tables["select"] |= {"fraction": chosen.fraction}
+    if chosen.answer_tokens:
+        tables["select"] = {"use": "token-budget", "tokens": chosen.answer_tokens}
+        tables["select"] |= {"count": "answers"}
     tables["train"] |= {"model": chosen.model}
     tables["evaluate"] = {
         **(HARNESS if chosen.plain else CHAT),
@@ -183,6 +186,7 @@ def _chosen(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--held-back", type=int, help="target examples of each task [100]")
     parser.add_argument("--questions", type=int, help="of each task; 0 for all [1000]")
     parser.add_argument("--fraction", type=float, help="of the pool that is kept [0.05]")
+    parser.add_argument("--answer-tokens", type=int, help="for each arm, instead of --fraction")
     parser.add_argument("--seeds", type=int, nargs="+")
     parser.add_argument("--parallel", type=int, default=1, help="stages at the same time")
     parser.add_argument(

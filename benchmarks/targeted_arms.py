@@ -24,6 +24,7 @@ def strategies(model: str, targets: Path, tasks: Sequence[str]) -> dict[str, Tab
     turns = {"use": "similarity", "per_task": "ranks"}
     router = {"use": "router", "statistic": "trash_mass"}
     blend = {"use": "blend", "scores": ["rds", "contrastive"]}
+    sound = {"use": "blend", "scores": ["rds"], "prefer": {"contrastive": 0.5}}
     few = {"use": "llama-lora", "model": model, "subset_ratio": 0.05, "epochs": 4}
     return {
         "rds": {**aimed, "embed": hidden, "score": turns},
@@ -40,6 +41,12 @@ def strategies(model: str, targets: Path, tasks: Sequence[str]) -> dict[str, Tab
             **aimed,
             "embed": hidden,
             "score": {"rds": turns, "contrastive": router, "both": blend},
+            "select": {"score": "both"},
+        },
+        "rds-of-contrastive": {  # the contrastive score filters first
+            **aimed,
+            "embed": hidden,
+            "score": {"rds": turns, "contrastive": router, "both": sound},
             "select": {"score": "both"},
         },
         "router-profile": {**aimed, "embed": {"use": "router-profile"}, "score": turns},

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,8 +93,34 @@ DISK = frozenset(
     }
 )
 """Errors of a disk or its permissions, which no change of selectmoe would avoid."""
+NO_MEMORY = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""How torch and its libraries say that a GPU's or the host's memory is used up."""
+NO_COMPILER = re.compile(r"Failed to find C compiler|Command .*\b(gcc|clang|cc)\b.*\.c\b.* status")
+"""How Triton says that it cannot compile the C code around a kernel."""
 REFUSED = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 """Those where space would not help."""
+
+
+def of_machine(error: BaseException, doing: str, less: str = "") -> StageError | None:
+    """Return an error to show if the machine caused ``error``: its disk, memory or compiler.
+
+    Args:
+        error: what was raised.
+        doing: what failed, for the message.
+        less: what can be done to need less memory.
+    """
+    text = str(error)
+    if isinstance(error, MemoryError) or any(part in text for part in NO_MEMORY):
+        said = text.partition(" Process ")[0].partition(" Including ")[0].partition("\n")[0]
+        hint = f"{less or 'make batches smaller'}, then run again; finished work is kept"
+        return StageError(f"{doing}: the memory is used up: {said or 'none is left'}", hint=hint)
+    if NO_COMPILER.search(text):
+        hint = (
+            "GPU kernels are compiled when they are first used: install gcc and Python's headers "
+            "(python3-dev), or set CC, then run again; finished work is kept"
+        )
+        return StageError(f"{doing}: there is no working C compiler", hint=hint)
+    return of_disk(error, doing)
 
 
 def of_disk(error: BaseException, doing: str) -> StageError | None:

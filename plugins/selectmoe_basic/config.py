@@ -95,6 +95,9 @@ class TokenBudgetConfig(QuotaConfig):
 
     tokens: PositiveInt | None = None
     """The most tokens to keep; floors and ceilings count tokens too."""
+    count: Literal["all", "answers"] = "all"
+    """``answers`` counts only the tokens that training learns from. Selections with equal budgets
+    then teach equally much, whether their answers are long or short."""
     gpu_hours: PositiveFloat | None = None
     """In place of ``tokens``: the hours of one ``card`` that [train] may take with all its epochs,
     by the estimates of `selectmoe plan`. They are estimates: start-up is not in them, and examples
@@ -117,6 +120,8 @@ class TokenBudgetConfig(QuotaConfig):
     def _check_budget(self) -> Self:
         if (self.tokens is None) == (self.gpu_hours is None):
             raise ValueError("set 'tokens', or 'gpu_hours', and not both")
+        if self.gpu_hours is not None and self.count != "all":
+            raise ValueError("'gpu_hours' pays for all tokens: remove 'count', or set 'tokens'")
         return self
 
     @property

@@ -134,12 +134,13 @@ class TokenBudget:
         """
         if job.inputs.model is None:
             raise StageError("token-budget needs a model", hint="add model to [select]")
-        lengths = job.encoded(job.models.tokenizer(job.inputs.model)).lengths
+        encoded = job.encoded(job.models.tokenizer(job.inputs.model))
+        lengths = encoded.lengths if self.config.count == "all" else encoded.counted
         values = scores.score()
         scored = np.flatnonzero(np.isfinite(values))
         rows = scored[best_first(values[scored], lambda places: scores.ids(scored[places]))]
         if self.config.per == "none":
-            found = Selection(rows[np.cumsum(lengths[rows]) <= self.config.most])
+            found = Selection(rows[np.cumsum(lengths[rows], dtype=np.int64) <= self.config.most])
         else:
             found = self._per_source(scores, rows, lengths)
         if not len(found.rows):
@@ -166,7 +167,7 @@ def _fitting(lengths: np.ndarray, codes: np.ndarray, budgets: Sequence[int]) -> 
     order = np.argsort(codes, kind="stable")
     ends = np.cumsum(np.bincount(codes, minlength=len(budgets)))
     for budget, own in zip(budgets, np.split(order, ends[:-1]), strict=True):
-        fits[own] = np.cumsum(lengths[own]) <= budget
+        fits[own] = np.cumsum(lengths[own], dtype=np.int64) <= budget
     return fits
 
 

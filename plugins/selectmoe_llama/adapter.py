@@ -86,7 +86,7 @@ def save_adapter(model: Any, out: Path) -> None:  # noqa: ANN401
         model.save_pretrained(out, save_embedding_layers=False)
     config.target_modules = targets
     (out / "README.md").unlink(missing_ok=True)
-    give_usual_permissions(path for path in out.iterdir() if path.is_file())
+    give_usual_permissions(out)
 
 
 def lora_weights(model: Any) -> dict[str, nn.Parameter]:  # noqa: ANN401
@@ -124,7 +124,7 @@ def save_merged(model: Any, tokenizer: Any, out: Path) -> None:  # noqa: ANN401
     merged = model.merge_and_unload()
     merged.save_pretrained(out)
     tokenizer.save_pretrained(out)
-    give_usual_permissions(path for path in out.iterdir() if path.is_file())
+    give_usual_permissions(out)
 
 
 def _untie_head(model: Any) -> None:  # noqa: ANN401

@@ -1,5 +1,6 @@
 """The blend scorer: computes one score from finished score tables."""
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -27,16 +28,21 @@ class BlendScorer:
         Raises:
             StageError: a score is missing, or the tables are not of the same examples.
         """
-        chosen = [_table(tables, name) for name in self.config.scores]
-        _check_same_examples(dict(zip(self.config.scores, chosen, strict=True)))
-        skipped = _skipped(dict(zip(self.config.scores, chosen, strict=True)))
+        read = {name: _table(tables, name) for name in self.config.read}
+        _check_same_examples(read)
+        skipped = _skipped(read)
         common = np.flatnonzero([reason is None for reason in skipped])
-        scaled = np.full((len(chosen), len(skipped)), np.nan)
-        for place, table in enumerate(chosen):
-            scaled[place, common] = SCALES[self.config.scale](table.score()[common])
+        scaled = np.full((len(self.config.scores), len(skipped)), np.nan)
+        for place, name in enumerate(self.config.scores):
+            scaled[place, common] = SCALES[self.config.scale](read[name].score()[common])
         named = zip(self.config.scores, scaled, strict=True)
         details = {f"of_{name}": values for name, values in named}
-        return ShardScores(self._combined(scaled), skipped, details)
+        score = self._combined(scaled)
+        if self.config.prefer and len(common):
+            shares = self.config.prefer.items()
+            best = [_best(read[name].score()[common], share) for name, share in shares]
+            score[common[~np.all(best, axis=0)]] -= 1 + np.ptp(score[common])
+        return ShardScores(score, skipped, details)
 
     def _combined(self, scaled: np.ndarray) -> np.ndarray:
         """Return ``[rows]`` from ``[scores, rows]``; NaN stays NaN."""
@@ -46,6 +52,12 @@ class BlendScorer:
             return np.asarray(scaled.prod(axis=0))
         weights = np.array(self.config.weights or [1.0] * len(scaled))
         return np.asarray(weights @ scaled)
+
+
+def _best(values: np.ndarray, share: float) -> np.ndarray:
+    """Return which values are the best share, rounded up, or equal to the last of them."""
+    count = math.ceil(share * len(values))
+    return np.asarray(values >= np.partition(values, -count)[-count])
 
 
 def _table(tables: Mapping[str, ScoreTable], name: str) -> ScoreTable:

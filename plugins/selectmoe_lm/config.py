@@ -14,6 +14,7 @@ MEDIAN = 50.0
 ON_GPU, ON_CPU = 16384, 1024
 """Default tokens of a forward pass; the smaller number fits a CPU's caches."""
 Percentile = Annotated[float, Field(gt=0, lt=100)]
+Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class PerplexityConfig(Config):
@@ -181,6 +182,15 @@ class BlendConfig(Config):
     scores on one scale. Equal scores have their mean rank."""
     weights: tuple[PositiveFloat, ...] = ()
     """With ``combine = "sum"``: a weight for each score; by default all weights are equal."""
+    prefer: dict[str, Share] = Field(default_factory=dict)
+    """Scores that filter first: with ``{contrastive = 0.5}`` the best half by the score
+    ``contrastive`` comes before all other examples, whatever their blended score. With several,
+    examples that are among the best by each of them come first."""
+
+    @property
+    def read(self) -> tuple[str, ...]:
+        """The names of all scores that it reads, each once."""
+        return tuple(dict.fromkeys((*self.scores, *self.prefer)))
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -173,7 +173,7 @@ def _needs(_: Config) -> frozenset[Need]:
 
 
 def _named_scores(config: BlendConfig) -> Iterable[str]:
-    return config.scores
+    return config.read
 
 
 def _perplexity_cost(config: PerplexityConfig, workload: Workload) -> Cost:

@@ -13,7 +13,7 @@ import click
 
 from selectmoe_core.cli.commands import COMMANDS, left_out, loaded, owner_among, plugin_commands
 from selectmoe_core.config import suggest
-from selectmoe_core.errors import PluginError, RecipeError, SelectMoEError, of_disk
+from selectmoe_core.errors import PluginError, RecipeError, SelectMoEError, of_machine
 from selectmoe_core.runtime.processes import Ended, ended_by_signals, not_swallowed
 from selectmoe_core.runtime.terminal import safe_streams
 
@@ -181,7 +181,7 @@ def _interrupted(error: BaseException) -> int:
 
 
 def _unexpected(error: Exception) -> int:
-    """Print a bug with its traceback, and an error of the disk without one."""
+    """Print a bug with its traceback, and an error of the machine without one."""
     if isinstance(error.__cause__, KeyboardInterrupt):
         # Before Python 3.12 what interrupts the making of a class comes wrapped in a RuntimeError.
         return _interrupted(error.__cause__)
@@ -191,7 +191,7 @@ def _unexpected(error: Exception) -> int:
         wrong = RecipeError(what, hint="shorten it; is it text that was meant for another option?")
         show(wrong)
         return wrong.exit_code
-    if refused := of_disk(error, "a file cannot be written or read"):
+    if refused := of_machine(error, "the command could not go on"):
         show(refused)
         return refused.exit_code
     traceback.print_exc()

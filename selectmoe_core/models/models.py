@@ -317,7 +317,7 @@ def save_partial(
         location = location if location.startswith(".") else f"./{location}"
     owned = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(owned, out / PARTIAL_WEIGHTS, metadata={"format": "pt"})
-    give_usual_permissions([out / PARTIAL_WEIGHTS])
+    give_usual_permissions(out / PARTIAL_WEIGHTS)
     base_entry = {
         "location": location,
         "revision": base.revision,

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 from selectmoe_core.config import Config
-from selectmoe_core.errors import PartError, PluginError, SelectMoEError, of_disk
+from selectmoe_core.errors import PartError, PluginError, SelectMoEError, of_machine
 from selectmoe_core.plugin.component import Component, Kind, Meaning
 from selectmoe_core.plugin.executor import OpenExecutor, Place
 from selectmoe_core.plugin.manager import named
@@ -41,7 +41,7 @@ class Owner:
         except SelectMoEError:
             raise
         except Exception as error:
-            if of_disk(error, self.name) is not None:
+            if of_machine(error, self.name) is not None:
                 raise
             self._fail(doing, error)
 

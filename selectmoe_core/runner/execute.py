@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from selectmoe_core.errors import SelectMoEError, StageError, of_disk
+from selectmoe_core.config import marked
+from selectmoe_core.errors import SelectMoEError, StageError, of_machine
 from selectmoe_core.plugin.registry import Registry
 from selectmoe_core.remote.cache import store_at
 from selectmoe_core.runner.job import bound, make_job
@@ -37,6 +38,9 @@ from selectmoe_core.tokens.chat import ChatConfig, ChatFormat
 HOW = "how.json"
 """How an unfinished artifact was begun: a resume that would mix devices or dtypes stops."""
 
+RECOMPUTE = "activation_checkpointing"
+"""The option of trainers to keep fewer activations."""
+
 STAGES: Mapping[str, Callable[[Context], Facts]] = {
     "pool": pool.run,
     "targets": pool.run,
@@ -60,7 +64,7 @@ JOINED: Mapping[str, Callable[[Context], None]] = {"embed": embedding.join, "sco
 def join_node(spec: NodeSpec, registry: Registry) -> None:
     """Make shards of a node beside other processes, without its lock; leave the rest to the run."""
     store = store_at(spec.store)
-    with _disk_errors(spec):
+    with _machine_errors(spec, registry):
         if store.find(spec.stage, spec.digest) is None:
             spec.folder.mkdir(parents=True, exist_ok=True)
             _check_how(spec)
@@ -75,7 +79,7 @@ def execute_node(spec: NodeSpec, registry: Registry, say: Callable[[str], None])
     """
     store, world = store_at(spec.store), current_world()
     lock = store.lock(spec.stage, spec.digest, say) if world.main else nullcontext()
-    with not_swallowed(), _disk_errors(spec), lock:
+    with not_swallowed(), _machine_errors(spec, registry), lock:
         if world.main:
             store.clear_damage(spec.stage, spec.digest)  # what was wrong has been said
         made = world.main and store.find(spec.stage, spec.digest) is not None
@@ -86,17 +90,29 @@ def execute_node(spec: NodeSpec, registry: Registry, say: Callable[[str], None])
 
 
 @contextmanager
-def _disk_errors(spec: NodeSpec) -> Iterator[None]:
-    """Turn errors of a full disk or missing permissions into an error that a user can act on."""
+def _machine_errors(spec: NodeSpec, registry: Registry) -> Iterator[None]:
+    """Turn errors of a full disk, used up memory and so on into one that a user can act on."""
     try:
         yield
     except SelectMoEError:
         raise
     except Exception as error:
-        refused = of_disk(error, f"{spec.where} {spec.component}")
+        doing = f"{spec.where} {spec.component}"
+        refused = of_machine(error, doing, _with_less_memory(spec, registry))
         if refused is None:
             raise
         raise refused from error
+
+
+def _with_less_memory(spec: NodeSpec, registry: Registry) -> str:
+    """Return which options make a node need less memory and leave its result the same."""
+    _, config = bound(spec, registry)
+    free = marked(type(config), "execution_only")
+    sizes = sorted(name for name in free if "batch" in name or name.endswith("_tokens"))
+    ways = [f"lower {' or '.join(sizes)}"] * bool(sizes)
+    if getattr(config, RECOMPUTE, None) is False:
+        ways.append(f"set {RECOMPUTE} = true")
+    return f"{' and '.join(ways)} in {spec.where}" if ways else ""
 
 
 def _execute(spec: NodeSpec, registry: Registry, world: World) -> None:

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -82,18 +82,20 @@ def create_text(path: Path, text: str) -> bool:
     return True
 
 
-def give_usual_permissions(files: Iterable[Path]) -> None:
-    """Give files of one folder the permissions that a new file has there: umask and folder decide.
+def give_usual_permissions(place: Path) -> None:
+    """Give a file, or every file of a folder, the permissions that a new file has there.
 
     safetensors makes its files readable by their owner alone.
     """
-    mode = None
+    files = [path for path in place.iterdir() if path.is_file()] if place.is_dir() else [place]
+    if not files:
+        return
+    # A new file tells what umask and folder decide; os.umask would change it for other threads.
+    new = files[0].with_name(f".{files[0].name}.{uuid4().hex[:12]}")
+    new.touch(exist_ok=False)
+    mode = new.stat().st_mode & 0o777
+    new.unlink()
     for file in files:
-        if mode is None:  # a new file tells it; os.umask would change it for other threads
-            new = file.with_name(f".{file.name}.{uuid4().hex[:12]}")
-            new.touch(exist_ok=False)
-            mode = new.stat().st_mode & 0o777
-            new.unlink()
         file.chmod(mode)
 
 

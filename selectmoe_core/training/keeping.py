@@ -72,7 +72,7 @@ class KeepCheckpoints(TrainerCallback):
             for kind in ("exp_avg", "exp_avg_sq")
         }
         save_file(moments, made / MOMENTS, metadata={"format": "pt"})
-        give_usual_permissions([made / MOMENTS])
+        give_usual_permissions(made / MOMENTS)
         KeptCheckpoint(made, epoch, rates[-1], sum(rates) / len(rates), adam).write()
         shutil.rmtree(folder, ignore_errors=True)  # of a killed run that came further
         made.rename(folder)

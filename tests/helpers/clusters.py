@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -11,10 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from waiting import PATIENCE
+
 STORE = 80 << 20
 """Bytes of a node's object store, the least that Ray takes."""
-PATIENCE = 600.0
-"""Seconds until a test gives up; the machine may be busy."""
 STARTS = 4
 """Tries to start a node: Ray gives it 30 seconds, which a busy machine does not keep."""
 
@@ -112,14 +111,6 @@ class Desk:
         """Return the shards that were begun after they were finished."""
         ends = {number: path.stat().st_mtime_ns for number, path in self.parts(outputs).items()}
         return [number for number, _, moment in self.begun() if moment > ends[number]]
-
-
-def until(true: Callable[[], object], what: str) -> None:
-    """Wait for something."""
-    last = time.monotonic() + PATIENCE
-    while not true():
-        assert time.monotonic() < last, f"waited in vain for {what}"
-        time.sleep(0.05)
 
 
 def site_on_path(site: Path) -> str:

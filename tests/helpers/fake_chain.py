@@ -280,6 +280,8 @@ class ChildScorer(FakeScorer):
             raise StageError("the child says no", hint="ask again")
         if (control() / "fail-disk").exists():
             raise OSError(errno.ENOSPC, "No space left on device", "somewhere")
+        if (control() / "fail-memory").exists():
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB. Process 7 has 78 GiB.")
         if (control() / "fail-kill").exists():
             os.kill(os.getpid(), signal.SIGKILL)
         if (control() / "fail-interrupt").exists():

@@ -148,7 +148,7 @@ def save_trained(
         if isinstance(config, ContrastiveConfig):
             content["tokens"] = config.contrast_tokens  # the tokens at which the router was trained
         write_json(out / SELECTOR, content)
-    give_usual_permissions(path for path in out.iterdir() if path.is_file())
+    give_usual_permissions(out)
 
 
 def _with_lora(model: Any, config: WarmupConfig) -> Any:  # noqa: ANN401

@@ -8,12 +8,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from conftest import LEFT_OUT, ROWS, tree
+from waiting import has, wait_for
 
 from selectmoe_core.compare.advice import next_steps
 from selectmoe_core.compare.costs import ArmCost
@@ -142,12 +142,7 @@ def test_a_killed_comparison_goes_on_where_it_was(comparing):
     comparing.tell("slow", "0.2")  # each shard of a strategy's scores
     command = [sys.executable, "-m", "selectmoe_core", *LEFT_OUT, "compare", "recipe.toml", "-q"]
     process = subprocess.Popen(command, cwd=comparing.folder, stderr=subprocess.DEVNULL)
-    calls = comparing.control / "calls"
-    deadline = time.monotonic() + 300
-    while not (calls.exists() and "score 1" in calls.read_text()):
-        assert process.poll() is None, "it ended before it was killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for(lambda: has(comparing.control / "calls", "score 1"), process)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     before = comparing.calls()

@@ -5,12 +5,12 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
 from conftest import LEFT_OUT, rows_of, write_rows
+from waiting import wait_for
 
 from selectmoe_core.errors import RecipeError, StageError
 from selectmoe_core.remote.cache import address_of, local_outputs, objects_at, store_at
@@ -162,11 +162,7 @@ def test_another_host_goes_on_where_a_killed_one_was(project, s3, tmp_path, monk
     project.tell("slow", "0.5")
     command = [sys.executable, "-m", "selectmoe_core", *LEFT_OUT, "run", "recipe.toml"]
     process = subprocess.Popen([*command, *SCORE, *REMOTE], cwd=project.folder)
-    last = time.monotonic() + PATIENCE
-    while sum("/scores/part-" in key for key in keys(s3)) < 4:
-        assert process.poll() is None
-        assert time.monotonic() < last
-        time.sleep(0.2)
+    wait_for(lambda: sum("/scores/part-" in key for key in keys(s3)) >= 4, process)
     process.kill()
     process.wait()
     there = [key for key in keys(s3) if "/scores/part-" in key]

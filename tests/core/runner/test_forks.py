@@ -4,11 +4,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import psutil
 import pytest
 from conftest import LEFT_OUT
+from waiting import has, wait_for
 
 from selectmoe_core.errors import StageError
 from selectmoe_core.runner.forks import AVAILABLE, Forks
@@ -42,14 +42,6 @@ def alive(pid):
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-def wait_for(done, seconds=300.0):
-    last = time.monotonic() + seconds
-    while not (found := done()):
-        assert time.monotonic() < last
-        time.sleep(0.02)
-    return found
 
 
 def test_a_copy_reports_how_it_ended_and_prints_to_its_file(forks, broken):
@@ -91,8 +83,7 @@ class Runs:
             [*command, "--parallel", "2", "-q"], cwd=project.folder, text=True,
             stderr=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
-        calls = project.control / "calls"
-        wait_for(lambda: calls.exists() and "convert" in calls.read_text())
+        wait_for(lambda: has(project.control / "calls", "convert"), self.process)
 
     @property
     def original(self):

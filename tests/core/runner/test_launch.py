@@ -10,6 +10,7 @@ import time
 import psutil
 import pytest
 from conftest import LEFT_OUT
+from waiting import wait_for
 
 CHILD = ("score.use=fake-child", "score.reads_model=true", "--until", "score")
 
@@ -50,6 +51,7 @@ def test_a_child_gives_what_a_stage_in_place_gives(project):
     [
         ("error", 1, "Error: score: the child says no", "Hint: ask again"),
         ("disk", 1, "No space left on device: somewhere", "Hint: free space"),
+        ("memory", 1, "CUDA out of memory. Tried to allocate 2 GiB.", "Hint: lower batch in ["),
         ("kill", 1, "Error: score: its process was ended by SIGKILL (out of memory?)", "Hint: run"),
         ("check", 2, "the check before the first stage: the check says no", "Hint: listen to it"),
     ],
@@ -130,14 +132,6 @@ def begun(project, *arguments):
     )
 
 
-def wait_until(look, seconds=120):
-    last = time.monotonic() + seconds
-    while not (found := look()):
-        assert time.monotonic() < last
-        time.sleep(0.005)
-    return found
-
-
 def children_at(run, stage):
     """The processes below a run that have a stage's file on their command line."""
     found = []
@@ -158,7 +152,7 @@ def test_a_killed_run_leaves_no_orphan_that_goes_on(project, processes, seed):
     project.tell("slow", "0.5")
     moment = random.Random().random() if seed else 0.0
     run = begun(project, "--num-processes", processes, "--threads", "1")
-    children = wait_until(lambda: children_at(run, "score"))
+    children = wait_for(lambda: children_at(run, "score"), run)
     time.sleep(moment)
     children = children_at(run, "score") or children
     run.kill()
@@ -183,7 +177,7 @@ def first_shard_is_there(project):
 def test_a_signal_ends_a_run_and_its_processes_and_the_next_goes_on(project, number, code):
     project.tell("slow", "0.5")
     run = begun(project)
-    wait_until(lambda: first_shard_is_there(project))
+    wait_for(lambda: first_shard_is_there(project), run)
     children = psutil.Process(run.pid).children(recursive=True)
     run.send_signal(number)
     _, written = run.communicate(timeout=120)

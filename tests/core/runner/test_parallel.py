@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 from conftest import LEFT_OUT
+from waiting import has, wait_for
 
 from selectmoe_core.errors import RecipeError
 from selectmoe_core.runner.crew import Crew, check_parallel, gpus_to_spread
@@ -142,13 +143,6 @@ def test_each_node_gets_the_gpu_that_fewest_use(tmp_path, monkeypatch):
     seen = {path.stem: path.read_text() for path in tmp_path.glob("*.gpu")}
     seen_by_f = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
     assert seen == {"a": "0", "b": "1", "c": "0", "d": "1", "e": "0", "f": seen_by_f}
-
-
-def wait_for(done, seconds=300.0):
-    last = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < last
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("launch", [Launch(2), Launch(configs={"": "file"})])
@@ -286,7 +280,7 @@ def test_an_interrupt_ends_all_that_run(project):
         [*command, "--parallel", "3", "-q"], cwd=project.folder, stderr=subprocess.PIPE
     )
     calls = project.control / "calls"
-    wait_for(lambda: calls.exists() and "convert" in calls.read_text())
+    wait_for(lambda: has(calls, "convert"), process)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 128 + signal.SIGTERM  # no stage has ended by itself
     time.sleep(0.5)

@@ -5,11 +5,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pyarrow.parquet as pq
 import pytest
 from conftest import LEFT_OUT, ROWS, rows_of, tree, write_rows
+from waiting import has, wait_for
 
 from selectmoe_core.errors import StageError
 from selectmoe_core.runtime.processes import ended_by_signals
@@ -473,17 +473,6 @@ def start(project, *arguments, stderr=subprocess.PIPE):
     return subprocess.Popen(
         command, cwd=project.folder, stdout=subprocess.PIPE, stderr=stderr, text=True
     )
-
-
-def wait_for(look):
-    last = time.monotonic() + 300
-    while not look():
-        assert time.monotonic() < last
-        time.sleep(0.02)
-
-
-def has(path, text):
-    return path.exists() and text in path.read_text()
 
 
 def test_two_runs_at_once_on_one_store_share_the_work(project):

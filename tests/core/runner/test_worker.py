@@ -11,6 +11,7 @@ import time
 
 import pytest
 from conftest import LEFT_OUT, rows_of, write_rows
+from waiting import wait_for
 
 from selectmoe_core.stages.context import CLAIMS
 
@@ -43,10 +44,7 @@ def worker(project, *arguments):
 
 def when_made(project, number):
     """Wait until so many shards are made."""
-    last = time.monotonic() + PATIENCE
-    while len(list(project.store.glob("score-*/scores/part-*.parquet"))) < number:
-        assert time.monotonic() < last
-        time.sleep(0.05)
+    wait_for(lambda: len(list(project.store.glob("score-*/scores/part-*.parquet"))) >= number)
 
 
 def ended(process):

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
+from waiting import wait_for
 
 from selectmoe_core.runtime.leases import Leases, Owner, began
 from selectmoe_core.runtime.shared_folder import SharedFolder
@@ -106,11 +107,3 @@ def test_without_hard_links_one_of_many_still_creates(tmp_path, monkeypatch):
     assert made.count(True) == 1
     assert (tmp_path / "a").read_text() == f"{made.index(True)}"
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
-
-
-def wait_for(found, seconds=20):
-    last = time.monotonic() + seconds
-    while not (value := found()):
-        assert time.monotonic() < last
-        time.sleep(0.05)
-    return value

@@ -77,6 +77,7 @@ def test_the_digest_is_that_of_the_tokens_and_does_not_depend_on_what_is_built(b
         (("train.max_steps=5",), "the training has a fixed length"),
         (("train.model=who/knows",), "how long llama-lora trains on a token is unknown"),
         (("select.tokens=5",), "set 'tokens', or 'gpu_hours', and not both"),
+        (("select.count=answers",), "'gpu_hours' pays for all tokens"),
         (("select.card=h10",), "there is no card 'h10'"),
     ],
 )

@@ -100,12 +100,14 @@ def test_a_band_needs_a_width():
 # ------------------------------------------------------------------------------- token budgets
 
 
-def job_with(lengths) -> Job:
+def job_with(lengths, counted=()) -> Job:
     return Job(
         seed=1,
         inputs=Inputs(model=ModelRef("bundled:none")),
         models=SimpleNamespace(tokenizer=lambda model: model),
-        encoded=lambda tokenizer: SimpleNamespace(lengths=np.array(lengths)),
+        encoded=lambda tokenizer: SimpleNamespace(
+            lengths=np.array(lengths), counted=np.array(counted, dtype=np.int32)
+        ),
     )
 
 
@@ -144,6 +146,15 @@ def test_a_budget_equals_adding_up_one_by_one(tmp_path):
         assert selection.rows.tolist() == [r["row"] for r in ranked if r["row"] in set(expected)]
         assert selection.warnings == counts.warnings
         assert sum(lengths[row] for row in selection.rows) <= budget
+
+
+def test_a_budget_of_answers_counts_what_is_learned_from(tmp_path):
+    random = np.random.default_rng()
+    table, rows = drawn_table(tmp_path, random)
+    counted = random.integers(0, 40, size=len(rows)).tolist()
+    part = TokenBudget(TokenBudgetConfig(tokens=300, count="answers"))
+    found = part.select(table, job_with([1000] * len(rows), counted)).rows.tolist()
+    assert found == fitting(best(rows), counted, 300)
 
 
 def test_a_budget_below_the_best_example_says_so(tmp_path):

@@ -298,7 +298,8 @@ def _blend(tmp_path: Path, **options: object) -> ShardScores:
     _write(tmp_path / "a", [10.0, 30.0, 20.0, 99.0, 0.0, 7.0], skip=[3])
     _write(tmp_path / "b", [0.5, 0.1, 0.9, 0.0, 0.7, 0.0], skip=[3, 5])
     tables = {name: ScoreTable.open(tmp_path / name) for name in "ab"}
-    return BlendScorer(BlendConfig(scores=("a", "b"), **options)).combine(tables, Job(seed=0))
+    config = BlendConfig(**{"scores": ("a", "b"), **options})
+    return BlendScorer(config).combine(tables, Job(seed=0))
 
 
 @pytest.mark.parametrize(
@@ -326,6 +327,34 @@ def test_a_blend_of_z_scores(tmp_path):
     a, b = np.array([10.0, 30.0, 20.0, 0.0]), np.array([0.5, 0.1, 0.9, 0.7])
     expected = (a - a.mean()) / a.std() + 3 * (b - b.mean()) / b.std()
     np.testing.assert_allclose(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("prefer", "order"),
+    [
+        # By a alone the four rows come as 1 2 0 4, by b as 2 4 0 1.
+        ({}, [1, 2, 0, 4]),
+        ({"b": 0.5}, [2, 4, 1, 0]),
+        ({"b": 0.3}, [2, 4, 1, 0]),
+        ({"b": 0.25}, [2, 1, 0, 4]),
+        ({"b": 0.75}, [2, 0, 4, 1]),
+        ({"b": 0.5, "a": 0.5}, [2, 1, 0, 4]),
+    ],
+)
+@pytest.mark.parametrize("scale", ["rank", "raw"])
+def test_the_best_by_a_preferred_score_come_first(tmp_path, prefer, order, scale):
+    found = _blend(tmp_path, scores=("a",), prefer=prefer, scale=scale)
+    assert [row for row in np.argsort(-found.score, kind="stable") if row not in (3, 5)] == order
+    assert found.details.keys() == {"of_a"}
+
+
+def test_of_equal_preferred_scores_all_come_first(tmp_path):
+    _write(tmp_path / "a", [4.0, 3.0, 2.0, 1.0])
+    _write(tmp_path / "b", [0.0, 7.0, 7.0, 7.0])
+    tables = {name: ScoreTable.open(tmp_path / name) for name in "ab"}
+    config = BlendConfig(scores=("a",), prefer={"b": 0.25})
+    found = BlendScorer(config).combine(tables, Job(seed=0)).score
+    assert np.argsort(-found).tolist() == [1, 2, 3, 0]
 
 
 def test_tables_of_other_examples_are_an_error(tmp_path):

@@ -10,8 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-from clusters import PATIENCE, Desk, Nodes, cluster_of, site_on_path, until
+from clusters import Desk, Nodes, cluster_of, site_on_path
 from conftest import HERE, rows_of, write_plugin, write_rows
+from waiting import PATIENCE, wait_for
 
 from selectmoe_core import Site
 from selectmoe_core.testing import check_executor, check_plugin
@@ -160,10 +161,10 @@ def test_a_shard_that_fails_or_kills_fails_alone(desk: Desk, nodes: Nodes, expec
 def test_a_run_that_was_killed_goes_on(desk: Desk, nodes: Nodes, expected: bytes):
     desk.tell("slow", "0.4")
     process = desk.start(*RAY, "--ray-address", nodes.address)
-    until(lambda: len(desk.parts()) >= 4, "the first shards")
+    wait_for(lambda: len(desk.parts()) >= 4)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    until(lambda: not _alive(desk), "the end of the actors")
+    wait_for(lambda: not _alive(desk))
     kept = set(desk.parts())
     assert 4 <= len(kept) < 30
     desk.untell("slow")
@@ -177,11 +178,11 @@ def test_a_run_that_was_killed_goes_on(desk: Desk, nodes: Nodes, expected: bytes
 def test_an_interrupt_ends_the_actors(desk: Desk, nodes: Nodes):
     desk.tell("slow", "0.4")
     process = desk.start(*RAY, "--ray-address", nodes.address)
-    until(lambda: len(desk.parts()) >= 2, "the first shards")
+    wait_for(lambda: len(desk.parts()) >= 2)
     process.send_signal(signal.SIGTERM)
     process.communicate()
     assert process.returncode == 143
-    until(lambda: not _alive(desk), "the end of the actors")
+    wait_for(lambda: not _alive(desk))
 
 
 def _alive(desk: Desk) -> list[int]:
@@ -223,9 +224,9 @@ def test_nodes_come_and_go_while_shards_are_made(desk: Desk, site: Path, expecte
     with cluster_of(2) as nodes:
         desk.tell("slow", "0.4")
         process = desk.start(*RAY, "--ray-address", nodes.address, "executor.attempts=1")
-        until(lambda: len({pid for _, pid, _ in desk.begun()}) == 2, "an actor on each node")
+        wait_for(lambda: len({pid for _, pid, _ in desk.begun()}) == 2)
         nodes.remove()
-        until(lambda: len(desk.parts()) >= 8, "shards of the node that is left")
+        wait_for(lambda: len(desk.parts()) >= 8)
         nodes.add()
         nodes.remove()  # the old one: those that the new node makes are all that remain
         said, _ = process.communicate(timeout=PATIENCE)
@@ -261,7 +262,7 @@ def test_a_fifth_of_the_actors_is_killed_at_random_moments(desk: Desk, site: Pat
 def _kill(desk: Desk, rng: random.Random, count: int, outputs: str) -> None:
     """Kill actors at random moments while shards are missing."""
     killed: set[int] = set()
-    until(lambda: len({pid for _, pid, _ in desk.begun()}) >= 3, "actors")
+    wait_for(lambda: len({pid for _, pid, _ in desk.begun()}) >= 3)
     while len(killed) < count:
         time.sleep(rng.random())
         alive = sorted(set(_alive(desk)) - killed)
