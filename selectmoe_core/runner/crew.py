@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selectmoe_core.errors import RecipeError
-from selectmoe_core.runner.forks import AVAILABLE, Forks
 from selectmoe_core.runner.launch import (
     LOOK,
     Child,
     Launch,
     Process,
     interrupted,
-    save_spec,
     start,
 )
 from selectmoe_core.runner.watch import Watch
@@ -44,6 +42,7 @@ class Crew:
         size: how many.
         gpus: the GPUs, as ``CUDA_VISIBLE_DEVICES`` names them; none on the CPU.
         folder: the run's folder.
+        launch: how their processes are started.
         watch: makes what follows a node; it gets the file that the node prints to.
     """
 
@@ -52,14 +51,15 @@ class Crew:
         size: int,
         gpus: Sequence[str],
         folder: Path,
+        launch: Launch,
         watch: Callable[[NodeSpec, Path], Watch],
     ) -> None:
         self.size = size
         self._gpus = gpus
         self._folder = folder
+        self._launch = launch
         self._watch = watch
         self._members: dict[str, Member] = {}
-        self._forks = Forks()
 
     @property
     def full(self) -> bool:
@@ -75,12 +75,7 @@ class Crew:
         """Start a node; it gets the GPU that fewest others use."""
         gpu = self._free_gpu() if spec.device == "cuda" else None
         printed = self._folder / "work" / f"{spec.key.replace(':', '-')}.printed"
-        with printed.open("wb") as output:
-            if AVAILABLE and spec.device == "cpu":
-                file = save_spec(spec, self._folder, "work")
-                child = Child(self._forks.start(file, printed), spec, file)
-            else:
-                child = start(spec, self._folder, Launch(1), gpu, output)
+        child = start(spec, self._folder, self._launch, gpu, printed)
         self._members[spec.key] = Member(child, self._watch(spec, printed), gpu)
 
     def wait(self) -> Iterator[Child]:
@@ -96,12 +91,9 @@ class Crew:
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """End all nodes if the block is interrupted, and what they were started by at its end."""
-        try:
-            with interrupted(_processes(self._members)):
-                yield
-        finally:
-            self._forks.close()
+        """End all nodes if the block is interrupted."""
+        with interrupted(_processes(self._members)):
+            yield
 
     def _free_gpu(self) -> str | None:
         used = [member.gpu for member in self._members.values()]

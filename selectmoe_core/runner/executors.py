@@ -31,7 +31,7 @@ from selectmoe_core.runner.launch import (
 )
 from selectmoe_core.runner.options import RunOptions
 from selectmoe_core.runtime.hardware import Machine, resolve_device
-from selectmoe_core.stages.node_spec import WORKER, NodeSpec
+from selectmoe_core.stages.node_spec import CHECKS, WORKER, NodeSpec
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,10 @@ class RunExecutor:
         )
         (self.part.map if spec.mapped else self.part.gang)(run)
 
-    def check(self, specs: Sequence[NodeSpec], folder: Path) -> None:
+    def check(self, specs: Sequence[NodeSpec], folder: Path, launch: Launch) -> None:
         """Let the parts of all nodes check what they can, in one process where they will run."""
         if self.place is None:
-            check_in_process(specs, folder)
+            check_in_process(specs, folder, launch)
             return
         files = [save_spec(spec, folder, "check") for spec in specs]
         # Its outcome is found beside the first file, as that of a node of one process.
@@ -106,8 +106,8 @@ class RunExecutor:
             device=self.place.device,
             processes=1,
             threads=self.place.threads,
-            program=(WORKER, "--check", *map(str, files)),
-            here=partial(check_in_process, specs, folder),
+            program=(WORKER, CHECKS, *map(str, files)),
+            here=partial(check_in_process, specs, folder, launch),
             drive=partial(_drive, first, folder, lambda: None),
             ended=partial(_ended_at, files[0], CHECK, "check", 1),
         )

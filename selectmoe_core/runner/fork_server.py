@@ -1,7 +1,8 @@
 """The process that imports the libraries of stages once, and is copied for each stage.
 
-``python -m selectmoe_core.runner.fork_server``: each line that it reads is a request, ``{"node":
-FILE, "output": FILE}``. It answers ``started PID``, and later ``ended PID CODE``.
+``python -m selectmoe_core.runner.fork_server REQUESTS ANSWERS``, two open file descriptors: each
+line of the one is a request, ``{"arguments": [...], "output": FILE}``. It answers into the other:
+``started PID``, and later ``ended PID CODE``.
 """
 
 import gc
@@ -22,7 +23,7 @@ from selectmoe_core.runner import worker
 from selectmoe_core.runner.job import bound
 from selectmoe_core.runtime.processes import INTERRUPTED, die_with_parent, interrupts_held
 from selectmoe_core.runtime.terminal import safe_streams
-from selectmoe_core.stages.node_spec import NodeSpec
+from selectmoe_core.stages.node_spec import CHECKS, NodeSpec
 
 REAP = 0.05
 """Seconds between two looks at which copies have ended."""
@@ -30,19 +31,18 @@ REAP = 0.05
 
 def main() -> None:
     """Copy this process for each request until there can be no further one."""
+    pipes = requested, answers = int(sys.argv[1]), int(sys.argv[2])
     at_interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the stages
-    answers = os.dup(1)
-    os.dup2(2, 1)  # what a library prints while it is imported is no answer
     running: set[int] = set()
     told = b""
     while True:
-        if select.select([0], [], [], REAP)[0]:
-            found = os.read(0, 65536)
+        if select.select([requested], [], [], REAP)[0]:
+            found = os.read(requested, 65536)
             if not found:
                 os._exit(0)  # the libraries' own clean-up takes seconds and has no effect
             *requests, told = (told + found).split(b"\n")
             for request in requests:
-                pid = _copy(**json.loads(request), at_interrupt=at_interrupt)
+                pid = _copy(**json.loads(request), pipes=pipes, at_interrupt=at_interrupt)
                 running.add(pid)
                 os.write(answers, f"started {pid}\n".encode())
         for pid in list(running):
@@ -53,32 +53,47 @@ def main() -> None:
                 os.write(answers, f"ended {pid} {code}\n".encode())
 
 
-def _copy(node: str, output: str, at_interrupt: Any) -> int:  # noqa: ANN401
-    """Start a stage in a copy of this process; return the copy's id."""
-    with suppress(Exception):  # the stage meets the same error, and reports it
-        _import(NodeSpec.load(Path(node)))
+def _copy(
+    arguments: list[str],
+    output: str | None,
+    pipes: tuple[int, int],
+    at_interrupt: Any,  # noqa: ANN401
+) -> int:
+    """Start a worker in a copy of this process; return the copy's id."""
+    for file in arguments:
+        if file != CHECKS:
+            with suppress(Exception):  # the worker meets the same error, and reports it
+                _import(NodeSpec.load(Path(file)))
     original = os.getpid()
     sys.stdout.flush()
     sys.stderr.flush()
     with interrupts_held():  # until the copy can end without a traceback
         pid = os.fork()
         if pid == 0:
-            _run(node, output, original, at_interrupt)
+            for pipe in pipes:
+                os.close(pipe)
+            _run(arguments, output, original, at_interrupt)
     return pid
 
 
-def _run(node: str, output: str, original: int, at_interrupt: Any) -> NoReturn:  # noqa: ANN401
-    """Be the process of a stage."""
+def _run(
+    arguments: list[str],
+    output: str | None,
+    original: int,
+    at_interrupt: Any,  # noqa: ANN401
+) -> NoReturn:
+    """Be the process of a worker."""
     code = 1
     try:
         die_with_parent(original)
-        for file, name, flags in ((0, os.devnull, os.O_RDONLY), (1, output, os.O_WRONLY)):
-            os.dup2(os.open(name, flags), file)
-        os.dup2(1, 2)
+        if output is not None:
+            for file, name, flags in ((0, os.devnull, os.O_RDONLY), (1, output, os.O_WRONLY)):
+                os.dup2(os.open(name, flags), file)
+            os.dup2(1, 2)
         signal.signal(signal.SIGINT, at_interrupt)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         with safe_streams():
-            code = worker.main([node])
+            code = worker.main(arguments)
     except KeyboardInterrupt:
         code = INTERRUPTED
     except BaseException:  # nothing may return into the loop of the original

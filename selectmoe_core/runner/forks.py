@@ -1,9 +1,9 @@
 """Processes of stages that begin at once: copies of one that has imported the libraries already.
 
 The libraries of a stage (torch, transformers, peft, the harness) take 5 to 10 seconds of processor
-time to import, and a comparison has dozens of stages of a few seconds. So one process imports them
-once, and forks a copy of itself for each stage. A copy is as separate from the others as a process
-that was started anew: it has its own memory, and begins with the state after the imports.
+time to import, and many stages of small models take no longer. So one process imports them once,
+and forks a copy of itself for each stage. A copy is as separate from the others as a process that
+was started anew: it has its own memory, and begins with the state after the imports.
 
 Only for stages on the CPU: CUDA cannot be used in a copy if the original has looked for GPUs.
 """
@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -76,26 +77,25 @@ class Forks:
 
     def __init__(self) -> None:
         self._server: subprocess.Popen[bytes] | None = None
+        self._requests = self._answers = -1
         self._told = b""
         self._started: list[int] = []
         self._codes: dict[int, int] = {}
 
-    def start(self, node: Path, output: Path) -> Forked:
-        """Start a stage, and return once its process is there.
+    def start(self, arguments: Sequence[str], output: Path | None = None) -> Forked:
+        """Start a worker, and return once its process is there.
 
         Args:
-            node: the file of the node.
-            output: the file that it prints to.
+            arguments: those of ``selectmoe_core.runner.worker``.
+            output: the file that it prints to; ``None`` for where this process prints to.
 
         Raises:
             StageError: the process that would be copied has ended.
         """
         server = self._server = self._server or self._launched()
-        assert server.stdin is not None
-        request = json.dumps({"node": str(node), "output": str(output)})
+        request = {"arguments": list(arguments), "output": output and str(output)}
         with suppress(BrokenPipeError):
-            server.stdin.write(request.encode() + b"\n")
-            server.stdin.flush()
+            os.write(self._requests, json.dumps(request).encode() + b"\n")
         while not self._started:
             if not self._look(wait=True):
                 raise StageError(
@@ -114,25 +114,27 @@ class Forks:
     def close(self) -> None:
         """End the process that is copied; no copy may be at work."""
         if self._server is not None:
-            assert self._server.stdin is not None
-            with suppress(BrokenPipeError):
-                self._server.stdin.close()
+            self._server.kill()  # it has nothing to clean up, and may be importing for seconds
             self._server.wait()
+            os.close(self._requests)
+            os.close(self._answers)
             self._server = None
 
     def _launched(self) -> subprocess.Popen[bytes]:
-        with interrupts_held():
-            return subprocess.Popen(
-                [sys.executable, *bound(SERVER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-            )
+        requests, self._requests = os.pipe()
+        self._answers, answers = os.pipe()
+        command = [sys.executable, *bound(SERVER, str(requests), str(answers))]
+        try:
+            with interrupts_held():
+                return subprocess.Popen(command, pass_fds=(requests, answers))
+        finally:
+            os.close(requests)
+            os.close(answers)
 
     def _look(self, *, wait: bool) -> bool:
         """Read what the process has told; return whether it is still there."""
-        assert self._server is not None
-        assert self._server.stdout is not None
-        file = self._server.stdout.fileno()
-        while select.select([file], [], [], None if wait else 0)[0]:
-            found = os.read(file, 65536)
+        while select.select([self._answers], [], [], None if wait else 0)[0]:
+            found = os.read(self._answers, 65536)
             if not found:
                 return False
             *lines, self._told = (self._told + found).split(b"\n")

@@ -6,10 +6,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Protocol
+from typing import Protocol
 
 from selectmoe_core.config import suggest
 from selectmoe_core.errors import RecipeError
@@ -17,8 +17,9 @@ from selectmoe_core.plugin.component import SHARED_STAGES
 from selectmoe_core.recipe.recipe import STAGES
 from selectmoe_core.runner.external_launch import Team
 from selectmoe_core.runner.failures import Failure, outcome_path
+from selectmoe_core.runner.forks import AVAILABLE, Forks
 from selectmoe_core.runtime.processes import INTERRUPTED, bound, interrupts_held
-from selectmoe_core.stages.node_spec import WORKER, NodeSpec
+from selectmoe_core.stages.node_spec import CHECKS, WORKER, NodeSpec
 
 LAUNCHER = "selectmoe_core.runner.accelerate_launch"
 LOOK = 0.2
@@ -37,16 +38,30 @@ class Launch:
             has one.
         configs: accelerate's configuration files by stage; ``""`` names the file for all others.
         team: the processes that another launcher started already.
+        forks: makes copies of one process for stages of one process.
     """
 
     processes: int = 0
     configs: Mapping[str, Path] = field(default_factory=dict)
     team: Team | None = None
+    forks: Forks | None = None
 
     def on(self, device: str, gpus: int) -> "Launch":
         """Return the settings with the number of processes for a device and a number of GPUs."""
         each_gpu = gpus if device == "cuda" else 1
         return self if self.processes else replace(self, processes=max(1, each_gpu))
+
+    @contextmanager
+    def forking(self, device: str) -> Iterator["Launch"]:
+        """Give the settings with copies of one process, where stages can be that."""
+        if not AVAILABLE or device != "cpu" or self.team is not None:
+            yield self
+            return
+        forks = Forks()
+        try:
+            yield replace(self, forks=forks)
+        finally:
+            forks.close()
 
     def check(self, gpus: int) -> None:
         """Raise a ``RecipeError`` if processes would have to share the GPUs of this host."""
@@ -167,7 +182,7 @@ def start(
     run_folder: Path,
     launch: Launch,
     gpu: str | None = None,
-    output: IO[bytes] | None = None,
+    printed: Path | None = None,
 ) -> Child:
     """Start the processes of a node, and return at once.
 
@@ -176,16 +191,23 @@ def start(
         run_folder: the folder of the run.
         launch: how processes are started.
         gpu: the only GPU that it sees; ``None`` for all that this process sees.
-        output: where it prints to; ``None`` for where this process prints to.
+        printed: the file that it prints to; ``None`` for where this process prints to.
     """
     spec_file = save_spec(spec, run_folder, "work")
-    command = bound(WORKER, str(spec_file))
+    if printed is not None:
+        printed.write_bytes(b"")
     config = launch.config(spec.stage)
     if spec.processes > 1 or config:
         many = [str(spec_file), str(spec.processes), str(spec.threads)]
         command = bound(LAUNCHER, *many, *([str(config)] if config else []))
+    elif launch.forks is not None:
+        return Child(launch.forks.start([str(spec_file)], printed), spec, spec_file)
+    else:
+        command = bound(WORKER, str(spec_file))
     environment = None if gpu is None else {**os.environ, "CUDA_VISIBLE_DEVICES": gpu}
-    with interrupts_held():
+    with ExitStack() as stack:
+        output = None if printed is None else stack.enter_context(printed.open("wb"))
+        stack.enter_context(interrupts_held())
         process = subprocess.Popen(
             [sys.executable, *command], env=environment, stdout=output, stderr=output
         )
@@ -212,11 +234,19 @@ def interrupted(processes: Iterable[Process]) -> Iterator[None]:
         raise
 
 
-def check_in_process(specs: Sequence[NodeSpec], run_folder: Path) -> None:
+def check_in_process(specs: Sequence[NodeSpec], run_folder: Path, launch: Launch) -> None:
     """Let the parts of all nodes check what they can, in one child process."""
     files = [save_spec(spec, run_folder, "check") for spec in specs]
-    command = bound(WORKER, "--check", *map(str, files))
-    _raise_failure(_run(command), files[0], CHECK, "check")
+    arguments = [CHECKS, *map(str, files)]
+    process: Process
+    if launch.forks is not None:
+        process = launch.forks.start(arguments)
+    else:
+        with interrupts_held():
+            process = subprocess.Popen([sys.executable, *bound(WORKER, *arguments)])
+    with interrupted([process]):
+        code = process.wait()
+    _raise_failure(code, files[0], CHECK, "check")
 
 
 def spec_path(spec: NodeSpec, run_folder: Path, kind: str) -> Path:
@@ -238,13 +268,6 @@ def save_spec(spec: NodeSpec, run_folder: Path, kind: str) -> Path:
         outcome.unlink(missing_ok=True)
     spec.save(path)
     return path
-
-
-def _run(arguments: list[str]) -> int:
-    with interrupts_held():
-        process = subprocess.Popen([sys.executable, *arguments])
-    with interrupted([process]):
-        return process.wait()
 
 
 def _raise_failure(code: int, spec_file: Path, key: str, stage: str, processes: int = 1) -> None:

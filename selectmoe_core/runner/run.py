@@ -122,6 +122,7 @@ class _Run:
                 if self.options.fresh:
                     forget(self.plan, self.options.fresh)
                 with self.plan.store.used(names(self.plan.nodes.values())):
+                    self.launch = stack.enter_context(self.launch.forking(self.device))
                     self._make_what_is_missing()
                     outcome = self._report()
                 tracking.verdict = outcome.report.verdicts
@@ -154,7 +155,7 @@ class _Run:
         progress = make_progress(self.options.progress)
         gpus = gpus_to_spread(self.device, self.machine.gpus)
         watch = partial(self._watch, progress)
-        crew = Crew(self.options.parallel, gpus, self.folder, watch)
+        crew = Crew(self.options.parallel, gpus, self.folder, self.launch, watch)
         failures: list[Exception] = []
         with crew.at_work():
             while (schedule.waiting and not failures) or crew.nodes:
@@ -288,7 +289,7 @@ class _Run:
                 self.specs.of(node, samples.get(node.rows_of)) for node in torch_nodes
             )
         if specs:
-            self.executor.check(specs, self.folder)
+            self.executor.check(specs, self.folder, self.launch)
 
     def _link(self, node: Node) -> None:
         link(self.folder, node.key, self.plan.folder(node))

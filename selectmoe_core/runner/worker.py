@@ -18,13 +18,13 @@ from selectmoe_core.runner.preflight import check_part
 from selectmoe_core.runtime.distributed import current_world, join, leave
 from selectmoe_core.runtime.processes import INTERRUPTED
 from selectmoe_core.runtime.terminal import LogFormatter, safe_streams
-from selectmoe_core.stages.node_spec import SENT, NodeSpec
+from selectmoe_core.stages.node_spec import CHECKS, SENT, NodeSpec
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Execute one node, or with ``--check`` let the parts of many nodes check what they can."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    checking = arguments[:1] == ["--check"]
+    checking = arguments[:1] == [CHECKS]
     paths = [Path(name) for name in arguments[checking:]]
     specs = [NodeSpec.load(path) for path in paths]
     prepare(specs[0])

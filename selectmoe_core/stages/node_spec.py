@@ -11,6 +11,8 @@ from selectmoe_core.store import write_json
 
 WORKER = "selectmoe_core.runner.worker"
 """The module that executes a node in a child process."""
+CHECKS = "--check"
+"""Its first argument where the parts of nodes shall check what they can, and no more."""
 SENT = "sent"
 """The kind of progress that is sent to the main process, which shows that of several nodes."""
 

@@ -46,7 +46,7 @@ def alive(pid):
 
 def test_a_copy_reports_how_it_ended_and_prints_to_its_file(forks, broken):
     node, printed = broken
-    copies = [forks.start(node, printed) for _ in range(2)]
+    copies = [forks.start([str(node)], printed) for _ in range(2)]
     assert copies[0].pid != copies[1].pid
     assert [copy.wait(timeout=120) for copy in copies] == [1, 1]
     assert [copy.returncode for copy in copies] == [1, 1]
@@ -55,7 +55,7 @@ def test_a_copy_reports_how_it_ended_and_prints_to_its_file(forks, broken):
 
 def test_a_copy_waits_no_longer_than_it_was_told(forks, broken, monkeypatch):
     node, printed = broken
-    copy = forks.start(node, printed)
+    copy = forks.start([str(node)], printed)
     monkeypatch.setattr(forks, "code_of", lambda _: None)
     with pytest.raises(subprocess.TimeoutExpired):
         copy.wait(timeout=0.1)
@@ -63,11 +63,11 @@ def test_a_copy_waits_no_longer_than_it_was_told(forks, broken, monkeypatch):
 
 def test_without_the_original_there_is_an_error(forks, broken):
     node, printed = broken
-    forks.start(node, printed).wait(timeout=120)
+    forks.start([str(node)], printed).wait(timeout=120)
     forks._server.kill()
     forks._server.wait()
     with pytest.raises(StageError, match="has ended with -9"):
-        forks.start(node, printed)
+        forks.start([str(node)], printed)
 
 
 def test_forks_that_started_nothing_are_closed():

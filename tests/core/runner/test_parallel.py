@@ -108,7 +108,7 @@ def test_each_node_gets_the_gpu_that_fewest_use(tmp_path, monkeypatch):
         "while not gate.exists(): time.sleep(0.01)\n"
     )
 
-    def started(spec, folder, launch, gpu, output):
+    def started(spec, folder, launch, gpu, printed):
         environment = {**os.environ, **({"CUDA_VISIBLE_DEVICES": gpu} if gpu else {})}
         command = [sys.executable, "-c", code, str(tmp_path / spec.key)]
         return module.Child(subprocess.Popen(command, env=environment), spec, tmp_path)
@@ -120,8 +120,7 @@ def test_each_node_gets_the_gpu_that_fewest_use(tmp_path, monkeypatch):
         events: None = None
 
     monkeypatch.setattr(module, "start", started)
-    monkeypatch.setattr(module, "AVAILABLE", False)
-    crew = Crew(4, ["0", "1"], tmp_path, lambda spec, printed: Watch(spec, None, None))
+    crew = Crew(4, ["0", "1"], tmp_path, Launch(1), lambda spec, printed: Watch(spec, None, None))
     with crew.at_work():
         for key in "abcd":
             crew.start(Spec(key))
