@@ -1,9 +1,9 @@
 """Processes of stages that begin at once: copies of one that has imported the libraries already.
 
 The libraries of a stage (torch, transformers, peft, the harness) take 5 to 10 seconds of processor
-time to import, and many stages of small models take no longer. So one process imports them once,
-and forks a copy of itself for each stage. A copy is as separate from the others as a process that
-was started anew: it has its own memory, and begins with the state after the imports.
+time to import, and a comparison has dozens of stages of a few seconds. So one process imports them
+once, and forks a copy of itself for each stage. A copy is as separate from the others as a process
+that was started anew: it has its own memory, and begins with the state after the imports.
 
 Only for stages on the CPU: CUDA cannot be used in a copy if the original has looked for GPUs.
 """

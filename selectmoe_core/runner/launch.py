@@ -52,9 +52,9 @@ class Launch:
         return self if self.processes else replace(self, processes=max(1, each_gpu))
 
     @contextmanager
-    def forking(self, device: str) -> Iterator["Launch"]:
-        """Give the settings with copies of one process, where stages can be that."""
-        if not AVAILABLE or device != "cpu" or self.team is not None:
+    def forking(self, device: str, parallel: int) -> Iterator["Launch"]:
+        """Give the settings with copies of one process, where stages run at the same time."""
+        if not AVAILABLE or device != "cpu" or parallel == 1:
             yield self
             return
         forks = Forks()

@@ -122,7 +122,8 @@ class _Run:
                 if self.options.fresh:
                     forget(self.plan, self.options.fresh)
                 with self.plan.store.used(names(self.plan.nodes.values())):
-                    self.launch = stack.enter_context(self.launch.forking(self.device))
+                    forking = self.launch.forking(self.device, self.options.parallel)
+                    self.launch = stack.enter_context(forking)
                     self._make_what_is_missing()
                     outcome = self._report()
                 tracking.verdict = outcome.report.verdicts

@@ -91,7 +91,7 @@ def _rich_bars() -> Any:  # noqa: ANN401  (rich is imported here alone)
 
     class Rate(progress.ProgressColumn):
         def render(self, task: progress.Task) -> Text:
-            rate = f"{task.speed:,.0f} {task.fields['unit']}/s" if task.speed else ""
+            rate = _speed(task.speed, f" {task.fields['unit']}") if task.speed else ""
             return Text(rate, style="cyan")
 
     return progress.Progress(
@@ -101,6 +101,7 @@ def _rich_bars() -> Any:  # noqa: ANN401  (rich is imported here alone)
         Rate(),
         progress.TimeElapsedColumn(),
         progress.TimeRemainingColumn(),
+        progress.TextColumn("left"),
         console=Console(file=raw_stream(sys.stderr)),
         transient=True,
     )
@@ -136,9 +137,9 @@ def _line(label: str, done: float, total: float | None, unit: str, rate: float) 
     return f"  {label}: {done:,.0f} of {total:,.0f} {unit}, {_speed(rate)}, {left:,.0f} s left\n"
 
 
-def _speed(rate: float) -> str:
+def _speed(rate: float, unit: str = "") -> str:
     """Return units a second; below one a second two digits, so that it is not shown as 0."""
-    return f"{rate:,.0f}/s" if rate >= 1 else f"{rate:.2g}/s"
+    return f"{rate:,.0f}{unit}/s" if rate >= 1 else f"{rate:.2g}{unit}/s"
 
 
 def progress_kind(kind: str) -> str:

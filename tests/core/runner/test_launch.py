@@ -132,9 +132,16 @@ def begun(project, *arguments):
     )
 
 
-def is_at(project, stage):
-    """Whether a run starts the processes of a stage."""
-    return list(project.folder.glob(f"outputs/fake/*/*/work/work-{stage}.json"))
+def children_at(run, stage):
+    """The processes below a run that have a stage's file on their command line."""
+    found = []
+    for child in psutil.Process(run.pid).children(recursive=True):
+        try:
+            if any(f"work-{stage}.json" in word for word in child.cmdline()):
+                found.append(child)
+        except psutil.NoSuchProcess:
+            continue
+    return found
 
 
 @pytest.mark.slow
@@ -145,9 +152,9 @@ def test_a_killed_run_leaves_no_orphan_that_goes_on(project, processes, seed):
     project.tell("slow", "0.5")
     moment = random.Random().random() if seed else 0.0
     run = begun(project, "--num-processes", processes, "--threads", "1")
-    wait_for(lambda: is_at(project, "score"), run)
+    children = wait_for(lambda: children_at(run, "score"), run)
     time.sleep(moment)
-    children = psutil.Process(run.pid).children(recursive=True)
+    children = children_at(run, "score") or children
     run.kill()
     run.communicate()
     _, left = psutil.wait_procs(children, timeout=60)

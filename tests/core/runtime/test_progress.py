@@ -1,6 +1,7 @@
 """Progress says what it should and never disturbs the work."""
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -82,3 +83,16 @@ def test_auto_asks_the_terminal(monkeypatch):
         monkeypatch.setattr(sys.stderr, "isatty", lambda answer=terminal: answer, raising=False)
         assert isinstance(make_progress("auto"), kind)
     assert isinstance(make_progress("none"), NoProgress)
+
+
+@pytest.mark.parametrize(
+    ("speed", "shown"), [(None, ""), (0.162, "0.16 steps/s"), (1234.4, "1,234 steps/s")]
+)
+def test_a_bar_shows_slow_work_as_more_than_nothing(speed, shown):
+    bars = RichProgress()
+    with bars.task("warm-up", 10, "steps"):
+        task = SimpleNamespace(speed=speed, fields={"unit": "steps"})
+        texts = [
+            str(column.render(task)) for column in bars._bars.columns if "Rate" in repr(column)
+        ]
+    assert texts == [shown]
