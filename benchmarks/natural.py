@@ -156,7 +156,7 @@ def options(arguments: list[str] | None) -> argparse.Namespace:
     chosen = parser.parse_args(arguments)
     if chosen.tiny:
         shrink(chosen)
-        chosen.folds, chosen.sizes, chosen.epochs = 2, [8, 5000], 2.0
+        chosen.folds, chosen.sizes, chosen.epochs = 2, [8, 5000], 0.5
     if chosen.child is not None:
         # Models are shared, but each process needs a folder of its own for what it is doing.
         chosen.work = work_folder(chosen) / f"process-{chosen.child}"

@@ -96,8 +96,7 @@ class _Run:
         self.plan = plan
         self.registry = registry
         self.options = options
-        if options.fresh:
-            check_fresh(plan, options.fresh)
+        check_fresh(plan, options.fresh)
         self.say = say
         self.device, self.machine, self.launch = executor.started_on(options)
         self.folder = new_folder(options.outputs, plan.recipe.head.name)
@@ -119,8 +118,7 @@ class _Run:
                 write_recipe(self.folder, self.plan.recipe.resolved)
                 tracking = stack.enter_context(tracked(self.plan, self.registry, self.folder))
                 self._observe("selectmoe_run_started")
-                if self.options.fresh:
-                    forget(self.plan, self.options.fresh)
+                forget(self.plan, self.options.fresh)
                 with self.plan.store.used(names(self.plan.nodes.values())):
                     forking = self.launch.forking(self.device, self.options.parallel)
                     self.launch = stack.enter_context(forking)
