@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 from selectmoe_core.config import marked
@@ -38,6 +39,8 @@ from selectmoe_core.tokens.chat import ChatConfig, ChatFormat
 HOW = "how.json"
 """How an unfinished artifact was begun: a resume that would mix devices or dtypes stops."""
 
+MOST_THREADS = 4096
+"""More are no record of a run, but damage."""
 RECOMPUTE = "activation_checkpointing"
 """The option of trainers to keep fewer activations."""
 
@@ -187,6 +190,15 @@ def _check_how(spec: NodeSpec) -> float:
                 hint=f"run it with --{name} {how[name]}, or start again with --fresh {spec.stage}",
             )
     return seconds
+
+
+def begun_threads(folder: Path) -> int | None:
+    """Return the CPU threads that an unfinished artifact was begun with, where that is known."""
+    try:
+        found = int(json.loads((folder / HOW).read_bytes())["threads"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found if 1 <= found <= MOST_THREADS else None
 
 
 def _how(spec: NodeSpec, seconds: float) -> dict[str, Any]:

@@ -101,7 +101,8 @@ class Failure:
                 hint=f"{again}; please report it",
             )
         kinds = {error.exit_code: error for error in (RecipeError, PluginError)}
-        return kinds.get(self.code, StageError)(f"{key}: {self.what}", hint=self.hint)
+        named = self.what if self.what.startswith(f"{key} ") else f"{key}: {self.what}"
+        return kinds.get(self.code, StageError)(named, hint=self.hint)
 
 
 def outcome_path(spec_file: Path, rank: int | None = None) -> Path:

@@ -6,6 +6,7 @@ from pathlib import Path
 from selectmoe_core.plan.node import Node, Plan
 from selectmoe_core.plugin.executor import MAPPED_STAGES
 from selectmoe_core.plugin.protocols import Need
+from selectmoe_core.runner.execute import begun_threads
 from selectmoe_core.runner.executors import RunExecutor
 from selectmoe_core.runner.launch import Launch
 from selectmoe_core.runner.options import RunOptions
@@ -94,8 +95,11 @@ class Specs:
             return 1
         if self.executor.place is not None:
             return self.executor.place.threads
+        if self.options.threads:
+            return self.options.threads
+        # An unfinished stage goes on as it was begun, also if other stages now share the cores.
         sharing = max(self.launch.sharing if node.shared else 1, self.options.parallel)
-        return self.options.threads or max(1, self.machine.cores // sharing)
+        return begun_threads(self.plan.folder(node)) or max(1, self.machine.cores // sharing)
 
     def _progress(self) -> str:
         kind = progress_kind(self.options.progress)

@@ -1,5 +1,6 @@
 """Stages in processes of their own: whatever end they come to, the run says it in one message."""
 
+import json
 import os
 import random
 import signal
@@ -34,8 +35,6 @@ def test_a_stage_that_computes_with_torch_has_a_process_of_its_own(project):
 
 
 def test_a_child_gives_what_a_stage_in_place_gives(project):
-    import json
-
     project.run(*CHILD)
     project.run("--until", "score")
     facts = [
@@ -115,6 +114,16 @@ def test_a_resume_in_other_threads_stops(project):
     project.untell("fail-score-1")
     said = project.run(*CHILD, "--threads", "2")
     assert said.code == 1
+    assert "Error: score was begun with threads 1 and cannot go on with 2" in said.err
+
+
+def test_without_a_number_of_threads_a_stage_goes_on_as_it_was_begun(project):
+    project.tell("fail-score-1")
+    project.run(*CHILD, "--threads", "3")
+    project.untell("fail-score-1")
+    assert project.run(*CHILD, "--parallel", "2").code == 0
+    [manifest] = project.store.glob("score-*/artifact.json")
+    assert json.loads(manifest.read_text())["details"]["threads"] == 3
 
 
 # ------------------------------------------------------------------------ ended from outside
