@@ -86,8 +86,8 @@ def _plan(
     tables["pool"] |= {"path": str((chosen.data / "less/train/processed").resolve())}
     tables["select"] |= {"fraction": chosen.fraction}
     if chosen.answer_tokens:
-        tables["select"] = {"use": "token-budget", "tokens": chosen.answer_tokens}
-        tables["select"] |= {"count": "answers"}
+        budget = {"tokens": chosen.answer_tokens, "count": "answers"}
+        tables["select"] = {"use": "token-budget", **budget}
     tables["train"] |= {"model": chosen.model}
     tables["evaluate"] = {
         **(HARNESS if chosen.plain else CHAT),

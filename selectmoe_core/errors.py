@@ -93,8 +93,8 @@ DISK = frozenset(
     }
 )
 """Errors of a disk or its permissions, which no change of selectmoe would avoid."""
-NO_MEMORY = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
-"""How torch and its libraries say that a GPU's or the host's memory is used up."""
+NO_MEMORY = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed")
+"""How torch and its libraries say, in whatever case, that memory is used up."""
 NO_COMPILER = re.compile(r"Failed to find C compiler|Command .*\b(gcc|clang|cc)\b.*\.c\b.* status")
 """How Triton says that it cannot compile the C code around a kernel."""
 REFUSED = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
@@ -110,7 +110,7 @@ def of_machine(error: BaseException, doing: str, less: str = "") -> StageError |
         less: what can be done to need less memory.
     """
     text = str(error)
-    if isinstance(error, MemoryError) or any(part in text for part in NO_MEMORY):
+    if out_of_memory(error):
         said = text.partition(" Process ")[0].partition(" Including ")[0].partition("\n")[0]
         hint = f"{less or 'make batches smaller'}, then run again; finished work is kept"
         return StageError(f"{doing}: the memory is used up: {said or 'none is left'}", hint=hint)
@@ -121,6 +121,12 @@ def of_machine(error: BaseException, doing: str, less: str = "") -> StageError |
         )
         return StageError(f"{doing}: there is no working C compiler", hint=hint)
     return of_disk(error, doing)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Return whether a GPU's or the host's memory was used up."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(part in text for part in NO_MEMORY)
 
 
 def of_disk(error: BaseException, doing: str) -> StageError | None:

@@ -1,12 +1,12 @@
 """The blend scorer: computes one score from finished score tables."""
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
 
 from selectmoe_core import Job, ScoreTable, ShardScores, StageError
+from selectmoe_core.selecting import share_of
 from selectmoe_lm.config import BlendConfig
 from selectmoe_lm.ranks import as_they_are, percentiles, ranks, z_scores
 
@@ -56,7 +56,7 @@ class BlendScorer:
 
 def _best(values: np.ndarray, share: float) -> np.ndarray:
     """Return which values are the best share, rounded up, or equal to the last of them."""
-    count = math.ceil(share * len(values))
+    count = share_of(share, len(values))
     return np.asarray(values >= np.partition(values, -count)[-count])
 
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from selectmoe_core.errors import ModelError
+from selectmoe_core.errors import ModelError, out_of_memory
 from selectmoe_core.models.configuration import CONFIG, read_config, read_index
 from selectmoe_core.models.state_files import check_fit, load_state, state_shapes
 
@@ -43,7 +43,7 @@ def _whole(what: str) -> Iterator[None]:
     except ModelError:
         raise
     except Exception as error:
-        if "out of memory" in str(error).lower() or isinstance(error, MemoryError):
+        if out_of_memory(error):
             raise
         text = " ".join(str(error).split()) or type(error).__name__
         hint = WHOLE

@@ -112,7 +112,7 @@ def _with_less_memory(spec: NodeSpec, registry: Registry) -> str:
     _, config = bound(spec, registry)
     free = marked(type(config), "execution_only")
     sizes = sorted(name for name in free if "batch" in name or name.endswith("_tokens"))
-    ways = [f"lower {' or '.join(sizes)}"] * bool(sizes)
+    ways = [f"lower {' or '.join(sizes)}"] if sizes else []
     if getattr(config, RECOMPUTE, None) is False:
         ways.append(f"set {RECOMPUTE} = true")
     return f"{' and '.join(ways)} in {spec.where}" if ways else ""

@@ -87,8 +87,9 @@ def _run(
     try:
         die_with_parent(original)
         if output is not None:
-            for file, name, flags in ((0, os.devnull, os.O_RDONLY), (1, output, os.O_WRONLY)):
-                os.dup2(os.open(name, flags), file)
+            written = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+            for file, name, flags in ((0, os.devnull, os.O_RDONLY), (1, output, written)):
+                os.dup2(os.open(name, flags, 0o666), file)
             os.dup2(1, 2)
         signal.signal(signal.SIGINT, at_interrupt)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

@@ -194,24 +194,33 @@ def start(
         printed: the file that it prints to; ``None`` for where this process prints to.
     """
     spec_file = save_spec(spec, run_folder, "work")
-    if printed is not None:
-        printed.write_bytes(b"")
     config = launch.config(spec.stage)
     if spec.processes > 1 or config:
         many = [str(spec_file), str(spec.processes), str(spec.threads)]
         command = bound(LAUNCHER, *many, *([str(config)] if config else []))
-    elif launch.forks is not None:
-        return Child(launch.forks.start([str(spec_file)], printed), spec, spec_file)
+        process: Process = _started(command, gpu, printed)
     else:
-        command = bound(WORKER, str(spec_file))
+        process = _worker([str(spec_file)], launch, gpu, printed)
+    return Child(process, spec, spec_file)
+
+
+def _worker(
+    arguments: list[str], launch: Launch, gpu: str | None = None, printed: Path | None = None
+) -> Process:
+    """Start a worker in one process, which is a copy where that was asked for."""
+    if launch.forks is not None:
+        return launch.forks.start(arguments, printed)
+    return _started(bound(WORKER, *arguments), gpu, printed)
+
+
+def _started(command: list[str], gpu: str | None, printed: Path | None) -> Process:
     environment = None if gpu is None else {**os.environ, "CUDA_VISIBLE_DEVICES": gpu}
     with ExitStack() as stack:
         output = None if printed is None else stack.enter_context(printed.open("wb"))
         stack.enter_context(interrupts_held())
-        process = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, *command], env=environment, stdout=output, stderr=output
         )
-    return Child(process, spec, spec_file)
 
 
 @contextmanager
@@ -237,13 +246,7 @@ def interrupted(processes: Iterable[Process]) -> Iterator[None]:
 def check_in_process(specs: Sequence[NodeSpec], run_folder: Path, launch: Launch) -> None:
     """Let the parts of all nodes check what they can, in one child process."""
     files = [save_spec(spec, run_folder, "check") for spec in specs]
-    arguments = [CHECKS, *map(str, files)]
-    process: Process
-    if launch.forks is not None:
-        process = launch.forks.start(arguments)
-    else:
-        with interrupts_held():
-            process = subprocess.Popen([sys.executable, *bound(WORKER, *arguments)])
+    process = _worker([CHECKS, *map(str, files)], launch)
     with interrupted([process]):
         code = process.wait()
     _raise_failure(code, files[0], CHECK, "check")

@@ -120,8 +120,6 @@ class _Run:
                 self._observe("selectmoe_run_started")
                 forget(self.plan, self.options.fresh)
                 with self.plan.store.used(names(self.plan.nodes.values())):
-                    forking = self.launch.forking(self.device, self.options.parallel)
-                    self.launch = stack.enter_context(forking)
                     self._make_what_is_missing()
                     outcome = self._report()
                 tracking.verdict = outcome.report.verdicts
@@ -145,8 +143,9 @@ class _Run:
         for text in self.plan.remarks():
             self.say(text)
         missing = bringing.without_damage(self.plan, self._missing, self.say)
-        self._check(missing)
-        self._execute_all({node.key for node in missing})
+        with self.launch.forking(self.device, self.options.parallel) as self.launch:
+            self._check(missing)
+            self._execute_all({node.key for node in missing})
 
     def _execute_all(self, needed: set[str]) -> None:
         """Execute the nodes as they become ready, several at once where that was asked for."""
