@@ -24,7 +24,7 @@ def strategies(model: str, targets: Path, tasks: Sequence[str]) -> dict[str, Tab
     turns = {"use": "similarity", "per_task": "ranks"}
     router = {"use": "router", "statistic": "trash_mass"}
     blend = {"use": "blend", "scores": ["rds", "contrastive"]}
-    sound = {"use": "blend", "scores": ["rds"], "prefer": {"contrastive": 0.5}}
+    sound = {"use": "blend", "scores": ["rds"], "filter_first": {"contrastive": 0.5}}
     few = {"use": "llama-lora", "model": model, "subset_ratio": 0.05, "epochs": 4}
     return {
         "rds": {**aimed, "embed": hidden, "score": turns},

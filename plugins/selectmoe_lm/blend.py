@@ -38,8 +38,8 @@ class BlendScorer:
         named = zip(self.config.scores, scaled, strict=True)
         details = {f"of_{name}": values for name, values in named}
         score = self._combined(scaled)
-        if self.config.prefer and len(common):
-            shares = self.config.prefer.items()
+        if self.config.filter_first and len(common):
+            shares = self.config.filter_first.items()
             best = [_best(read[name].score()[common], share) for name, share in shares]
             score[common[~np.all(best, axis=0)]] -= 1 + np.ptp(score[common])
         return ShardScores(score, skipped, details)

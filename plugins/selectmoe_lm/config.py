@@ -182,15 +182,15 @@ class BlendConfig(Config):
     scores on one scale. Equal scores have their mean rank."""
     weights: tuple[PositiveFloat, ...] = ()
     """With ``combine = "sum"``: a weight for each score; by default all weights are equal."""
-    prefer: dict[str, Share] = Field(default_factory=dict)
-    """Scores that filter first: with ``{contrastive = 0.5}`` the best half by the score
-    ``contrastive`` comes before all other examples, whatever their blended score. With several,
-    examples that are among the best by each of them come first."""
+    filter_first: dict[str, Share] = Field(default_factory=dict)
+    """Scores that filter, and the share that passes: with ``{contrastive = 0.5}`` the best half by
+    the score ``contrastive`` comes before all other examples, whatever their blended scores. With
+    several, the examples that pass all of them come first."""
 
     @property
     def read(self) -> tuple[str, ...]:
         """The names of all scores that it reads, each once."""
-        return tuple(dict.fromkeys((*self.scores, *self.prefer)))
+        return tuple(dict.fromkeys((*self.scores, *self.filter_first)))
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -330,7 +330,7 @@ def test_a_blend_of_z_scores(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("prefer", "order"),
+    ("first", "order"),
     [
         # By a alone the four rows come as 1 2 0 4, by b as 2 4 0 1.
         ({}, [1, 2, 0, 4]),
@@ -342,17 +342,17 @@ def test_a_blend_of_z_scores(tmp_path):
     ],
 )
 @pytest.mark.parametrize("scale", ["rank", "raw"])
-def test_the_best_by_a_preferred_score_come_first(tmp_path, prefer, order, scale):
-    found = _blend(tmp_path, scores=("a",), prefer=prefer, scale=scale)
+def test_what_passes_the_filters_comes_first(tmp_path, first, order, scale):
+    found = _blend(tmp_path, scores=("a",), filter_first=first, scale=scale)
     assert [row for row in np.argsort(-found.score, kind="stable") if row not in (3, 5)] == order
     assert found.details.keys() == {"of_a"}
 
 
-def test_of_equal_preferred_scores_all_come_first(tmp_path):
+def test_of_equal_scores_that_filter_all_come_first(tmp_path):
     _write(tmp_path / "a", [4.0, 3.0, 2.0, 1.0])
     _write(tmp_path / "b", [0.0, 7.0, 7.0, 7.0])
     tables = {name: ScoreTable.open(tmp_path / name) for name in "ab"}
-    config = BlendConfig(scores=("a",), prefer={"b": 0.25})
+    config = BlendConfig(scores=("a",), filter_first={"b": 0.25})
     found = BlendScorer(config).combine(tables, Job(seed=0)).score
     assert np.argsort(-found).tolist() == [1, 2, 3, 0]
 
